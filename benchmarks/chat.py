@@ -25,7 +25,7 @@ from engines.inference.genai_library import library
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
-from schemas.subjects import HEADER_JOB, HEADER_PRIORITY, HEADER_TYPE
+from schemas.subjects import HEADER_JOB, HEADER_TYPE, Names
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet
 from workers.definitions import find_models
@@ -155,8 +155,7 @@ async def first_tokens(fleet: Fleet, prompts: Sequence[str]) -> dict[str, float]
     stream = client.jetstream()
 
     async def ask(job: str, prompt: str, priority: Priority) -> None:
-        headers = {HEADER_JOB: job, HEADER_PRIORITY: priority.value}
-        await stream.publish("rigflow.media.main.chat", prompt.encode(), headers=headers)
+        await stream.publish(Names().media("main", "chat", priority), prompt.encode(), headers={HEADER_JOB: job})
 
     async def first(number: int) -> float:
         job, began = f"person-{number}", time.monotonic()
@@ -173,8 +172,6 @@ async def first_tokens(fleet: Fleet, prompts: Sequence[str]) -> dict[str, float]
     done = await client.subscribe("rigflow.results.main.chat.*")
     for number in range(BULK):
         await ask(f"bulk-{number}", f"{prompts[number % len(prompts)]} {number}", Priority.BULK)
-    while (await stream.stream_info("RIGFLOW_MEDIA_chat")).state.messages:  # all are cut: raw media have one queue
-        await asyncio.sleep(0.05)
     busy = [await first(number) for number in range(3, 6)]
     ended = [message.subject for message in await gathered(done) if message.headers[HEADER_TYPE] == "done"]
     left = BULK - sum("bulk-" in subject for subject in ended)

@@ -25,14 +25,13 @@ from schemas.subjects import (
     HEADER_FAILURE,
     HEADER_JOB,
     HEADER_NAME,
-    HEADER_PRIORITY,
     HEADER_SUBJECT,
     HEADER_TYPE,
     SPLIT,
 )
 from schemas.wire import Buffer
 
-GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_CONTENT_TYPE)  # headers of raw media that its publisher set
+GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_CONTENT_TYPE)  # headers of raw media that its publisher set
 
 HEADER_BYTES = 3000
 ATTEMPTS, ENDED_CHARACTERS = 6, 60  # so many fit into a header beside a long error

@@ -53,7 +53,7 @@ async def _queued(broker: Broker, job: JobRef) -> AsyncIterator[tuple[str, Store
             if stored.headers.get(HEADER_ID, "").startswith(job.id_prefix):
                 yield stream, _bodiless(stored)
     stream = names.media_stream(job.pipeline)
-    async for stored in broker.read(stream, names.media(job.tenant, job.pipeline)):
+    async for stored in broker.read(stream, names.media(job.tenant, job.pipeline, job.priority)):
         if job.id in (stored.headers.get(HEADER_JOB), f"media-{stored.sequence}"):
             yield stream, _bodiless(stored)
 

@@ -14,7 +14,7 @@ from schemas.declared import TOKEN
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Key
 from schemas.results import Done, Failure
-from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT
+from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT, given_by
 from schemas.wire import Buffer
 
 NO_REVISION = "unknown"  # of a job that no pipeline was found for
@@ -23,7 +23,7 @@ SUBJECT_CHARACTERS = 256
 
 def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[str, str]:
     """Tenant and id of the job of raw media; without an id, one made of its stream sequence. Raises UsageError."""
-    tenant = subject.split(".")[-2]
+    tenant, _, _ = given_by(subject)
     given = headers.get(HEADER_JOB, _made_id(sequence))
     for token, what in ((tenant, "tenant"), (given, HEADER_JOB)):
         if not re.fullmatch(TOKEN, token):
@@ -51,7 +51,7 @@ async def refuse_media(
     subject, and on that of `media-` and the message's sequence. The one exception is an id whose job is not over: that
     job goes on, and the failure is published on its subject as one of the next generation, without a Done.
     """
-    tenant, pipeline = subject.split(".")[-2:]
+    tenant, pipeline, _ = given_by(subject)
     known_tenant = tenant if re.fullmatch(TOKEN, tenant) else broker.settings.tenant
     job = JobRef(id=_made_id(sequence), tenant=known_tenant, pipeline=pipeline, revision=NO_REVISION)
     given = headers.get(HEADER_JOB, job.id)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from schemas.jobs import Priority
-from schemas.subjects import SPLIT, Names
+from schemas.subjects import Names
 
 API = "$JS.API"
 LOOK = ("STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "CONSUMER.LIST.*", "CONSUMER.INFO.*.*")  # names and counts
@@ -30,7 +30,7 @@ def worker(names: Names) -> Role:
     prefix, results = names.prefix, names.results_stream
     blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
     read = (results, f"KV_{names.pipelines}", f"KV_{names.jobs}", f"KV_{names.attempts}", blobs, models, engines)
-    consumers = (SPLIT, *(priority.value for priority in Priority))
+    consumers = (priority.value for priority in Priority)
     return Role(
         "worker",
         publish=(
@@ -95,7 +95,7 @@ def _feeds(names: Names, tenant: str) -> tuple[str, ...]:
 def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
     gets = f"{API}.DIRECT.GET"
     return (
-        f"{names.prefix}.media.{tenant}.*",
+        *(names.media(tenant, "*", priority) for priority in Priority),
         f"{gets}.{names.results_stream}",
         f"{gets}.{names.results_stream}.{names.prefix}.results.{tenant}.>",
         f"{gets}.OBJ_{names.blobs}",

@@ -147,12 +147,9 @@ def _queues(broker: Broker, specs: Sequence[PipelineSpec]) -> list[tuple[str, st
 
 async def _queue(broker: Broker, pipeline: str, stage: str, kind: str, info: Info) -> QueueStatus:
     consumers = await listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers")
-    if stage == SPLIT:  # no priorities
-        priorities = {Priority.INTERACTIVE: _priority(consumers)}
-    else:
-        priorities = {
-            priority: _priority([each for each in consumers if each["name"] == priority.value]) for priority in Priority
-        }
+    priorities = {
+        priority: _priority([each for each in consumers if each["name"] == priority.value]) for priority in Priority
+    }
     return QueueStatus(pipeline, stage, kind, _stream(info), priorities)
 
 

@@ -1,13 +1,13 @@
 """The streams and consumers that pipelines need, in the fields of JetStream's API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
-from schemas.subjects import COLLECT, SPLIT, Names
+from schemas.subjects import COLLECT, Names
 
 DEDUPLICATION_S = 120.0
 DAY_S = 86400.0
@@ -99,17 +99,19 @@ def _media(names: Names, settings: Settings, pipeline: str) -> StreamPlan:
     A message for a pipeline without this stream gets "no responders" at once. Each pipeline has its own stream, because
     processes that add subjects to one stream at the same time overwrite each other's change.
     """
-    subject = names.media("*", pipeline)
-    config = _queue(names.media_stream(pipeline), [subject], settings.queue_bytes, MEDIA_AGE_S)
-    return StreamPlan(config, (_consumer(settings, SPLIT, subject),))
+    subjects = {priority: names.media("*", pipeline, priority) for priority in Priority}
+    return _prioritised(names.media_stream(pipeline), subjects, settings, MEDIA_AGE_S)
 
 
 def _work_queue(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamPlan:
-    priorities = {priority.value: names.work(pipeline, stage, priority) for priority in Priority}
-    consumers = tuple(_consumer(settings, priority, subject) for priority, subject in priorities.items())
-    return StreamPlan(
-        _queue(names.work_stream(pipeline, stage), list(priorities.values()), settings.queue_bytes), consumers
-    )
+    subjects = {priority: names.work(pipeline, stage, priority) for priority in Priority}
+    return _prioritised(names.work_stream(pipeline, stage), subjects, settings)
+
+
+def _prioritised(name: str, subjects: Mapping[Priority, str], settings: Settings, max_age_s: float = 0.0) -> StreamPlan:
+    """A work queue with a consumer for each priority."""
+    consumers = tuple(_consumer(settings, priority.value, subject) for priority, subject in subjects.items())
+    return StreamPlan(_queue(name, list(subjects.values()), settings.queue_bytes, max_age_s), consumers)
 
 
 def _consumer(settings: Settings, name: str, subject: str) -> Config:

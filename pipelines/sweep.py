@@ -251,7 +251,7 @@ def _stream_of(broker: Broker, subject: str) -> str:
             return names.dead_stream
         case ["work", pipeline, stage, _]:
             return names.work_stream(pipeline, stage)
-        case ["media", _, pipeline]:
+        case ["media", _, pipeline] | ["media", _, pipeline, _]:
             return names.media_stream(pipeline)
     return ""
 

@@ -8,7 +8,6 @@ HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file; delta on deltas
 HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of PartHeader
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
-HEADER_PRIORITY = "Rigflow-Priority"  # optional on media: interactive (default) | bulk
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
 HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
 HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input came from, and returns to at a retry
@@ -17,6 +16,15 @@ HEADER_ID = "Nats-Msg-Id"
 
 COLLECT = "collect"  # the stage that finishes jobs for publishers that have only NATS
 SPLIT = "split"  # the stage that takes raw media
+_MEDIA_TOKENS = 4  # prefix, media, tenant, pipeline; a prefix is one token
+
+
+def given_by(subject: str) -> tuple[str, str, Priority]:
+    """Tenant, pipeline and priority of raw media that were published on a subject; see `Names.media`."""
+    tokens = subject.split(".")
+    bulk = len(tokens) > _MEDIA_TOKENS and tokens[-1] == Priority.BULK.value
+    tenant, pipeline = tokens[-3:-1] if bulk else tokens[-2:]
+    return tenant, pipeline, Priority.BULK if bulk else Priority.INTERACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +37,13 @@ class Names:
     def _upper(self) -> str:
         return self.prefix.upper()
 
-    def media(self, tenant: str, pipeline: str) -> str:
-        """The subject on which programs publish raw media."""
-        return f"{self.prefix}.media.{tenant}.{pipeline}"
+    def media(self, tenant: str, pipeline: str, priority: Priority = Priority.INTERACTIVE) -> str:
+        """The subject on which programs publish raw media: that of interactive jobs, or with `.bulk` behind it.
+
+        Each priority has a subject, because a consumer cannot choose among messages by a header.
+        """
+        interactive = f"{self.prefix}.media.{tenant}.{pipeline}"
+        return interactive if priority is Priority.INTERACTIVE else f"{interactive}.{priority.value}"
 
     def work(self, pipeline: str, stage: str, priority: Priority) -> str:
         """The queue in front of `stage`."""

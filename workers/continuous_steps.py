@@ -16,6 +16,7 @@ from workers.computing import ComputingThread
 from workers.continuing import Work, is_urgent
 from workers.heartbeats import Heartbeats
 from workers.in_flight import Task
+from workers.intake import BULK_TURN
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
 
@@ -49,6 +50,7 @@ class ContinuousSteps:
         self._broker = broker
         self._runner = runner
         self._work = runner.in_flight.continuing
+        self._passed = 0  # steps in a row that were left out
 
     async def begin(self, task: Task, stage: OperatorStage) -> None:
         """Have a part join the work of its stage's session; its task stays active until it is done."""
@@ -63,10 +65,14 @@ class ContinuousSteps:
     async def step(self) -> bool:
         """Do a step of the work of each session, send what is new to subscribers, and hand on what is done.
 
-        Returns whether there was work.
+        Returns whether there was work. A step is left out while parts that can join at once come before it.
         """
         if not self._work.busy:
             return False
+        if self._passed < BULK_TURN and self._joining():
+            self._passed += 1
+            return True
+        self._passed = 0
         if self._work.useless:
             await self._runner.computing.run(self._work.drop_useless)
         for session, works in list(self._work.by_session()):
@@ -82,6 +88,11 @@ class ContinuousSteps:
         for work in self._work.take_done():
             await self._end(work.task, work)
         return True
+
+    def _joining(self) -> bool:
+        """Whether a task waits that a person waits for, or any task while there is room for its answers."""
+        waiting = [is_urgent(task.message) for task in self._runner.in_flight.waiting()]
+        return any(waiting) or (bool(waiting) and self._work.has_room)
 
     async def _end(self, task: Task, result: Work | Exception) -> None:
         """A part is done, or its work has failed."""

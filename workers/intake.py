@@ -64,14 +64,10 @@ class Intake:
         self.refill()
 
     async def host_io_stage(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
-        """Take messages of `split` or `collect`, up to `limit` at a time: they mostly wait for I/O."""
+        """Take messages of `split` or `collect`, up to `limit` of a priority at a time: they mostly wait for I/O."""
         names = self._broker.names
-        queues = (
-            [(names.media_stream(spec.name), SPLIT, Priority.INTERACTIVE)]
-            if stage == SPLIT
-            else [(names.work_stream(spec.name, stage), priority.value, priority) for priority in Priority]
-        )
-        for stream, consumer, priority in queues:
+        stream = names.media_stream(spec.name) if stage == SPLIT else names.work_stream(spec.name, stage)
+        for priority in Priority:
             queue = Queue(spec.name, stage, priority)
             if queue in self._io_pulls:
                 continue
@@ -81,7 +77,7 @@ class Intake:
                 self._io_tasks.add(task)
                 task.add_done_callback(functools.partial(self._io_done, self._io_pulls[queue]))
 
-            self._io_pulls[queue] = await self._open(queue, stream, consumer, accept)
+            self._io_pulls[queue] = await self._open(queue, stream, priority.value, accept)
             self._io_pulls[queue].request(limit)
 
     def _io_done(self, pull: Pull, task: "asyncio.Task[None]") -> None:

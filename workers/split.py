@@ -13,10 +13,9 @@ from pipelines.publish import Publisher
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import StoreError, UsageError
-from schemas.jobs import Priority
 from schemas.messages import CollectRequest
 from schemas.results import Failure
-from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_PRIORITY
+from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, given_by
 from schemas.wire import Buffer
 from workers.failures import Failures
 from workers.in_flight import InFlight
@@ -63,9 +62,10 @@ class SplitHandler:
         """Begin the job of raw media, or resume it. Raises UsageError when there can be none, PluginMissing."""
         delivery = message.delivery
         tenant, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
+        _, _, priority = given_by(delivery.subject)
         spec = await load_pipeline(self._broker, message.queue.pipeline)
         check_plugins(spec)
-        publisher = Publisher(self._broker, spec, tenant, _priority_of(delivery), hosted=True)
+        publisher = Publisher(self._broker, spec, tenant, priority, hosted=True)
         source = await asyncio.to_thread(source_of, media)
         name = _name_of(delivery) or identity
         record = await publisher.begin(publisher.ref(identity), name, source, again=delivery.deliveries == 1)
@@ -85,11 +85,6 @@ async def _publish(publisher: Publisher, record: JobRecord, body: Buffer) -> Non
     given = Input(body, record.manifest.name)
     kind = PipelineMedia(publisher.spec).recognised(given).kind
     await publisher.publish(record.manifest.job, kind, [given], record)
-
-
-def _priority_of(delivery: Delivery) -> Priority:
-    given = delivery.headers.get(HEADER_PRIORITY, Priority.INTERACTIVE.value)
-    return Priority.BULK if given == Priority.BULK.value else Priority.INTERACTIVE
 
 
 def _name_of(delivery: Delivery) -> str:

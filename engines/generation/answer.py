@@ -27,6 +27,7 @@ class Answer:
     asked_s: float = 0.0
     first_s: float = 0.0
     _reported: int = 0
+    _repeated: int = 0
     _held: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,6 +40,9 @@ class Answer:
 
     def add(self, token: int) -> bool:
         """Add a token; return whether the text stops here."""
+        if self._repeated:
+            self._repeated -= 1
+            return False
         self.tokens += 1
         begun = max(0, len(self.text) - self._held)
         self.text += self.piece(token)
@@ -46,6 +50,10 @@ class Answer:
         if found:
             self.text, self.finish = self.text[: min(found)], "stop"
         return bool(found)
+
+    def repeat(self) -> None:
+        """The session begins it again: the tokens that it has are added a second time, which has no effect."""
+        self._repeated = self.tokens
 
     def end(self, finish: Finish) -> None:
         """Nothing follows."""

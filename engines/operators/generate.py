@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 from engines.continuous import NewText
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest, Choices, grammar_of, line_choices, sampling_of
-from engines.inference.genai import GenAiSession
+from engines.generation.session import AnswerSession
 from engines.operators.base import BaseOperator, required_model
 from engines.part import Part, Tick, Value
 from engines.planned import Arrays, Tensor
@@ -130,7 +130,7 @@ class Complete(BaseOperator[CompleteOptions]):
 
     def begin(self, part: Part, session: Session, urgent: bool) -> Writing:
         """Begin the answers of a part. One that cannot begin has an error of its own."""
-        assert isinstance(session, GenAiSession), "the card names the backend"
+        assert isinstance(session, AnswerSession), "the card names the backend"
         texts, requests = part.arrays.get(self._source), part.arrays.get(REQUEST)
         if not isinstance(texts, Ragged) or len(texts) != len(part.meta.pts):
             raise PipelineError(f"a part of {len(part.meta.pts)} windows does not have `{self._source}` for each")
@@ -151,30 +151,30 @@ class Complete(BaseOperator[CompleteOptions]):
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return parts with their answers: for callers that wait for all of them."""
-        assert isinstance(session, GenAiSession)
+        assert isinstance(session, AnswerSession)
         writing = [self.begin(part, session, False) for part in parts]
         while not all(each.done for each in writing):
             session.step(tick)
         return [each.outcome() for each in writing]
 
     def _asked(
-        self, session: GenAiSession, part: Part, number: int, request: TextRequest | None, text: str, urgent: bool
+        self, session: AnswerSession, part: Part, number: int, request: TextRequest | None, text: str, urgent: bool
     ) -> AnswerRequest:
         own = line_choices(request)
         choices = own.over(self._options)
         tokens = session.encode(self._prompt(session, request, text))
-        room = session.limits.context - len(tokens)
+        room = session.context - len(tokens)
         wanted = choices.max_tokens or max(1, min(_MAX_TOKENS, room))
         if wanted > room:
             what = f"its text has {len(tokens)} tokens, and {wanted} more are wanted"
-            holds = f"model {self._model.name} holds {session.limits.context} together"
+            holds = f"model {self._model.name} holds {session.context} together"
             raise ItemTooLarge(f"{what}: {holds}", "shorten the text, or lower max_tokens")
         if not len(tokens):
             raise MediaError("its text has no tokens", "write something into it")
         sampling = sampling_of(choices, own.seed is not None, part.meta.key, number)
         return AnswerRequest(tokens, wanted, sampling, tuple(choices.stop or ()), grammar_of(choices), urgent)
 
-    def _prompt(self, session: GenAiSession, request: TextRequest | None, text: str) -> str:
+    def _prompt(self, session: AnswerSession, request: TextRequest | None, text: str) -> str:
         """Return the text that the model continues. Raises MediaError for a conversation."""
         if request is not None and request.messages is not None:
             raise MediaError("it has messages, and this stage continues a text", "use the pipeline `chat`")
@@ -186,7 +186,7 @@ class Chat(Complete):
 
     options_class = ChatOptions
 
-    def _prompt(self, session: GenAiSession, request: TextRequest | None, text: str) -> str:
+    def _prompt(self, session: AnswerSession, request: TextRequest | None, text: str) -> str:
         assert isinstance(self._options, ChatOptions)
         messages = [{"role": "user", "content": text}]
         if request is not None and request.messages is not None:

@@ -17,10 +17,11 @@ from pipelines.broker import Broker
 from pipelines.dead import letters
 from pipelines.job_records import find_manifest
 from pipelines.registry import builtin_pipeline
+from schemas.jobs import Priority
 from schemas.messages import decode
 from schemas.results import Done
 from schemas.settings import MIB
-from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_TYPE
+from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_NAME, HEADER_TYPE
 from tests.damage import damaged, sources
 from tests.fleet import Fleet
 from tests.rig import Rig
@@ -67,8 +68,8 @@ async def fuzz(fleet: Fleet, rig: Rig, folder: Path, count: int, seed: int) -> t
                 pipeline = "fingerprint"  # scenes takes no images
             job = f"fuzz-{len(sent)}"
             sent[job] = f"{name}, {how}"
-            headers = {HEADER_JOB: job, HEADER_NAME: name, HEADER_PRIORITY: "bulk", HEADER_ID: job}
-            await broker.store(broker.names.media("main", pipeline), body, headers)
+            headers = {HEADER_JOB: job, HEADER_NAME: name, HEADER_ID: job}
+            await broker.store(broker.names.media("main", pipeline, Priority.BULK), body, headers)
             if len(sent) % 250 == 0:
                 print(f"{len(sent):5} sent, workers have {rss_bytes(rig.pids) >> 20} MiB")
         try:

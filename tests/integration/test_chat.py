@@ -140,6 +140,7 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, library: Library, 
     assert found["stopped"]["text"] == library.complete("abc")[:3]
     assert found["stopped"]["finish"] == "stop"
     assert found["lengthy"]["text"] == library.complete("ab " * 120), "it is read in pieces"
+    assert "error" not in found["object"], found["object"]
     assert json.loads(found["object"]["text"]) == "yes"
     errors = {name: row["error"] for name, row in found.items() if "error" in row}
     assert errors == {
@@ -172,8 +173,8 @@ def test_a_person_waits_for_no_bulk_answer_to_end(tmp_path: Path, monkeypatch: p
         client, jobs = await nats.connect(fleet.settings.nats), []
         results = await client.subscribe("rigflow.results.main.chat.*")
         for number in range(12):
-            headers = {"Rigflow-Job": f"bulk-{number}", "Rigflow-Priority": "bulk"}
-            await client.jetstream().publish("rigflow.media.main.chat", b"hello %d" % number, headers=headers)
+            headers = {"Rigflow-Job": f"bulk-{number}"}
+            await client.jetstream().publish("rigflow.media.main.chat.bulk", b"hello %d" % number, headers=headers)
         while not jobs:
             jobs += await next_done(results)
         headers = {"Rigflow-Job": "person"}

@@ -41,7 +41,7 @@ async def test_odd_subjects_and_headers_of_any_client_stop_no_reader(settings: S
         media += [(b"rigflow.media.main.p", headers) for headers in ODD_HEADERS]
         await publish_raw(settings.nats, media)
         taken = Taken()
-        pull = Pull(broker, broker.names.media_stream("p"), "split", taken.take)
+        pull = Pull(broker, broker.names.media_stream("p"), "interactive", taken.take)
         await pull.open()
         pull.request(100)
         await taken.until(len(media), within_s=20)

@@ -86,7 +86,7 @@ async def test_media_whose_object_is_gone_is_answered(settings: Settings) -> Non
         claim = {HEADER_ID: "m", HEADER_BLOB: claim_name(MEDIA, "m", "x"), HEADER_JOB: "mine"}
         await broker.store(MEDIA, b"5", claim)
         taken = Taken()
-        pull = Pull(broker, broker.names.media_stream("p"), SPLIT, taken.take)
+        pull = Pull(broker, broker.names.media_stream("p"), "interactive", taken.take)
         await pull.open()
         pull.request(1)
         await taken.until(1)

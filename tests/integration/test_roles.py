@@ -149,6 +149,8 @@ WORK, MEDIA = "RIGFLOW_WORK_fingerprint_decode", "RIGFLOW_MEDIA_fingerprint"
 API = "$JS.API"
 PUBLISH = {  # subject -> the roles that may publish there, by their first letters: worker, publisher, client
     "rigflow.media.main.fingerprint": "c",
+    "rigflow.media.main.fingerprint.bulk": "c",
+    "rigflow.media.main.fingerprint.interactive": "",
     "rigflow.media.other.fingerprint": "",
     "rigflow.work.fingerprint.decode.bulk": "wp",
     "rigflow.results.main.fingerprint.job": "wp",
@@ -166,7 +168,7 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     "$O.rigflow_blobs.M.x": "wp",
     f"$JS.ACK.{WORK}.bulk.1.1.1.1.0": "w",
     f"{API}.CONSUMER.MSG.NEXT.{WORK}.bulk": "w",
-    f"{API}.CONSUMER.MSG.NEXT.{MEDIA}.split": "w",
+    f"{API}.CONSUMER.MSG.NEXT.{MEDIA}.bulk": "w",
     f"{API}.CONSUMER.MSG.NEXT.RIGFLOW_RESULTS.collect": "wp",
     f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS.collect": "wp",
     f"{API}.CONSUMER.CREATE.KV_rigflow_jobs.follow": "w",

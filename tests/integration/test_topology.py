@@ -62,8 +62,11 @@ async def test_everything_is_there_and_a_second_time_changes_nothing(settings: S
         assert (results["retention"], results["discard"]) == ("limits", "new"), "full results wait, they do not vanish"
         assert (await config_of(broker, names.dead_stream))["discard"] == "old"
         for pipeline in builtin_pipelines():
-            (media,) = (await consumers_of(broker, names.media_stream(pipeline))).values()
-            assert media["filter_subject"] == f"rigflow.media.*.{pipeline}"
+            media = await consumers_of(broker, names.media_stream(pipeline))
+            assert {name: each["filter_subject"] for name, each in media.items()} == {
+                "interactive": f"rigflow.media.*.{pipeline}",
+                "bulk": f"rigflow.media.*.{pipeline}.bulk",
+            }
         for stage in ("decode", "resize", "infer", "encode", "collect"):
             await config_of(broker, names.work_stream("scenes", stage))
 

@@ -1,0 +1,196 @@
+"""Which answers are written now: groups of them begin together, urgent ones pass the others.
+
+A library writes a group of answers together, a token each in a step. A group takes in no further answers, because those
+libraries that let answers join a batch do so when all of its answers have ended. Several groups run beside each other.
+
+- An answer that a person waits for begins at the next step, in a group of such answers. Where no place is free, the
+  answer of bulk with the fewest tokens is put back, at most once: it begins again later, and its text is the same.
+- While such answers run, the others pause, except in every `BULK_TURN`-th step.
+- Other answers leave one place in eight free, at least one. Their groups begin with as many answers as there can be.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engines.generation.answer import Answer
+from engines.generation.answer_request import AnswerRequest
+from engines.part import Tick
+from schemas.errors import RigflowError
+
+BULK_TURN = 8  # every eighth step is one of all groups, and so many steps an incomplete group of bulk waits for others
+_BULK_SHARE = 8  # of so many places, one is kept for answers that a person waits for
+_MOST_READ = 1024  # tokens of all questions of a group, with their padding: they are read in one step
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """An answer, and what it was asked for."""
+
+    request: AnswerRequest
+    answer: Answer
+    put_back: bool = False
+
+
+class Group(Protocol):
+    """Answers that are written together. Its library's resources are freed by `close`."""
+
+    def step(self) -> None:
+        """Add a token to each of its answers that is not done. Raises RigflowError: that of all of them."""
+        ...
+
+    def drop(self, asked: Asked) -> None:
+        """One of its answers gets no more tokens."""
+        ...
+
+    def close(self) -> None:
+        """All of its answers are done, or dropped."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    group: Group
+    members: list[Asked]
+    urgent: bool
+    fresh: bool = True  # its questions are not read yet
+
+    def tidy(self) -> bool:
+        """Forget the members that are done; whether none is left."""
+        for each in [each for each in self.members if each.answer.done]:
+            self.leave(each)
+        return not self.members
+
+    def leave(self, asked: Asked) -> None:
+        self.members.remove(asked)
+        self.group.drop(asked)
+
+
+@dataclass(slots=True, eq=False)
+class Answering:
+    """All answers of one session, of which `slots` run at a time.
+
+    `start` makes a group, and may raise RigflowError; `together` says whether an answer may share one.
+    """
+
+    slots: int
+    start: Callable[[Sequence[Asked]], Group]
+    together: Callable[[AnswerRequest], bool]
+    _waiting: list[Asked] = field(default_factory=list)
+    _running: list[_Running] = field(default_factory=list)
+    _turn: int = 0
+    _waited: int = 0  # steps since the first answer of bulk waits for others
+
+    @property
+    def room(self) -> int:
+        """How many more answers can be begun without waiting for others to end."""
+        return max(0, self.slots - self._taken - len(self._waiting))
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are answers that are not done."""
+        return bool(self._waiting or self._running)
+
+    def add(self, request: AnswerRequest, answer: Answer) -> None:
+        """Begin an answer at one of the next steps."""
+        asked = Asked(request, answer)
+        answer.asked_s = time.monotonic()
+        answer.cancel = lambda: self._cancel(asked)
+        self._waiting.append(asked)
+
+    def step(self, tick: Tick) -> None:
+        """Add a token to every running answer, or to the urgent ones. At most one group reads its questions."""
+        self._begin_urgent()
+        self._begin_bulk()
+        self._turn += 1
+        urgent = [each for each in self._running if each.urgent]
+        chosen = urgent if urgent and self._turn % BULK_TURN else self._running
+        for running in sorted(chosen, key=lambda each: (not each.urgent, each.fresh)):
+            fresh, running.fresh = running.fresh, False
+            try:
+                running.group.step()
+            except RigflowError as error:
+                for each in running.members:
+                    each.answer.fail(error)
+            tick()
+            if fresh:
+                break
+        self._tidy()
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._waiting.clear()
+        for running in self._running:
+            running.group.close()
+        self._running.clear()
+
+    @property
+    def _taken(self) -> int:
+        return sum(len(running.members) for running in self._running)
+
+    def _begin_urgent(self) -> None:
+        waiting = [each for each in self._waiting if each.request.urgent]
+        bulk = [(each, running) for running in self._running if not running.urgent for each in running.members]
+        bulk = [pair for pair in bulk if not pair[0].put_back]
+        for each, running in sorted(bulk, key=lambda pair: pair[0].answer.tokens):
+            if self.slots - self._taken >= len(waiting):
+                break
+            running.leave(each)
+            each.put_back = True
+            each.answer.repeat()
+            self._waiting.insert(0, each)
+        self._tidy()
+        self._begin(waiting[: self.slots - self._taken], urgent=True)
+
+    def _begin_bulk(self) -> None:
+        """Begin a group when at least half of the places for bulk are free, and it fills them or has waited."""
+        most = self.slots - max(1, self.slots // _BULK_SHARE) if self.slots > 1 else 1
+        running = sum(len(each.members) for each in self._running if not each.urgent)
+        room = min(most - running, self.slots - self._taken)
+        waiting = [each for each in self._waiting if not each.request.urgent]
+        alone = next((each for each in waiting if not self.together(each.request)), None)
+        if alone is not None and room > 0:
+            self._begin([alone], urgent=False)
+            room -= 1
+        waiting = [each for each in waiting if self.together(each.request)]
+        self._waited = self._waited + 1 if waiting else 0
+        if not running or (2 * room >= most and (len(waiting) >= room or self._waited > BULK_TURN)):
+            self._begin(waiting[: max(0, room)], urgent=False)
+            self._waited = 0
+
+    def _begin(self, chosen: Sequence[Asked], urgent: bool) -> None:
+        for members in self._grouped(chosen):
+            for each in members:
+                self._waiting.remove(each)
+            try:
+                self._running.append(_Running(self.start(members), members, urgent))
+            except RigflowError as error:
+                for each in members:
+                    each.answer.fail(error)
+
+    def _grouped(self, chosen: Sequence[Asked]) -> Iterator[list[Asked]]:
+        """Divide answers into groups. Questions of a group are padded to the longest of them."""
+        group: list[Asked] = []
+        for each in sorted(chosen, key=lambda each: len(each.request.tokens)):
+            if not self.together(each.request):
+                yield [each]
+                continue
+            if group and (len(group) + 1) * len(each.request.tokens) > _MOST_READ:
+                yield group
+                group = []
+            group.append(each)
+        if group:
+            yield group
+
+    def _cancel(self, asked: Asked) -> None:
+        asked.answer.end("cancelled")
+        if asked in self._waiting:
+            self._waiting.remove(asked)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        for running in list(self._running):
+            if running.tidy():
+                running.group.close()
+                self._running.remove(running)
