@@ -231,7 +231,7 @@ def _print_files(taken: "Taken") -> None:
     for file, why in taken.why.items():
         say_sentence(f"takes {file.name}, {size(file.size)}: {why}")
     if taken.left_out:
-        why = "their names are not known as those of files that a model needs to run"
+        why = "rigflow runs the model without them"
         say_sentence(f"leaves out {', '.join(taken.left_out)}: {why}")
     if taken.why or taken.left_out:
         say("")

@@ -116,6 +116,7 @@ GROUPS: Mapping[str, Group] = {
             "ctranslate2": "engines.backends.ctranslate2:CTranslate2",
             "onnxruntime": "engines.backends.onnxruntime:OnnxRuntime",
             "onnxruntime-genai": "engines.backends.onnxruntime_genai:OnnxRuntimeGenAi",
+            "onnxruntime-whisper": "engines.backends.onnxruntime_whisper:OnnxRuntimeWhisper",
             "openvino": "engines.backends.openvino:OpenVino",
             "tensorrt": "engines.backends.tensorrt:TensorRt",
             "tensorrt_rtx": "engines.backends.tensorrt:TensorRtRtx",
@@ -127,6 +128,7 @@ GROUPS: Mapping[str, Group] = {
         {
             "ctranslate2": "engines.models.whisper_folder:WhisperFolder",
             "onnxruntime-genai": "engines.models.genai_folder:GenAiFolder",
+            "onnxruntime-whisper": "engines.models.whisper_onnx_folder:WhisperOnnxFolder",
         },
     ),
 }

@@ -72,7 +72,8 @@ class CudaSession:
         singly = any(tensor.shape[:1] == (1,) for tensor in spec.inputs)
         self.batch_rows = 1 if singly else _rows_at_once(spec)
         self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES
-        self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC"))
+        search = search or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC")
+        self._session: Any = load_on_gpu(model, spec.name, gpu, self._runs, tf32, search)
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
@@ -133,13 +134,9 @@ class CudaSession:
         return {tensor.name: np.zeros((rows, *self._one_row[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
 
     def close(self) -> None:
-        """Free the GPU's memory.
-
-        The runtime's own memory is freed at the end of the process: ONNX Runtime 1.31 ends the process if it cannot
-        free pinned memory (cudaFreeHost: operation not permitted), which happens on threads other than its own.
-        """
+        """Free the GPU's memory; see `leave_loaded`."""
         self._gpu.enter()
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+        leave_loaded(self._session)
         self._session = None
         for slot in self._slots:
             slot.clear()
@@ -227,41 +224,55 @@ class CudaSession:
                 raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
 
-    def _load(self, model: Content, tf32: bool, search: str) -> Any:
-        if hasattr(
-            ort, "preload_dlls"
-        ):  # cuDNN and cuBLAS as pip installs them; libraries in the system's path are found without this
-            with contextlib.redirect_stdout(io.StringIO()):
-                ort.preload_dlls(directory="")
-        if _PROVIDER not in ort.get_available_providers():
-            raise ModelError(
-                f"model `{self.spec.name}`: this ONNX Runtime has no CUDA",
-                f"{install_extra('gpu')}, without onnxruntime",
-            )
-        check_weights(model, self.spec.name)
-        ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors come as exceptions
-        provider = {
-            "device_id": str(self._gpu.number),
-            "user_compute_stream": str(self._runs.handle),
-            "cudnn_conv_algo_search": search,
-            "arena_extend_strategy": "kSameAsRequested",
-            "use_tf32": str(int(tf32)),
-            "prefer_nhwc": str(int(prefers_channels_last(graph_of(model), self.spec.name, tf32))),
-        }
-        try:
-            session = new_session(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
-        except Exception as error:  # the runtime's own classes share no base below Exception
-            if not self._gpu.works():
-                raise self._gpu.lost(error) from error
-            raise ModelError(f"model `{self.spec.name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
-        if session.get_providers()[0] != _PROVIDER:  # without cuDNN it uses the CPU and reports nothing
-            raise ModelError(
-                f"model `{self.spec.name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS"
-            )
-        return session
+
+def load_on_gpu(
+    model: Content, name: str, gpu: "CudaGpu", stream: Any, tf32: bool, search: str, arena: str = "kSameAsRequested"
+) -> Any:
+    """Load a session of ONNX Runtime that computes on a stream of a GPU. Raises ModelError, DeviceLost.
+
+    `search`: how cuDNN chooses convolutions; `arena`: how the runtime's memory grows.
+    """
+    if hasattr(
+        ort, "preload_dlls"
+    ):  # cuDNN and cuBLAS as pip installs them; libraries in the system's path are found without this
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls(directory="")
+    if _PROVIDER not in ort.get_available_providers():
+        raise ModelError(
+            f"model `{name}`: this ONNX Runtime has no CUDA",
+            f"{install_extra('gpu')}, without onnxruntime",
+        )
+    check_weights(model, name)
+    ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors come as exceptions
+    provider = {
+        "device_id": str(gpu.number),
+        "user_compute_stream": str(stream.handle),
+        "cudnn_conv_algo_search": search,
+        "arena_extend_strategy": arena,
+        "use_tf32": str(int(tf32)),
+        "prefer_nhwc": str(int(prefers_channels_last(graph_of(model), name, tf32))),
+    }
+    try:
+        session = new_session(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own classes share no base below Exception
+        if not gpu.works():
+            raise gpu.lost(error) from error
+        raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
+    if session.get_providers()[0] != _PROVIDER:  # without cuDNN it uses the CPU and reports nothing
+        raise ModelError(f"model `{name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS")
+    return session
+
+
+def leave_loaded(session: Any) -> None:
+    """Leave the runtime's own memory to the end of the process.
+
+    ONNX Runtime 1.31 ends the process if it cannot free pinned memory (cudaFreeHost: operation not permitted), which
+    happens on threads other than its own.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 
 
 def prefers_channels_last(graph: bytes, name: str, tf32: bool) -> bool:

@@ -53,17 +53,24 @@ class _Arena:
 
     def run(self, session: Any, outputs: list[str], feed: Mapping[str, Array]) -> list[Array]:
         """Return the session's outputs; at intervals, return unused memory to the system afterwards."""
+        return list(self._called(session.run, outputs, feed))
+
+    def run_bound(self, session: Any, binding: Any) -> None:
+        """Run a session with inputs and outputs that are bound, as `run` does."""
+        self._called(session.run_with_iobinding, binding)
+
+    def _called(self, method: Any, *arguments: Any) -> Any:
         now_s = time.monotonic()
         if now_s < self._due_s:
-            return list(session.run(outputs, feed))
+            return method(*arguments)
         self._due_s = now_s + GIVE_BACK_S
-        made = list(session.run(outputs, feed, self._giving_back))
+        made = method(*arguments, self._giving_back)
         if self._trim is not None:
             self._trim(0)
         return made
 
 
-_ARENA = _Arena()
+ARENA = _Arena()
 
 
 class OnnxRuntimeSession:
@@ -94,7 +101,7 @@ class OnnxRuntimeSession:
         check_inputs(self.spec, inputs)
         feed = {tensor.name: np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs}
         try:
-            outputs = _ARENA.run(self._session, self._outputs, feed)
+            outputs = ARENA.run(self._session, self._outputs, feed)
         except Exception as error:  # the runtime's own classes share no base below Exception
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
@@ -126,7 +133,7 @@ def load(model: Content, name: str, simulate: bool = False, once: bool = False) 
     options.enable_mem_pattern = False  # a third less memory for planes, and no slower
     options.log_severity_level = 4  # errors come as exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    _ARENA.join(options)
+    ARENA.join(options)
     if once:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if simulate:

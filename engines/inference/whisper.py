@@ -2,19 +2,18 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engines.content import ModelFiles
-from engines.extras import install_extra
 from engines.inference.reasons import one_line
 from engines.inference.session import check_inputs
+from engines.inference.tokenizer_file import imported, tokenizer_of
 from engines.part import Array
 from engines.speech.model import Aligned, Generated, Search
-from engines.speech.network import FEATURES, FRAMES, MAIN_FILE, STATES, TOKENIZER_FILE, bands_of, file_named
+from engines.speech.network import FEATURES, FRAMES, MAIN_FILE, STATES, bands_of
 from schemas.errors import DeviceLost, ModelError
 from schemas.model import ModelSpec
 
@@ -33,17 +32,10 @@ class WhisperSession:
 
     def __init__(self, model: ModelFiles, spec: ModelSpec, gpu: int | None) -> None:
         self.spec = spec
-        self._library = _imported("ctranslate2", spec)
+        self._library = imported("ctranslate2", spec)
         self._library.set_log_level(40)  # errors come as exceptions
-        tokenizers = _imported("tokenizers", spec)
+        self.tokenizer: Any = tokenizer_of(model, spec)
         self._model: Any = self._opened(model, gpu)
-        file = model.folder / file_named(spec.files, TOKENIZER_FILE, spec.name).sha256
-        try:
-            self.tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # its library raises bare Exception
-            raise ModelError(
-                f"model {spec.name}: tokenizer.json is damaged: {one_line(error)}", "add it again"
-            ) from error
 
     def _opened(self, model: ModelFiles, gpu: int | None) -> Any:
         device = "cpu" if gpu is None else "cuda"
@@ -139,11 +131,3 @@ class WhisperSession:
     def close(self) -> None:
         """Free the model and its memory."""
         self._model = self.tokenizer = None
-
-
-def _imported(name: str, spec: ModelSpec) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        what = f"model {spec.name} needs the package {name}, which is missing"
-        raise ModelError(what, install_extra("stt")) from error

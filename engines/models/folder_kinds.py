@@ -8,7 +8,7 @@ stored as `NAME.json`, which is the main file, with its card and its files besid
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engines.content import Content, ModelFiles
 from engines.models.companions.base import Line
@@ -41,6 +41,26 @@ class FolderKind(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesGraphs(Protocol):
+    """A kind of folders with graphs in ONNX, possibly several of each in precisions."""
+
+    def folder_of(self, given: Path) -> Path | None:
+        """The folder of a file that says which precision is wanted; None if it is no such file."""
+        ...
+
+    def take(self, folder: Path, given: Path, new: NewFiles) -> Taken:
+        """Take the files of a model; `given` is the folder, or such a file. Raises ModelError, StoreError."""
+        ...
+
+
+def folder_of(given: Path) -> Path:
+    """The folder of a model of which a file is given that stands for the whole; otherwise the given path."""
+    kinds = (load("folders", name)() for name in names("folders"))
+    found = (kind.folder_of(given) for kind in kinds if isinstance(kind, TakesGraphs))
+    return next((folder for folder in found if folder is not None), given)
+
+
 def kind_of_folder(folder: Path) -> FolderKind | None:
     """The kind of a folder; None if it is no such model."""
     return next((kind for name in names("folders") if fits(kind := load("folders", name)(), folder)), None)
@@ -54,8 +74,10 @@ def kind_of_backend(backend: str | None) -> FolderKind | None:
     return kind
 
 
-def take_folder(folder: Path, kind: FolderKind, new: NewFiles) -> Taken:
-    """Take the files of a model. Raises ModelError, StoreError."""
+def take_folder(folder: Path, kind: FolderKind, new: NewFiles, given: Path | None = None) -> Taken:
+    """Take the files of a model; `given`: see `TakesGraphs.take`. Raises ModelError, StoreError."""
+    if isinstance(kind, TakesGraphs):
+        return kind.take(folder, given or folder, new)
     try:
         main = (folder / kind.main).read_bytes()
     except OSError as error:

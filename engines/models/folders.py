@@ -83,7 +83,7 @@ def take(path: Path, folder: Path | None, new: NewFiles) -> Taken:
 
     Only regular files in the folder of an ONNX file, or below it, are read. Raises ModelError, StoreError.
     """
-    taking = _Taking(new)
+    taking = Taking(new)
     graph = taking.graph(path)
     if (towers := _towers(graph, path)) is not None:
         graph = towers.image
@@ -130,7 +130,7 @@ def text_graph(path: Path) -> Path | None:
     return None
 
 
-class _Taking:
+class Taking:
     """The files of one model, while they are gathered."""
 
     def __init__(self, new: NewFiles) -> None:
@@ -140,6 +140,7 @@ class _Taking:
         self._weights: dict[Path, FileSpec] = {}
 
     def add(self, file: FileSpec, why: str) -> None:
+        """Make a file one of the model. Raises ModelError."""
         if len(self.why) >= _MOST_FILES:
             raise ModelError(f"the model has more than {_MOST_FILES} files", "save its weights as one file")
         self.why[file] = why

@@ -17,7 +17,7 @@ from engines.models.card_file import read_card
 from engines.models.card_text import card_toml
 from engines.models.catalogue import builtin_models, main_file, main_files, models_folder
 from engines.models.files import NewFiles, remove_unused
-from engines.models.folder_kinds import kind_of_folder, take_folder
+from engines.models.folder_kinds import folder_of, kind_of_folder, take_folder
 from engines.models.folders import FIRST_GRAPHS, Taken, take
 from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import ModelCard
@@ -58,8 +58,8 @@ def find(given: Path, new: NewFiles) -> Found:
 
     if not given.exists():
         raise ModelError(f"{given}: no such file", "check the path")
-    if (kind := kind_of_folder(given)) is not None:
-        return Found(given / kind.main, given.resolve().name, take_folder(given, kind, new))
+    if (kind := kind_of_folder(folder := folder_of(given))) is not None:
+        return Found(folder / kind.main, folder.resolve().name, take_folder(folder, kind, new, given))
     path = _in_folder(given) if given.is_dir() else given
     name = path.stem
     if name in _GENERAL:  # use the folder's name; a version, `onnx` or `visual` may be between

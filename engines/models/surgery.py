@@ -37,6 +37,11 @@ class Surgery:
         self._last: list[Any] = []
 
     @property
+    def opset(self) -> int:
+        """The version of ONNX's own operations; 0 for a model without them."""
+        return int(self._opset)
+
+    @property
     def inputs(self) -> list[Any]:
         """The inputs that must be fed: all except those with a value in the file, as weights had in IR 3."""
         constants = {each.name for each in self.graph.initializer}

@@ -86,7 +86,7 @@ def test_a_folder_is_one_model_and_says_what_it_takes_and_leaves_out(tmp_path: P
         ": a further graph\n",
         "takes tokenizer.json, 24 B: a tokenizer",
         "takes vocab.json, 20 B: a vocabulary",
-        "leaves out README.md, decoder_model_quantized.onnx: their names are not known",
+        "leaves out README.md, decoder_model_quantized.onnx: rigflow runs the model without them",
         "kept speech@2",
     ):
         assert line in out

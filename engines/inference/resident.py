@@ -1,0 +1,154 @@
+"""Graphs of ONNX Runtime whose values stay on a device from one run to the next, such as a decoder's keys and values.
+
+A value is an `OrtValue`. On the CPU, those of NumPy's arrays share their memory, and outputs are not copied.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from engines.content import Content
+from engines.inference.onnxruntime import ARENA, load
+from engines.inference.reasons import one_line
+from engines.part import Array
+from schemas.errors import ModelError
+
+if TYPE_CHECKING:
+    from engines.cuda.gpu import CudaGpu
+
+Values = Mapping[str, Any]
+
+
+class Place(Protocol):
+    """A device that graphs run on; `name` is for errors. All methods raise ModelError, DeviceLost."""
+
+    on_gpu: bool
+
+    def load(self, model: Content) -> Any:
+        """A session of a graph."""
+        ...
+
+    def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
+        """The outputs of a graph, which stay on the device. Inputs may be on the host."""
+        ...
+
+    def fetch(self, session: Any, inputs: Values, outputs: Sequence[str]) -> list[Array]:
+        """The outputs of a graph as arrays on the host."""
+        ...
+
+    def read(self, given: Any) -> Array:
+        """A value as an array on the host."""
+        ...
+
+    def close(self, session: Any) -> None:
+        """Give up a session."""
+        ...
+
+
+def value(array: Array) -> Any:
+    """An array on the host as a value; the array must not change as long as the value lives."""
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+class HostPlace:
+    """The CPU: one thread, in the arena of all sessions."""
+
+    on_gpu = False
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def load(self, model: Content) -> Any:
+        """See `engines.inference.onnxruntime.load`."""
+        return load(model, self._name)
+
+    def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
+        """See `Place`."""
+        binding = session.io_binding()
+        try:
+            for name, given in inputs.items():
+                binding.bind_ortvalue_input(name, given)
+            for name in outputs:
+                binding.bind_output(name, "cpu")
+            ARENA.run_bound(session, binding)
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            raise ModelError(f"model `{self._name}` failed: {one_line(error)}") from error
+        return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+    def fetch(self, session: Any, inputs: Values, outputs: Sequence[str]) -> list[Array]:
+        """See `Place`."""
+        return [each.numpy() for each in self.run(session, inputs, outputs).values()]
+
+    def read(self, given: Any) -> Array:
+        """See `Place`."""
+        return np.asarray(given.numpy())
+
+    def close(self, session: Any) -> None:
+        """Nothing: its memory is freed with it."""
+
+
+class GpuPlace:
+    """A GPU: all graphs compute on one stream, in order; only `fetch` waits for them."""
+
+    on_gpu = True
+
+    def __init__(self, name: str, gpu: "CudaGpu", tf32: bool) -> None:
+        self._name = name
+        self._gpu = gpu
+        self._tf32 = tf32
+        gpu.enter()
+        with gpu.guarded():
+            self._stream = gpu.new_stream()
+        self._queued = ort.RunOptions()
+        self._queued.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def load(self, model: Content) -> Any:
+        """See `engines.inference.cuda.load_on_gpu`.
+
+        Memory grows in large steps, because keys and values have another size at each token. cuDNN times nothing: the
+        algorithm of a convolution would depend on it.
+        """
+        from engines.inference.cuda import load_on_gpu
+
+        return load_on_gpu(model, self._name, self._gpu, self._stream, self._tf32, "HEURISTIC", "kNextPowerOfTwo")
+
+    def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
+        """See `Place`."""
+        return dict(zip(outputs, self._run(session, inputs, outputs, "cuda", self._queued), strict=True))
+
+    def fetch(self, session: Any, inputs: Values, outputs: Sequence[str]) -> list[Array]:
+        """See `Place`."""
+        made = [each.numpy() for each in self._run(session, inputs, outputs, "cpu", None)]
+        self._gpu.counters.from_gpu_bytes += sum(array.nbytes for array in made)
+        return made
+
+    def read(self, given: Any) -> Array:
+        """See `Place`."""
+        with self._gpu.guarded():
+            self._stream.synchronize()
+        self._gpu.counters.from_gpu_bytes += (array := np.asarray(given.numpy())).nbytes
+        return array
+
+    def _run(self, session: Any, inputs: Values, outputs: Sequence[str], where: str, options: Any) -> list[Any]:
+        self._gpu.enter()
+        binding = session.io_binding()
+        try:
+            for name, given in inputs.items():
+                binding.bind_ortvalue_input(name, given)
+            for name in outputs:
+                binding.bind_output(name, where, self._gpu.number if where == "cuda" else 0)
+            session.run_with_iobinding(binding, options)
+            return list(binding.get_outputs())
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            if not self._gpu.works():
+                raise self._gpu.lost(error) from error
+            raise ModelError(f"model `{self._name}` failed: {one_line(error)}") from error
+
+    def close(self, session: Any) -> None:
+        """See `engines.inference.cuda.leave_loaded`."""
+        from engines.inference.cuda import leave_loaded
+
+        self._gpu.enter()
+        leave_loaded(session)
