@@ -26,6 +26,11 @@ def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Pa
 
         say(spoken(spec, body))
         return
+    if spec.recogniser is not None:
+        from engines.speech.trial import written
+
+        say(written(spec, body))
+        return
     if sound_input(spec) and picture is not None:
         say(f"on {picture}:")
         for line in heard(spec, body, picture):

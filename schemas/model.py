@@ -15,6 +15,7 @@ from schemas.fields import Label
 from schemas.grid import MOST_WARM_UP
 from schemas.model_files import Files, TextSpec
 from schemas.picture import PictureFields, PictureSize, PictureSpec
+from schemas.recogniser import RecogniserSpec
 from schemas.speech import SpeechSpec
 
 Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ncwh", "nwhc", "nwh", "ntchw", "ncthw", "nthwc", "nthw"]
@@ -128,7 +129,7 @@ class ModelSpec(Spec):
 
     `backend` names the only backend that runs it; None: the one that a worker's settings name. `precision`: how that
     backend computes, where it can compute in several ways; an answer does not depend on the worker. `speech`: it
-    speaks.
+    speaks. `recogniser`: it writes what is said.
     """
 
     name: ModelName
@@ -143,6 +144,7 @@ class ModelSpec(Spec):
     files: Files = ()
     text: TextSpec | None = None
     speech: SpeechSpec | None = None
+    recogniser: RecogniserSpec | None = None
 
     @property
     def state_outputs(self) -> frozenset[str]:
@@ -189,7 +191,7 @@ class ModelCard(Spec):
 
     `backend`, `precision`, `files` and `text`: as in `ModelSpec`; `rigflow model add` writes `files`. `batch` "none":
     the graph has no batch dimension. `outputs` lists those that are wanted, if not all. `speech`: it
-    speaks.
+    speaks. `recogniser`: it writes what is said.
     """
 
     name: ModelName = ""
@@ -205,3 +207,4 @@ class ModelCard(Spec):
     heads: tuple[HeadSpec, ...] = ()
     text: TextSpec | None = None
     speech: SpeechSpec | None = None
+    recogniser: RecogniserSpec | None = None

@@ -25,6 +25,8 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
         lines.append(f"[text]\n{_toml(card.text.model_dump(exclude_defaults=True))}")
     if card.speech is not None:
         lines.append(f"[speech]\n{_toml(card.speech.model_dump(mode='json', exclude_defaults=True))}")
+    if card.recogniser is not None:
+        lines.append(f"[recogniser]\n{_toml(card.recogniser.model_dump(mode='json', exclude_defaults=True))}")
     for head_spec in card.heads:
         lines.append(f"[[heads]]\n{_toml({'kind': head_spec.kind, **head_spec.options})}")
     return "\n".join(lines)
@@ -34,7 +36,7 @@ def card_of(spec: ModelSpec) -> ModelCard:
     """The card of a model that travels already: with its ONNX file it makes the same again."""
     same = spec.model_dump(include={"name", "version", "description", "sha256", "backend", "precision"})
     inputs = tuple(map(_input, spec.inputs))
-    kept = {name: getattr(spec, name) for name in ("outputs", "heads", "files", "text", "speech")}
+    kept = {name: getattr(spec, name) for name in ("outputs", "heads", "files", "text", "speech", "recogniser")}
     return ModelCard(**same, inputs=inputs, **kept)
 
 

@@ -89,8 +89,8 @@ def take(path: Path, folder: Path | None, new: NewFiles) -> Taken:
         graph = towers.image
         if folder is not None:  # a file alone has no tokenizer
             taking.add(new.put(towers.text, TEXT_GRAPH), f"{_TEXT}, cut from {path.name}")
-    elif (spoken := _speaking(graph, path)) is not None:
-        graph, read = spoken
+    elif (changed := _of_sound(graph, path)) is not None:
+        graph, read = changed
         taking.sources.update(each.resolve() for each in read)
     for other, why in _companions(path, folder):
         if other.resolve() in taking.sources:
@@ -112,13 +112,15 @@ def _towers(graph: bytes, path: Path) -> Towers | None:
     return cut(parsed_graph(graph, str(path)), path.name)
 
 
-def _speaking(graph: bytes, path: Path) -> tuple[bytes, list[Path]] | None:
-    """A model that speaks with its voices inside, and the files that they are from."""
-    if not any(name in graph for name in (b"input_lengths", b"style")):  # so others need not be parsed
-        return None
+def _of_sound(graph: bytes, path: Path) -> tuple[bytes, list[Path]] | None:
+    """A model that speaks or that writes what is said, in its form that travels, and the files that it was made of."""
+    from engines.models.listening import listening
     from engines.models.speech import speaking
 
-    return speaking(graph, path)
+    made = None
+    if any(name in graph for name in (b"input_lengths", b"style")):  # so others need not be parsed
+        made = speaking(graph, path)
+    return made or listening(graph, path)
 
 
 def text_graph(path: Path) -> Path | None:

@@ -159,7 +159,7 @@ def _grouped(lines: Iterable[Line]) -> dict[str, list[Line]]:
 
 
 def _sorted(lines: Iterable[Line]) -> tuple[Line, ...]:
-    order = ("name", "version", "description", "batch", "inputs", "outputs", "text", "speech", "heads")
+    order = ("name", "version", "description", "batch", "inputs", "outputs", "text", "speech", "recogniser", "heads")
     ranks = {field: rank for rank, field in enumerate(order)}
     return tuple(sorted(lines, key=lambda line: (ranks.get(line.field.split(".")[0], 9), _numbered(line.field))))
 

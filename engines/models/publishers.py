@@ -8,6 +8,10 @@ from engines.models.shipped_cards import publisher_of
 PIPER_PAGE = "https://huggingface.co/rhasspy/piper-voices"
 KOKORO_PAGE = "https://github.com/thewh1teagle/kokoro-onnx/releases/tag/model-files-v1.0"
 SYMBOLS_PAGE = "https://huggingface.co/hexgrad/Kokoro-82M"
+FUNASR_PAGES = (
+    "as https://huggingface.co/funasr/paraformer-large, https://modelscope.cn/models/iic/SenseVoiceSmall-onnx or those "
+    "of https://github.com/k2-fsa/sherpa-onnx/releases/tag/asr-models"
+)
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for the name
     "|".join(EXPORTS): "make it by `rigflow engine export {name} --weights {weights}`",
@@ -15,6 +19,8 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "`rigflow model add FOLDER --name chat-model`",
     "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`; "
     "others run by --set STAGE.model=NAME",
+    r"(?i:.*(?:paraformer|sense-?voice).*)": f"download a folder of FunASR as ONNX, {FUNASR_PAGES}, then "
+    "`rigflow model add FOLDER --name {name}`",
     "silero-vad": "it comes with the extra stt, pip install 'rigflow[stt]'; or download silero_vad.onnx from "
     "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`",
     r"[a-z]{2,3}_[A-Z]{2}-\w+-(?:x_low|low|medium|high)": "download {name}.onnx and {name}.onnx.json from "

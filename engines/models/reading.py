@@ -51,6 +51,7 @@ def travelling_form(content: Content, name: str, card: ModelCard) -> tuple[Model
         files=card.files,
         text=card.text,
         speech=card.speech,
+        recogniser=card.recogniser,
     )
     check_model_card(spec, inputs, outputs)
     check_rows(OnnxRuntimeSession(changed, spec, loaded=loaded))

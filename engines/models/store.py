@@ -24,7 +24,7 @@ from schemas.model import ModelCard
 from schemas.model_files import FileSpec
 
 # general file names, which do not identify a model
-_QUANTISED = ("model_optimized", "model_fp16", "model_quantized")
+_QUANTISED = ("model_optimized", "model_fp16", "model_quantized", "model_quant", "model.int8")
 _GENERAL = ("model", *_QUANTISED, "encoder_model", "encoder", "vision_model", "1")
 _NO_NAMES = ("onnx", "visual")  # of folders between a model's own folder and its file
 _ANY = "give an .onnx file, a folder with one or of faster-whisper, ncnn's .param, or torch's .pth, .safetensors"

@@ -48,6 +48,11 @@ class Surgery:
         constants |= {each.values.name for each in self.graph.sparse_initializer}
         return [each for each in self.graph.input if each.name not in constants]
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the file."""
+        return {each.key: each.value for each in self._model.metadata_props}
+
     def fresh(self, name: str) -> str:
         """Return a name similar to `name` that the model does not use."""
         number, free = 0, name
@@ -68,9 +73,11 @@ class Surgery:
         """Put an operation behind the model's nodes; return the name of its result."""
         return self._put(self._last, kind, inputs, result, attributes)
 
-    def axes(self, *axes: int) -> tuple[list[Array], dict[str, Any]]:
-        """Return the axes of Squeeze and Unsqueeze as `(inputs, attributes)`; by the opset, one of them is empty."""
-        if self._standard_opset() >= _AXES_ARE_INPUTS:
+    def axes(self, *axes: int, since: int = _AXES_ARE_INPUTS) -> tuple[list[Array], dict[str, Any]]:
+        """Return axes as `(inputs, attributes)`, one of which is empty: they are an input `since` some opset, that of
+        Squeeze and Unsqueeze by default.
+        """
+        if self._standard_opset() >= since:
             return [np.array(axes, np.int64)], {}
         return [], {"axes": list(axes)}
 

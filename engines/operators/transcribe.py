@@ -1,4 +1,4 @@
-"""transcribe: chunks of sound -> what is said in them, with times of words, by Whisper and others."""
+"""transcribe: chunks of sound -> what is said in them, with times of words, by Whisper, Paraformer or SenseVoice."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,6 +11,7 @@ from engines.part import Array, Part, Tick, Value
 from engines.planned import Arrays, Tensor
 from engines.ports import Session
 from engines.ragged import Ragged
+from engines.speech.funasr import FunasrRecogniser
 from engines.speech.mel import RATE
 from engines.speech.recogniser import Recogniser, TranscribeOptions
 from engines.speech.transcript import Chunk, Transcript, batches_of
@@ -22,8 +23,8 @@ from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
 WORDS, SPAN, LANGUAGE, QUALITY = "words", "span", "language", "quality"
-_MODEL = 'name a Whisper: model = "faster-whisper-base"'
-_RECOGNISERS: tuple[type[Recogniser], ...] = (WhisperRecogniser,)
+_MODEL = 'name one: model = "faster-whisper-base", see docs/transcribe.md'
+_RECOGNISERS: tuple[type[Recogniser], ...] = (WhisperRecogniser, FunasrRecogniser)
 
 
 class Transcribe(BaseOperator[TranscribeOptions]):
@@ -42,8 +43,10 @@ class Transcribe(BaseOperator[TranscribeOptions]):
         model = required_model(stage, model, _MODEL)
         kind = next((each for each in _RECOGNISERS if each.runs(model)), None)
         if kind is None:
-            raise PipelineError(f"stage `{stage.name}` cannot run model `{model.name}`, which is no Whisper", _MODEL)
+            what = f"stage `{stage.name}`: model `{model.name}` is no Whisper, Paraformer or SenseVoice"
+            raise PipelineError(what, _MODEL)
         self._recogniser = kind(stage, model, self._options)
+        self._most = min(stage.max_batch, self._recogniser.most_batch)
 
     def plan(self, inputs: Arrays) -> Arrays:
         """See the class."""
@@ -75,8 +78,8 @@ class Transcribe(BaseOperator[TranscribeOptions]):
             except MediaError as error:
                 outcomes.append(error)
         try:
-            batches = list(batches_of(chunks, self._stage.max_batch, self._recogniser.together))
-            count = partial(self.counts.add, room=self._stage.max_batch)
+            batches = list(batches_of(chunks, self._most, self._recogniser.together))
+            count = partial(self.counts.add, room=self._most)
             made = self._recogniser.transcribe(parts, batches, session, tick, count)
         except ModelError as error:
             if len(parts) == 1:
@@ -85,7 +88,8 @@ class Transcribe(BaseOperator[TranscribeOptions]):
         done: list[Part | RigflowError] = []
         for number, (part, outcome) in enumerate(zip(parts, outcomes, strict=True)):
             own = [(chunk, found) for chunk, found in zip(chunks, made, strict=True) if chunk.group == number]
-            done.append(outcome or part.with_arrays(self._arrays(part, own)))
+            notes = dict.fromkeys([*part.meta.notes, *(found.note for _, found in own if found.note)])
+            done.append(outcome or part.with_arrays(self._arrays(part, own), notes=tuple(notes)))
         return done
 
     def _arrays(self, part: Part, made: Sequence[tuple[Chunk, Transcript]]) -> dict[str, Value]:

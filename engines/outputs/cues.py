@@ -1,11 +1,19 @@
-"""Subtitles of a transcript: words become cues of a few short lines, cut at pauses, ends of sentences and commas."""
+"""Subtitles of a transcript: words become cues of a few short lines, cut at pauses, ends of sentences and commas.
 
+Chinese and Japanese characters are as wide as two letters, and count so. Each is a word, because no spaces show words.
+"""
+
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 _ENDS = (".", "!", "?", "。", "！", "？", "…")
 _COMMAS = (",", ";", ":", "，", "、", "；", "：")
+_IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_STOP = "、-】〕-〟！），．：；？］｝～”’…"
+_WORD = re.compile(rf"\s*(?:[{_IDEOGRAPH}][{_STOP}]*|[^\s{_IDEOGRAPH}]+)")
 _LEAST_SHARE = 0.4  # of a cue, that has to be before a comma for a cut there
 
 
@@ -27,12 +35,20 @@ class Cue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CueRules:
-    """A cue has at most `lines` lines of `chars` characters, lasts at most `most_s`, and has no pause of `pause_s`."""
+    """A cue has at most `lines` lines of `chars` letters, lasts at most `most_s`, and has no pause of `pause_s`."""
 
     chars: int
     lines: int
     most_s: float
     pause_s: float
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, each with the space before it; Chinese characters with the punctuation behind them.
+
+    The first word has a space.
+    """
+    return _WORD.findall(f" {text.strip()}")
 
 
 def cues_of(words: Sequence[Spoken], rules: CueRules) -> Iterator[Cue]:
@@ -52,13 +68,18 @@ def cues_of(words: Sequence[Spoken], rules: CueRules) -> Iterator[Cue]:
 
 
 def lines_of(texts: Sequence[str], chars: int) -> tuple[str, ...]:
-    """Return texts, each with its own space in front, as lines of at most so many characters where they can be."""
+    """Return texts, each with its own space in front, as lines of at most so many letters where they can be."""
     lines = [""]
     for text in texts:
-        if lines[-1] and len((lines[-1] + text).strip()) > chars:
+        if lines[-1] and _width((lines[-1] + text).strip()) > chars:
             lines.append("")
         lines[-1] += text
     return tuple(stripped for line in lines if (stripped := " ".join(line.split())))
+
+
+def _width(text: str) -> int:
+    """Return how many letters a text is wide."""
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def _fits(words: Sequence[Spoken], rules: CueRules) -> bool:

@@ -4,7 +4,8 @@ Times are seconds on the media's clock. srt and vtt have cues of a few short lin
 line a chunk of speech, tsv a row with begin and end in milliseconds, as openai/whisper writes them. json is
 `{"segments": [{"start", "end", "text", "language", "language_probability", "avg_logprob", "no_speech_prob",
 "compression_ratio", "words": [{"word", "start", "end", "probability"}]}], "language", "duration"}`; `words` are left
-out where they were not aligned, and `language` is that of most of the text.
+out where they were not aligned, and `language` is that of most of the text. A model that hears them adds `emotion` and
+`event` to a segment.
 
 `mp4` and `mkv` are copies of the source with the subtitles as a track (`engines.outputs.subtitled`), `burned` is a film
 with the subtitles drawn into its pictures (`engines.outputs.burned`).
@@ -24,7 +25,7 @@ from engines.encoding import Encoded, Origin, VideoOptions
 from engines.outputs.base import BaseFormat
 from engines.outputs.burned import BurnedFilm
 from engines.outputs.captions import CaptionStyle, Place
-from engines.outputs.cues import Cue, CueRules, Spoken, cues_of
+from engines.outputs.cues import Cue, CueRules, Spoken, cues_of, words_of
 from engines.outputs.jsonl import encoded_rows
 from engines.outputs.subtitled import FORMATS, SubtitledCopy
 from engines.outputs.tables import json_text
@@ -38,6 +39,7 @@ from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _NEEDS = ("text", "span", "language", "quality")
+_TAGS = ("emotion", "event")  # that some models say of a chunk
 _BURNED = "burned"
 _FILES = (*WRITERS, *FORMATS, _BURNED)
 _SPEAK = "put a stage of the kind transcribe before"
@@ -45,7 +47,7 @@ _SPEAK = "put a stage of the kind transcribe before"
 
 class TranscriptOptions(VideoOptions):
     """`files`: one or several of srt, vtt, txt, tsv, json, mp4, mkv, burned. Cues of subtitles have `lines` of `chars`
-    characters, last at most `cue_s` seconds, and end before a pause of `pause_s`.
+    characters, of which a Chinese one counts as two, last at most `cue_s` seconds, and end before a pause of `pause_s`.
 
     Of a burned film: `size` of the text and `margin` to its `place`, in percent of the picture's shorter side; and the
     options of videos.
@@ -115,13 +117,20 @@ class TranscriptFormat(BaseFormat[TranscriptOptions]):
                 "start": _rounded(spans[number][0], 3),
                 "end": _rounded(spans[number][1], 3),
                 "text": text,
-                "language": labels[code] if code < len(labels) else "",
+                "language": _named(labels, code),
                 "language_probability": share,
                 "avg_logprob": log_prob,
                 "no_speech_prob": no_speech,
                 "compression_ratio": compression,
             }
+            for name in _TAGS:
+                if name in part.arrays:
+                    row[name] = _named(self._labels.get(name, ()), int(part.array(name)[number]))
             yield row | ({"words": list(_words(words.row(number), data))} if isinstance(words, Ragged) else {})
+
+
+def _named(labels: Sequence[str], code: int) -> str:
+    return labels[code] if code < len(labels) else ""
 
 
 def _words(rows: Array, data: bytes) -> Iterator[dict[str, Any]]:
@@ -244,6 +253,6 @@ def _spoken(row: Mapping[str, Any]) -> list[Spoken]:
     if words:
         return words
     start, end = float(row["start"]), float(row["end"])
-    parts = str(row["text"]).split()
+    parts = words_of(str(row["text"]))
     step = (end - start) / max(1, len(parts))
-    return [Spoken(f" {part}", start + n * step, start + (n + 1) * step) for n, part in enumerate(parts)]
+    return [Spoken(part, start + n * step, start + (n + 1) * step) for n, part in enumerate(parts)]

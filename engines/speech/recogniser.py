@@ -23,7 +23,7 @@ class TranscribeOptions(Options):
 
     `beam`: how many texts are searched at a time. A chunk is silent if the probability of that is above `no_speech`
     and the mean log probability of its text below `log_prob`. A text that compresses better than `compression` repeats
-    itself, and is searched again without repetitions.
+    itself, and is searched again without repetitions. `itn`: numbers as digits, and punctuation, of a SenseVoice.
     """
 
     language: str = ""
@@ -38,6 +38,7 @@ class TranscribeOptions(Options):
     no_speech: float = Field(default=0.6, ge=0, le=1)
     log_prob: float = Field(default=-1.0, ge=-1000, le=0)
     compression: float = Field(default=3.0, ge=1, le=1000)
+    itn: bool = True
 
     @field_validator("language")
     @classmethod
@@ -57,13 +58,14 @@ class TranscribeOptions(Options):
 class Recogniser(Protocol):
     """Makes texts of chunks by one kind of model.
 
-    `longest_s`: the longest chunk that it takes; `family`: its name in errors. `together`: a chunk's answer does not
-    depend on its batch, so that chunks of several parts may share one. `languages`: those that it tells. `tags`: what
-    else it says of a chunk, each with the values that there are.
+    `longest_s`: the longest chunk that it takes; `family`: its name in errors. `most_batch`: the most chunks of a
+    batch. `together`: a chunk's answer does not depend on its batch, so that chunks of several parts may share one.
+    `languages`: those that it tells. `tags`: what else it says of a chunk, each with the values that there are.
     """
 
     family: str
     longest_s: float
+    most_batch: int
     together: bool
     languages: tuple[str, ...]
     tags: Mapping[str, tuple[str, ...]]

@@ -30,7 +30,7 @@ class Chunk:
 class Transcript:
     """What was said in a chunk: text, words with seconds from the begin of its group, and how sure that is.
 
-    `tags`: what else a model says of the chunk, by the names of `Recogniser.tags`.
+    `tags`: what else a model says of the chunk, by the names of `Recogniser.tags`. `note`: why it has no text.
     """
 
     text: str
@@ -41,6 +41,7 @@ class Transcript:
     no_speech: float
     compression: float
     tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,15 @@ class WhisperRecogniser:
 
     family = "Whisper"
     longest_s = MOST_SAMPLES / RATE
+    most_batch = 1 << 16
     languages = LANGUAGES
     tags: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(self, stage: OperatorStage, model: ModelSpec, options: TranscribeOptions) -> None:
         """Raises PipelineError where a model of English alone is to do something else."""
         self._options = options
+        if not options.itn:
+            raise refused(stage, model, "is a Whisper, which has no itn", "leave it out")
         self._multilingual = is_multilingual(model)
         if not self._multilingual and (options.language not in ("", "en") or options.task == "translate"):
             wish = "translate" if options.task == "translate" else f"take {options.language}"

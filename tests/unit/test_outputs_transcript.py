@@ -75,7 +75,7 @@ def test_cues_end_at_pauses_and_are_short() -> None:
 
 def test_words_without_spaces_are_joined_without_them() -> None:
     words = [Spoken(each, n, n + 1) for n, each in enumerate("今天天气很好。")]
-    assert [cue.lines for cue in cues_of(words, CueRules(4, 2, 60, 5))] == [("今天天气", "很好。")]
+    assert [cue.lines for cue in cues_of(words, CueRules(8, 2, 60, 5))] == [("今天天气", "很好。")]
 
 
 def written(tmp_path: Path, *parts: Part, **options: Any) -> dict[str, str]:

@@ -25,6 +25,7 @@ COMPANIONS: Mapping[str, str] = {
     "inputs": "inputs:look",
     "silero": "inputs:silero",
     "speech": "speech:look",
+    "listening": "listening:look",
     "yolo": "yolo:rows",
     "nanodet": "yolo:strides",
     "detectors": "detectors:look",
