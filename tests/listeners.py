@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
 Array = np.ndarray[Any, Any]
+RATE = 16_000
 WIDTH, INNER = 560, 24
 CHINESE = "欢迎使用语音识别今天气很好我们去看海山水人大小多少来上下左右前后"
 BPE = [

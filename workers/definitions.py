@@ -65,7 +65,7 @@ def find_model(name: str, folder: Path | None, cache: Path | None = None) -> tup
 def _other_model(spec: PipelineSpec, model: str) -> str:
     """The options of `run` and other commands that run another model in the place of this one."""
     stages = spec.model_names
-    if len(stages) == 1:
+    if len(stages) == 1 or stages.get(spec.name) == model:
         return "--model NAME"
     return " ".join(f"--set {stage}.model=NAME" for stage, name in stages.items() if name == model)
 

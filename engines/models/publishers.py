@@ -18,7 +18,7 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "chat-model": "get a folder of ONNX Runtime GenAI, see docs/chat.md, then "
     "`rigflow model add FOLDER --name chat-model`",
     "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`; "
-    "others run by --set STAGE.model=NAME",
+    "others run by --model NAME",
     r"(?i:.*(?:paraformer|sense-?voice).*)": f"download a folder of FunASR as ONNX, {FUNASR_PAGES}, then "
     "`rigflow model add FOLDER --name {name}`",
     "silero-vad": "it comes with the extra stt, pip install 'rigflow[stt]'; or download silero_vad.onnx from "

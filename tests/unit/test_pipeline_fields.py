@@ -15,6 +15,8 @@ def test_another_model() -> None:
     assert other.revision != spec.revision
     assert other.with_model("realesr-animevideov3") == spec
     assert spec.with_model(None) is spec
+    spoken = builtin_pipeline("transcribe").with_model("mine")
+    assert spoken.model_names == {"speech": "silero-vad", "transcribe": "mine"}
 
 
 def test_fields_and_options_of_stages() -> None:
