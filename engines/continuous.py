@@ -37,6 +37,10 @@ class Running(Protocol):
         """The answers to its rows that a model writes."""
         ...
 
+    def advance(self) -> None:
+        """Begin what follows from answers that have ended. Called after each step, by the thread that does it."""
+        ...
+
     def news(self) -> Iterator[NewText]:
         """Yield the text that is new since the last call."""
         ...

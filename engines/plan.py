@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from engines.gathering import check_gathering
 from engines.media.medium import decoded_arrays
 from engines.models.sounds import with_sound
 from engines.operators.resize import Resize
@@ -85,6 +86,7 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
     if spec.decode.warm_up and not any(operator.in_order for operator in operators.values()):
         what = f"stage `{spec.decode.name}`: warm_up is for models with a state, and no stage runs one"
         raise PipelineError(what, "leave it out")
+    check_gathering(spec, operators)
     arrays, resized, of_models, sounds, after = _followed(spec, operators, decoded)
     _check_format(spec, arrays)
     by_source = any(picture.size == "source" for picture in (*resized.values(), *of_models.values())) or any(

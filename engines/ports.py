@@ -109,6 +109,8 @@ class Operator(Protocol):
 
     options_class: type[BaseModel]
     needs_model: bool
+    entire_media: tuple[str, ...]
+    """Arrays that it takes of all windows of a media in one part, see engines.gathering; () where it takes parts."""
     counts: BatchCounts
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None: ...

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from engines.encoding import Format, Origin
+from engines.gathering import gathering_stage
 from engines.outputs.format import load_format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
-from pipelines.collecting import CollectedJob
+from pipelines.collecting import CollectedJob, as_rigflow_error, generation_of
 from pipelines.delivery import Delivery
 from pipelines.follow import pending
 from pipelines.jetstream import Gone
@@ -23,7 +24,7 @@ from pipelines.queued import is_idle
 from pipelines.relief import Relief
 from pipelines.retention import Retention
 from pipelines.spool import Piece, Spool
-from schemas.errors import OutputError, RigflowError
+from schemas.errors import RigflowError
 from schemas.jobs import JobRef
 from schemas.messages import decode
 from schemas.parts import PartMeta
@@ -69,6 +70,7 @@ class Collector:
         self._broker = broker
         self._models = spec.models
         self._format: Format = load_format(spec.encode)
+        self._gathers = gathering_stage(spec)
         self._on_part = on_part
         self._deliver = deliver
         self._retention = retention or Retention(broker)
@@ -89,7 +91,9 @@ class Collector:
         """
         origins = {ref: Origin(ref.revision, self._models, tuple((sources or {}).get(ref, ()))) for ref in targets}
         future = asyncio.get_running_loop().create_future
-        self._jobs = {ref.id: CollectedJob(ref, target, future(), origins[ref]) for ref, target in targets.items()}
+        self._jobs = {
+            ref.id: CollectedJob(ref, target, future(), origins[ref], self._gathers) for ref, target in targets.items()
+        }
         self._consumer = f"collect-{uuid.uuid4().hex[:12]}"
         subjects = [self._broker.names.results(ref) for ref in targets]
         stream = self._broker.names.results_stream
@@ -151,7 +155,7 @@ class Collector:
             await step
         except Exception as error:
             if not job.finished.done():
-                job.finished.set_exception(_as_rigflow_error(job.ref, error))
+                job.finished.set_exception(as_rigflow_error(job.ref, error))
             job.abort()
 
     async def _take(self, job: CollectedJob, delivery: Delivery) -> None:
@@ -174,8 +178,8 @@ class Collector:
             return
         if not isinstance(message, Result | Fragment | Failure | Done):
             return
-        if _generation(message) != job.ref.generation:
-            if _generation(message) < job.ref.generation:  # from before the job was started again
+        if generation_of(message) != job.ref.generation:
+            if generation_of(message) < job.ref.generation:  # from before the job was started again
                 await self._broker.delete_message(self._broker.names.results_stream, delivery.stream_seq)
                 await discard_claims(self._broker, [blob])
             return
@@ -210,9 +214,17 @@ class Collector:
 
     async def _go_on(self, job: CollectedJob) -> None:
         await asyncio.to_thread(self._assemble, job)
-        if job.order.complete and not job.finishing:
+        segment = job.order.gathered if self._caught_up else None
+        if job.finishing:
+            return
+        if segment is not None and job.failures.count:
+            job.note_incomplete()
+        if job.order.complete or (segment is not None and job.failures.count):
             job.finishing = True  # may take minutes; meanwhile results of other jobs are taken
             self._tasks.append(asyncio.create_task(self._guarded(job, self._finish(job))))
+        elif segment is not None and not job.gathered:
+            sending = job.send_gathered(self._broker, segment)
+            self._tasks.append(asyncio.create_task(self._guarded(job, sending)))  # a full queue delays this job alone
 
     def _assemble(self, job: CollectedJob) -> None:
         """Give the job all pieces that are next in order. Called off the event loop."""
@@ -280,19 +292,3 @@ class Collector:
 
 async def _raise(error: Exception) -> None:
     raise error
-
-
-def _as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:
-    """The error that ends a job: a RigflowError unchanged, any other as an OutputError with its text."""
-    if isinstance(error, RigflowError):
-        return error
-    what = f"the results of job {job.id} cannot be put together ({type(error).__name__}: {error})"
-    made = OutputError(what, "a result is not what its pipeline makes; publish the job again under another id")
-    made.__cause__ = error
-    return made
-
-
-def _generation(message: Result | Fragment | Failure | Done) -> int:
-    if isinstance(message, Done):
-        return message.job.generation
-    return (message.meta.key if isinstance(message, Result) else message.key).job.generation

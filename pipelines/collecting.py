@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.encoding import Assembler, Format, Lengthy, Origin, Traced
-from engines.part import unpack_arrays
+from engines.gathering import Gathering
+from engines.part import encode_part, unpack_arrays, unpack_values
 from pipelines.broker import Broker
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.job_records import JobRecord
 from pipelines.order import JobOrder
 from pipelines.spool import Piece
 from schemas.base import Message
+from schemas.errors import OutputError, RigflowError
 from schemas.jobs import JobRef, Manifest
+from schemas.pipeline import OperatorStage
 from schemas.results import Done, Failure, Result
 from schemas.segments import Fragment
 
@@ -25,19 +28,25 @@ NAMED_OUTPUTS = 10  # in notes of values that are not finite
 
 @dataclass(slots=True)
 class CollectedJob:
-    """One job being collected: the pieces `add`ed in order become files, and its counts become its Done."""
+    """One job being collected: the pieces `add`ed in order become files, and its counts become its Done.
+
+    `gathers`: the stage that takes the entire media as one part; results whose format is its kind are put together.
+    """
 
     ref: JobRef
     target: Path
     finished: "asyncio.Future[Done]"
     origin: Origin
-    order: JobOrder[Piece] = field(default_factory=JobOrder)
+    gathers: OperatorStage | None = None
+    order: JobOrder[Piece] = field(init=False)
     failures: Reasons = field(default_factory=Reasons)
     skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
     finishing: bool = False
     record: JobRecord | None = None
+    gathered: bool = False
+    _gathering: Gathering = field(default_factory=Gathering)
     _assembler: Assembler | None = None
     _closing: Lengthy | None = None
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -49,6 +58,9 @@ class CollectedJob:
     _not_finite: Counter[str] = field(default_factory=Counter)  # windows of each output
     _noted: int = 0
 
+    def __post_init__(self) -> None:
+        self.order = JobOrder(self.gathers is not None)
+
     # assembling, off the event loop
 
     def add(self, message: Message, buffers: list[memoryview], output: Format) -> None:
@@ -57,6 +69,10 @@ class CollectedJob:
             self.failures.add(describe(message), message.start_s, message.end_s)
             return
         assert isinstance(message, Result | Fragment)
+        if self.gathers and isinstance(message, Result) and message.format == self.gathers.kind:
+            self._gathering.add(message.meta, unpack_values(message.arrays, buffers))
+            self._count(message, buffers)
+            return
         media = message.meta.media if isinstance(message, Result) else message.media
         if self._assembler is None:
             self._assembler = output.assemble(self.target, media)
@@ -83,6 +99,24 @@ class CollectedJob:
         self._windows += len(result.meta.pts)
         if len(self._not_finite) < DONE_REASONS:  # a model has fewer outputs, a forged result may have more
             self._not_finite.update(result.meta.not_finite)
+
+    async def send_gathered(self, broker: Broker, segment: int) -> None:
+        """Send all parts of the media as one, which is this segment, to the stage that takes it."""
+        assert self.gathers is not None
+        self.gathered = True
+        gathering, self._gathering = self._gathering, Gathering()
+        part = await asyncio.to_thread(gathering.part, segment)
+        subject = broker.names.work(self.ref.pipeline, self.gathers.name, self.ref.priority)
+        body = await asyncio.to_thread(encode_part, part)
+        await broker.publish(subject, body, part.meta.key.message_id(self.gathers.name))
+
+    def note_incomplete(self) -> None:
+        """Note why the stage that takes the entire media was not run."""
+        assert self.gathers is not None
+        what = (
+            f"stage `{self.gathers.name}` takes the entire media, and it was not run, because parts of the media failed"
+        )
+        self._notes.append(what)
 
     def close(self) -> list[Path]:
         """Finish the files, and return them. `abort`, called by another thread, ends a `Lengthy` one with an error."""
@@ -165,3 +199,20 @@ class CollectedJob:
         self.record = self.record or await JobRecord.current(broker, self.ref)
         self.record = self.record or JobRecord(broker, Manifest(job=self.ref, name="", created_s=time.time()))
         await self.record.change(results_evicted=True)
+
+
+def as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:
+    """The error that ends a job: a RigflowError unchanged, any other as an OutputError with its text."""
+    if isinstance(error, RigflowError):
+        return error
+    what = f"the results of job {job.id} cannot be put together ({type(error).__name__}: {error})"
+    made = OutputError(what, "a result is not what its pipeline makes; publish the job again under another id")
+    made.__cause__ = error
+    return made
+
+
+def generation_of(message: Result | Fragment | Failure | Done) -> int:
+    """The generation of the job that a message belongs to."""
+    if isinstance(message, Done):
+        return message.job.generation
+    return (message.meta.key if isinstance(message, Result) else message.key).job.generation

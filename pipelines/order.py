@@ -27,9 +27,12 @@ class JobOrder(Generic[E]):
 
     The order is: the packets of a segment's tracks, then its parts. A failure has the place of the piece it replaces,
     until a result of that piece arrives, for example after a retry of its dead letter.
+
+    `gathers`: behind the last segment of the media there is one more, which is made of all of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gathers: bool = False) -> None:
+        self._gathers = gathers
         self._segments: dict[int, _Segment[E]] = {}
         self._segment = 0
         self._part = 0
@@ -40,7 +43,13 @@ class JobOrder(Generic[E]):
     @property
     def complete(self) -> bool:
         """Whether every piece of the job has been given out."""
-        return self._aborted or (self._final is not None and self._segment > self._final)
+        return self._aborted or (self._final is not None and self._segment > self._final + self._gathers)
+
+    @property
+    def gathered(self) -> int | None:
+        """The segment that is to be made of the media, once all of the media was given out; None before and after."""
+        final = self._final
+        return self._segment if self._gathers and final is not None and self._segment == final + 1 else None
 
     @property
     def segments(self) -> int:
@@ -53,7 +62,7 @@ class JobOrder(Generic[E]):
         if key.segment < 0:
             return self._offer_abort(entry)
         if key.final:
-            self._final = key.segment
+            self._final = key.segment if self._final is None else min(self._final, key.segment)
         if self._aborted or key.segment < self._segment:
             return False
         segment = self._segments.setdefault(key.segment, _Segment())

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from engines.continuous import Stepping
 from engines.part import Part
 from pipelines.broker import Broker
 from schemas.errors import BrokerError, RigflowError
@@ -43,6 +44,13 @@ class Steps(Protocol):
         ...
 
 
+def _stepped(session: Stepping, works: Sequence[Work], runner: Steps) -> None:
+    """Do a step of a session, and begin what follows from answers that have ended."""
+    session.step(runner.heartbeats.tick)
+    for work in works:
+        work.running.advance()
+
+
 class ContinuousSteps:
     """Does the steps of the work that goes on in a runner."""
 
@@ -77,7 +85,7 @@ class ContinuousSteps:
             await self._runner.computing.run(self._work.drop_useless)
         for session, works in list(self._work.by_session()):
             try:
-                await self._runner.on_device([work.task for work in works], session.step, self._runner.heartbeats.tick)
+                await self._runner.on_device([work.task for work in works], _stepped, session, works, self._runner)
             except Exception as error:
                 for work in self._work.take(works):
                     await self._end(work.task, error)

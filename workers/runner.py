@@ -249,9 +249,8 @@ class Runner:
     # handing over and failing
 
     async def hand_over(self, task: Task, part: Part) -> None:
-        """Give a part to the next stage: in this process, or through its queue.
-
-        It goes through the queue when this worker does not host the stage, or when other workers wait there.
+        """Give a part to the next stage: in this process, or, when this worker does not host it or other workers wait
+        there, through its queue. A stage of the entire media gets it from the collector.
         """
         if task.message.ended:
             return
@@ -259,14 +258,15 @@ class Runner:
         assert following is not None
         self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
         handed = Task(task.message, task.pipeline, following, part=part)
-        if following in task.pipeline.hosted and not self._batching.spills(handed):
+        if task.pipeline.gathers(following):
+            self._outbox.send_result(task, part, await self.computing.run(task.pipeline.to_gather, part, following))
+        elif following in task.pipeline.hosted and not self._batching.spills(handed):
             task.message.add(handed)
             self._wake.set()
-            return
-        key = part.meta.key
-        body = await self.computing.run(encode_part, part)
-        self.meter.sent(key.job.pipeline, task.stage, len(body))
-        self._outbox.send_on(task, part, following, body)
+        else:
+            body = await self.computing.run(encode_part, part)
+            self.meter.sent(task.pipeline.spec.name, task.stage, len(body))
+            self._outbox.send_on(task, part, following, body)
 
     async def failed(self, task: Task, error: Exception) -> None:
         """A task failed: retry its message, or publish the failure and continue with its other tasks (law 5)."""

@@ -97,6 +97,19 @@ class LoadedPipeline:
         result = Result(meta=meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)
 
+    def gathers(self, stage: str) -> bool:
+        """Whether a stage takes the entire media as one part, which the job's collector makes."""
+        return bool(self.plan.operators[stage].entire_media) if stage in self.plan.operators else False
+
+    def to_gather(self, part: Part, stage: str) -> bytes:
+        """The body of a Result with what a stage of the entire media takes of a part."""
+        operator, named = self.plan.operators[stage], self._stages[stage]
+        assert isinstance(named, OperatorStage)
+        names = [named.reads.get(name, name) for name in operator.entire_media]
+        host = part.with_arrays({name: part.arrays[name] for name in names if name in part.arrays}).on_host()
+        specs, buffers = pack_arrays(host.arrays)
+        return Result(meta=host.meta, format=named.kind, arrays=specs).encode(buffers)
+
     def continuous(self, stage: str) -> bool:
         """Whether parts of a stage join work that is going on."""
         return stage in self._continuous

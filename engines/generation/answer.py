@@ -22,6 +22,7 @@ class Answer:
     cancel: Callable[[], None] = lambda: None
     text: str = ""
     tokens: int = 0
+    prompt_tokens: int = 0
     finish: Finish = ""
     error: RigflowError | None = None
     asked_s: float = 0.0
@@ -64,6 +65,9 @@ class Answer:
         """It has no end."""
         if not self.done:
             self.error = error
+
+    def advance(self) -> None:
+        """Do nothing: no answer follows this one."""
 
     def news(self) -> str:
         """Return the text that is new since the last call, without what may be the beginning of a stop text."""

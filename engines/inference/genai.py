@@ -96,6 +96,7 @@ class GenAiSession:
         """Begin an answer: it grows by `step`, once there is room; urgent ones have room first."""
         stream = self._tokenizer.create_stream()
         answer = Answer(piece=lambda token: str(stream.decode(token)), stop=asked.stop)
+        answer.prompt_tokens = len(asked.tokens)
         self._answering.add(asked, answer)
         return answer
 

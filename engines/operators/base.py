@@ -30,6 +30,7 @@ class BaseOperator(Generic[OptionsT]):
     options_class: type[OptionsT]
     needs_model = False
     in_order = False
+    entire_media: tuple[str, ...] = ()
     anywhere = False
     """Whether `apply` takes arrays where they are, on a GPU too; otherwise it gets them on the host."""
 

@@ -37,6 +37,7 @@ class Infer:
 
     options_class = Options
     needs_model = True
+    entire_media: tuple[str, ...] = ()
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         parse_options(Options, stage, "infer")

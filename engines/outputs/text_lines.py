@@ -1,7 +1,7 @@
 """text: writes text that models made or read.
 
 Where parts have `text` alone, a text a window, it is written as it is: a `.txt` of each item, as `tags` writes them; of
-media with times `<target>.txt`, where each text begins with the seconds and a tab.
+media with times `<target>.txt`, where each text begins with the seconds and a tab, unless `times` is false.
 
 Of lines of text in pictures `<target>.jsonl` has a line a window, `{"time": seconds, "width", "height", "lines":
 [...]}`, or a line an image with its `name`; an image that failed has `error` and no lines. A line of text is `{"text",
@@ -34,9 +34,12 @@ from schemas.segments import Fragment
 
 
 class TextOptions(Options):
-    """Lines with a score below `least_score` are left out, and so are those without text."""
+    """Lines with a score below `least_score` are left out, and so are those without text. `times`: of media with times,
+    texts that stand alone begin with the seconds.
+    """
 
     least_score: float = Field(default=0.5, ge=0, le=1)
+    times: bool = True
 
 
 class TextFormat(BaseFormat[TextOptions]):
@@ -66,7 +69,7 @@ class TextFormat(BaseFormat[TextOptions]):
 
     def assemble(self, target: Path, media: MediaInfo) -> "TextAssembler":
         """Start the files."""
-        return TextAssembler(target, media)
+        return TextAssembler(target, media, self._options.times)
 
     def _values(self, part: Part, tick: Tick) -> Iterator[dict[str, Any]]:
         for (height, width), found in zip(source_sizes(part), objects_of(part, TEXT), strict=True):
@@ -88,8 +91,9 @@ class TextFormat(BaseFormat[TextOptions]):
 class TextAssembler:
     """Writes each line of JSON as it comes, and the text in it; of texts alone there is no JSON."""
 
-    def __init__(self, target: Path, media: MediaInfo) -> None:
+    def __init__(self, target: Path, media: MediaInfo, times: bool = True) -> None:
         self.notes: list[str] = []
+        self._times = times
         self._target = target
         self._media = media
         self._json: PartFile | None = None
@@ -142,7 +146,8 @@ class TextAssembler:
             return
         texts, seconds = files_in(arrays), self._media.clock.seconds
         for pts, text in zip(meta.pts, texts, strict=True):
-            self._files.write(f"{round(seconds(pts), 6)}\t".encode() + bytes(text) + b"\n")
+            begin = f"{round(seconds(pts), 6)}\t" if self._times else ""
+            self._files.write(begin.encode() + bytes(text) + b"\n")
 
 
 def _path(target: Path, suffix: str) -> Path:
