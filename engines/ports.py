@@ -133,6 +133,11 @@ class Operator(Protocol):
         """What windows of sound it wants decode to make: name -> the input of its model that takes them."""
         ...
 
+    @property
+    def head_s(self) -> float:
+        """How many seconds of the beginning of a media of sound it wants in the array `head` of each part."""
+        ...
+
     def plan(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The arrays that it makes of these, its pictures among them. Raises PipelineError by stage and field."""
         ...

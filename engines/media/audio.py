@@ -4,7 +4,7 @@ What decode makes for the stages after it. A window is a row, and windows follow
 
 - `sound`: `Ragged` float32 of -1 ... 1, `[samples]` values a row of one channel, `[samples, 2]` of two, at `rate` Hz.
   It is left out where a model says what windows are, unless the decode stage gives `window_s`.
-- `head`, with `head_s`: the same of the first seconds of the media, for decisions that all windows share. Row 0 of a
+- `head`, with `head_s`: one channel of the first seconds of the media, for decisions that all windows share. Row 0 of a
   part has it, the others are empty.
 - `sound@STAGE.INPUT [W, context + samples]`, or with dimensions of 1 between: what the input of a model takes whose
   card has `rate`, `samples` and `context`, in the input's type. Silence stands in front of the sound and behind it.
@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import Field
 
 from engines.media.audio_decode import AudioReader
+from engines.media.audio_head import decoded_head
 from engines.media.audio_lattice import Lattice
 from engines.media.audio_sound import as_floats, model_windows
 from engines.media.audio_split import AudioCut, split_audio
@@ -53,14 +54,16 @@ _SYNC = b"\xf1\xf9\xf2\xf3\xfa\xfb\xfc\xfd\xe2\xe3"  # second bytes of frames of
 class AudioOptions(Options):
     """`rate` in Hz; left out, it is that of the pipeline's models. `channels`: of `sound`.
 
-    `window_s`: the seconds from window to window of `sound`; `reach_s`: by how many seconds at most a boundary is moved
-    to the quietest place. `head_s`: how many seconds from second 0 on each part has, too. `samples` and `context`:
-    those of the models, which are filled in when the pipeline is published.
+    `window_s`: the seconds from window to window of `sound`; the first window has half of that `halvings` times over,
+    and those after it twice as many, until `window_s`. `reach_s`: by how many seconds at most a boundary is moved to
+    the quietest place. `head_s`: how many seconds from second 0 on each part has, too; left out, it is what the stages
+    want. `samples` and `context`: those of the models. Both are filled in when the pipeline is published.
     """
 
     rate: int | None = Field(default=None, ge=LEAST_RATE, le=384_000)
     channels: Literal[1, 2] = 1
     window_s: float | None = Field(default=None, ge=0.001, le=3600)
+    halvings: int = Field(default=0, ge=0, le=10)
     reach_s: float = Field(default=0.0, ge=0, le=600)
     head_s: float = Field(default=0.0, ge=0, le=120)
     samples: int | None = Field(default=None, ge=1, le=1 << 26)
@@ -83,12 +86,17 @@ class Audio(BaseMedium[AudioOptions]):
         """Cut at multiples of 20 seconds, without decoding."""
         [given] = inputs
         lattice = self._lattice()
-        before = lattice.margin + self._options.context + request.grid.warm_up * lattice.step
-        after = lattice.step + lattice.margin
+
+        def needs(start: int, end: int) -> tuple[int, int]:
+            """From and until where windows that begin in a range look at the sound; nothing where there are none."""
+            windows = lattice.windows(start, end)
+            if not windows:
+                return start, start
+            first = lattice.place(max(0, windows.start - request.grid.warm_up))
+            return first - lattice.margin - self._options.context, lattice.place(windows.stop) + lattice.margin
+
         segment_s = max(request.segment_s, lattice.step / lattice.rate)
-        cut = AudioCut(
-            lattice.rate, segment_s, Fraction(before, lattice.rate), Fraction(after, lattice.rate), self._head
-        )
+        cut = AudioCut(lattice.rate, segment_s, needs, int(Fraction(str(self._options.head_s)) * lattice.rate))
         pieces = split_audio(given.source, cut, name=given.name, stream=self._stage.stream, limits=request.limits)
         for piece in pieces:
             end = piece.media.end or 0
@@ -102,15 +110,17 @@ class Audio(BaseMedium[AudioOptions]):
             what = f"stage `{stage}`: audio has no frames, so neither `fps` nor `window`"
             raise PipelineError(what, "say how long its windows are: window_s = 30.0")
         lattice = self._lattice()
-        if 2 * lattice.reach >= lattice.step:
-            raise PipelineError(f"stage `{stage}`: reach_s is less than half of window_s", "make it smaller")
-        if given.samples is not None and (given.reach_s or lattice.step != given.samples):
+        if not lattice.first or 2 * lattice.reach >= lattice.first:
+            what = f"stage `{stage}`: reach_s is less than half of the first window, which has {lattice.first} samples"
+            raise PipelineError(what, "make it smaller, or window_s larger")
+        if given.samples is not None and (given.reach_s or given.halvings or lattice.step != given.samples):
             what = f"stage `{stage}`: its model takes windows of {given.samples} samples at {given.rate} Hz"
-            raise PipelineError(what, "leave out window_s and reach_s")
+            raise PipelineError(what, "leave out window_s, halvings and reach_s")
         if given.samples is not None and given.channels > 1:
             raise PipelineError(f"stage `{stage}`: its model takes one channel", "leave out channels")
         sound = Tensor("float32", ("W", "count", *(() if given.channels == 1 else (given.channels,))), ragged=True)
-        return {**({SOUND: sound} if self._gives_sound else {}), **({HEAD: sound} if given.head_s else {})}
+        head = Tensor("float32", ("W", "count"), ragged=True)
+        return {**({SOUND: sound} if self._gives_sound else {}), **({HEAD: head} if given.head_s else {})}
 
     def decode(
         self,
@@ -123,7 +133,9 @@ class Audio(BaseMedium[AudioOptions]):
     ) -> Iterator[Part]:
         """Decode block by block; `convert` is for pictures alone."""
         label = f"segment {segment.key.segment} of {segment.media.name or 'the media'}"
-        reader = AudioReader(segment.media, segment.facts, buffers, self._options.channels, label, tick)
+        if len(buffers) != (4 if self._options.head_s else 3):
+            raise MediaError(f"{label} is no segment of sound of this pipeline", "publish the file again")
+        reader = AudioReader(segment.media, segment.facts, buffers[:3], self._options.channels, label, tick)
         lattice = self._lattice()
         if reader.rate != lattice.rate:
             raise MediaError(f"{label} is cut for {reader.rate} Hz, and its pipeline takes {lattice.rate}")
@@ -132,9 +144,9 @@ class Audio(BaseMedium[AudioOptions]):
         windows = range(max(0, owned.start - plan.grid.warm_up), owned.stop) if owned else owned
         place.limits.check_windows(label, windows)
         most = max(1, min(_PART_WINDOWS, _PART_BYTES // (4 * lattice.step * self._options.channels)))
-        first = _values(reader.read(0, min(reader.end, int(self._head * reader.rate)) if windows else 0))
-        groups = [windows[at : at + most] for at in range(0, len(windows), most)]
-        for number, (group, last) in enumerate(marked_last(iter(groups or [windows]))):
+        first = decoded_head(buffers[3]) if windows and self._options.head_s else np.zeros(0, np.float32)
+        groups = list(_grouped(windows, most, lattice.halvings)) or [windows]
+        for number, (group, last) in enumerate(marked_last(iter(groups))):
             bounds = [lattice.boundary(k, reader.end, reader.read) for k in (*group, group.stop)]
             arrays = self._arrays(plan, reader, bounds)
             if self._options.head_s:
@@ -144,7 +156,7 @@ class Audio(BaseMedium[AudioOptions]):
             frames, lost = reader.counts(bounds[warm_up], bounds[-1])
             meta = PartMeta(
                 key=segment.key.model_copy(update={"part": number, "last": last}),
-                media=segment.media.model_copy(update={"frame_rate": lattice.windows_a_second}),
+                media=segment.media.model_copy(update={"frame_rate": lattice.windows_a_second(group.start)}),
                 pts=tuple(segment.media.origin + bound for bound in bounds[:-1]),
                 warm_up=warm_up,
                 frames=frames,
@@ -152,10 +164,6 @@ class Audio(BaseMedium[AudioOptions]):
                 notes=(*segment.notes, *reader.notes) if last else (),
             )
             yield Part(meta, arrays)
-
-    @property
-    def _head(self) -> Fraction:
-        return Fraction(str(self._options.head_s))
 
     def _arrays(self, plan: DecodePlan, reader: AudioReader, bounds: Sequence[int]) -> dict[str, Value]:
         """Return the rows of windows with these boundaries."""
@@ -181,7 +189,7 @@ class Audio(BaseMedium[AudioOptions]):
             raise PipelineError(what, "give the decode stage a rate: rate = 16000")
         if given.samples is not None and given.window_s is None:
             return Lattice(given.rate, given.samples)
-        return Lattice.of(given.rate, given.window_s or _WINDOW_S, given.reach_s)
+        return Lattice.of(given.rate, given.window_s or _WINDOW_S, given.reach_s, given.halvings)
 
 
 def is_sound(head: bytes) -> bool:
@@ -198,6 +206,15 @@ def _values(samples: Array) -> Array:
     """Return samples `[channels, n]` as `[n]` float32, or `[n, 2]` of two channels."""
     values = as_floats(samples)
     return values[0] if len(values) == 1 else np.ascontiguousarray(values.T)
+
+
+def _grouped(windows: range, most: int, alone: int) -> Iterator[range]:
+    """Yield the windows of each part: at most `most`; each of the first ones, up to number `alone`, is a part."""
+    begin = windows.start
+    while begin < windows.stop:
+        end = min(windows.stop, begin + (1 if begin <= alone and alone else most))
+        yield range(begin, end)
+        begin = end
 
 
 def _owned(segment: Segment, lattice: Lattice, end: int) -> range:

@@ -26,7 +26,7 @@ from schemas.media import MediaInfo
 from schemas.wire import Buffer
 
 BLOCK_S, WARM_UP_S, TAIL_S = 20, 1, 1
-_KEPT_BLOCKS = 2
+_KEPT_BYTES = 16 << 20  # of blocks: both ends of a window are read before all of it
 _WHENCE = "a split stage of rigflow sends no such segment"
 
 
@@ -69,7 +69,7 @@ class AudioReader:
         label: str,
         tick: Tick = no_tick,
     ) -> None:
-        """`media`, `facts` and `buffers` are those of a segment. Raises MediaError."""
+        """`media`, `facts` and the first three `buffers` are those of a segment. Raises MediaError."""
         if len(buffers) != 3 or media.time_base[0] != 1 or media.end is None:
             raise MediaError(f"{label} is no segment of sound", _WHENCE)
         self.media = media
@@ -120,7 +120,7 @@ class AudioReader:
             self._tick()
             with media_errors(self._label):
                 made = self._decoded(number)
-            while len(self._blocks) >= _KEPT_BLOCKS:
+            while self._blocks and (len(self._blocks) + 1) * made.nbytes > _KEPT_BYTES:
                 del self._blocks[min(self._blocks)]
             self._blocks[number] = made
         return self._blocks[number]

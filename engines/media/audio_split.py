@@ -1,11 +1,11 @@
 """Cuts a sound track into segments without decoding it: packets and their exact places.
 
-A segment owns the windows that nominally begin in `[start, end)`, and has the packets of all blocks (see
-`engines.media.audio_decode`) that its windows touch, with those before them from which a decoder warms up.
+A segment owns the windows that nominally begin in `[start, end)`, and has the packets of the sound that they need, from
+the begin of a block on (see `engines.media.audio_decode`), with those before it from which a decoder warms up.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -16,7 +16,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 
-from engines.media.audio_decode import BLOCK_S, TAIL_S, WARM_UP_S, AudioFacts
+from engines.media.audio_decode import BLOCK_S, TAIL_S, WARM_UP_S, AudioFacts, AudioReader
+from engines.media.audio_head import coded_head
 from engines.media.audio_survey import AudioSurvey, survey_audio
 from engines.media.head import HeadTrack, Tags, holds, open_head, write_head
 from engines.media.limits import DEFAULT_LIMITS, Limits
@@ -37,15 +38,14 @@ _CONVERT = "convert it: ffmpeg -i IN -vn -c:a flac OUT.flac"
 class AudioCut:
     """How sound is cut: for a clock of `rate` Hz, into segments of at least `segment_s` seconds.
 
-    `before` and `after`: the seconds around a segment that its windows look at; `head`: the seconds from second 0 on
-    that each segment has, too.
+    `needs`: the samples, from one to another, that the windows look at which begin in `[start, end)`; those of the last
+    segment go on to the end of the sound. `head`: how many samples from second 0 on each segment has, too.
     """
 
     rate: int
     segment_s: float
-    before: Fraction = Fraction(0)
-    after: Fraction = Fraction(0)
-    head: Fraction = Fraction(0)
+    needs: Callable[[int, int], tuple[int, int]] = lambda start, end: (start, end)
+    head: int = 0
 
 
 def audio_stream(container: InputContainer, label: str, number: int | None = None) -> AudioStream:
@@ -84,54 +84,73 @@ def split_audio(
         slack=surveyed.slack,
         size=surveyed.size,
     )
+
+    def reader_of(container: InputContainer) -> "_Reader":
+        return _Reader(container, audio_stream(container, label, stream), surveyed, label, cut.rate)
+
+    first: tuple[bytes, ...] = ()
+    if cut.head:
+        with open_media(source, label=label, limits=limits) as container:
+            until = min(cut.head, (media.end or 0) - media.origin)
+            packed = reader_of(container).packed(0, until)
+            sound = AudioReader(media, facts.model_dump(), (head, *packed), 1, label).read(0, until)
+            first = (coded_head(sound[0]),)
     with open_media(source, label=label, limits=limits) as container:
-        reader = _Reader(container, audio_stream(container, label, stream), surveyed, label, cut.head)
-        step = BLOCK_S * max(1, ceil(Fraction(str(cut.segment_s)) / BLOCK_S))
-        count = max(1, ceil(Fraction(surveyed.end, surveyed.rate) / step))
-        for number in range(count):
-            final = number + 1 == count
-            begin, end = number * step, None if final else (number + 1) * step
-            first_block = max(0, int((begin - cut.before) // BLOCK_S))
-            last = None if end is None else (end + cut.after + TAIL_S) * surveyed.rate
-            packets = reader.with_first((first_block * BLOCK_S - WARM_UP_S) * surveyed.rate, last)
+        reader = reader_of(container)
+        for begin, end in _spans(surveyed, cut):
+            needed, until = cut.needs(begin * cut.rate, (end or begin + 1) * cut.rate)
             yield SegmentData(
                 media,
-                (head, *_packed(packets)),
-                final,
+                (head, *reader.packed(needed, until if end else None), *first),
+                end is None,
                 media.origin + begin * cut.rate,
-                None if end is None else media.origin + end * cut.rate,
+                media.origin + end * cut.rate if end else None,
                 facts=facts.model_dump(),
-                notes=() if number else surveyed.notes,
+                notes=() if begin else surveyed.notes,
             )
 
 
+def _spans(surveyed: AudioSurvey, cut: AudioCut) -> Iterator[tuple[int, int | None]]:
+    """Yield the seconds from which on and until which each segment owns windows; the last one has no end."""
+    step = BLOCK_S * max(1, ceil(Fraction(str(cut.segment_s)) / BLOCK_S))
+    count = max(1, ceil(Fraction(surveyed.end, surveyed.rate) / step))
+    for number in range(count):
+        yield number * step, (number + 1) * step if number + 1 < count else None
+
+
 class _Reader:
-    """Reads packets in order, and keeps those that later segments need as well: the first `head_s` seconds, too."""
+    """Reads packets in order, and keeps those that later segments need as well."""
 
     def __init__(
-        self, container: InputContainer, stream: AudioStream, surveyed: AudioSurvey, label: str, head_s: Fraction
+        self, container: InputContainer, stream: AudioStream, surveyed: AudioSurvey, label: str, rate: int
     ) -> None:
-        self._first: list[Packet[Any]] = []
-        self._first_end = (head_s + TAIL_S) * surveyed.rate if head_s else 0
+        self._rate = rate  # of the positions that `packed` takes
         self._read = (packet for packet in packets_of(container, stream) if packet.size)
         self._surveyed = surveyed
         self._label = label
         self._held: deque[Packet[Any]] = deque()
         self._bytes = self._number = 0
 
-    def packets(self, begin: int, end: Fraction | None) -> "list[Packet[Any]]":
-        """Return the packets that end after `begin` and begin before `end`, in samples; `begin` never falls."""
+    def packed(self, begin: int, end: int | None) -> tuple[bytes, bytes]:
+        """Return the table and the bytes of the packets that samples `[begin, end)` are decoded from.
+
+        `begin` never falls; `end` None: until the end. Both are empty in a gap of the sound.
+        """
+        first_s = max(0, begin // (BLOCK_S * self._rate)) * BLOCK_S - WARM_UP_S
+        until = None if end is None else (Fraction(end, self._rate) + TAIL_S) * self._surveyed.rate
+        packets = self._packets(first_s * self._surveyed.rate, until)
+        if not packets:
+            return b"", b""
+        table, data = pack_track(packets)
+        return table.tobytes(), data.tobytes()
+
+    def _packets(self, begin: int, end: Fraction | None) -> "list[Packet[Any]]":
+        """Return the packets that end after `begin` and begin before `end`, in samples of the track."""
         while (end is None or self._next < end) and self._take():
             pass
         while self._held and (self._held[0].pts or 0) + (self._held[0].duration or 0) <= begin:
             self._bytes -= self._held.popleft().size + _PACKET_BYTES
         return [packet for packet in self._held if end is None or (packet.pts or 0) < end]
-
-    def with_first(self, begin: int, end: Fraction | None) -> "list[Packet[Any]]":
-        """Return the first packets of the track, and behind them those of `packets`."""
-        found = self.packets(begin, end)
-        own = (found[0].pts or 0) if found else self._surveyed.end
-        return [*(packet for packet in self._first if (packet.pts or 0) < own), *found]
 
     @property
     def _next(self) -> int:
@@ -147,21 +166,11 @@ class _Reader:
         packet.pts, packet.duration = self._next, int(self._surveyed.sizes[self._number])
         self._number += 1
         self._held.append(packet)
-        if packet.pts < self._first_end:
-            self._first.append(packet)
         self._bytes += packet.size + _PACKET_BYTES
         if self._bytes > MAX_SEGMENT_BYTES:
             what = f"{self._label}: a segment of its sound takes more than {MAX_SEGMENT_BYTES >> 20} MB of memory"
             raise ItemTooLarge(what, _CONVERT)
         return True
-
-
-def _packed(packets: "list[Packet[Any]]") -> tuple[bytes, bytes]:
-    """Return the table of packets and their bytes; both are empty in a gap of the sound."""
-    if not packets:
-        return b"", b""
-    table, data = pack_track(packets)
-    return table.tobytes(), data.tobytes()
 
 
 def _head(source: str, stream: AudioStream, sample: bytes, label: str) -> tuple[str, bytes]:

@@ -50,25 +50,31 @@ def sound_of(model: str, card: InputCard, tensor: TensorSpec) -> SoundSpec | Non
 
 
 def with_sound(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:
-    """Return the pipeline whose decode stage says what windows of sound its models take: rate, samples and context.
+    """Return the pipeline whose decode stage says what its stages want: rate, samples, context and `head_s`.
 
     `models` has the card of each model by its name in a stage. Raises PipelineError if they want different windows.
     """
-    takes = [
-        tensor.sound
+    name = spec.decode.name
+    known = {each for kind in spec.media for each in load("media", kind).options_class.model_fields}
+    if not known & {"samples", "head_s"}:
+        return spec
+    operators = [
+        load("operators", stage.kind)(stage, models[stage.model])
         for stage in spec.operators
         if stage.model is not None and stage.model in models
-        for tensor in load("operators", stage.kind)(stage, models[stage.model]).sounds({}).values()
-        if tensor.sound
     ]
-    if not takes or not any("samples" in load("media", kind).options_class.model_fields for kind in spec.media):
+    head_s = max((operator.head_s for operator in operators), default=0.0)
+    if head_s and "head_s" in known and "head_s" not in spec.decode.options:
+        spec = spec.with_fields({f"{name}.head_s": head_s})
+    takes = [tensor.sound for each in operators for tensor in each.sounds({}).values() if tensor.sound]
+    if not takes or "samples" not in known:
         return spec
     windows = {(sound.rate, sound.samples) for sound in takes}
     if len(windows) > 1:
         listed = " and ".join(f"{samples} samples at {rate} Hz" for rate, samples in sorted(windows))
         raise PipelineError(f"pipeline {spec.name}: its models take {listed}", "make a pipeline for each")
     [(rate, samples)] = windows
-    name, given = spec.decode.name, spec.decode.options.get("rate", rate)
+    given = spec.decode.options.get("rate", rate)
     if given != rate:
         what = f"pipeline {spec.name}: stage `{name}` says rate = {given}, and its model takes {rate} Hz"
         raise PipelineError(what, "leave out rate")

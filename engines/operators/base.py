@@ -52,6 +52,11 @@ class BaseOperator(Generic[OptionsT]):
         """Return no sound: decode makes none for this operator."""
         return {}
 
+    @property
+    def head_s(self) -> float:
+        """Of how many seconds at the beginning of a media of sound each part is to have the array `head`."""
+        return 0.0
+
     def rows(self, part: Part) -> int:
         """Return the number of windows."""
         return len(part.meta.pts)

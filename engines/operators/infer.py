@@ -38,6 +38,7 @@ class Infer:
     options_class = Options
     needs_model = True
     entire_media: tuple[str, ...] = ()
+    head_s = 0.0
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         parse_options(Options, stage, "infer")

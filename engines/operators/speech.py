@@ -19,6 +19,7 @@ from schemas.pipeline import OperatorStage
 
 PIECES = "pieces"
 _QUIETER, _LEAST_QUIET = 0.15, 0.01
+_MOST_JOBS = 16  # whose first speech is kept, 2 MB each
 _AT_ONCE = 4096  # windows in one run of a network that takes many, 131 s; then `tick` is called
 _HINT = 'name Silero\'s: model = "silero-vad"'
 
@@ -62,6 +63,7 @@ class Speech(BaseOperator[SpeechOptions]):
         super().__init__(stage, model)
         self._rules = self._options.rules
         self._longest = int(self._options.longest_s * RATE)
+        self._heads: dict[tuple[str, str, str, int], Array] = {}
         self._sound = _sound_input(required_model(stage, model, _HINT))
 
     def plan(self, inputs: Arrays) -> Arrays:
@@ -110,14 +112,20 @@ class Speech(BaseOperator[SpeechOptions]):
         }
         head = part.arrays.get(HEAD)
         if isinstance(head, Ragged):
-            first = self._first(head.row(0), session, tick) if pts else np.zeros(0, np.float32)
+            first = self._first(part, head.row(0), session, tick) if pts else np.zeros(0, np.float32)
             made[HEAD] = Ragged(first, np.array([0, *[len(first)] * len(pts)], np.int64))
         return part.with_arrays(made, pts=tuple(pts))
 
-    def _first(self, window: Array, session: Session, tick: Tick) -> Array:
-        """The first chunk of speech of a window; empty without one."""
-        chunks = packed(self._runs(window, session, tick), self._longest)
-        return _cut(window, chunks[0]) if chunks else np.zeros(0, np.float32)
+    def _first(self, part: Part, head: Array, session: Session, tick: Tick) -> Array:
+        """The first chunk of speech in the head of a part's media; empty without one. It is found once for a media."""
+        job = part.meta.key.job
+        place = job.tenant, job.id, job.revision, job.generation
+        if place not in self._heads:
+            chunks = packed(self._runs(head, session, tick), self._longest)
+            self._heads[place] = _cut(head, chunks[0]) if chunks else np.zeros(0, np.float32)
+            while len(self._heads) > _MOST_JOBS:
+                del self._heads[next(iter(self._heads))]
+        return self._heads[place]
 
     def _runs(self, window: Array, session: Session, tick: Tick) -> list[Run]:
         if not len(window):

@@ -48,6 +48,11 @@ class Transcribe(BaseOperator[TranscribeOptions]):
         self._recogniser = kind(stage, model, self._options)
         self._most = min(stage.max_batch, self._recogniser.most_batch)
 
+    @property
+    def head_s(self) -> float:
+        """Return where the language is searched for; 0 where it is known."""
+        return self._recogniser.head_s
+
     def plan(self, inputs: Arrays) -> Arrays:
         """See the class."""
         check_sound(self._stage, inputs)

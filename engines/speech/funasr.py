@@ -45,6 +45,7 @@ class FunasrRecogniser:
     together = False
     longest_s = 60.0
     most_batch = 1
+    head_s = 0.0
 
     def __init__(self, stage: OperatorStage, model: ModelSpec, options: TranscribeOptions) -> None:
         """Raises PipelineError for options that the model does not have."""

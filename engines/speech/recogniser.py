@@ -16,10 +16,10 @@ from schemas.pipeline import OperatorStage
 
 
 class TranscribeOptions(Options):
-    """`language` is a code such as "de", or "" to find it: by the first speech of the media, in `head`, or else by the
-    first chunk of each part; with `each_chunk` each chunk has its own. `task` "translate" gives English. `prompt` is
-    text that comes before each chunk: it shows how names and punctuation are written; `hot_words` are likely in it.
-    `words`: the times of words.
+    """`language` is a code such as "de", or "" to find it: by the first speech in the first `first_s` seconds of the
+    media, or else by the first chunk of each part; with `each_chunk` each chunk has its own. `task` "translate" gives
+    English. `prompt` is text that comes before each chunk: it shows how names and punctuation are written; `hot_words`
+    are likely in it. `words`: the times of words.
 
     `beam`: how many texts are searched at a time. A chunk is silent if the probability of that is above `no_speech`
     and the mean log probability of its text below `log_prob`. A text that compresses better than `compression` repeats
@@ -27,6 +27,7 @@ class TranscribeOptions(Options):
     """
 
     language: str = ""
+    first_s: float = Field(default=60.0, ge=0, le=120)
     each_chunk: bool = False
     task: str = TASKS[0]
     prompt: str = Field(default="", max_length=4000)
@@ -61,6 +62,7 @@ class Recogniser(Protocol):
     `longest_s`: the longest chunk that it takes; `family`: its name in errors. `most_batch`: the most chunks of a
     batch. `together`: a chunk's answer does not depend on its batch, so that chunks of several parts may share one.
     `languages`: those that it tells. `tags`: what else it says of a chunk, each with the values that there are.
+    `head_s`: the seconds of the beginning of a media that parts are to have, too; see `engines.operators.base`.
     """
 
     family: str
@@ -69,6 +71,11 @@ class Recogniser(Protocol):
     together: bool
     languages: tuple[str, ...]
     tags: Mapping[str, tuple[str, ...]]
+
+    @property
+    def head_s(self) -> float:
+        """See the class."""
+        ...
 
     def __init__(self, stage: OperatorStage, model: ModelSpec, options: TranscribeOptions) -> None:
         """Raises PipelineError for options that the model does not have."""

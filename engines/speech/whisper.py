@@ -44,6 +44,12 @@ class WhisperRecogniser:
         self._made: tuple[Session, Transcriber] | None = None
         self._languages: dict[tuple[str, str, str, int], Spoken] = {}
 
+    @property
+    def head_s(self) -> float:
+        """Return where the language is searched for; 0 where it is known."""
+        options = self._options
+        return 0.0 if options.language or options.each_chunk or not self._multilingual else options.first_s
+
     @staticmethod
     def runs(model: ModelSpec) -> bool:
         """Whether a model is a Whisper."""

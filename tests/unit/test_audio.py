@@ -7,8 +7,13 @@ import av
 import numpy as np
 import pytest
 
+from engines.media.audio import Audio
 from engines.media.audio_survey import Rules, placed
+from engines.media.medium import Input, SplitRequest
 from engines.ragged import Ragged
+from schemas.errors import PipelineError
+from schemas.grid import Grid
+from schemas.pipeline import DecodeStage
 from tests.sounds import begins, decoded, file_of, joined, voice
 
 EXACT = [
@@ -93,20 +98,52 @@ def test_windows_follow_each_other_and_are_the_same_whatever_the_segments() -> N
 
 @pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("mp3", "libmp3lame")])
 def test_each_part_has_the_first_seconds_of_the_media(container: str, codec: str) -> None:
-    """However far into the media it is; and the windows are those without."""
+    """However far into the media it is, by G.722; and the windows are those without."""
     data = file_of(voice(45.0, 16000), 16000, container, codec)
     plain = decoded(data, 20.0, window_s=20.0)
     parts = decoded(data, 20.0, window_s=20.0, head_s=12.0)
     assert np.array_equal(joined(parts), joined(plain))
     first = joined(plain)[: 12 * 16000]
+    [head] = {part.arrays["head"].row(0).tobytes() for part in parts}  # type: ignore[union-attr]
+    near = np.frombuffer(head, np.float32)
+    assert len(near) == len(first)
+    off = near[22:] - first[:-22]  # its filters take 22 samples
+    assert np.sqrt(np.mean(off**2)) < 0.03 * np.sqrt(np.mean(first**2))
     for part in parts:
-        head = part.arrays["head"]
-        assert isinstance(head, Ragged)
-        assert len(head) == len(part.meta.pts)
-        assert np.array_equal(head.row(0), first)
+        rows = part.arrays["head"]
+        assert isinstance(rows, Ragged)
+        assert len(rows) == len(part.meta.pts)
     assert sum(part.meta.frames for part in parts) == sum(part.meta.frames for part in plain)
     [short] = decoded(file_of(voice(3.0, 16000), 16000), window_s=20.0, head_s=25.0)
-    assert np.array_equal(short.arrays["head"].row(0), joined([short]))  # type: ignore[union-attr]
+    assert len(short.arrays["head"].row(0)) == len(joined([short]))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("mp3", "libmp3lame")])
+def test_a_segment_carries_little_beside_its_own_sound(container: str, codec: str) -> None:
+    """Blocks of 20 s that its windows touch, a second on both sides, and half a byte a sample of the first seconds."""
+    data = file_of(voice(200.0, 8000), 8000, container, codec, 16000)
+    stage = DecodeStage(kind="decode", options={"rate": 8000, "window_s": 40.0, "reach_s": 10.0, "head_s": 20.0})
+    cuts = list(Audio(stage).split([Input(data, "voice")], SplitRequest(Grid(), 40.0)))
+    a_second = len(data) / 200
+    seconds = [len(cut.buffers[2]) / a_second for cut in cuts]
+    assert seconds == pytest.approx([51, 72, 72, 72, 61], rel=0.03)
+    assert {len(cut.buffers[3]) for cut in cuts} == {20 * 8000 // 2}
+
+
+def test_the_first_windows_are_short() -> None:
+    """8 s, by 2 halvings: 2, 2, 4, 8, 8 ...; each of them is a part of its own, whatever the segments."""
+    data = file_of(voice(45.0, 8000), 8000)
+    parts = decoded(data, rate=8000, window_s=8.0, halvings=2)
+    assert begins(parts) == [n * 8000 for n in (0, 2, 4, 8, 16, 24, 32, 40)]
+    assert [len(part.meta.pts) for part in parts[:3]] == [1, 1, 1]
+    assert [part.meta.span_s for part in parts[:3]] == [(0, 2), (2, 4), (4, 8)]
+    moved = begins(decoded(data, rate=8000, window_s=8.0, halvings=2, reach_s=0.9))
+    assert moved == begins(decoded(data, 100.0, rate=8000, window_s=8.0, halvings=2, reach_s=0.9))
+    assert [abs(a - b) <= 7200 for a, b in zip(moved, begins(parts), strict=True)] == [True] * 8
+    assert np.array_equal(joined(parts), joined(decoded(data, rate=8000, window_s=45.0)))
+    stage = DecodeStage(kind="decode", options={"rate": 8000, "window_s": 8.0, "halvings": 2, "reach_s": 1.0})
+    with pytest.raises(PipelineError, match="reach_s is less than half of the first window, which has 16000 samples"):
+        Audio(stage).plan(Grid())
 
 
 def quietest(sound: np.ndarray, middle: int, reach: int) -> int:

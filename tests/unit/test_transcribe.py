@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines.models.catalogue import own_model
+from engines.models.sounds import with_sound
 from engines.operators.speech import Speech
 from engines.operators.transcribe import Transcribe
 from engines.outputs.format import load_format
@@ -16,6 +18,7 @@ from engines.speech.model import Aligned, Generated, Search
 from engines.speech.network import arrays_of
 from engines.speech.tokens import LANGUAGES, Tokens
 from engines.texts import text_tensor
+from pipelines.registry import builtin_pipeline
 from schemas.errors import MediaError, ModelError, PipelineError
 from schemas.model import ModelSpec, SoundSpec, StateSpec, TensorSpec
 from schemas.pipeline import EncodeStage, OperatorStage
@@ -285,13 +288,39 @@ def test_the_first_speech_of_the_media_goes_with_the_first_chunk() -> None:
     operator = Speech(stage.model_copy(update={"options": {"pad_ms": 0, "longest_s": 3}}), detector.spec)
     assert set(operator.plan({**SOUND, "head": SOUND["sound"]})) == {"sound", "pieces", "head"}
     detector.runs.clear()
-    found = operator._first(first, Fresh(detector), no_tick)  # type: ignore[arg-type]
     [made] = operator.run([part], Fresh(detector), no_tick)  # type: ignore[arg-type, list-item]
     assert isinstance(made, Part)
     head = made.arrays["head"]
     assert isinstance(head, Ragged)
-    assert [len(head.row(number)) for number in range(len(head))] == [len(found), 0]
-    assert len(found) == pytest.approx(3 * RATE, abs=600)
+    assert len(head) == len(made.meta.pts)
+    assert not any(len(head.row(number)) for number in range(1, len(head)))
+    assert len(head.row(0)) == pytest.approx(3 * RATE, abs=600)
+    runs = len(detector.runs)
+    other = part.with_arrays({**part.arrays, "head": Ragged.of([silence(9)])})
+    [again] = operator.run([other], Fresh(detector), no_tick)  # type: ignore[arg-type, list-item]
+    assert again.arrays["head"].row(0).tobytes() == head.row(0).tobytes(), "it is found once for a media"  # type: ignore[union-attr]
+    assert len(detector.runs) <= runs
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "head_s"),
+    [
+        (51_865, {}, 60.0),
+        (51_865, {"first_s": 20}, 20.0),
+        (51_865, {"language": "de"}, None),
+        (51_865, {"each_chunk": True}, None),
+        (51_864, {}, None),
+    ],
+)
+def test_segments_have_the_first_seconds_where_the_language_is_searched(
+    tokens: int, options: dict[str, Any], head_s: float | None
+) -> None:
+    """A Whisper of English alone needs none; what the decode stage says itself counts."""
+    spec = builtin_pipeline("transcribe").with_fields({f"transcribe.{key}": value for key, value in options.items()})
+    models = {"faster-whisper-base": Network(tokens=tokens).spec, "silero-vad": own_model("silero-vad")[0]}
+    assert with_sound(spec, models).decode.options.get("head_s") == head_s
+    given = spec.with_fields({"decode.head_s": 5.0})
+    assert with_sound(given, models).decode.options["head_s"] == 5.0
 
 
 class Fresh:
