@@ -27,7 +27,7 @@ def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Pa
         say(spoken(spec, body))
         return
     if spec.recogniser is not None:
-        from engines.speech.trial import written
+        from engines.inference.speech_trial import written
 
         say(written(spec, body))
         return

@@ -221,13 +221,10 @@ class PipelineSpec(Spec):
         return self.model_copy(update={"stage": (decode, *self.stage[1:])})
 
     def with_model(self, model: str | None) -> Self:
-        """The pipeline that runs this model in the one stage that runs any, or of several in that of the pipeline's own
-        name; None: as it is. Raises PipelineError.
-        """
+        """The pipeline with this model in its one stage with a model, or that of its own name. Raises PipelineError."""
         if model is None:
             return self
-        stages = list(self.model_names)
-        stages = [self.name] if self.name in stages else stages
+        stages = [self.name] if self.name in self.model_names else list(self.model_names)
         if len(stages) != 1:
             what = f"pipeline {self.name} runs a model in {len(stages)} stages{': ' * bool(stages)}{', '.join(stages)}"
             raise PipelineError(what, "say which, as in --set STAGE.model=NAME" if stages else "leave out --model")

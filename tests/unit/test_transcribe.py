@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.models.catalogue import own_model
 from engines.models.sounds import with_sound
 from engines.operators.speech import Speech
 from engines.operators.transcribe import Transcribe
@@ -317,7 +316,7 @@ def test_segments_have_the_first_seconds_where_the_language_is_searched(
 ) -> None:
     """A Whisper of English alone needs none; what the decode stage says itself counts."""
     spec = builtin_pipeline("transcribe").with_fields({f"transcribe.{key}": value for key, value in options.items()})
-    models = {"faster-whisper-base": Network(tokens=tokens).spec, "silero-vad": own_model("silero-vad")[0]}
+    models = {"faster-whisper-base": Network(tokens=tokens).spec, "silero-vad": Detector(True).spec}
     assert with_sound(spec, models).decode.options.get("head_s") == head_s
     given = spec.with_fields({"decode.head_s": 5.0})
     assert with_sound(given, models).decode.options["head_s"] == 5.0
