@@ -53,13 +53,11 @@ def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Pa
 def _try_text(spec: "ModelSpec", body: "Content", width: int) -> None:
     """Run the text tower on a text. Raises ModelError: its vectors do not compare with those of pictures."""
     from engines.models.text import embed_texts
-    from schemas.errors import ModelError, UsageError
+    from schemas.errors import ModelError, PluginMissing
 
     try:
         [vector] = embed_texts(spec, body, [_TEXT])
-    except ModelError:
-        raise
-    except UsageError as error:
+    except PluginMissing as error:
         say(f"its texts are not tried: {error}")
         return
     if len(vector) != width:

@@ -77,9 +77,13 @@ def run(
         start_fork_server()  # it imports what workers need while we import what we need
 
     from cli.progress import Progress, summary
+    from engines.backends.choice import check_backend
     from schemas.jobs import Priority
 
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    if workers:  # a package that is missing here is missing in all of them
+        for card, _ in models.values():
+            check_backend(card, settings)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     if len(inputs) == 1 and inputs[0].is_dir():
         from cli.run_folder import run_folder

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.extras import install_extra
+from engines.extras import imported
 from engines.part import Array
 from engines.similarity import ALIKE, Descriptors, compare
-from schemas.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def find_clusters(media: Sequence[Descriptors], least: float = ALIKE, duplicate:
     """Find the clusters of a collection: largest first, equal ones in the order of their first media.
 
     Two media are near-duplicates if their similarity is at least `duplicate`. The original is the one with the most
-    windows, of equal ones the first. Raises UsageError if two media cannot be compared, or if scipy is missing.
+    windows, of equal ones the first. Raises UsageError if two media cannot be compared, PluginMissing without scipy.
     """
     pairs = compare_all(media)
     labels = _groups(pairs.similarity, least)
@@ -78,14 +77,11 @@ def _groups(similarity: Array, least: float) -> Array:
     """Return the number of the group of each media, `[N]` int."""
     if len(similarity) < 2:
         return np.zeros(len(similarity), int)
-    try:
-        from scipy.cluster.hierarchy import fcluster, linkage
-        from scipy.spatial.distance import squareform
-    except ImportError as error:
-        raise UsageError(f"clustering needs scipy ({error})", install_extra("cluster")) from error
+    hierarchy = imported("scipy.cluster.hierarchy", "clustering", "cluster")
+    squareform = imported("scipy.spatial.distance", "clustering", "cluster").squareform
     distances = squareform(np.clip(1 - similarity, 0, 2), checks=False)
     # 1e-6: with `least` 1, rounding must not separate equal media
-    return np.asarray(fcluster(linkage(distances, "average"), 1 - least + 1e-6, "distance")) - 1
+    return np.asarray(hierarchy.fcluster(hierarchy.linkage(distances, "average"), 1 - least + 1e-6, "distance")) - 1
 
 
 def _originals(media: Sequence[Descriptors], similarity: Array, duplicate: float) -> dict[int, int]:

@@ -208,7 +208,10 @@ class LoadedEngine:
 
 
 class Backend(Protocol):
-    """What runs models. Made of a worker's settings; has no state."""
+    """What runs models. Made of a worker's settings; has no state.
+
+    One that imports packages that may be missing has `needs`, an `engines.extras.Needs`.
+    """
 
     name: str
 

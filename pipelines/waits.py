@@ -48,6 +48,8 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
     idle = next((queue for queue in queues if queue.stream.messages and not hosts(fleet.workers, queue)), None)
     if idle is not None or not fleet.workers:
         stage = f"{idle.pipeline} {idle.stage}" if idle is not None else ", ".join(sorted(pipelines))
+        if idle is not None and (why := _declined(fleet, idle.pipeline)):
+            return f"no worker takes {stage}: {why}"
         return (  # a worker that starts, or whose ONNX Runtime parses a model, does not answer
             f"no worker takes {stage} yet: one that starts or loads a model needs some seconds; "
             "if none runs, start one with `rigflow worker` or `rigflow rig`"
@@ -67,6 +69,12 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
     if any(queue.stream.messages for queue in queues) and not any(map(has_backlog, fleet.queues)):
         return f"work goes on: {in_process(fleet)}"
     return _verdict(fleet)
+
+
+def _declined(fleet: FleetStatus, pipeline: str) -> str:
+    """Why a worker takes no work of a pipeline; empty if none of them says so."""
+    reasons = (worker.get("declined", {}).get(pipeline) for worker in fleet.workers)
+    return next((str(reason) for reason in reasons if reason), "")
 
 
 async def _lost_results(broker: Broker, job: JobRef) -> str:

@@ -140,7 +140,7 @@ class ModelMissing(ModelError):
 
 
 class PluginMissing(RigflowError):
-    """A pipeline needs a class of an installed package that is missing here, or has another version here."""
+    """Work needs an installed package, or a device, that this worker does not have; another worker may have it."""
 
     disposition = Disposition.ELSEWHERE
     exit_code = ExitCode.USAGE

@@ -1,7 +1,6 @@
 """One worker process: connects, reads the pipelines from the broker, works until a signal stops it."""
 
 import asyncio
-import contextlib
 import functools
 import logging
 import multiprocessing
@@ -107,7 +106,7 @@ class Worker:
         """Host each pipeline that the broker knows; its computing stages only after its engines are loaded.
 
         Messages taken earlier would wait here while other workers could process them. A pipeline whose engines do not
-        work is hosted too: its jobs fail with the reason. One whose plugins are not here is not hosted.
+        work is hosted too: its jobs fail with the reason. One that needs packages which are not here is not hosted.
         """
         split = SplitHandler(broker, failures, runner.begin)
         collect = CollectHandler(broker, failures)
@@ -124,8 +123,12 @@ class Worker:
                 if self._options.hosts(COLLECT):
                     await runner.io_stages.host(spec, COLLECT, collect, CONCURRENT[COLLECT])
             if not pipelines.superseded(spec):
-                with contextlib.suppress(Exception):  # warm_up reports it
+                try:
                     await pipelines.get(spec.revision)
+                except PluginMissing:  # other workers take its work; warm_up reports it
+                    return
+                except Exception:  # warm_up reports it
+                    pass
             if self._options.load_alone:  # so that a crash has one cause, no work may be in flight
                 await pipelines.first_warm_up.wait()
             async with hosting:

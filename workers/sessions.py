@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.backends.choice import EVERYWHERE, backend_of
+from engines.backends.choice import EVERYWHERE, backend_of, check_backend
 from engines.content import Content
 from engines.ports import Backend, Compiler, Device, LoadedEngine, Session
 from engines.registry import load
 from pipelines.broker import Broker
 from pipelines.models import ModelCache
-from schemas.errors import ModelError
+from schemas.errors import ModelError, PluginMissing
 from schemas.model import ModelSpec
 from workers.telemetry import Event, log_event
 
@@ -57,11 +57,12 @@ class SessionOpener:
             raise
 
     def _backend(self, card: ModelSpec) -> Backend:
-        """The backend that runs a model here. Raises ModelError."""
+        """The backend that runs a model here. Raises ModelError, PluginMissing."""
+        check_backend(card, self._settings)
         wanted = backend_of(card, self._settings)
         why = wanted.refuses(self._device)
         if why and card.backend:
-            raise ModelError(f"model {card.name}: {why}", "run its stage on another worker")
+            raise PluginMissing(f"model {card.name}: {why}", "run its stage on another worker")
         if why:
             log_event(Event("no_gpu", f"model {card.name}: {why}, {EVERYWHERE} serves it on this device"))
             instead: Backend = load("backends", EVERYWHERE)(self._settings)
@@ -104,7 +105,7 @@ class SessionOpener:
 
 
 def _warmed(model: Content, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:
-    """Open a session and run its warm-up. Raises ModelError, DeviceLost."""
+    """Open a session and run its warm-up. Raises ModelError, DeviceLost, PluginMissing."""
     try:
         session = backend.open(model, card, device, engine)
         try:
@@ -113,5 +114,8 @@ def _warmed(model: Content, card: ModelSpec, backend: Backend, device: Device, e
             session.close()
             raise
         return session
+    except ImportError as error:
+        what = f"model {card.name}: a package that its backend needs cannot be imported here: {error}"
+        raise PluginMissing(what, "install it, and start the worker again") from error
     finally:
         device.leave()  # the thread that loads is not the one that computes

@@ -1,5 +1,6 @@
 """Which backend runs a model: the one that its card names, or the one that the worker's settings name."""
 
+from engines.extras import Needs
 from engines.ports import Backend, Compiler
 from engines.registry import load, names
 from schemas.errors import UsageError
@@ -13,6 +14,13 @@ def backend_of(card: ModelSpec, settings: Settings) -> Backend:
     """The backend of a model. Raises ModelError where there is none of that name."""
     made: Backend = load("backends", card.backend or settings.backend)(settings)
     return made
+
+
+def check_backend(card: ModelSpec, settings: Settings) -> None:
+    """Raise PluginMissing where the packages of a model's backend cannot be imported; ModelError as `backend_of`."""
+    needs = getattr(backend_of(card, settings), "needs", None)
+    if isinstance(needs, Needs):
+        needs.check(f"model {card.name}")
 
 
 def compilers(settings: Settings) -> list[Compiler]:

@@ -1,6 +1,7 @@
 """ctranslate2: Whisper's networks as folders of faster-whisper, on the CPU and by CUDA on GPUs since Maxwell."""
 
 from engines.content import Content, ModelFiles
+from engines.extras import Needs
 from engines.ports import Device, LoadedEngine, Session
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -11,6 +12,7 @@ class CTranslate2:
     """One core a session on the CPU."""
 
     name = "ctranslate2"
+    needs = Needs(("ctranslate2", "tokenizers"), "stt")
 
     def __init__(self, settings: Settings) -> None:
         pass

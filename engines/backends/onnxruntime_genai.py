@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from engines.content import Content, ModelFiles
+from engines.extras import Needs
 from engines.ports import Device, LoadedEngine, Session
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -13,6 +14,7 @@ class OnnxRuntimeGenAi:
     """One core a session on the CPU."""
 
     name = "onnxruntime-genai"
+    needs = Needs(("onnxruntime_genai",), "llm")
 
     def __init__(self, settings: Settings) -> None:
         self._kv_bytes = settings.kv_bytes

@@ -1,6 +1,7 @@
 """onnxruntime-whisper: Whisper's networks as folders of ONNX files, on the CPU and by CUDA on a GPU."""
 
 from engines.content import Content, ModelFiles
+from engines.extras import Needs
 from engines.ports import Device, LoadedEngine, Session
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -11,6 +12,7 @@ class OnnxRuntimeWhisper:
     """One core a session on the CPU."""
 
     name = "onnxruntime-whisper"
+    needs = Needs(("tokenizers",), "stt")
 
     def __init__(self, settings: Settings) -> None:
         self._tf32 = settings.tf32

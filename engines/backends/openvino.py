@@ -1,6 +1,7 @@
 """openvino: ONNX files on the CPU, where some networks take a third less time than by ONNX Runtime."""
 
 from engines.content import Content
+from engines.extras import Needs
 from engines.inference.weights import one_file
 from engines.ports import Device, LoadedEngine, Session
 from schemas.model import ModelSpec
@@ -11,6 +12,7 @@ class OpenVino:
     """One core a session."""
 
     name = "openvino"
+    needs = Needs(("openvino",), "openvino")
 
     def __init__(self, settings: Settings) -> None:
         pass

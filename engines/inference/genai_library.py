@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.extras import install_extra
+from engines.extras import imported
 from engines.generation.answer_request import Tokens
-from schemas.errors import ModelError
 
 EVENTS = 64  # that an engine reports in one step
 LIBRARY_ERRORS = (RuntimeError, ValueError, MemoryError)
@@ -16,12 +15,8 @@ _TRIAL_TOKENS = 8
 
 
 def library() -> Any:
-    """Return the module of the library. Raises ModelError where it is not installed."""
-    try:
-        import onnxruntime_genai
-    except ImportError as error:
-        raise ModelError("language models need the package onnxruntime-genai", install_extra("llm")) from error
-    return onnxruntime_genai
+    """Return the module of the library. Raises PluginMissing where it is not installed."""
+    return imported("onnxruntime_genai", "a language model", "llm")
 
 
 def in_a_line(error: Exception) -> str:

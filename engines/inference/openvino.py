@@ -1,12 +1,11 @@
 """Runs OpenVINO on the CPU, one thread a session, in the float32 of the graph whatever the processor could do."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from engines.extras import install_extra
+from engines.extras import imported
 from engines.inference.session import check_inputs, check_model_card, zeros_of
 from engines.part import Array
 from schemas.errors import ModelError
@@ -25,17 +24,13 @@ _MOST_CHARS = 200
 
 
 class OpenVinoSession:
-    """A model on the CPU. Raises ModelError if OpenVINO is missing, cannot run `graph`, or it does not fit `spec`."""
+    """A model on the CPU. Raises PluginMissing, or ModelError if OpenVINO cannot run `graph`, or it does not fit `spec`."""
 
     batch_bytes = 0  # a row a run: with one thread more are no faster, and take more memory
 
     def __init__(self, graph: bytes, spec: ModelSpec) -> None:
         self.spec = spec
-        try:
-            library = import_module("openvino")
-        except ImportError as error:
-            what = f"model {spec.name} needs the package openvino, which is missing"
-            raise ModelError(what, install_extra("openvino")) from error
+        library = imported("openvino", f"model {spec.name}", "openvino")
         try:
             core = library.Core()
             model = core.read_model(graph)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from engines.content import ModelFiles
+from engines.extras import imported
 from engines.inference.reasons import one_line
 from engines.inference.session import check_inputs
-from engines.inference.tokenizer_file import imported, tokenizer_of
+from engines.inference.tokenizer_file import tokenizer_of
 from engines.part import Array
 from engines.speech.model import Aligned, Generated, Search
 from engines.speech.network import FEATURES, FRAMES, MAIN_FILE, STATES, bands_of
@@ -24,15 +25,15 @@ _FILTER = 7  # the width of the median filter over attentions, openai/whisper's
 class WhisperSession:
     """A network on one device; `gpu` is the number of a GPU, None the CPU, where it computes with one thread.
 
-    Raises ModelError if CTranslate2 is missing, the files are not those of a Whisper, or the device does not compute
-    in the card's precision.
+    Raises PluginMissing if CTranslate2 is missing, ModelError if the files are not those of a Whisper, or the device
+    does not compute in the card's precision.
     """
 
     batch_bytes = 64 << 20  # of features: a batch of 64
 
     def __init__(self, model: ModelFiles, spec: ModelSpec, gpu: int | None) -> None:
         self.spec = spec
-        self._library = imported("ctranslate2", spec)
+        self._library = imported("ctranslate2", f"model {spec.name}", "stt")
         self._library.set_log_level(40)  # errors come as exceptions
         self.tokenizer: Any = tokenizer_of(model, spec)
         self._model: Any = self._opened(model, gpu)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.content import Content, ModelFiles
-from engines.extras import install_extra
+from engines.extras import imported
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.vectors import unit
-from schemas.errors import ModelError, UsageError
+from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec
 from schemas.model_files import FileSpec, TextSpec
 
@@ -36,7 +36,7 @@ def check_text(card: ModelCard | ModelSpec) -> None:
 def embed_texts(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Array:
     """Return a vector for each text, `[N, D]` float32 of unit length, computed in a process of its own.
 
-    Raises ModelError if the model has no text tower or fails, UsageError if tokenizers is not installed.
+    Raises ModelError if the model has no text tower or fails, PluginMissing if tokenizers is not installed.
     """
     if spec.text is None:
         hint = "add a folder with text_model.onnx and tokenizer.json, or search by a picture: --like FILE"
@@ -75,7 +75,7 @@ def _embed(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Array:
 def token_ids(tokenizer: str, text: TextSpec, texts: Sequence[str]) -> tuple[Array, Array]:
     """Return the ids of texts and the mask of those that are no padding, both `[N, length]` int64.
 
-    `tokenizer` is the text of a tokenizer.json. Raises ModelError, UsageError.
+    `tokenizer` is the text of a tokenizer.json. Raises ModelError, PluginMissing.
     """
     found = _tokenizer(tokenizer)
     found.no_padding()
@@ -94,13 +94,10 @@ def _canonical(text: str) -> str:
 
 
 def _tokenizer(text: str) -> "Tokenizer":
+    tokenizers = imported("tokenizers", "searching by words", "search")
     try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        what = "searching by words needs the package tokenizers, which is missing"
-        raise UsageError(what, install_extra("search")) from error
-    try:
-        return Tokenizer.from_str(text)
+        made: Tokenizer = tokenizers.Tokenizer.from_str(text)
+        return made
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"tokenizer.json cannot be read: {reason}", "download it again and add the model") from error

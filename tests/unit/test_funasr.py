@@ -14,6 +14,7 @@ import pytest
 
 from engines.content import graph_of
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.speech_trial import written
 from engines.models.card_text import card_toml
 from engines.models.listening import listening
 from engines.models.proposal import propose
@@ -26,7 +27,6 @@ from engines.planned import Tensor
 from engines.speech.fbank import fbank, stacked
 from engines.speech.funasr import times_of_fires
 from engines.speech.pieces import Piece, words_of_bpe, words_of_sentencepiece
-from engines.speech.trial import written
 from schemas.errors import MediaError, ModelError, PipelineError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage

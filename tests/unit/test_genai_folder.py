@@ -13,7 +13,7 @@ from engines.device import open_device
 from engines.inference.genai_folder import laid_out, limits_of, overlay_of
 from engines.models.catalogue import load_model
 from engines.models.store import kept_path
-from schemas.errors import ModelError, ModelMissing
+from schemas.errors import ModelError, ModelMissing, PluginMissing
 from schemas.model import ModelSpec
 from schemas.settings import Settings
 from tests.cli import rigflow
@@ -116,5 +116,5 @@ def test_what_is_missing_is_said_in_a_line(folder: Path, monkeypatch: pytest.Mon
     find_models(*find_pipeline("complete"))
     spec, content = kept("chat-model")
     monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
-    with pytest.raises(ModelError, match=r"need the package onnxruntime-genai: install the extra llm: pip"):
+    with pytest.raises(PluginMissing, match=r"needs the package onnxruntime_genai, .* install the extra llm: pip"):
         OnnxRuntimeGenAi(Settings()).open(content, spec, open_device("cpu", Settings(), tmp_path))

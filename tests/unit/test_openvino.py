@@ -10,7 +10,7 @@ from engines.backends.openvino import OpenVino
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.openvino import OpenVinoSession
 from engines.models.graph import FLOAT, Graph
-from schemas.errors import ModelError
+from schemas.errors import ModelError, PluginMissing
 from schemas.model import ModelSpec, TensorSpec
 from schemas.settings import Settings
 
@@ -65,6 +65,8 @@ def test_what_it_cannot_load_is_one_line() -> None:
 
 def test_it_is_refused_where_it_is_not_installed_and_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ModelError, match=r"needs the package openvino, which is missing: .*rigflow\[openvino\]"):
+    with pytest.raises(
+        PluginMissing, match=r"needs the package openvino, which is not installed here: .*rigflow\[openvino\]"
+    ):
         OpenVinoSession(*network())
     assert OpenVino(Settings()).refuses(SimpleNamespace(gpu=object()))  # type: ignore[arg-type]

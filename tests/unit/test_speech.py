@@ -16,7 +16,7 @@ from engines.speech.mel import features, filters, log_mel
 from engines.speech.model import Aligned
 from engines.speech.vad import Run, SpeechRules, packed, runs_of, windows_of
 from engines.speech.words import Word, corrected, words_of
-from schemas.errors import ExitCode, ModelError, ModelMissing
+from schemas.errors import ExitCode, ModelMissing, PluginMissing
 from schemas.settings import Settings
 from tests.cli import rigflow
 
@@ -230,8 +230,8 @@ def test_a_worker_without_the_library_says_what_to_install(tmp_path: Path, monke
     assert rigflow("model", "add", folder_of(tmp_path / "w", binary())).returncode == ExitCode.OK
     spec, content = own_model("w")
     settings = Settings()
-    with pytest.raises(ModelError) as missing:
+    with pytest.raises(PluginMissing) as missing:
         CTranslate2(settings).open(content, spec, Host(settings))
-    assert missing.value.what == "model w needs the package ctranslate2, which is missing"
+    assert missing.value.what == "model w needs the package ctranslate2, which is not installed here"
     assert missing.value.hint == "install the extra stt: pip install 'rigflow[stt]'"
     assert json.loads(content.graph) == {"lang_ids": []}  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import own_model
 from engines.models.identities import kept_spec
 from engines.models.text import embed_texts, token_ids
-from schemas.errors import ExitCode, ModelError, UsageError
+from schemas.errors import ExitCode, ModelError, PluginMissing
 from schemas.model_files import TextSpec
 from tests.cli import rigflow
 from tests.clip_tokens import clip_tokenizer
@@ -141,7 +141,7 @@ def test_without_the_extra_a_model_is_added_and_words_are_one_line(
     assert done.returncode == ExitCode.OK, done.stderr
     assert "its texts are not tried: searching by words needs the package tokenizers" in done.stdout
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(UsageError, match=r"pip install 'rigflow\[search\]'"):
+    with pytest.raises(PluginMissing, match=r"pip install 'rigflow\[search\]'"):
         token_ids("{}", TextSpec(graph="g", tokenizer="t", length=LENGTH), ["red"])
 
 
