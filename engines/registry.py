@@ -71,6 +71,7 @@ GROUPS: Mapping[str, Group] = {
             "chat": "engines.operators.generate:Chat",
             "complete": "engines.operators.generate:Complete",
             "crop": "engines.operators.crop:Crop",
+            "imagine": "engines.operators.imagine:Imagine",
             "infer": "engines.operators.infer:Infer",
             "join": "engines.operators.join:Join",
             "paste": "engines.operators.paste:Paste",
@@ -116,6 +117,7 @@ GROUPS: Mapping[str, Group] = {
         ModelError,
         {
             "ctranslate2": "engines.backends.ctranslate2:CTranslate2",
+            "diffusion": "engines.backends.diffusion:Diffusion",
             "onnxruntime": "engines.backends.onnxruntime:OnnxRuntime",
             "onnxruntime-genai": "engines.backends.onnxruntime_genai:OnnxRuntimeGenAi",
             "onnxruntime-whisper": "engines.backends.onnxruntime_whisper:OnnxRuntimeWhisper",
@@ -129,6 +131,7 @@ GROUPS: Mapping[str, Group] = {
         ModelError,
         {
             "ctranslate2": "engines.models.whisper_folder:WhisperFolder",
+            "diffusion": "engines.models.diffusion_folder:DiffusionFolder",
             "onnxruntime-genai": "engines.models.genai_folder:GenAiFolder",
             "onnxruntime-whisper": "engines.models.whisper_onnx_folder:WhisperOnnxFolder",
         },

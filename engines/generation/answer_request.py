@@ -1,6 +1,5 @@
 """The request for one answer of a language model: its tokens, how they are chosen, and where the answer ends."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
+from engines.seeds import seed_of_item
 from schemas.errors import MediaError, format_field_error
 from schemas.jobs import Key
 from schemas.requests import TextRequest
@@ -85,8 +85,7 @@ def sampling_of(choices: Choices, own_seed: bool, key: Key, number: int) -> Samp
         return None
     seed = choices.seed or 0
     if not own_seed:
-        place = f"{key.job.tenant}/{key.job.id}/{key.segment}/{key.part}/{number}/{seed}"
-        seed = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") % _SEEDS
+        seed = seed_of_item(key, number, seed) % _SEEDS
     return Sampling(choices.temperature, 1.0 if choices.top_p is None else choices.top_p, choices.top_k or 0, seed)
 
 

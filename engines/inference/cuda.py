@@ -73,7 +73,7 @@ class CudaSession:
         self.batch_rows = 1 if singly else _rows_at_once(spec)
         self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES
         search = search or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC")
-        self._session: Any = load_on_gpu(model, spec.name, gpu, self._runs, tf32, search)
+        self._session: Any = load_on_gpu(model, spec.name, gpu, tf32, search, self._runs)
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
@@ -226,22 +226,25 @@ class CudaSession:
 
 
 def load_on_gpu(
-    model: Content, name: str, gpu: "CudaGpu", stream: Any, tf32: bool, search: str, arena: str = "kSameAsRequested"
+    model: Content,
+    name: str,
+    gpu: "CudaGpu",
+    tf32: bool = False,
+    search: str = "HEURISTIC",
+    stream: Any = None,
+    arena: str = "kSameAsRequested",
 ) -> Any:
-    """Load a session of ONNX Runtime that computes on a stream of a GPU. Raises ModelError, DeviceLost.
+    """Load a session of ONNX Runtime on a GPU, which computes on `stream`, or on one of its own.
 
-    `search`: how cuDNN chooses convolutions; `arena`: how the runtime's memory grows.
+    `search`: how cuDNN's algorithms are chosen; HEURISTIC chooses by shapes alone. `arena`: how the runtime's memory
+    grows. Raises ModelError, DeviceLost.
     """
-    if hasattr(
-        ort, "preload_dlls"
-    ):  # cuDNN and cuBLAS as pip installs them; libraries in the system's path are found without this
+    if hasattr(ort, "preload_dlls"):  # cuDNN and cuBLAS as pip installs them; those in the system's path need no help
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls(directory="")
     if _PROVIDER not in ort.get_available_providers():
-        raise ModelError(
-            f"model `{name}`: this ONNX Runtime has no CUDA",
-            f"{install_extra('gpu')}, without onnxruntime",
-        )
+        hint = f"{install_extra('gpu')}, without onnxruntime"
+        raise ModelError(f"model `{name}`: this ONNX Runtime has no CUDA", hint)
     check_weights(model, name)
     ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
     options = ort.SessionOptions()
@@ -249,7 +252,7 @@ def load_on_gpu(
     options.log_severity_level = 4  # errors come as exceptions
     provider = {
         "device_id": str(gpu.number),
-        "user_compute_stream": str(stream.handle),
+        **({} if stream is None else {"user_compute_stream": str(stream.handle)}),
         "cudnn_conv_algo_search": search,
         "arena_extend_strategy": arena,
         "use_tf32": str(int(tf32)),

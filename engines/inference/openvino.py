@@ -24,7 +24,7 @@ _MOST_CHARS = 200
 
 
 class OpenVinoSession:
-    """A model on the CPU. Raises PluginMissing, or ModelError if OpenVINO cannot run `graph`, or it does not fit `spec`."""
+    """A model on the CPU. Raises PluginMissing; ModelError if `graph` cannot be run, or does not fit `spec`."""
 
     batch_bytes = 0  # a row a run: with one thread more are no faster, and take more memory
 

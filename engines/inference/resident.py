@@ -112,7 +112,7 @@ class GpuPlace:
         """
         from engines.inference.cuda import load_on_gpu
 
-        return load_on_gpu(model, self._name, self._gpu, self._stream, self._tf32, "HEURISTIC", "kNextPowerOfTwo")
+        return load_on_gpu(model, self._name, self._gpu, self._tf32, "HEURISTIC", self._stream, "kNextPowerOfTwo")
 
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
         """See `Place`."""

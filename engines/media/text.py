@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from pydantic import Field
+
 from engines.media.albums import albums
 from engines.media.container import open_file, open_regular
 from engines.media.decode import Convert
@@ -28,14 +30,17 @@ from schemas.parts import PartMeta
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
-_ITEMS = 4  # of a segment: the work on a text takes long, and other workers shall have some of it
 _PLAIN, _LINES = (".txt", ".md"), (".jsonl", ".ndjson")
 
 
 class TextOptions(Options):
-    """`pieces` "sentences": each sentence of a file that is no lines is an item of the file's name."""
+    """`pieces` "sentences": each sentence of a file that is no lines is an item of the file's name.
+
+    `items` of a segment are few, because the work on a text takes long, and other workers shall have some of it.
+    """
 
     pieces: Literal["whole", "sentences"] = "whole"
+    items: int = Field(default=4, ge=1, le=64)
 
 
 class Text(BaseMedium[TextOptions]):
@@ -55,7 +60,7 @@ class Text(BaseMedium[TextOptions]):
     def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
         """A line that is no request, and a file that cannot be read, is a failed item."""
         items = _counted(_items(inputs, self._options.pieces == "sentences"), request.limits)
-        for (group, buffers), final in marked_last(albums(items, most=_ITEMS)):
+        for (group, buffers), final in marked_last(albums(items, most=self._options.items)):
             media = MediaInfo(kind=self.kind, timed=False, name=group[0].name)
             yield SegmentData(media, tuple(buffers), final, items=tuple(group))
 

@@ -42,22 +42,29 @@ class FolderKind(Protocol):
 
 
 @runtime_checkable
-class TakesGraphs(Protocol):
+class TakesFiles(Protocol):
+    """A kind of folder that takes its files by itself: they lie in folders below, or are ONNX files with weights."""
+
+    def take(self, folder: Path, given: Path, new: NewFiles) -> Taken:
+        """Take the files of a model; `given` is what was added: the folder, or a file of it. Raises ModelError,
+        StoreError.
+        """
+        ...
+
+
+@runtime_checkable
+class HasPrecisions(TakesFiles, Protocol):
     """A kind of folders with graphs in ONNX, possibly several of each in precisions."""
 
     def folder_of(self, given: Path) -> Path | None:
         """The folder of a file that says which precision is wanted; None if it is no such file."""
         ...
 
-    def take(self, folder: Path, given: Path, new: NewFiles) -> Taken:
-        """Take the files of a model; `given` is the folder, or such a file. Raises ModelError, StoreError."""
-        ...
-
 
 def folder_of(given: Path) -> Path:
     """The folder of a model of which a file is given that stands for the whole; otherwise the given path."""
     kinds = (load("folders", name)() for name in names("folders"))
-    found = (kind.folder_of(given) for kind in kinds if isinstance(kind, TakesGraphs))
+    found = (kind.folder_of(given) for kind in kinds if isinstance(kind, HasPrecisions))
     return next((folder for folder in found if folder is not None), given)
 
 
@@ -75,8 +82,8 @@ def kind_of_backend(backend: str | None) -> FolderKind | None:
 
 
 def take_folder(folder: Path, kind: FolderKind, new: NewFiles, given: Path | None = None) -> Taken:
-    """Take the files of a model; `given`: see `TakesGraphs.take`. Raises ModelError, StoreError."""
-    if isinstance(kind, TakesGraphs):
+    """Take the files of a model; `given`: see `TakesFiles.take`. Raises ModelError, StoreError."""
+    if isinstance(kind, TakesFiles):
         return kind.take(folder, given or folder, new)
     try:
         main = (folder / kind.main).read_bytes()

@@ -133,7 +133,7 @@ def text_graph(path: Path) -> Path | None:
 
 
 class Taking:
-    """The files of one model, while they are gathered."""
+    """The files of one model, while they are gathered: `why` each was taken, and the `sources` that were read."""
 
     def __init__(self, new: NewFiles) -> None:
         self._new = new
@@ -142,7 +142,7 @@ class Taking:
         self._weights: dict[Path, FileSpec] = {}
 
     def add(self, file: FileSpec, why: str) -> None:
-        """Make a file one of the model. Raises ModelError."""
+        """Note a file that the store has. Raises ModelError."""
         if len(self.why) >= _MOST_FILES:
             raise ModelError(f"the model has more than {_MOST_FILES} files", "save its weights as one file")
         self.why[file] = why

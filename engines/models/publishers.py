@@ -17,6 +17,8 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "|".join(EXPORTS): "make it by `rigflow engine export {name} --weights {weights}`",
     "chat-model": "get a folder of ONNX Runtime GenAI, see docs/chat.md, then "
     "`rigflow model add FOLDER --name chat-model`",
+    "stable-diffusion": "get a folder of Stable Diffusion as ONNX files, see docs/imagine.md, then "
+    "`rigflow model add FOLDER --name stable-diffusion`",
     "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`; "
     "others run by --model NAME",
     r"(?i:.*(?:paraformer|sense-?voice).*)": f"download a folder of FunASR as ONNX, {FUNASR_PAGES}, then "

@@ -17,6 +17,7 @@ from schemas.errors import ModelMissing
         ("de_DE-thorsten-high", "huggingface.co/rhasspy/piper-voices", "rigflow model add de_DE-thorsten-high.onnx"),
         ("kokoro-v1.0", "config.json from https://huggingface.co/hexgrad/Kokoro-82M", "rigflow model add FOLDER"),
         ("yolox_s", "download yolox_s.onnx from https://", "rigflow model add yolox_s.onnx"),
+        ("stable-diffusion", "docs/imagine.md", "rigflow model add FOLDER --name stable-diffusion"),
         ("unknown", "", "rigflow model list"),
     ],
 )

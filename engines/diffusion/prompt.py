@@ -1,0 +1,71 @@
+"""What the networks are told of a prompt: the text encoders' states, and in XL vectors of the whole text."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.diffusion.network import Network
+from engines.diffusion.tokens import ClipTokens
+from engines.part import Array, Tick
+from schemas.errors import ModelError, PipelineError
+
+_HIDDEN = re.compile(r"hidden_states[._](\d+)")
+_STATES, _WHOLE = "last_hidden_state", ("text_embeds", "pooler_output")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """`states [1, 77, width]` float32; `whole [1, width]` of XL, None of others. `cut`: the text was longer."""
+
+    states: Array
+    whole: Array | None
+    cut: bool
+
+    def zeros(self) -> "Told":
+        """The same shapes, without a text."""
+        return Told(np.zeros_like(self.states), None if self.whole is None else np.zeros_like(self.whole), False)
+
+
+class Encoders:
+    """One text encoder, or the two of XL, whose states stand side by side."""
+
+    def __init__(self, encoders: Sequence[tuple[ClipTokens, Network]]) -> None:
+        self._encoders = encoders
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks."""
+        return [network for _, network in self._encoders]
+
+    def told(self, text: str, clip_skip: int, tick: Tick) -> Told:
+        """Return what is told of a text. `clip_skip`: so many layers less of XL's. Raises PipelineError, ModelError."""
+        if clip_skip and len(self._encoders) == 1:
+            raise PipelineError("clip_skip is there for Stable Diffusion XL alone", "leave it out")
+        states, cut = [], False
+        whole: Array | None = None
+        for tokens, network in self._encoders:
+            ids, longer = tokens.ids(text)
+            names = [self._states_of(network, clip_skip)]
+            if len(self._encoders) > 1:
+                names += [name for name in _WHOLE if name in network.outputs][:1]
+            feed = {name: ids if name == "input_ids" else np.ones_like(ids) for name in network.inputs}
+            found = network.run(feed, names, tick)
+            states.append(found[0])
+            whole = found[1] if len(found) > 1 else whole
+            cut |= longer
+        if len(self._encoders) > 1 and (whole is None or whole.ndim != 2):
+            raise ModelError(f"model {self._encoders[-1][1].name} has no output text_embeds", "export it again")
+        return Told(np.concatenate(states, axis=-1), whole, cut)
+
+    def _states_of(self, network: Network, clip_skip: int) -> str:
+        """The output that is used: the last states, and in XL those of the last layer but one, without a norm."""
+        if len(self._encoders) == 1:
+            return _STATES if _STATES in network.outputs else next(iter(network.outputs))
+        hidden = {int(found[1]): name for name in network.outputs if (found := _HIDDEN.fullmatch(name))}
+        last = max(hidden, default=-1)  # that of the last layer
+        if last - 1 - clip_skip not in hidden:
+            what = f"model {network.name} has no output of the layer {2 + clip_skip} from its end"
+            raise ModelError(what, "export it with hidden_states" if last < 0 else "lower clip_skip")
+        return hidden[last - 1 - clip_skip]

@@ -1,0 +1,190 @@
+"""imagine: texts, or pictures and the option `prompt`, become new pictures, `image [W, H, W', 3]` uint8."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from engines.diffusion.choice import NAMES
+from engines.diffusion.schedule import MOST_STEPS, Prediction, Spacing
+from engines.diffusion.session import DiffusionSession, Drawing
+from engines.operators.base import BaseOperator, required_model
+from engines.part import Array, Part, Tick, Value
+from engines.planned import INDEX, Arrays, Tensor, model_picture_name
+from engines.ports import Session
+from engines.ragged import Ragged
+from engines.seeds import seed_of_item
+from engines.texts import REQUEST, TEXT, text_of_row
+from schemas.errors import DeviceLost, MediaError, PipelineError, RigflowError, format_field_error
+from schemas.model import ModelSpec
+from schemas.picture import PictureSpec
+from schemas.pipeline import OperatorStage
+from schemas.requests import TextRequest, Words
+
+_BACKEND = "diffusion"
+_IMAGE, _PICTURE = "image", "picture"
+_MODEL = "add a folder of Stable Diffusion, see docs/imagine.md"
+
+
+def _known(name: str) -> str:
+    if name and name not in NAMES:
+        raise ValueError(f"there is no scheduler {name[:60]}, only {', '.join(NAMES)}")
+    return name
+
+
+_Side: TypeAlias = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
+
+
+class Wishes(BaseModel):
+    """How pictures are drawn: by a stage, or by a line for itself. None: not given; then it is what suits the model."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    negative: Words | None = None
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
+    guidance: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
+    scheduler: Annotated[str, AfterValidator(_known)] | None = None
+    prediction: Prediction | None = None
+    spacing: Spacing | None = None
+    width: _Side | None = None
+    height: _Side | None = None
+    clip_skip: Annotated[int, Field(ge=0, le=12)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+
+    def over(self, other: "Wishes") -> "Wishes":
+        """Return these, and those of `other` for what these leave out."""
+        return other.model_copy(update={name: value for name, value in dict(self).items() if value is not None})
+
+
+class ImagineOptions(Wishes):
+    """`prompt` and `strength` are of pictures that begin with others: of media with pictures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prompt: Words = ""
+    strength: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.7
+
+
+class Imagine(BaseOperator[ImagineOptions]):
+    """Draws a picture of each row."""
+
+    options_class = ImagineOptions
+    needs_model = True
+
+    def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
+        super().__init__(stage, model)
+        self._model = required_model(stage, model, _MODEL)
+        if self._model.backend != _BACKEND:
+            raise PipelineError(f"stage `{stage.name}`: model `{self._model.name}` draws no pictures of words", _MODEL)
+        self._begins = model_picture_name(stage.name, _PICTURE)
+        self._text = stage.reads.get(TEXT, TEXT)
+
+    @property
+    def by_source(self) -> bool:
+        """Whether pictures may differ in size: lines name their own, so each is a part by itself."""
+        return True
+
+    def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
+        """Return the picture that a new one begins with; none where there are texts."""
+        if self._text in inputs:
+            return {}
+        options = self._options
+        if not options.prompt.strip():
+            raise PipelineError(f"stage `{self._stage.name}` has no prompt", "set it: --set imagine.prompt='...'")
+        if not any(tensor.name == _PICTURE for tensor in self._model.inputs):
+            what = f"stage `{self._stage.name}`: model `{self._model.name}` has no vae_encoder"
+            raise PipelineError(what, "take one that has, or words alone")
+        if options.width is None or options.height is None:
+            raise PipelineError(f"stage `{self._stage.name}` has no width and height", "set both, in pixels")
+        size = (options.height, options.width)
+        return {self._begins: PictureSpec(size=size, fit="crop", resize="lanczos", antialias=True, background=255)}
+
+    def plan(self, inputs: Arrays) -> Arrays:
+        """Return the pictures. Raises PipelineError if there is neither text nor picture."""
+        text = inputs.get(self._text)
+        if (text is None or not text.text) and self._begins not in inputs:
+            there = ", ".join(f"`{name}`" for name in inputs) or "nothing"
+            what = f"stage `{self._stage.name}` needs texts as `{self._text}`, and there is {there}"
+            raise PipelineError(what, 'take media = ["text"], or set reads')
+        return {_IMAGE: Tensor("uint8", ("W", "H", "W'", 3))}
+
+    def rows(self, part: Part) -> int:
+        """Return 0: a picture waits for no other."""
+        return 0
+
+    def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
+        """Return each part with its pictures. A row that cannot be drawn is a failed item."""
+        assert isinstance(session, DiffusionSession), "the card names the backend"
+        outcomes: list[Part | RigflowError] = []
+        for part in parts:
+            try:
+                outcomes.append(self._drawn(part, session, tick))
+            except DeviceLost:
+                raise
+            except RigflowError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _drawn(self, part: Part, session: DiffusionSession, tick: Tick) -> Part:
+        pictures: list[Array] = []
+        errors: dict[int, RigflowError] = {}
+        notes = dict.fromkeys(part.meta.notes)
+        for number in range(len(part.meta.pts)):
+            try:
+                picture, found = session.draw(self._drawing(part, number), tick)
+                if pictures and pictures[0].shape != picture.shape:
+                    raise PipelineError("its size is not that of the pictures beside it", "set decode.items = 1")
+            except DeviceLost:
+                raise
+            except RigflowError as error:
+                if part.meta.media.timed:
+                    raise
+                errors[number] = error
+                continue
+            self.counts.add(1, 1)
+            notes |= dict.fromkeys(found)
+            pictures.append(picture)
+        made: dict[str, Value] = {_IMAGE: np.stack(pictures) if pictures else np.zeros((0, 8, 8, 3), np.uint8)}
+        if not errors:
+            return part.with_arrays(made, notes=tuple(notes))
+        rest = part.without_failed(errors, self._stage.keeps)
+        return rest.with_arrays({**rest.arrays, **made}, notes=tuple(notes))
+
+    def _drawing(self, part: Part, number: int) -> Drawing:
+        """The picture that a row asks for. Raises MediaError."""
+        text, line = part.arrays.get(self._text), part.arrays.get(REQUEST)
+        picture = None
+        prompt, own = self._options.prompt, Wishes()
+        if isinstance(text, Ragged):
+            prompt = text_of_row(text, number)
+            if isinstance(line, Ragged) and self._text == TEXT and (asked := text_of_row(line, number)):
+                own = _of_line(asked)
+        else:
+            picture = np.asarray(part.array(self._begins))[int(part.array(INDEX)[number, 0])]
+        wishes = own.over(self._options)
+        size = None
+        if wishes.height is not None or wishes.width is not None:
+            size = (wishes.height or wishes.width or 0, wishes.width or wishes.height or 0)
+        seed = wishes.seed or 0
+        return Drawing(
+            prompt=prompt,
+            negative=wishes.negative or "",
+            size=size,
+            steps=wishes.steps,
+            guidance=wishes.guidance,
+            sampler=wishes.scheduler or "",
+            prediction=wishes.prediction,
+            spacing=wishes.spacing,
+            clip_skip=wishes.clip_skip or 0,
+            seed=seed if own.seed is not None else seed_of_item(part.meta.key, number, seed),
+            picture=picture,
+            strength=self._options.strength,
+        )
+
+
+def _of_line(line: str) -> Wishes:
+    """What a line of JSON chooses for itself. Raises MediaError."""
+    try:
+        extra: dict[str, Any] = dict(TextRequest.model_validate_json(line).model_extra or {})
+        return Wishes.model_validate(extra)
+    except ValidationError as error:
+        raise MediaError(format_field_error(error.errors()[0]), "see docs/imagine.md") from error
