@@ -74,7 +74,7 @@ def test_two_packages_with_one_name_are_refused(site: Path) -> None:
 def test_a_backend_that_is_not_there_is_refused_before_a_command_begins() -> None:
     refused = rigflow("engine", "list", RIGFLOW_BACKEND="nothing")
     assert refused.returncode == ExitCode.USAGE
-    there = "ctranslate2, onnxruntime, onnxruntime-genai, onnxruntime-whisper, simulated, tensorrt"
+    there = ", ".join(registry.names("backends"))
     assert f"setting backend: there is no nothing: there are {there}" in refused.stderr
 
 
