@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
+from engines.models.catalogue import models_folder, save_model
+from engines.models.proposal import propose
+from engines.models.store import find, new_files
+
 Array = np.ndarray[Any, Any]
 RATE = 16_000
 WIDTH, INNER = 560, 24
@@ -20,6 +24,34 @@ NORMS = {14: "withitn", 15: "woitn"}
 TAGS = ["zh", "en", "yue", "ja", "ko", "nospeech", "HAPPY", "NEUTRAL", "Speech", "BGM", "withitn", "woitn"]
 PIECES = ["<unk>", "<s>", "</s>", *CHINESE, "▁hello", "▁wor", "ld", "▁the", "ing", "，", "。", "▁안", "녕", "は", "い"]
 VOICE = [*PIECES, *(f"<|{tag}|>" for tag in TAGS)]
+
+
+# without a stage `speech`, whose network is not here
+PIPELINE = """
+name = "dictate"
+media = ["audio"]
+segment_s = 6.0
+[[stage]]
+kind = "decode"
+rate = 16000
+window_s = 3.0
+[[stage]]
+kind = "transcribe"
+model = "paraformer-zh"
+[[stage]]
+kind = "encode"
+format = "transcript"
+options = { files = ["srt", "json", "txt"] }
+"""
+
+
+def add_listeners(folder: Path) -> None:
+    """Add a `paraformer-zh` and a `SenseVoiceSmall` to the user's models."""
+    for name, write in (("paraformer-zh", write_paraformer), ("SenseVoiceSmall", write_sensevoice)):
+        write(folder / name)
+        with new_files() as new:
+            found = find(folder / name, new)
+            save_model(models_folder(), propose(found.path, found.content, found.name).card(), found.content)
 
 
 class Net:

@@ -84,7 +84,7 @@ def tokens_of(path: Path) -> tuple[list[str], Path]:
 def _numbered(text: str, source: Path) -> list[str]:
     """Read lines of a token and its number."""
     found: dict[int, str] = {}
-    for number, line in enumerate(filter(str.strip, text.splitlines())):
+    for number, line in enumerate(filter(str.strip, text.split("\n"))):
         token, _, place = line.rstrip().rpartition(" ")
         if not place.isdecimal():
             token, place = line.strip(), str(number)

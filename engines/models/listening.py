@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto, helper
+from pydantic import ValidationError
 
 from engines.models.companions.listening import METADATA
 from engines.models.funasr_files import Normalised, config_of, normalised_of, tokens_of
 from engines.models.surgery import Surgery
 from engines.speech.fbank import BANDS
-from schemas.errors import ModelError
+from schemas.errors import ModelError, format_field_error
 from schemas.recogniser import RecogniserSpec
 
 _OPSET = 11
@@ -56,7 +57,11 @@ def listening(graph: bytes, path: Path) -> tuple[bytes, list[Path]] | None:
     config, of_config = config_of(path)
     tokens, of_tokens = tokens_of(path)
     normalised, of_norm = normalised_of(path, model.metadata, config)
-    spec = _spec(form, model.metadata, config, tokens, normalised)
+    try:
+        spec = _spec(form, model.metadata, config, tokens, normalised)
+    except ValueError as error:  # pydantic's own is one, too
+        reason = format_field_error(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
+        raise ModelError(f"{path}: its metadata or the files beside it: {reason}", _WHOLE) from error
     _check_sizes(model, spec, form, of_tokens)
     _take_features(model, form, normalised)
     for old, new in ((form.frames, "frames"), (form.language, "language"), (form.norm, "textnorm")):
@@ -102,8 +107,8 @@ def _spec(
         any_language = int(metadata.get("lang_auto", 0))
         return RecogniserSpec(family="sensevoice", languages=languages, itn=itn, any_language=any_language, **same)
     chinese = any("一" <= token[:1] <= "鿿" for token in tokens)
-    tail = int(config.get("model_conf.predictor_bias", 1))
-    return RecogniserSpec(family="paraformer", languages={"zh" if chinese else "en": 0}, tail=tail, **same)
+    tail = config.get("model_conf.predictor_bias", "0" if config else "1")  # FunASR's default, and all known networks'
+    return RecogniserSpec(family="paraformer", languages={"zh" if chinese else "en": 0}, tail=int(tail), **same)
 
 
 def _check_sizes(model: Surgery, spec: RecogniserSpec, form: _Form, source: Path) -> None:
@@ -112,10 +117,15 @@ def _check_sizes(model: Surgery, spec: RecogniserSpec, form: _Form, source: Path
     if isinstance(width, int) and width != BANDS * spec.stack:
         what = f"{model.name} takes features of {width} numbers, and its files say {BANDS} x {spec.stack}"
         raise ModelError(what, _WHOLE)
-    classes = _shape(model.graph.output[0])[-1:] or [0]
+    classes = _shape(_logits_of(model))[-1:] or [0]
     if isinstance(classes[0], int) and classes[0] not in (0, len(spec.tokens)):
         what = f"{model.name} knows {classes[0]} tokens, and {source.name} has {len(spec.tokens)}"
         raise ModelError(what, _WHOLE)
+
+
+def _logits_of(model: Surgery) -> Any:
+    """The output with a number for each token; that of a SenseVoice is its first one."""
+    return next((each for each in model.graph.output if each.name == "logits"), model.graph.output[0])
 
 
 def _shape(value: Any) -> list[int | str]:
@@ -147,7 +157,7 @@ def _take_whole(model: Surgery, old: str, new: str) -> None:
 
 def _give_tokens(model: Surgery, counted: bool) -> list[Any]:
     """Give the best token of each place and its log probability, and what else a Paraformer says."""
-    logits = model.graph.output[0].name
+    logits = _logits_of(model).name
     names = [each.name for each in model.graph.output]
     del model.graph.output[:]
     scores = model.behind("LogSoftmax", model.behind("Cast", logits, to=int(TensorProto.FLOAT)), axis=2)

@@ -8,32 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engines.models.catalogue import models_folder, save_model
-from engines.models.proposal import propose
-from engines.models.store import find, new_files
 from schemas.pipeline import parse_pipeline
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet, Killing
-from tests.listeners import RATE, sound, write_paraformer, write_sensevoice
+from tests.listeners import PIPELINE, RATE, add_listeners, sound
 from tests.sounds import file_of
-
-# without a stage `speech`, whose network is not here
-PIPELINE = """
-name = "dictate"
-media = ["audio"]
-segment_s = 6.0
-[[stage]]
-kind = "decode"
-rate = 16000
-window_s = 3.0
-[[stage]]
-kind = "transcribe"
-model = "paraformer-zh"
-[[stage]]
-kind = "encode"
-format = "transcript"
-options = { files = ["srt", "json", "txt"] }
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,11 +20,7 @@ def _models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder / "home"))
-        for name, write in (("paraformer-zh", write_paraformer), ("SenseVoiceSmall", write_sensevoice)):
-            write(folder / name)
-            with new_files() as new:
-                found = find(folder / name, new)
-                save_model(models_folder(), propose(found.path, found.content, found.name).card(), found.content)
+        add_listeners(folder)
         yield
 
 

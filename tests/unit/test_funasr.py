@@ -241,8 +241,11 @@ def changed(name: str, old: str, new: str) -> Callable[[Path], None]:
         (changed("config.yaml", "lfr_m: 7", "lfr_m: seven"), "config.yaml have invalid literal"),
         (changed("config.yaml", "fs: 16000", "fs: 8000"), "frontend_conf.fs: rigflow hears with 16000, not with 8000"),
         (changed("config.yaml", "hamming", "hanning"), "frontend_conf.window: hanning"),
+        (changed("config.yaml", "bias: 1", "bias: 99"), "tail: should be less than or equal to 8"),
+        (changed("config.yaml", "bias: 1", "bias: one"), "invalid literal for int() with base 10: 'one'"),
+        (lambda folder: (folder / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml: 'utf-8' codec can't decode"),
     ],
-    ids=range(11),
+    ids=range(14),
 )  # fmt: skip
 def test_damaged_folders_are_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
     path = write_paraformer(tmp_path)
@@ -251,6 +254,23 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path: Path, damage: Callabl
         listening(path.read_bytes(), path)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_damaged_folders_of_sherpa_onnx_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = write_sensevoice(tmp_path, sherpa=True)
+    body, tokens = path.read_bytes(), tmp_path / "tokens.txt"
+    for old, new, words in (
+        (b"lang_zh\x12\x013", b"lang_zh\x12\x01x", "invalid literal for int() with base 10: 'x'"),
+        (b"normalize_samples\x12\x010", b"normalize_samples\x12\x01?", "invalid literal for int() with base 10: '?'"),
+        (b"inv_stddev", b"inv_nothin", "am.mvn is not beside it"),
+    ):
+        assert old in body
+        with pytest.raises(ModelError) as refused:
+            listening(body.replace(old, new), path)
+        assert words in str(refused.value)
+    tokens.write_text(tokens.read_text().replace("<s> 1", "<s> 2"))
+    with pytest.raises(ModelError, match=r"its numbers are not 0, 1, 2 \.\.\."):
+        listening(body, path)
 
 
 def test_paraformers_that_need_more_runs_are_refused(tmp_path: Path) -> None:
