@@ -25,7 +25,7 @@ def _models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def test_one_worker_three_and_a_kill_give_equal_files(tmp_path: Path) -> None:
-    (tmp_path / "talk.wav").write_bytes(file_of(sound(40)[None], RATE))
+    (tmp_path / "talk.wav").write_bytes(file_of(sound(24)[None], RATE))
     (tmp_path / "short.flac").write_bytes(file_of(sound(1)[None, :300], RATE, "flac", "flac"))
     files, spec = [tmp_path / "talk.wav", tmp_path / "short.flac"], parse_pipeline(PIPELINE, "dictate.toml")
     voice = spec.with_model("SenseVoiceSmall")
@@ -40,7 +40,7 @@ def test_one_worker_three_and_a_kill_give_equal_files(tmp_path: Path) -> None:
     assert sorted(made) == [f"{name}.dictate.{kind}" for name in ("short", "talk") for kind in ("json", "srt", "txt")]
     assert made["short.dictate.txt"] == b""
     segments = json.loads(made["talk.dictate.json"])["segments"]
-    assert len(segments) > 12
+    assert len(segments) > 6
     assert all(first["end"] <= second["start"] + 1e-6 for first, second in pairwise(segments))
     assert made["talk.dictate.srt"].count(b" --> ") >= len(segments)
     [heard] = [json.loads(path.read_text()) for path in (tmp_path / "voice").glob("*.json")]
