@@ -1,13 +1,21 @@
 """Samplers and pictures beside those of diffusers, step by step."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from engines.diffusion.choice import own_sampler, sampler_of
+from engines.diffusion.noise import normal
 from engines.diffusion.schedule import read_config
+from engines.diffusion.session import DiffusionSession, Drawing
+from engines.diffusion.tokens import ClipTokens
+from engines.part import no_tick
+from tests.stable import stable_folder
+from tests.stable_torch import SIDE, exported, modules
+from tests.unit.test_diffusion_session import opened, taken
 
 # PyTorch and diffusers warn; a busy machine takes minutes
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
@@ -104,3 +112,144 @@ def test_samplers_are_diffusers_own(name: str, kind: str, monkeypatch: pytest.Mo
                 assert found < 1e-5, (name, fields, steps, begin, found)
                 counted += 1
     assert counted >= 7
+
+
+SHAPE = (1, 4, SIDE, SIDE)
+PROMPT, NEGATIVE, SEED = "a red cat, and a dog 42", "Dog", 5
+
+
+class Beside:
+    """A folder of ONNX files, and diffusers' own pipeline over the same networks."""
+
+    def __init__(self, folder: Path, kind: str, **schedule: Any) -> None:
+        import diffusers
+        from transformers import CLIPTokenizer
+
+        xl, made = "XL" in kind, modules("XL" in kind, schedule.pop("inside", False))
+        self.folder = exported(made, folder, schedule)
+        self.ours: DiffusionSession = opened(self.folder)
+        name = json.loads((self.folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+        scheduler = getattr(diffusers, name).from_pretrained(self.folder / "scheduler")
+        given = {**made, "scheduler": scheduler}
+        for tokens in ("tokenizer", "tokenizer_2") if xl else ("tokenizer",):
+            given[tokens] = CLIPTokenizer.from_pretrained(self.folder / tokens, model_max_length=77)
+        if not xl:
+            given |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        self.theirs = getattr(diffusers, kind)(**given)
+        self.theirs.set_progress_bar_config(disable=True)
+
+    def pictures(self, monkeypatch: pytest.MonkeyPatch, wish: Drawing, **given: Any) -> tuple[float, float, float]:
+        """How far latents are apart at the worst step, and the pictures in mean and at most, in 255ths."""
+        import torch
+
+        noises = iter(range(1, 1000))
+        for module in _NOISES:
+            path = f"diffusers.schedulers.{module}.randn_tensor"
+            monkeypatch.setattr(path, lambda *_, **__: torch.tensor(normal(SEED, next(noises), SHAPE)))
+        steps: tuple[list[Any], list[Any]] = ([], [])
+
+        def note(_: Any, __: int, ___: Any, found: dict[str, Any]) -> dict[str, Any]:
+            steps[0].append(found["latents"].numpy().copy())
+            return found
+
+        def recording(*args: Any) -> Any:
+            sampler = sampler_of(*args)
+            following = sampler.next
+
+            def record(*given: Any) -> Any:
+                steps[1].append(following(*given))
+                return steps[1][-1]
+
+            monkeypatch.setattr(sampler, "next", record)
+            return sampler
+
+        monkeypatch.setattr("engines.diffusion.session.sampler_of", recording)
+        ours, _ = self.ours.draw(wish, no_tick)
+        theirs = self.theirs(
+            prompt=PROMPT,
+            negative_prompt=wish.negative or None,
+            num_inference_steps=wish.steps,
+            guidance_scale=wish.guidance,
+            callback_on_step_end=note,
+            output_type="np",
+            **given,
+        ).images[0]
+        assert len(steps[0]) == len(steps[1]) > 0
+        worst = max(float(np.abs(a - b).max() / max(1, np.abs(a).max())) for a, b in zip(*steps, strict=True))
+        apart = np.abs(ours.astype(float) - theirs * 255)
+        return worst, float(apart.mean()), float(apart.max())
+
+
+@pytest.mark.parametrize(
+    ("kind", "schedule", "guidance", "negative"),
+    [
+        ("StableDiffusionPipeline", {}, 7.5, NEGATIVE),
+        ("StableDiffusionPipeline", {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}, 4.0, ""),
+        ("StableDiffusionPipeline", {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, 3.0, ""),
+        ("StableDiffusionPipeline", {"_class_name": "UniPCMultistepScheduler"}, 1.0, ""),
+        ("StableDiffusionXLPipeline", {"_class_name": "EulerDiscreteScheduler"}, 5.0, ""),
+        ("StableDiffusionXLPipeline", {"_class_name": "EulerDiscreteScheduler"}, 5.0, NEGATIVE),
+        (
+            "StableDiffusionXLPipeline",
+            {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"},
+            0.0,
+            "",
+        ),
+        ("LatentConsistencyModelPipeline", {"_class_name": "LCMScheduler", "inside": True}, 8.5, ""),
+    ],
+)
+def test_pictures_are_diffusers_own_at_each_step(
+    kind: str,
+    schedule: dict[str, Any],
+    guidance: float,
+    negative: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    torch.set_num_threads(1)
+    beside = Beside(tmp_path / "m", kind, **schedule)
+    wish = Drawing(PROMPT, negative, steps=8, guidance=guidance, seed=SEED)
+    given = {"latents": torch.tensor(normal(SEED, 0, SHAPE))}
+    if kind == "LatentConsistencyModelPipeline":
+        monkeypatch.setattr(type(beside.theirs), "__call__", _without_negative(type(beside.theirs).__call__))
+    worst, mean, most = beside.pictures(monkeypatch, wish, **given)
+    assert worst < 1e-5, (worst, mean, most)
+    assert most < 0.6, "but for rounding to bytes"
+
+
+def _without_negative(call: Any) -> Any:
+    """LCM's own pipeline has no negative prompt."""
+
+    def without(self: Any, **given: Any) -> Any:
+        given.pop("negative_prompt")
+        return call(self, **given)
+
+    return without
+
+
+def test_a_picture_that_begins_with_another_is_diffusers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    module = "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img"
+    beside = Beside(tmp_path / "m", "StableDiffusionImg2ImgPipeline", _class_name="EulerDiscreteScheduler")
+    monkeypatch.setattr(f"{module}.randn_tensor", lambda *_, **__: torch.tensor(normal(SEED, 0, SHAPE)))
+    monkeypatch.setattr(f"{module}.retrieve_latents", lambda found, **_: found.latent_dist.mode())
+    picture = np.random.default_rng(3).integers(0, 256, (2 * SIDE, 2 * SIDE, 3), np.uint8)
+    given = torch.tensor(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    wish = Drawing(PROMPT, NEGATIVE, steps=10, guidance=4.0, seed=SEED, picture=picture, strength=0.6)
+    worst, mean, most = beside.pictures(monkeypatch, wish, image=given, strength=0.6)
+    assert worst < 1e-5, (worst, mean, most)
+    assert most < 0.6
+
+
+def test_tokens_are_those_of_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = stable_folder(tmp_path / "m", xl=True)
+    content = taken(folder)
+    texts = [PROMPT, "", "  Ünïcode\u00a0ＡＢＣ 😀 — cats' dog's\tred\n", "cat " * 100, "<|endoftext|> cat", "a" * 3000]
+    for name in ("tokenizer", "tokenizer_2"):
+        theirs = transformers.CLIPTokenizer.from_pretrained(folder / name)
+        ours = ClipTokens(content, name, "m")
+        for text in texts:
+            expected = theirs(text, padding="max_length", max_length=77, truncation=True)["input_ids"]
+            assert ours.ids(text)[0][0].tolist() == expected, text
