@@ -1,5 +1,6 @@
 """Whisper's and Silero's real networks beside faster-whisper's own pipeline, on real speech."""
 
+import json
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +13,21 @@ from engines.operators.speech import Speech
 from engines.operators.transcribe import Transcribe
 from engines.part import Part, no_tick
 from engines.ports import Session
+from engines.speech.mel import features
+from engines.speech.model import Search, SpeechModel
+from engines.speech.tokens import Tokens
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage, parse_pipeline
 from tests.cases import fleets
 from tests.cli import rigflow
 from tests.fleet import Killing
 from tests.speech import BASE, RATE, TINY, Array, opened, silence, silero, sound_part, speech, whisper
+from tests.whisper_exports import ct2_weights, sizes_of, write_export
 
 # faster-whisper's dependencies warn; a busy machine takes minutes
 pytestmark = [pytest.mark.models, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
-PRECISION = "int8_float32"
+PRECISION, FLOAT = "int8_float32", "float32"
+TINY_ONNX, BASE_ONNX = "whisper-tiny.en", "whisper-base"
 WITHIN_S = 0.04
 
 
@@ -40,13 +46,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
     pytest.importorskip("faster_whisper")
     home, given = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("given")
     folders = {name: whisper(name, given) for name in (TINY, BASE)}
+    folders |= {name: exported(folders[of], given / name) for name, of in {TINY_ONNX: TINY, BASE_ONNX: BASE}.items()}
     added = [rigflow("model", "add", folder, HOME=str(home)) for folder in folders.values()]
+    floats = (f"{name}-{FLOAT}" for name in (TINY, BASE))
+    for name, folder in zip(floats, folders.values(), strict=False):
+        given_card = ("--yes", "--name", name, "--set", f"precision={FLOAT}")
+        added.append(rigflow("model", "add", folder, *given_card, HOME=str(home)))
     added.append(rigflow("model", "add", silero(), "--name", "silero-vad", "--yes", HOME=str(home)))
     assert not any(each.returncode for each in added), [each.stderr for each in added]
     patch = pytest.MonkeyPatch()
     patch.setenv("HOME", str(home))
     yield Models(folders, home)
     patch.undo()
+
+
+def exported(folder: Path, made: Path) -> Path:
+    """The same network as optimum exports it, with the settings that openai/whisper's authors publish."""
+    weights = ct2_weights(folder / "model.bin")
+    config = json.loads((folder / "config.json").read_text())
+    settings = {"alignment_heads": config["alignment_heads"], "begin_suppress_tokens": config["suppress_ids_begin"]}
+    width = len(weights["encoder/conv1/bias"])
+    write_export(made, weights, sizes_of(weights, width // 64), **settings)
+    (made / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    return made
 
 
 def chunked(models: Models, *windows: Array) -> list[Part]:
@@ -151,6 +173,40 @@ def test_given_chunks_have_the_words_of_faster_whisper(models: Models, name: str
     check_words(words_of(parts), segments)
 
 
+@pytest.mark.parametrize(("name", "other"), [(TINY_ONNX, TINY), (BASE_ONNX, BASE)])
+def test_onnx_has_the_texts_and_words_of_ctranslate2(models: Models, name: str, other: str) -> None:
+    """Greedy tokens, texts of five beams, languages, qualities and times of words, both in float32."""
+    sound = speech()
+    clips = [(1.0, 12.5), (48.0, 59.5), (62.0, 90.0)]
+    windows = [sound[round(start * RATE) : round(end * RATE)] for start, end in clips]
+    part = sound_part(windows, [start for start, _ in clips])
+    made, wanted = (transcribed(models, each, [part]) for each in (name, f"{other}-{FLOAT}"))
+    assert texts_of(made) == texts_of(wanted)
+    words = [words_of(each) for each in (made, wanted)]
+    for (text, *times, share), (other_text, *other_times, other_share) in zip(*words, strict=True):
+        assert text == other_text
+        assert max(abs(a - b) for a, b in zip(times, other_times, strict=True)) <= WITHIN_S
+        assert abs(share - other_share) < 1e-3
+    for array in ("quality", "language", "span"):
+        assert np.allclose(made[0].arrays[array], wanted[0].arrays[array], atol=WITHIN_S if array == "span" else 1e-3)
+    sounds = np.stack([features(window, 80) for window in [windows[0], silence(2)]])
+    found = []
+    for model in (name, f"{other}-{FLOAT}"):
+        _, session = models.open(model)
+        assert isinstance(session, SpeechModel)
+        states, tokens = session.encode(sounds), Tokens(session.tokenizer, other == BASE)
+        prompts = [tokens.prompt("en", "transcribe")] * len(sounds)
+        searches = [
+            Search(beam=1, suppressed=tokens.suppressed),
+            Search(beam=1, repetition_penalty=1.2, no_repeat=3, suppressed=tokens.suppressed),
+            Search(beam=3, patience=2.0, length_penalty=0.5),
+            Search(length_penalty=0.0, most_tokens=24, suppressed=tokens.suppressed),
+        ]
+        texts = [session.generate(states, prompts, search) for search in searches]
+        found.append([each.tokens for text in texts for each in text])
+    assert found[0] == found[1]
+
+
 def wav_of(path: Path, sound: Array) -> Path:
     """A file of 16 bits."""
     with wave.open(str(path), "wb") as file:
@@ -161,12 +217,13 @@ def wav_of(path: Path, sound: Array) -> Path:
     return path
 
 
-async def test_any_fleet_writes_the_same_subtitles(models: Models, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [TINY, TINY_ONNX])
+async def test_any_fleet_writes_the_same_subtitles(models: Models, tmp_path: Path, name: str) -> None:
     """One worker, three workers, a worker for each stage, and three of which one is killed: equal bytes."""
     sound = wav_of(tmp_path / "speech.wav", speech()[: 32 * RATE])
     shown = rigflow("pipelines", "show", "transcribe", HOME=str(models.home)).stdout
     for old, new in (
-        ("faster-whisper-base", TINY),
+        ("faster-whisper-base", name),
         ("120.0", "15.0"),
         ("reach_s = 10.0", "reach_s = 2.0"),
         ("= 8", "= 8\nbeam = 1"),
