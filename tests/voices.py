@@ -1,6 +1,7 @@
 """Small models that speak, in the form in which Piper and Kokoro are published: tones whose pitch is a letter's."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,14 +126,92 @@ def _tones(symbols: str, scales: str) -> tuple[list, dict]:
     return nodes, constants
 
 
-def _write(path: Path, nodes: list, constants: dict, inputs: list, output: tuple) -> None:
+def _write(
+    path: Path,
+    nodes: list,
+    constants: dict,
+    inputs: list,
+    output: tuple,
+    opset: int = 15,
+    meta: dict | None = None,
+    more: Sequence[tuple] = (),
+) -> None:
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         "tones",
         [helper.make_tensor_value_info(*each) for each in inputs],
-        [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (output, *more)],
         [numpy_helper.from_array(array, name) for name, array in constants.items() if name in used],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    helper.set_model_props(model, {key: str(value) for key, value in (meta or {}).items()})
     path.write_bytes(model.SerializeToString())
+
+
+BANDS, FFT, HOP = 8, 64, 16
+
+
+def write_matcha(folder: Path, vocoder: str = "vocos-22khz-univ.onnx", marked: bool = False, **meta: object) -> Path:
+    """A Matcha as sherpa-onnx publishes it: random weights, two frames a symbol; its tokens, and a vocoder of it."""
+    rng = np.random.default_rng(0)
+    path, node = folder / "model-steps-3.onnx", helper.make_node
+    letters = ["_", "^", "$", *LETTERS]
+    nodes = [
+        node("Squeeze", ["x", "first"], ["ids"]),
+        node("Cast", ["x_length"], ["count"], to=TensorProto.FLOAT),
+        node("Mul", ["length_scale", "two"], ["per"]),
+        node("Mul", ["count", "per"], ["long"]),
+        node("Squeeze", ["long"], ["long_s"]),
+        node("Range", ["zero_f", "long_s", "one_f"], ["time"]),
+        node("Div", ["time", "per"], ["place"]),
+        node("Cast", ["place"], ["place_i"], to=TensorProto.INT64),
+        node("Gather", ["ids", "place_i"], ["now"]),
+        node("Gather", ["table", "now"], ["frames"]),
+        node("RandomNormalLike", ["frames"], ["random"], dtype=TensorProto.FLOAT),
+        node("Mul", ["random", "noise_scale"], ["noise"]),
+        node("Add", ["frames", "noise"], ["noisy"]),
+        node("Transpose", ["noisy"], ["bands"], perm=[1, 0]),
+        node("Unsqueeze", ["bands", "first"], ["mel"]),
+    ]
+    constants = {
+        "first": np.array([0], np.int64),
+        "two": np.array([2], np.float32),
+        "zero_f": np.array(0, np.float32),
+        "one_f": np.array(1, np.float32),
+        "table": rng.standard_normal((len(letters), BANDS)).astype(np.float32),
+    }
+    inputs = [
+        ("x", TensorProto.INT64, ["N", "L"]),
+        ("x_length", TensorProto.INT64, ["N"]),
+        ("noise_scale", TensorProto.FLOAT, [1]),
+        ("length_scale", TensorProto.FLOAT, [1]),
+    ]
+    given = {"model_type": "matcha-tts", "voice": "en-us", "has_espeak": 1, "jieba": 0, "n_speakers": 1, "version": 1}
+    given |= {"sample_rate": 22050, "pad_id": 0, "use_eos_bos": int(marked), "language": "English"}
+    _write(path, nodes, constants, inputs, ("mel", ["N", BANDS, "L"]), 14, given | meta)
+    lines = [f"{each} {number}\n" for number, each in enumerate(letters)]
+    (folder / "tokens.txt").write_text("".join(lines), "utf-8")
+    _write_vocoder(folder / vocoder, rng)
+    return path
+
+
+def _write_vocoder(path: Path, rng: np.random.Generator) -> None:
+    node, mels = helper.make_node, [("mels", TensorProto.FLOAT, ["N", BANDS, "L"])]
+    if path.name.startswith("hifigan"):
+        nodes = [node("ConvTranspose", ["mels", "up"], ["audio"], strides=[HOP])]
+        up = 0.1 * rng.standard_normal((BANDS, 1, HOP)).astype(np.float32)
+        _write(path, nodes, {"up": up}, mels, ("audio", ["N", 1, "S"]), 13)
+        return
+    weights = {name: rng.standard_normal((FFT // 2 + 1, BANDS, 1)).astype(np.float32) for name in ("wide", "turn")}
+    nodes = [
+        node("Conv", ["mels", "wide"], ["level"]),
+        node("Abs", ["level"], ["mag"]),
+        node("Conv", ["mels", "turn"], ["angle"]),
+        node("Cos", ["angle"], ["x"]),
+        node("Sin", ["angle"], ["y"]),
+    ]
+    outputs = [(name, ["N", FFT // 2 + 1, "L"]) for name in ("mag", "x", "y")]
+    meta = {"model_type": "vocos", "n_fft": FFT, "hop_length": HOP, "win_length": FFT, "center": 1, "normalized": 0}
+    meta |= {"window_type": "hann", "pad_mode": "reflect", "sample_rate": 22050}
+    _write(path, nodes, weights, mels, outputs[0], 15, meta, outputs[1:])

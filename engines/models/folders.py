@@ -118,7 +118,7 @@ def _of_sound(graph: bytes, path: Path) -> tuple[bytes, list[Path]] | None:
     from engines.models.speech import speaking
 
     made = None
-    if any(name in graph for name in (b"input_lengths", b"style")):  # so others need not be parsed
+    if any(name in graph for name in (b"input_lengths", b"style", b"noise_scale")):  # so others need not be parsed
         made = speaking(graph, path)
     return made or listening(graph, path)
 

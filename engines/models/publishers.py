@@ -12,6 +12,8 @@ FUNASR_PAGES = (
     "as https://huggingface.co/funasr/paraformer-large, https://modelscope.cn/models/iic/SenseVoiceSmall-onnx or those "
     "of https://github.com/k2-fsa/sherpa-onnx/releases/tag/asr-models"
 )
+MATCHA_PAGE = "https://k2-fsa.github.io/sherpa/onnx/tts/pretrained_models/matcha.html"
+VOCODER_PAGE = "https://github.com/k2-fsa/sherpa-onnx/releases/tag/vocoder-models"
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for the name
     "|".join(EXPORTS): "make it by `rigflow engine export {name} --weights {weights}`",
@@ -29,6 +31,8 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     f"{PIPER_PAGE}, then `rigflow model add {{name}}.onnx`; --model NAME runs another voice",
     "kokoro.*": f"download {{name}}.onnx and voices-v1.0.bin from {KOKORO_PAGE} and config.json from {SYMBOLS_PAGE} "
     "into one folder, then `rigflow model add FOLDER`; --model NAME runs another voice",
+    "matcha-icefall-.+": f"download its folder as {MATCHA_PAGE} says, and vocos-22khz-univ.onnx from {VOCODER_PAGE} "
+    "into it, then `rigflow model add {name}`; --model NAME runs another voice",
 }
 
 

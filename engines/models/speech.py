@@ -1,4 +1,4 @@
-"""Takes models that speak, as their authors publish them, to one form: the voices of Piper and of Kokoro.
+"""Takes models that speak, as their authors publish them, to one form: voices of Piper, Kokoro and Matcha.
 
 That form has the inputs `symbols [1, L]` int64, `speed [1]` float32, where there are voices `voice [1, V]` float32, the
 share of each, and where its graph draws random numbers `noise [1, 2]` float32, how much of them, and `draw [1, 2]`
@@ -20,6 +20,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.models.companions.speech import METADATA
+from engines.models.matcha import INPUTS, read_matcha
 from engines.models.surgery import Surgery
 from engines.models.voices import kokoro_symbols, kokoro_voices, piper_settings
 from engines.part import Array
@@ -28,6 +29,7 @@ from schemas.speech import SpeechSpec
 
 _PIPER = frozenset(("input", "input_lengths", "scales"))
 _TOKENS = ("tokens", "input_ids")  # what exports of Kokoro call their symbols
+_OWN = frozenset(("symbols", "speed", "voice", "noise", "draw", "sound"))
 _TABLE = 1 << 18
 _OPSET = 12  # with Range, Mod, and Min of whole numbers
 _APART = 97_003  # between the elements where the nodes of a graph begin
@@ -38,12 +40,14 @@ def speaking(graph: bytes, path: Path) -> tuple[bytes, list[Path]] | None:
 
     Raises ModelError: files that belong to it are missing or damaged.
     """
-    model = Surgery(graph, path.name)
+    model = _own_names(Surgery(graph, path.name))
     names = {each.name for each in model.inputs}
     if names >= _PIPER and names <= _PIPER | {"sid"}:
         return _piper(model, path)
     if len(names) == 3 and names >= {"style", "speed"} and names & set(_TOKENS):
         return _kokoro(model, path)
+    if names == INPUTS:
+        return _matcha(graph, path)
     return None
 
 
@@ -64,6 +68,20 @@ def _piper(model: Surgery, path: Path) -> tuple[bytes, list[Path]]:
         _feed(model, "sid", "ArgMax", "voice", axis=1, keepdims=0)
         _add_input(model, "voice", TensorProto.FLOAT, [1, len(speech.voices)])
     return _finished(model, speech), [source]
+
+
+def _matcha(graph: bytes, path: Path) -> tuple[bytes, list[Path]]:
+    found = read_matcha(graph, path)
+    model = _own_names(Surgery(found.graph, path.name))
+    _rename(model, "x", "symbols", int(TensorProto.INT64), [1, "symbols"])
+    count = model.front("Gather", model.front("Shape", "symbols"), np.ones(1, np.int64))
+    _feed(model, "x_length", "Identity", count)
+    both = model.front("Reshape", "noise", np.array([-1], np.int64))
+    _feed(model, "noise_scale", "Gather", both, np.array([0], np.int64))
+    _feed(model, "length_scale", "Div", np.ones(1, np.float32), "speed")
+    _add_input(model, "speed", TensorProto.FLOAT, [1])
+    _add_input(model, "noise", TensorProto.FLOAT, [1, 2])
+    return _finished(model, found.speech), found.files
 
 
 def _kokoro(model: Surgery, path: Path) -> tuple[bytes, list[Path]]:
@@ -120,6 +138,18 @@ def _finished(model: Surgery, speech: SpeechSpec) -> bytes:
         _add_input(model, "draw", TensorProto.INT64, [1, 2])
     text = speech.model_dump_json(exclude_defaults=True)
     return model.finish({METADATA: text})
+
+
+def _own_names(model: Surgery) -> Surgery:
+    """Return the model, whose tensors have other names than the inputs and the output that it gets."""
+    given = {each.name for each in model.inputs}
+    for name in _OWN - given:
+        free = model.fresh(name)
+        if free != name:
+            model.read_instead(name, free)
+            for output in model.graph.output:
+                output.name = free if output.name == name else output.name
+    return model
 
 
 def _rename(model: Surgery, old: str, new: str, dtype: int, shape: list[int | str]) -> None:

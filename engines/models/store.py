@@ -4,6 +4,7 @@ A model is stored as its owner has it: `NAME.onnx`, its card `NAME.toml`, which 
 files under their hashes, which the card lists. Every load puts the card's arithmetic in front of the graph again.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from engines.models.catalogue import builtin_models, main_file, main_files, mode
 from engines.models.files import NewFiles, remove_unused
 from engines.models.folder_kinds import folder_of, kind_of_folder, take_folder
 from engines.models.folders import FIRST_GRAPHS, Taken, take
+from engines.models.voices import VOCODERS
 from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import ModelCard
 from schemas.model_files import FileSpec
@@ -26,6 +28,7 @@ from schemas.model_files import FileSpec
 # general file names, which do not identify a model
 _QUANTISED = ("model_optimized", "model_fp16", "model_quantized", "model_quant", "model.int8")
 _GENERAL = ("model", *_QUANTISED, "encoder_model", "encoder", "vision_model", "1")
+_STEPS = re.compile(r"model-steps-\d+")  # of Matcha
 _NO_NAMES = ("onnx", "visual")  # of folders between a model's own folder and its file
 _ANY = "give an .onnx file, a folder with one or of faster-whisper, ncnn's .param, or torch's .pth, .safetensors"
 
@@ -62,7 +65,9 @@ def find(given: Path, new: NewFiles) -> Found:
         return Found(folder / kind.main, folder.resolve().name, take_folder(folder, kind, new, given))
     path = _in_folder(given) if given.is_dir() else given
     name = path.stem
-    if name in _GENERAL:  # use the folder's name; a version, `onnx` or `visual` may be between
+    if name in _GENERAL or _STEPS.fullmatch(
+        name
+    ):  # use the folder's name; a version, `onnx` or `visual` may be between
         folders = [each.name for each in path.resolve().parents if not (each.name in _NO_NAMES or each.name.isdigit())]
         name = folders[0] if folders else name
     match path.suffix.lower():
@@ -83,6 +88,7 @@ def _in_folder(folder: Path) -> Path:
     for place in (folder, folder / "onnx", folder / "visual", *versions[::-1]):
         for pattern in (*FIRST_GRAPHS, "*.onnx", "*.param"):
             found = sorted(each for each in place.glob(pattern) if each.is_file())
+            found = [each for each in found if not any(map(each.match, VOCODERS))] or found
             if len(found) > 1:
                 names = ", ".join(each.name for each in found[:4])
                 raise ModelError(f"{place} has several models: {names}", "give the file of the one that you mean")

@@ -13,6 +13,7 @@ from engines.part import Array
 from schemas.errors import ModelError, format_field_error
 from schemas.speech import SpeechSpec
 
+VOCODERS = ("vocos*.onnx", "hifigan*.onnx")  # they make sound of what a model of Matcha beside them gives
 _STYLE = 256  # numbers of a row of a voice
 _MOST_VOICES_BYTES = 1 << 30
 _MOST_SPEAKERS = 10_000

@@ -25,7 +25,7 @@ from schemas.pipeline import OperatorStage
 _RATE = "rate"
 _MOST = 20_000  # characters of a row: some 20 minutes of sound, which are in memory together
 _SENTENCE_S = 300.0  # a run that takes longer is stuck
-_VOICE = "add a voice of Piper or Kokoro by `rigflow model add`, see docs/speak.md"
+_VOICE = "add a voice of Piper, Kokoro or Matcha by `rigflow model add`, see docs/speak.md"
 _NOTHING = "a text without letters and digits became no sound"
 _Weight: TypeAlias = Annotated[float, Field(ge=0, le=1000)]
 

@@ -103,7 +103,7 @@ def test_the_command_makes_files_and_says_what_is_missing(tmp_path: Path) -> Non
     assert missing.returncode != 0
     assert "download en_US-ljspeech-medium.onnx and en_US-ljspeech-medium.onnx.json from https://" in missing.stderr
     other = rigflow("run", "speak", story, "--model", "fingerprint", "--out", tmp_path / "out")
-    assert "model `fingerprint` does not speak: add a voice of Piper or Kokoro" in other.stderr
+    assert "model `fingerprint` does not speak: add a voice of Piper, Kokoro or Matcha" in other.stderr
     if importlib.util.find_spec("espeakng_loader") is None:
         rigflow("model", "add", write_piper(tmp_path, "words", "espeak"), "--yes")
         extra = rigflow("run", "speak", story, "--model", "words", "--out", tmp_path / "out")

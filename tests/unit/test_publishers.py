@@ -16,6 +16,11 @@ from schemas.errors import ModelMissing
         ("faster-whisper-small", "huggingface.co/Systran/faster-whisper-small", "rigflow model add faster-whisper-sm"),
         ("de_DE-thorsten-high", "huggingface.co/rhasspy/piper-voices", "rigflow model add de_DE-thorsten-high.onnx"),
         ("kokoro-v1.0", "config.json from https://huggingface.co/hexgrad/Kokoro-82M", "rigflow model add FOLDER"),
+        (
+            "matcha-icefall-en_US-ljspeech",
+            "vocos-22khz-univ.onnx from https://",
+            "rigflow model add matcha-icefall-en_US",
+        ),
         ("yolox_s", "download yolox_s.onnx from https://", "rigflow model add yolox_s.onnx"),
         ("stable-diffusion", "docs/imagine.md", "rigflow model add FOLDER --name stable-diffusion"),
         ("unknown", "", "rigflow model list"),
