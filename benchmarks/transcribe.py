@@ -4,11 +4,14 @@ FOLDER is a Whisper as faster-whisper has it, and SPEECH.wav is repeated, with a
 sound is long enough. The script (`benchmarks.peers.plain_transcriber`) is one process with a thread for each core;
 rigflow has a worker for each core. Both compute in int8_float32, with a beam of 5 and times of words. They run by
 turns, each warm, and the number of equal words is counted: chunks begin at other places where windows are cut.
+
+The first run of rigflow is to warm up: `first_s` has the seconds from the start of its fleet to the first part of the
+text, and those of the later runs from the start of the job. `memory` is the resident memory in MB of the workers, of
+the client and of the broker, every tenth of each later run.
 """
 
 import argparse
 import asyncio
-import difflib
 import hashlib
 import json
 import os
@@ -24,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import measure
 from benchmarks.contest import Meter
 from benchmarks.peers.plain_transcriber import Transcriber
 from benchmarks.peers.rigflow import LocalFleet
@@ -37,6 +41,7 @@ from schemas.errors import UsageError
 from schemas.model import ModelSpec
 
 PRECISION, RATE = "int8_float32", 16_000
+MEMORY_EVERY_S, WARM_UP_S = 5.0, 240.0
 LEAST_ALIKE = 0.7  # share of words; small networks lose a sentence here or there, with either chunks
 
 
@@ -57,6 +62,35 @@ def repeated(speech: Path, seconds: float, path: Path) -> Path:
     return path
 
 
+class Watch:
+    """Reads the memory of the processes of a run every few seconds, and keeps when the first part came."""
+
+    def __init__(self, began_s: float) -> None:
+        self.first_s: float | None = None
+        self._began_s = began_s
+        self._series: list[dict[str, int]] = []
+        self._reading = asyncio.create_task(self._read())
+
+    def arrived(self) -> None:
+        """A part of the text came."""
+        self.first_s = self.first_s or time.perf_counter() - self._began_s
+
+    async def _read(self) -> None:
+        while True:
+            held: dict[str, int] = {}
+            for pid in measure.tree():
+                role = measure.role_of(pid)
+                held[role] = held.get(role, 0) + measure.rss_bytes([pid])
+            self._series.append({role: round(held[role] / 1e6) for role in sorted(held)})
+            await asyncio.sleep(MEMORY_EVERY_S)
+
+    def stop(self) -> list[dict[str, int]]:
+        """The memory in MB by role: at each tenth of the run, and at its end."""
+        self._reading.cancel()
+        step = max(1, len(self._series) // 10)
+        return [*self._series[:-1:step], self._series[-1]]
+
+
 @contextmanager
 def models_of(folder: Path) -> Iterator[dict[str, tuple[ModelSpec, Content]]]:
     """The models of the pipeline, with the Whisper of a folder, while the block runs."""
@@ -71,25 +105,34 @@ def models_of(folder: Path) -> Iterator[dict[str, tuple[ModelSpec, Content]]]:
         yield {name: (model, content), "silero-vad": own_model("silero-vad")}
 
 
-async def compare(folder: Path, sound: Path, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
+async def compare(folder: Path, speech: Path, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
     """The medians of both, in seconds of sound a second, and the median of each round's ratio."""
-    workers = os.cpu_count() or 1
+    sound = repeated(speech, seconds, out / "sound.wav")
+    warm_up = repeated(speech, min(seconds, WARM_UP_S), out / "short.wav")
+    workers, started_s = os.cpu_count() or 1, time.perf_counter()
     script, fleet = Transcriber(folder, PRECISION, workers), LocalFleet(workers)
     spec = builtin_pipeline("transcribe").with_fields({"transcribe.model": folder.resolve().name})
     rates: list[tuple[float, float]] = []
     cpu: list[tuple[float, float]] = []
+    first_s: list[float | None] = []
+    memory: list[list[dict[str, int]]] = []
     with models_of(folder) as models:
         await fleet.start()
         try:
             for number in range(-1, rounds):  # the first one is to warm up
                 (made := out / str(number)).mkdir(parents=True)
                 began, meter = time.perf_counter(), Meter()
-                [outcome] = await fleet.outcomes(spec, models, [sound], made)
+                watch = Watch(began if number >= 0 else started_s)
+                [outcome] = await fleet.outcomes(spec, models, [warm_up if number < 0 else sound], made, watch.arrived)
                 own_s, own_cpu = time.perf_counter() - began, meter.stop()[0]
+                series = watch.stop()
+                first_s.append(watch.first_s)
                 if not outcome.ok:
                     sys.exit(f"rigflow: {outcome.error or outcome.done}")
                 if number < 0:
+                    script.transcribe(warm_up, made / "plain.srt")
                     continue
+                memory.append(series)
                 began, meter = time.perf_counter(), Meter()
                 words = script.transcribe(sound, made / "plain.srt")
                 plain_s, plain_cpu = time.perf_counter() - began, meter.stop()[0]
@@ -103,14 +146,27 @@ async def compare(folder: Path, sound: Path, seconds: float, rounds: int, out: P
         for key, pairs in (("seconds_a_second", rates), ("cpu_s_a_minute", cpu))
     }
     ratio = median(own / plain for plain, own in rates)
-    return {**both, "ratio": ratio, "alike": alike(outcome.target, words), "workers": workers}
+    seen = {"first_s": [value and round(value, 1) for value in first_s], "memory": memory}
+    return {**both, "ratio": ratio, "alike": alike(outcome.target, words), "workers": workers, **seen}
 
 
 def alike(target: Path, words: Sequence[str]) -> float:
-    """The share of words that a transcript has as the script, in order."""
+    """The share of words that a transcript has as the script, in order: 1 minus the word error rate."""
     rows = json.loads(Path(f"{target}.json").read_text())["segments"]
     own = [word["word"].lower() for row in rows for word in row["words"]]
-    return difflib.SequenceMatcher(None, own, [word.lower() for word in words], autojunk=False).ratio()
+    return 1 - edits(own, [word.lower() for word in words]) / max(1, len(words))
+
+
+def edits(given: Sequence[str], other: Sequence[str]) -> int:
+    """How many words are to be put in, left out or replaced to make one text of the other (Levenshtein)."""
+    numbers = {word: number for number, word in enumerate(dict.fromkeys([*given, *other]))}
+    row, places = np.arange(len(other) + 1), np.arange(len(other) + 1)
+    columns = np.array([numbers[word] for word in other], np.int64)
+    for word in given:
+        best = row + 1
+        best[1:] = np.minimum(best[1:], row[:-1] + (columns != numbers[word]))
+        row = np.minimum.accumulate(best - places) + places
+    return int(row[-1])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,8 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="rigflow-transcribe-") as name:
-        sound = repeated(options.speech, options.seconds, Path(name) / "sound.wav")
-        run = compare(options.model, sound, options.seconds, options.rounds, Path(name) / "out")
+        run = compare(options.model, options.speech, options.seconds, options.rounds, Path(name))
         result = asyncio.run(run)
     print(json.dumps(result))
     return int(result["alike"] < LEAST_ALIKE)
