@@ -275,16 +275,17 @@ class Collector:
         return [job for job in self._jobs.values() if not job.finished.done()]
 
     async def _finish(self, job: CollectedJob) -> None:
+        last_seq, blobs = job.last_seq, list(job.blobs)  # its own Done arrives meanwhile, and is to stay
         files = await asyncio.to_thread(job.close)
         done = job.done(files)
         if self._deliver is not None:
             await self._deliver(job.ref, files)
-        await publish_done(self._broker, done, str(job.last_seq))
+        await publish_done(self._broker, done, str(last_seq))
         await end(self._broker, job.record, done)
         if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
             names = self._broker.names
-            await self._broker.purge(names.results_stream, names.results(job.ref), job.last_seq)
-            await discard_claims(self._broker, job.blobs)
+            await self._broker.purge(names.results_stream, names.results(job.ref), last_seq)
+            await discard_claims(self._broker, blobs)
         if done.failures or self._deliver is not None:
             await self._retention.free_space()
         job.finished.set_result(done)
