@@ -1,6 +1,7 @@
 """diffusion: Stable Diffusion as folders of ONNX files, on the CPU and by CUDA on a GPU."""
 
 from engines.content import Content, ModelFiles
+from engines.extras import Needs
 from engines.ports import Device, LoadedEngine, Session
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -11,6 +12,7 @@ class Diffusion:
     """Opens a session of ONNX Runtime for each network of a folder; on the CPU they compute on one core."""
 
     name = "diffusion"
+    needs = Needs(("tokenizers",), "imagine")
 
     def __init__(self, settings: Settings) -> None:
         self._tf32 = settings.tf32

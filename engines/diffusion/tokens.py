@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.content import ModelFiles
 from engines.diffusion.folder import file_of, parsed
-from engines.extras import install_extra
+from engines.extras import imported
 from engines.part import Array
 from schemas.errors import ModelError
 
@@ -25,19 +25,17 @@ _AGAIN = "download its tokenizer again and add the model"
 
 
 class ClipTokens:
-    """The tokenizer in a folder of a model, `tokenizer` or `tokenizer_2`. Raises ModelError."""
+    """The tokenizer in a folder of a model, `tokenizer` or `tokenizer_2`. Raises ModelError, PluginMissing."""
 
     def __init__(self, model: ModelFiles, folder: str, name: str) -> None:
         self._name = f"model {name}: {folder}"
         whole = file_of(model, f"{folder}.tokenizer.json")
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            what = f"model {name} needs the package tokenizers, which is missing"
-            raise ModelError(what, install_extra("imagine")) from error
+        library = imported("tokenizers", f"model {name}", "imagine")
         try:
             self._tokenizer: Tokenizer = (
-                Tokenizer.from_str(whole.decode()) if whole is not None else _assembled(*self._parts(model, folder))
+                library.Tokenizer.from_str(whole.decode())
+                if whole is not None
+                else _assembled(*self._parts(model, folder))
             )
         except ModelError:
             raise

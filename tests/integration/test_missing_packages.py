@@ -74,7 +74,11 @@ async def test_work_goes_to_a_worker_that_has_the_package(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("backend", "module", "extra"),
-    [("onnxruntime-genai", "onnxruntime_genai", "llm"), ("ctranslate2", "ctranslate2", "stt")],
+    [
+        ("onnxruntime-genai", "onnxruntime_genai", "llm"),
+        ("ctranslate2", "ctranslate2", "stt"),
+        ("diffusion", "tokenizers", "imagine"),
+    ],
 )
 def test_a_backend_says_what_to_install(backend: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
