@@ -73,7 +73,7 @@ class CudaSession:
         self.batch_rows = 1 if singly else _rows_at_once(spec)
         self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES
         search = search or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC")
-        self._session: Any = load_on_gpu(model, spec.name, gpu, tf32, search, self._runs)
+        self._session: Any = self._load(model, tf32, search)
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
@@ -223,6 +223,9 @@ class CudaSession:
             if not self._gpu.works():
                 raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
+
+    def _load(self, model: Content, tf32: bool, search: str) -> Any:
+        return load_on_gpu(model, self.spec.name, self._gpu, tf32, search, self._runs)
 
 
 def load_on_gpu(

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from engines.heads.view import view_of
 from engines.inference.heads import Heads
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.session import zeros_of
 from engines.models.catalogue import load_model, read_files, save_model
 from engines.models.proposal import propose
 from engines.models.reading import travelling_form
@@ -107,10 +108,10 @@ def test_a_state_stays_an_input_that_names_its_output() -> None:
     assert state.state == StateSpec(output="state_out", start=2)
     assert spec.state_outputs == {"state_out"}
     session = OnnxRuntimeSession(body, spec)
-    zeros = session.zeros(1)
+    zeros = zeros_of(spec, 1)
     assert zeros is not None
     np.testing.assert_array_equal(session.run(zeros)["state_out"], [2.0])
-    assert session.zeros(2) is None
+    assert zeros_of(spec, 2) is None
 
 
 def test_an_input_that_reads_an_array_of_an_earlier_stage_has_its_name() -> None:
