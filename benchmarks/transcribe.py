@@ -8,6 +8,10 @@ turns, each warm, and the number of equal words is counted: chunks begin at othe
 The first run of rigflow is to warm up: `first_s` has the seconds from the start of its fleet to the first part of the
 text, and those of the later runs from the start of the job. `memory` is the resident memory in MB of the workers, of
 the client and of the broker, every tenth of each later run.
+
+FOLDER may also be a Whisper in ONNX as optimum exports it, with a merged decoder: the script is then a plain loop of
+beam search over the same graphs (`benchmarks.peers.plain_whisper_onnx`), without times of words, and `--device cuda:0`
+runs both on a GPU. `benchmarks.whisper_onnx` compares the same without a broker.
 """
 
 import argparse
@@ -23,13 +27,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from benchmarks import measure
 from benchmarks.contest import Meter
 from benchmarks.peers.plain_transcriber import Transcriber
+from benchmarks.peers.plain_whisper_onnx import PlainWhisper
 from benchmarks.peers.rigflow import LocalFleet
 from engines.content import Content, graph_of
 from engines.models.catalogue import own_model
@@ -91,26 +96,44 @@ class Watch:
         return [*self._series[:-1:step], self._series[-1]]
 
 
+class Script(Protocol):
+    """What rigflow is compared with."""
+
+    def transcribe(self, sound: Path, out: Path) -> list[str]:
+        """The words of a file."""
+        ...
+
+
 @contextmanager
-def models_of(folder: Path) -> Iterator[dict[str, tuple[ModelSpec, Content]]]:
-    """The models of the pipeline, with the Whisper of a folder, while the block runs."""
+def models_of(folder: Path, speech: bool = True) -> Iterator[dict[str, tuple[ModelSpec, Content]]]:
+    """The models of the pipeline, with the Whisper of a folder, while the block runs; with `speech` also Silero's."""
     if (kind := kind_of_folder(folder)) is None:
-        raise UsageError(f"{folder} is no Whisper of faster-whisper", "give its folder")
+        raise UsageError(f"{folder} is no Whisper of faster-whisper or optimum", "give its folder")
     name = folder.resolve().name
     with new_files() as new:
         content = take_folder(folder, kind, new).content
         card = propose(folder / kind.main, content, name).card()
         model = described(card.model_copy(update={"sha256": hashlib.sha256(graph_of(content)).hexdigest()}), content)
         assert model is not None, "it is one of a folder"
-        yield {name: (model, content), "silero-vad": own_model("silero-vad")}
+        yield {name: (model, content), **({"silero-vad": own_model("silero-vad")} if speech else {})}
 
 
-async def compare(folder: Path, speech: Path, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
+def script_of(folder: Path, device: str, threads: int) -> Script:
+    """faster-whisper's pipeline, or for a folder of ONNX a loop over its graphs."""
+    if (folder / "model.bin").is_file():
+        return Transcriber(folder, PRECISION, threads)
+    return PlainWhisper(folder, device, threads)
+
+
+async def compare(
+    folder: Path, speech: Path, seconds: float, rounds: int, out: Path, device: str = "cpu"
+) -> dict[str, Any]:
     """The medians of both, in seconds of sound a second, and the median of each round's ratio."""
     sound = repeated(speech, seconds, out / "sound.wav")
     warm_up = repeated(speech, min(seconds, WARM_UP_S), out / "short.wav")
-    workers, started_s = os.cpu_count() or 1, time.perf_counter()
-    script, fleet = Transcriber(folder, PRECISION, workers), LocalFleet(workers)
+    workers = (os.cpu_count() or 1) if device == "cpu" else 1
+    started_s = time.perf_counter()
+    script, fleet = script_of(folder, device, workers), LocalFleet(workers, device=device)
     spec = builtin_pipeline("transcribe").with_fields({"transcribe.model": folder.resolve().name})
     rates: list[tuple[float, float]] = []
     cpu: list[tuple[float, float]] = []
@@ -176,9 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("speech", type=Path)
     parser.add_argument("--seconds", type=float, default=240.0, help="of sound; a window has 120")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 for a folder of ONNX")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="rigflow-transcribe-") as name:
-        run = compare(options.model, options.speech, options.seconds, options.rounds, Path(name))
+        run = compare(options.model, options.speech, options.seconds, options.rounds, Path(name), options.device)
         result = asyncio.run(run)
     print(json.dumps(result))
     return int(result["alike"] < LEAST_ALIKE)

@@ -27,15 +27,15 @@ Models: TypeAlias = Mapping[str, tuple[ModelSpec, Content]]
 class LocalFleet:
     """`workers` workers and a broker that are up and warm; each run publishes its jobs in a tenant of its own."""
 
-    def __init__(self, workers: int, backend: str = "onnxruntime") -> None:
-        self._workers, self._backend = workers, backend
+    def __init__(self, workers: int, backend: str = "onnxruntime", device: str = "cpu") -> None:
+        self._workers, self._backend, self._device = workers, backend, device
         self._server = EmbeddedServer()
         self._runs = 0
 
     async def start(self) -> None:
         self._server.start()
         self._open = AsyncExitStack()
-        settings = Settings(nats=self._server.url, shared=("/",), backend=self._backend)
+        settings = Settings(nats=self._server.url, shared=("/",), backend=self._backend, device=self._device)
         self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, ProgressListener()))
 
     async def outcomes(
