@@ -117,6 +117,7 @@ GROUPS: Mapping[str, Group] = {
         ModelError,
         {
             "ctranslate2": "engines.backends.ctranslate2:CTranslate2",
+            "ctranslate2-text": "engines.backends.ctranslate2_text:CTranslate2Text",
             "diffusion": "engines.backends.diffusion:Diffusion",
             "onnxruntime": "engines.backends.onnxruntime:OnnxRuntime",
             "onnxruntime-genai": "engines.backends.onnxruntime_genai:OnnxRuntimeGenAi",
@@ -131,6 +132,7 @@ GROUPS: Mapping[str, Group] = {
         ModelError,
         {
             "ctranslate2": "engines.models.whisper_folder:WhisperFolder",
+            "ctranslate2-text": "engines.models.ct2_text_folder:CTranslate2TextFolder",
             "diffusion": "engines.models.diffusion_folder:DiffusionFolder",
             "onnxruntime-genai": "engines.models.genai_folder:GenAiFolder",
             "onnxruntime-whisper": "engines.models.whisper_onnx_folder:WhisperOnnxFolder",

@@ -14,7 +14,7 @@ class OnnxRuntimeGenAi:
     """One core a session on the CPU."""
 
     name = "onnxruntime-genai"
-    needs = Needs(("onnxruntime_genai",), "llm")
+    needs = Needs(("onnxruntime_genai", "jinja2"), "llm")
 
     def __init__(self, settings: Settings) -> None:
         self._kv_bytes = settings.kv_bytes

@@ -71,12 +71,12 @@ class _Running:
 class Answering:
     """All answers of one session, of which `slots` run at a time.
 
-    `start` makes a group, and may raise RigflowError; `together` says whether an answer may share one.
+    `start` makes a group, and may raise RigflowError. Answers with the same `kind` may share one; None: with no other.
     """
 
     slots: int
     start: Callable[[Sequence[Asked]], Group]
-    together: Callable[[AnswerRequest], bool]
+    kind: Callable[[AnswerRequest], int | None]
     _waiting: list[Asked] = field(default_factory=list)
     _running: list[_Running] = field(default_factory=list)
     _turn: int = 0
@@ -149,11 +149,11 @@ class Answering:
         running = sum(len(each.members) for each in self._running if not each.urgent)
         room = min(most - running, self.slots - self._taken)
         waiting = [each for each in self._waiting if not each.request.urgent]
-        alone = next((each for each in waiting if not self.together(each.request)), None)
+        alone = next((each for each in waiting if self.kind(each.request) is None), None)
         if alone is not None and room > 0:
             self._begin([alone], urgent=False)
             room -= 1
-        waiting = [each for each in waiting if self.together(each.request)]
+        waiting = [each for each in waiting if self.kind(each.request) is not None]
         self._waited = self._waited + 1 if waiting else 0
         if not running or (2 * room >= most and (len(waiting) >= room or self._waited > BULK_TURN)):
             self._begin(waiting[: max(0, room)], urgent=False)
@@ -171,17 +171,18 @@ class Answering:
 
     def _grouped(self, chosen: Sequence[Asked]) -> Iterator[list[Asked]]:
         """Divide answers into groups. Questions of a group are padded to the longest of them."""
-        group: list[Asked] = []
+        kinds: dict[int, list[Asked]] = {}
         for each in sorted(chosen, key=lambda each: len(each.request.tokens)):
-            if not self.together(each.request):
+            kind = self.kind(each.request)
+            if kind is None:
                 yield [each]
                 continue
+            group = kinds.setdefault(kind, [])
             if group and (len(group) + 1) * len(each.request.tokens) > _MOST_READ:
                 yield group
-                group = []
+                group = kinds[kind] = []
             group.append(each)
-        if group:
-            yield group
+        yield from kinds.values()
 
     def _cancel(self, asked: Asked) -> None:
         asked.answer.end("cancelled")

@@ -17,8 +17,8 @@ class AnswerSession(Protocol):
         """Tokens that a text and its answer may have together."""
         ...
 
-    def encode(self, text: str) -> Tokens:
-        """Return the tokens of a text."""
+    def encode(self, text: str, templated: bool) -> Tokens:
+        """Return the tokens of a text; `templated`: it is of `chat_text`, which has all special tokens."""
         ...
 
     def chat_text(self, messages: Sequence[dict[str, str]]) -> str:

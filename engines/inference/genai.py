@@ -17,12 +17,13 @@ from engines.content import ModelFiles
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest, Tokens
 from engines.generation.answering import Answering, Asked, Group
+from engines.generation.chat_template import chat_text, template_of, texts_of
 from engines.inference.genai_folder import Limits, laid_out, limits_of, overlay_of
 from engines.inference.genai_groups import EngineGroup, GeneratorGroup
 from engines.inference.genai_groups import Tokens as Adding
 from engines.inference.genai_library import LIBRARY_ERRORS, batches_rightly, in_a_line, library
 from engines.part import Array, Tick
-from schemas.errors import ModelError, PipelineError
+from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
 _MOST_TOGETHER = 256  # tokens of a question: a longer one is read in pieces, so that steps are short
@@ -43,10 +44,11 @@ class GenAiSession:
         except LIBRARY_ERRORS as error:
             self._folder.cleanup()
             raise ModelError(f"model {card.name} cannot be loaded: {in_a_line(error)}", "download it again") from error
+        self._template = template_of(texts_of(model), card.name)
         self._batches = True
         ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self._adding = Adding(ends, card.name)
-        self._answering = Answering(self.limits.slots, self._start, self._together)
+        self._answering = Answering(self.limits.slots, self._start, self._kind)
 
     def _load(self, model: ModelFiles, gpu: int | None) -> None:
         """Load the model from a folder, which the library reads again for answers that fulfil a schema."""
@@ -79,18 +81,13 @@ class GenAiSession:
         """Whether there are answers that are not done."""
         return self._answering.busy
 
-    def encode(self, text: str) -> Tokens:
-        """Return the tokens of a text."""
+    def encode(self, text: str, templated: bool) -> Tokens:
+        """Return the tokens of a text. The library's tokenizer adds none."""
         return np.asarray(self._tokenizer.encode(text), np.int32)
 
     def chat_text(self, messages: Sequence[dict[str, str]]) -> str:
         """Return a conversation as text by the model's own template. Raises PipelineError if it has none."""
-        try:
-            given = json.dumps(list(messages))
-            return str(self._tokenizer.apply_chat_template(given, add_generation_prompt=True))
-        except LIBRARY_ERRORS as error:
-            what = f"model {self.spec.name} cannot put the messages into its chat template: {in_a_line(error)}"
-            raise PipelineError(what, "take a model for chat, or the pipeline `complete`") from error
+        return chat_text(self._template, messages, self.spec.name)
 
     def begin(self, asked: AnswerRequest) -> Answer:
         """Begin an answer: it grows by `step`, once there is room; urgent ones have room first."""
@@ -121,10 +118,10 @@ class GenAiSession:
         self._tokenizer = self._model = None
         self._folder.cleanup()
 
-    def _together(self, asked: AnswerRequest) -> bool:
-        return asked.sampling is None and self._batches and len(asked.tokens) <= _MOST_TOGETHER
+    def _kind(self, asked: AnswerRequest) -> int | None:
+        return 0 if asked.sampling is None and self._batches and len(asked.tokens) <= _MOST_TOGETHER else None
 
     def _start(self, asked: Sequence[Asked]) -> Group:
-        if len(asked) == 1 and not self._together(asked[0].request):
+        if self._kind(asked[0].request) is None:
             return GeneratorGroup(self._og, self._model, asked[0], self._adding)
         return EngineGroup(self._og, self._model, asked, self._adding)

@@ -44,11 +44,16 @@ def limits_of(model: ModelFiles, card: ModelSpec, kv_bytes: int) -> Limits:
     """Return the limits of a model, whose keys and values may take so many bytes. Raises ModelError."""
     context = context_of(card)
     slot_bytes = token_bytes(parsed(model.graph, card.name), card.name) * context
+    return Limits(context, slots_of(card.name, slot_bytes, kv_bytes), slot_bytes)
+
+
+def slots_of(name: str, slot_bytes: int, kv_bytes: int) -> int:
+    """Return how many answers of a model are written at a time. Raises ModelError if there is no room for one."""
     slots = min(MOST_SLOTS, kv_bytes // slot_bytes)
     if slots < 1:
-        what = f"model {card.name} keeps {slot_bytes} bytes of a text, and the setting kv_bytes is {kv_bytes}"
+        what = f"model {name} keeps {slot_bytes} bytes of a text, and the setting kv_bytes is {kv_bytes}"
         raise ModelError(what, 'raise it, or add the model with a smaller context: --set inputs.0.shape=["N",2048]')
-    return Limits(context, slots, slot_bytes)
+    return slots
 
 
 def overlay_of(limits: Limits) -> Mapping[str, Any]:

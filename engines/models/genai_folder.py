@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.content import ModelFiles
+from engines.generation.chat_template import check_template
 from engines.inference.genai_folder import MAIN, most_context, parsed, token_bytes
 from engines.models.companions.base import Line, Sure
 from schemas.errors import ModelError
@@ -47,6 +48,7 @@ class GenAiFolder:
         """Backend, description and context of a model."""
         config = parsed((folder / self.main).read_bytes(), str(folder))
         check_config(config, [each.name for each in folder.iterdir()], str(folder))
+        check_template(folder)
         model = config["model"]
         length = most_context(config, str(folder))
         stated = f"{self.main} describes a language model of ONNX Runtime GenAI"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.content import ModelFiles
+from engines.inference.ct2_files import DECODER, MODEL_FILE, BinaryModel, kind_of, read_binary
 from engines.models.companions.base import Line, Sure, json_of
-from engines.models.ct2_files import MODEL_FILE, BinaryModel, read_binary
 from engines.speech.network import (
     MAIN_FILE,
     MULTILINGUAL,
@@ -41,8 +41,8 @@ class WhisperFolder:
     }
 
     def fits(self, folder: Path) -> bool:
-        """Whether the folder has CTranslate2's file of weights."""
-        return (folder / MODEL_FILE).is_file()
+        """Whether the folder has CTranslate2's file of weights, which are no language model's."""
+        return (folder / MODEL_FILE).is_file() and kind_of(folder / MODEL_FILE) != DECODER
 
     def lines(self, folder: Path) -> Sequence[Line]:
         """Backend, precision and description of a network."""

@@ -28,7 +28,7 @@ from schemas.pipeline import OperatorStage
 from schemas.requests import TextRequest
 
 MAX_TOKENS = 512
-_BACKEND = "onnxruntime-genai"
+_BACKENDS = ("ctranslate2-text", "onnxruntime-genai")
 FINISH, TOKENS, PROMPT_TOKENS = "finish", "tokens", "prompt_tokens"
 
 
@@ -176,13 +176,14 @@ class Complete(BaseOperator[CompleteOptions]):
 
     options_class: type[CompleteOptions] = CompleteOptions
     needs_model = True
+    _templated = False
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         super().__init__(stage, model)
         model = required_model(stage, model)
-        if model.backend != _BACKEND:
+        if model.backend not in _BACKENDS:
             what = f"stage `{stage.name}`: model `{model.name}` is no language model"
-            raise PipelineError(what, "add a folder of ONNX Runtime GenAI; see docs/chat.md")
+            raise PipelineError(what, "add a folder of ONNX Runtime GenAI or CTranslate2; see docs/chat.md")
         self._model = model
 
     def plan(self, inputs: Arrays) -> Arrays:
@@ -236,7 +237,7 @@ class Complete(BaseOperator[CompleteOptions]):
     def _asked(self, question: Question) -> AnswerRequest:
         session, own = question.session, line_choices(question.request)
         choices = own.over(self._options)
-        tokens = session.encode(self._prompt(session, question.request, question.text))
+        tokens = session.encode(self._prompt(session, question.request, question.text), self._templated)
         room = session.context - len(tokens)
         wanted = self._wanted(question) or max(1, min(MAX_TOKENS, room))
         if wanted > room:
@@ -263,6 +264,7 @@ class Chat(Complete):
     """Answers each text, or conversation, by the model's own chat template."""
 
     options_class = ChatOptions
+    _templated = True
 
     def _prompt(self, session: AnswerSession, request: TextRequest | None, text: str) -> str:
         assert isinstance(self._options, ChatOptions)

@@ -136,7 +136,7 @@ class Summarise(Chat):
         session, wanted = question.session, self._wanted(question) or 0
 
         def tokens(text: str) -> int:
-            return len(session.encode(text))
+            return len(session.encode(text, templated=True))
 
         room = session.context - wanted - tokens(self._prompt(session, None, "")) - _SPARE
         total = tokens(text)

@@ -44,7 +44,7 @@ class Session:
     def __init__(self, slots: int, fails: str = "") -> None:
         self.steps: list[str] = []
         self._fails = fails
-        self.answering = Answering(slots, self._start, lambda request: request.sampling is None)
+        self.answering = Answering(slots, self._start, lambda request: 0)
 
     def _start(self, asked: Sequence[Asked]) -> Letters:
         if any(each.request.grammar == self._fails for each in asked):

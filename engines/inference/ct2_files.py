@@ -4,6 +4,7 @@ Source: OpenNMT/CTranslate2, python/ctranslate2/specs/model_spec.py, binary vers
 a text is its length with the zero behind it in 16 bits, and the text.
 """
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import BinaryIO
 from schemas.errors import ModelError
 
 MODEL_FILE = "model.bin"
+DECODER = "TransformerDecoderSpec"  # the kind of a language model
 _VERSIONS = range(4, 7)
 _MOST_VARIABLES = 1 << 20
+_FLOAT_BYTES = 4
 _HINT = "convert it again, or download it again"
 
 
@@ -37,13 +40,41 @@ def read_binary(path: Path) -> BinaryModel:
         raise ModelError(f"{path} is damaged, or no model of CTranslate2", _HINT) from error
 
 
-def _read(file: BinaryIO, path: Path) -> BinaryModel:
-    size = path.stat().st_size
+def kind_of(path: Path) -> str:
+    """Return the kind of network of a `model.bin`; "" for a file that `read_binary` refuses."""
+    try:
+        with path.open("rb") as file:
+            return _kind(file, path)
+    except (OSError, ModelError, struct.error, UnicodeDecodeError):
+        return ""
+
+
+def token_bytes(binary: BinaryModel, name: str) -> int:
+    """Return the bytes of the keys and values of one token, as float32. Raises ModelError: it is no such network."""
+    queries_and_keys = binary.shapes.get("decoder/layer_0/self_attention/linear_0/weight", ())
+    output = binary.shapes.get("decoder/layer_0/self_attention/linear_1/weight", ())
+    if binary.kind != DECODER or len(queries_and_keys) != 2 or len(output) != 2:
+        raise ModelError(f"{name}: {MODEL_FILE} lacks weights of a language model", _HINT)
+    both = queries_and_keys[0] - output[1]  # keys and values
+    return blocks(binary) * (both if both > 0 else 2 * output[0]) * _FLOAT_BYTES
+
+
+def blocks(binary: BinaryModel) -> int:
+    """Return the number of blocks of a decoder."""
+    return len({each[1] for name in binary.shapes if (each := re.match(r"decoder/layer_(\d+)/", name))})
+
+
+def _kind(file: BinaryIO, path: Path) -> str:
     [version] = _numbers(file, "I")
     if version not in _VERSIONS:
         known = f"versions {_VERSIONS[0]} to {_VERSIONS[-1]} are known"
         raise ModelError(f"{path} is no model of CTranslate2, or of version {version}: {known}", _HINT)
-    kind = _text(file)
+    return _text(file)
+
+
+def _read(file: BinaryIO, path: Path) -> BinaryModel:
+    size = path.stat().st_size
+    kind = _kind(file, path)
     _, count = _numbers(file, "II")
     if count > _MOST_VARIABLES:
         raise ModelError(f"{path} is damaged: it has {count} variables", _HINT)
