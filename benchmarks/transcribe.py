@@ -23,11 +23,11 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from benchmarks import measure
 from benchmarks.contest import Meter
 from benchmarks.peers.plain_transcriber import Transcriber
 from benchmarks.peers.plain_whisper_onnx import PlainWhisper
-from benchmarks.peers.rigflow import LocalFleet
+from benchmarks.peers.rigflow import LocalFleet, Models
 from engines.content import Content, graph_of
 from engines.models.catalogue import own_model
 from engines.models.folder_kinds import described, kind_of_folder, take_folder
@@ -44,6 +44,7 @@ from engines.models.store import new_files
 from pipelines.registry import builtin_pipeline
 from schemas.errors import UsageError
 from schemas.model import ModelSpec
+from schemas.pipeline import PipelineSpec
 
 PRECISION, RATE = "int8_float32", 16_000
 MEMORY_EVERY_S, WARM_UP_S = 5.0, 240.0
@@ -125,42 +126,61 @@ def script_of(folder: Path, device: str, threads: int) -> Script:
     return PlainWhisper(folder, device, threads)
 
 
+class Run(NamedTuple):
+    """A run of rigflow: its files without a suffix, its seconds, its CPU seconds, and what `Watch` saw."""
+
+    target: Path
+    seconds: float
+    cpu_s: float
+    first_s: float | None
+    memory: list[dict[str, int]]
+
+
+Task = Callable[[Path, Path, float | None], Awaitable[Run]]
+
+
+def runs_of(fleet: LocalFleet, spec: PipelineSpec, models: Models) -> Task:
+    """A function of a sound, of a folder for its results, and of when the first text is waited for; None: from now."""
+
+    async def run(sound: Path, out: Path, waiting_s: float | None = None) -> Run:
+        out.mkdir(parents=True)
+        began_s, meter = time.perf_counter(), Meter()
+        watch = Watch(began_s if waiting_s is None else waiting_s)
+        [outcome] = await fleet.outcomes(spec, models, [sound], out, watch.arrived)
+        seconds, cpu_s = time.perf_counter() - began_s, meter.stop()[0]
+        if not outcome.ok:
+            sys.exit(f"rigflow: {outcome.error or outcome.done}")
+        return Run(outcome.target, seconds, cpu_s, watch.first_s, watch.stop())
+
+    return run
+
+
 async def compare(
     folder: Path, speech: Path, seconds: float, rounds: int, out: Path, device: str = "cpu"
 ) -> dict[str, Any]:
     """The medians of both, in seconds of sound a second, and the median of each round's ratio."""
     sound = repeated(speech, seconds, out / "sound.wav")
-    warm_up = repeated(speech, min(seconds, WARM_UP_S), out / "short.wav")
+    short = repeated(speech, min(seconds, WARM_UP_S), out / "short.wav")
     workers = (os.cpu_count() or 1) if device == "cpu" else 1
     started_s = time.perf_counter()
-    script, fleet = script_of(folder, device, workers), LocalFleet(workers, device=device)
+    fleet = LocalFleet(workers, device=device)
     spec = builtin_pipeline("transcribe").with_fields({"transcribe.model": folder.resolve().name})
     rates: list[tuple[float, float]] = []
     cpu: list[tuple[float, float]] = []
-    first_s: list[float | None] = []
-    memory: list[list[dict[str, int]]] = []
     with models_of(folder) as models:
         await fleet.start()
         try:
-            for number in range(-1, rounds):  # the first one is to warm up
-                (made := out / str(number)).mkdir(parents=True)
-                began, meter = time.perf_counter(), Meter()
-                watch = Watch(began if number >= 0 else started_s)
-                [outcome] = await fleet.outcomes(spec, models, [warm_up if number < 0 else sound], made, watch.arrived)
-                own_s, own_cpu = time.perf_counter() - began, meter.stop()[0]
-                series = watch.stop()
-                first_s.append(watch.first_s)
-                if not outcome.ok:
-                    sys.exit(f"rigflow: {outcome.error or outcome.done}")
-                if number < 0:
-                    script.transcribe(warm_up, made / "plain.srt")
-                    continue
-                memory.append(series)
-                began, meter = time.perf_counter(), Meter()
-                words = script.transcribe(sound, made / "plain.srt")
-                plain_s, plain_cpu = time.perf_counter() - began, meter.stop()[0]
-                rates.append((seconds / plain_s, seconds / own_s))
-                cpu.append((60 * plain_cpu / seconds, 60 * own_cpu / seconds))
+            run = runs_of(fleet, spec, models)
+            made = [await run(short, out / "short", started_s)]
+            script = script_of(folder, device, workers)
+            script.transcribe(short, out / "short.srt")
+            for number in range(rounds):
+                made.append(own := await run(sound, out / str(number), None))
+                began_s, meter = time.perf_counter(), Meter()
+                words = script.transcribe(sound, out / "plain.srt")
+                plain_s, plain_cpu = time.perf_counter() - began_s, meter.stop()[0]
+                rates.append((seconds / plain_s, seconds / own.seconds))
+                cpu.append((60 * plain_cpu / seconds, 60 * own.cpu_s / seconds))
                 print(f"  script {rates[-1][0]:5.2f} s/s  rigflow {rates[-1][1]:5.2f}", flush=True)
         finally:
             await fleet.stop()
@@ -168,9 +188,10 @@ async def compare(
         key: {"script": median(each[0] for each in pairs), "rigflow": median(each[1] for each in pairs)}
         for key, pairs in (("seconds_a_second", rates), ("cpu_s_a_minute", cpu))
     }
-    ratio = median(own / plain for plain, own in rates)
-    seen = {"first_s": [value and round(value, 1) for value in first_s], "memory": memory}
-    return {**both, "ratio": ratio, "alike": alike(outcome.target, words), "workers": workers, **seen}
+    ratio = median(own_rate / plain for plain, own_rate in rates)
+    first_s = [each.first_s and round(each.first_s, 1) for each in made]
+    seen = {"first_s": first_s, "memory": [each.memory for each in made[1:]]}
+    return {**both, "ratio": ratio, "alike": alike(own.target, words), "workers": workers, **seen}
 
 
 def alike(target: Path, words: Sequence[str]) -> float:

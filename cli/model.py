@@ -79,6 +79,7 @@ def add(
     from engines.models.mixing import denoised
     from engines.models.proposal import propose
     from engines.models.store import check_name, find, new_files
+    from engines.registry import load
 
     changes = {**parse_fields(given or [], "inputs.0.colours=bgr"), **({"name": name} if name else {})}
     with new_files() as new:
@@ -92,6 +93,8 @@ def add(
         _print(proposal.lines)
         _print_files(found.taken)
         check_name(made.name)
+        if made.backend is not None:
+            load("backends", made.backend)
         spec, content = travelling(found.path, made, found.content)
         shown = show or settings_from(settings_file).cache_folder / "previews" / f"{spec.name}.png"
         try_model(spec, content, picture, shown)

@@ -17,9 +17,19 @@ def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Pa
     from engines.models.folder_kinds import kind_of_backend
     from engines.outputs.hearing import heard, sound_input
     from engines.outputs.preview import answer, drawn, read_picture, save, sentences
+    from engines.speech.network import is_whisper
 
+    if is_whisper(spec) and picture is not None:
+        from cli.speech_trial import said
+
+        lines = said(spec, body, picture)
+        say(f"on the first 30 s of {picture}:")
+        for line in lines:
+            say(f"  {line}")
+        return
     if kind_of_backend(spec.backend) is not None:
-        say(f"not tried: it runs by {spec.backend}, in a pipeline")
+        hint = ": give a file of sound" if is_whisper(spec) else ", in a pipeline"
+        say(f"not tried: it runs by {spec.backend}{hint}")
         return
     if spec.speech is not None:
         from engines.speaking.trial import spoken

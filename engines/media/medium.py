@@ -19,13 +19,13 @@ from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import UPRIGHT
 from engines.media.segment_data import SegmentData
 from engines.media.shared import NO_FOLDERS, SharedFolders
-from engines.media.source import Source, readable_head
+from engines.media.source import Source, open_media, readable_head
 from engines.media.tracks import SoundChoice
 from engines.options import Options, check_decode_options, parse_decode_options
 from engines.part import Part, Tick, no_tick
 from engines.planned import INDEX, Arrays, DecodePlan, Tensor
 from engines.registry import load, names
-from schemas.errors import MediaError, PipelineError, UsageError
+from schemas.errors import MediaError, PipelineError, RigflowError, UsageError
 from schemas.grid import Clock, Grid
 from schemas.media import MediaInfo
 from schemas.pipeline import DecodeStage, PipelineSpec
@@ -222,7 +222,8 @@ class PipelineMedia:
             kinds = self._spec.media
             others = media_of(_PLAIN, [name for name in names("media") if name not in kinds])
             other = _surest(head, given, others.values())
-            found_here = f"this is {other.kind}" if other else "this is of no kind of media that is known"
+            known = other is not None and (other.sniff(head, given) is Match.CERTAIN or _is_container(given))
+            found_here = f"this is {other.kind}" if other and known else "this is of no kind of media that is known"
             what = f"pipeline {self._spec.name} takes {' and '.join(kinds)}, {found_here}"
             raise UsageError(what, "see `rigflow pipelines list`")
         return found
@@ -234,6 +235,15 @@ def any_recognised(given: Input) -> Medium:
     if found is None:
         raise UsageError(f"{given.name} is of no kind of media that is known", f"give {' or '.join(names('media'))}")
     return found
+
+
+def _is_container(given: Input) -> bool:
+    """Return whether FFmpeg reads a file; its first bytes alone do not always show it."""
+    try:
+        with open_media(given.source, label=given.name, decoders=False):
+            return True
+    except RigflowError:
+        return False
 
 
 def _surest(head: bytes, given: Input, media: Iterable[Medium]) -> Medium | None:

@@ -207,6 +207,15 @@ def test_onnx_has_the_texts_and_words_of_ctranslate2(models: Models, name: str, 
     assert found[0] == found[1]
 
 
+def test_a_model_is_tried_on_a_file_of_sound(models: Models, tmp_path: Path) -> None:
+    heard = rigflow("model", "test", TINY, wav_of(tmp_path / "a.wav", speech()), HOME=str(models.home))
+    assert "it was the worst of times" in heard.stdout.lower(), heard.stderr
+    silent = rigflow("model", "test", TINY, wav_of(tmp_path / "b.wav", silence(1)), HOME=str(models.home))
+    assert silent.stdout.endswith("no text\n"), silent.stderr
+    refused = rigflow("model", "test", TINY, wav_of(tmp_path / "c.wav", silence(0)), HOME=str(models.home))
+    assert refused.stderr.endswith("c.wav has no samples of sound: record it again\n")
+
+
 def wav_of(path: Path, sound: Array) -> Path:
     """A file of 16 bits."""
     with wave.open(str(path), "wb") as file:
@@ -225,6 +234,7 @@ async def test_any_fleet_writes_the_same_subtitles(models: Models, tmp_path: Pat
     for old, new in (
         ("faster-whisper-base", name),
         ("120.0", "15.0"),
+        ("halvings = 2", "halvings = 1"),
         ("reach_s = 10.0", "reach_s = 2.0"),
         ("= 8", "= 8\nbeam = 1"),
     ):

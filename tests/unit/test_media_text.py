@@ -190,6 +190,11 @@ def test_text_is_recognised_by_name_or_by_what_it_begins_with() -> None:
     echo = PipelineMedia(parse_pipeline(ECHO.replace("FORMAT", "text"), "echo"))
     with pytest.raises(UsageError, match="pipeline echo takes text, this is image"):
         echo.recognised(Input(still("png"), "a.png"))
+    with pytest.raises(UsageError, match="pipeline echo takes text, this is video"):
+        echo.recognised(Input(generated(Clip()), "a.mp4"))
+    for other in ("Größe, süß".encode("latin-1") * 99, bytes(9999)):  # which FFmpeg does not open either
+        with pytest.raises(UsageError, match="takes text, this is of no kind of media that is known"):
+            echo.recognised(Input(other, "5f0c6a4be1d2"))
     with pytest.raises(MediaError, match="is empty"):
         echo.recognised(Input(b"", "a.txt"))
     asked = outcomes(Input(b'{"id": "x", "prompt": "hello"}', "5f0c6a4be1d2"))  # of a program that has only NATS
