@@ -1,5 +1,6 @@
 """Runs a model on a picture, on sound or on a text, and prints its answer."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,52 +13,55 @@ if TYPE_CHECKING:
 _TEXT = "a photo of a dog"
 
 
-def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
-    """Run a model on a picture; print its answer, and draw it into the file `show`."""
+def try_model(spec: "ModelSpec", body: "Content", given: Path | None, show: Path) -> None:
+    """Run a model on a picture or a sound; print its answer, and draw it into the file `show`."""
     from engines.models.folder_kinds import kind_of_backend
     from engines.outputs.hearing import heard, sound_input
-    from engines.outputs.preview import answer, drawn, read_picture, save, sentences
     from engines.speech.network import is_whisper
 
-    if is_whisper(spec) and picture is not None:
+    if is_whisper(spec) and given is not None:
         from cli.speech_trial import said
 
-        lines = said(spec, body, picture)
-        say(f"on the first 30 s of {picture}:")
-        for line in lines:
-            say(f"  {line}")
-        return
-    if kind_of_backend(spec.backend) is not None:
+        _say_lines(f"on the first 30 s of {given}:", said(spec, body, given))
+    elif kind_of_backend(spec.backend) is not None:
         hint = ": give a file of sound" if is_whisper(spec) else ", in a pipeline"
         say(f"not tried: it runs by {spec.backend}{hint}")
-        return
-    if spec.speech is not None:
+    elif spec.speech is not None:
         from engines.speaking.trial import spoken
 
         say(spoken(spec, body))
-        return
-    if spec.recogniser is not None:
+    elif spec.recogniser is not None:
         from engines.inference.speech_trial import written
 
         say(written(spec, body))
-        return
-    if sound_input(spec) and picture is not None:
-        say(f"on {picture}:")
-        for line in heard(spec, body, picture):
-            say(f"  {line}")
-        return
+    elif sound_input(spec) and given is not None:
+        _say_lines(f"on {given}:", heard(spec, body, given))
+    else:
+        _try_on_picture(spec, body, given, show)
+
+
+def _try_on_picture(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
+    """Run a model on a picture, or on zeros where it takes none, and its text tower on a text."""
+    from engines.outputs.hearing import sound_input
+    from engines.outputs.preview import answer, drawn, read_picture, save, sentences
+
     found = answer(spec, body, None if picture is None else read_picture(picture))
     takes = any(tensor.picture for tensor in spec.inputs)
     other = "silence, because no sound file is given" if sound_input(spec) else "zeros, because it takes no picture"
-    say(f"on {(picture or 'the test picture') if takes else other}:")
-    for line in sentences(found):
-        say(f"  {line}")
+    _say_lines(f"on {(picture or 'the test picture') if takes else other}:", sentences(found))
     image = drawn(found)
     if image is not None:
         save(image, show)
         say(f"drawn in {show}")
     if spec.text is not None:
         _try_text(spec, body, getattr(found.arrays.get("embedding"), "shape", (0,))[-1])
+
+
+def _say_lines(title: str, lines: Iterable[str]) -> None:
+    lines = list(lines)  # an error comes before the title
+    say(title)
+    for line in lines:
+        say(f"  {line}")
 
 
 def _try_text(spec: "ModelSpec", body: "Content", width: int) -> None:
