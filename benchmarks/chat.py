@@ -1,10 +1,11 @@
 """`python -m benchmarks.chat FOLDER`: tokens a second of one worker beside GenAI's own loop over the same prompts.
 
-Both have one thread. The loop gives all prompts to GenAI's engine at once, as its own examples do; before, some are
-timed one after the other. rigflow runs `chat` on a fleet of one worker, through the broker, from the file of prompts to
-the file of answers. They take turns for some rounds, because a busy machine is not as fast from minute to minute: the
-ratio of each round counts. Then an interactive question is asked while 100 bulk jobs wait, and its time to the first
-token is compared with that on the idle worker.
+Both have one thread, or with `--device cuda:0` the GPU. The loop gives all prompts to GenAI's engine at once, as its own
+examples do; before, some are timed one after the other. rigflow runs `chat` on a fleet of one worker, through the broker,
+from the file of prompts to the file of answers. They take turns for some rounds, because a busy machine is not as fast
+from minute to minute: the ratio of each round counts, and the CPU seconds of all processes for 1,000 tokens. Then
+interactive questions are asked while 100 bulk jobs wait, and their time to the first token is compared with that on the
+idle worker.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 
 import nats
 
+from benchmarks.measure import cpu_s, tree
 from engines.inference.genai_folder import overlay_of
 from engines.inference.genai_library import library
 from pipelines.registry import builtin_pipeline
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24, help="most tokens of an answer")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 with onnxruntime-genai-cuda")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rigflow-chat-") as scratch:
         os.environ["HOME"] = scratch  # the model is added there
@@ -51,31 +54,42 @@ def main() -> None:
         if added.returncode:
             raise SystemExit(added.stderr)
         prompts = [f"{QUESTIONS[n % 4]} {SUBJECTS[n // 4 % 8]}?" for n in range(given.prompts)]
-        measure(given.folder, prompts, given.tokens, given.rounds, Path(scratch))
+        measure(given.folder, prompts, given.tokens, given.rounds, given.device, Path(scratch))
 
 
-def measure(folder: Path, prompts: Sequence[str], tokens: int, rounds: int, scratch: Path) -> None:
+def measure(folder: Path, prompts: Sequence[str], tokens: int, rounds: int, device: str, scratch: Path) -> None:
     """Let both take turns, and compare them."""
     spec = builtin_pipeline("chat").with_fields({"chat.max_tokens": tokens})
-    loop, found = Loop(folder, spec, tokens), []
-    with Fleet(ONE_WORKER, scratch / "cache") as fleet:
+    loop, found = Loop(folder, spec, tokens, device), []
+    with Fleet(ONE_WORKER, scratch / "cache", devices=(device,)) as fleet:
         asked(fleet, spec, prompts[:1], scratch, "warm")
         for number in range(rounds):
             alone, _ = loop.one_by_one(prompts[: max(1, len(prompts) // 4)])
-            engine, texts = loop.together(prompts)
+            spent = [used_s()]
+            engine, texts, written = loop.together(prompts)
+            spent.append(used_s())
             ours, answers = asked(fleet, spec, prompts, scratch, f"round-{number}")
+            spent.append(used_s())
+            cpu = {"engine": spent[1] - spent[0], "rigflow": spent[2] - spent[1]}
+            cpu = {name: round(each / written * 1000, 2) for name, each in cpu.items()}
             equal = sum(mine == theirs for mine, theirs in zip(answers, texts, strict=True))
             found.append(ours / engine)
             rates = {"loop": round(alone, 1), "engine": round(engine, 1), "rigflow": round(ours, 1)}
-            print(json.dumps({"tokens_per_s": rates, "ratio": round(ours / engine, 3), "equal": equal}), flush=True)
+            line = {"tokens_per_s": rates, "ratio": round(ours / engine, 3), "equal": equal}
+            print(json.dumps({**line, "cpu_s_per_1000_tokens": cpu}), flush=True)
         firsts = asyncio.run(first_tokens(fleet, prompts))
     print(json.dumps({"ratio_to_engine": round(statistics.median(found), 3), **firsts}), flush=True)
 
 
-class Loop:
-    """GenAI's own loops, over a model with the limits that the worker has."""
+def used_s() -> float:
+    """CPU seconds of this process, the broker and the workers."""
+    return sum(cpu_s(tree()).values())
 
-    def __init__(self, folder: Path, spec: PipelineSpec, tokens: int) -> None:
+
+class Loop:
+    """GenAI's own loops, over a model with the limits and on the device that the worker has."""
+
+    def __init__(self, folder: Path, spec: PipelineSpec, tokens: int, device: str) -> None:
         from engines.inference.genai_folder import limits_of
 
         self._og: Any = library()
@@ -83,6 +97,10 @@ class Loop:
         limits = limits_of(content, card, 4 << 30)  # type: ignore[arg-type]
         config = self._og.Config(str(folder))
         config.overlay(json.dumps(overlay_of(limits)))
+        config.clear_providers()
+        if device != "cpu":
+            config.append_provider("cuda")
+            config.set_provider_option("cuda", "device_id", device.rpartition(":")[2])
         self._model, self._tokens = self._og.Model(config), tokens
         self._tokenizer, self._engine = self._og.Tokenizer(self._model), self._og.Engine(self._model)
 
@@ -104,8 +122,8 @@ class Loop:
                 count += 1
         return count / (time.monotonic() - began), count
 
-    def together(self, prompts: Sequence[str]) -> tuple[float, list[str]]:
-        """Tokens a second of all answers at once, and the answers."""
+    def together(self, prompts: Sequence[str]) -> tuple[float, list[str], int]:
+        """Tokens a second of all answers at once, the answers, and the number of tokens."""
         began, streams, texts, count = time.monotonic(), [], [""] * len(prompts), 0
         places: dict[int, int] = {}
         requests = []
@@ -127,7 +145,7 @@ class Loop:
                     count += 1
         for request in requests:
             request.close()
-        return count / (time.monotonic() - began), texts
+        return count / (time.monotonic() - began), texts, count
 
 
 def questions(path: Path, prompts: Sequence[str]) -> Path:
