@@ -7,8 +7,6 @@ reads in one step. The tokens of an answer do not depend on other answers.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from engines.inference.genai_groups import EngineGroup, GeneratorGroup
 from engines.inference.genai_groups import Tokens as Adding
 from engines.inference.genai_library import LIBRARY_ERRORS, batches_rightly, in_a_line, library
 from engines.part import Array, Tick
+from engines.scratch import ScratchFolder
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
@@ -38,11 +37,11 @@ class GenAiSession:
         self.spec = card
         self.limits: Limits = limits_of(model, card, kv_bytes)
         self._og = library()
-        self._folder = TemporaryDirectory(prefix="rigflow-genai-", ignore_cleanup_errors=True)
+        self._folder = ScratchFolder("genai")
         try:
             self._load(model, gpu)
         except LIBRARY_ERRORS as error:
-            self._folder.cleanup()
+            self._folder.remove()
             raise ModelError(f"model {card.name} cannot be loaded: {in_a_line(error)}", "download it again") from error
         self._template = template_of(texts_of(model), card.name)
         self._batches = True
@@ -52,7 +51,7 @@ class GenAiSession:
 
     def _load(self, model: ModelFiles, gpu: int | None) -> None:
         """Load the model from a folder, which the library reads again for answers that fulfil a schema."""
-        config = self._og.Config(str(laid_out(model, Path(self._folder.name))))
+        config = self._og.Config(str(laid_out(model, self._folder.path)))
         config.overlay(json.dumps(overlay_of(self.limits)))
         config.clear_providers()
         if gpu is not None:
@@ -116,7 +115,7 @@ class GenAiSession:
         """Free the memory."""
         self._answering.clear()
         self._tokenizer = self._model = None
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _kind(self, asked: AnswerRequest) -> int | None:
         return 0 if asked.sampling is None and self._batches and len(asked.tokens) <= _MOST_TOGETHER else None
