@@ -2,10 +2,10 @@
 
 Both have one thread, or with `--device cuda:0` the GPU. The loop gives all prompts to GenAI's engine at once, as its
 own examples do; before, some are timed one after the other. rigflow runs `chat` on a fleet of one worker, through the
-broker, from the file of prompts to the file of answers. They take turns for some rounds, because a busy machine is not as fast
-from minute to minute: the ratio of each round counts, and the CPU seconds of all processes for 1,000 tokens. Then
-interactive questions are asked while 100 bulk jobs wait, and their time to the first token is compared with that on the
-idle worker.
+broker, from the file of prompts to the file of answers. They take turns for some rounds, because a busy machine is not
+as fast from minute to minute: the ratio of each round counts, and the CPU seconds of all processes for 1,000 tokens.
+Then interactive questions are asked while 100 bulk jobs wait, and their time to the first token is compared with that
+on the idle worker.
 """
 
 import argparse

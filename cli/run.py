@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     inputs: Annotated[
-        list[Path], typer.Argument(help="Files that the pipeline takes, or a folder.", metavar="INPUT...")
+        list[Path], typer.Argument(help="Files that the pipeline takes, a folder, or - for a text.", metavar="INPUT...")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
     workers: Workers = None,
@@ -67,6 +67,8 @@ def run(
     Of a folder, all its media are run, those in folders inside too. Results lie at the same places under --out, which
     may be the folder itself. --only-new leaves out what has its result by this pipeline, model and settings.
 
+    Of -, a text comes from standard input, and its answer goes to standard output.
+
     Example: rigflow run fingerprint holiday.mp4 --out results
     """
     from workers.forkserver import start_fork_server
@@ -84,6 +86,10 @@ def run(
     if workers:  # a package that is missing here is missing in all of them
         for card, _ in models.values():
             check_backend(card, settings)
+    if inputs == [Path("-")]:
+        from cli.run_prompt import run_prompt
+
+        return run_prompt(settings, spec, models, workers, variant)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     if len(inputs) == 1 and inputs[0].is_dir():
         from cli.run_folder import run_folder

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -186,6 +189,23 @@ def test_a_person_waits_for_no_bulk_answer_to_end(tmp_path: Path, monkeypatch: p
 
     with Fleet(ONE_WORKER, tmp_path / "cache", kv_bytes=float(two_texts)) as fleet:
         assert len(asyncio.run(ended(fleet))) < 9, "of two answers at a time one is never of bulk"
+
+
+def test_a_text_of_standard_input_is_answered_on_standard_output(home: Path, library: Library) -> None:
+    def answered(text: str, *options: str) -> Any:
+        command = [sys.executable, "-m", "cli", "run", "chat", "-", "--workers", "1", *options]
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=os.environ)
+
+    limit = ("--set", f"chat.max_tokens={TOKENS}")
+    done = answered("hello", *limit)
+    assert (done.stdout, done.returncode) == (library.chat("hello") + "\n", 0), done.stderr
+    lines = answered('{"prompt": "hello"}\n{"prompt": "x", "max_tokens": 9999}\n{"prompt": "abc"}\n', *limit)
+    assert lines.stdout == f"{library.chat('hello')}\n{library.chat('abc')}\n"
+    assert lines.returncode != 0
+    assert "9999 more are wanted" in lines.stderr
+    nothing = answered(" \n")
+    assert (nothing.stdout, nothing.returncode != 0) == ("", True)
+    assert nothing.stderr.startswith("rigflow: standard input has nothing in it: give a question")
 
 
 async def next_done(results: Any) -> list[str]:

@@ -9,9 +9,7 @@ import pytest
 
 from engines.scratch import ScratchFolder
 
-_HOLDS = (
-    "import sys; from engines.scratch import ScratchFolder; f = ScratchFolder('t'); print(f.path, flush=True); input()"
-)
+_HOLDS = "from engines.scratch import ScratchFolder; f = ScratchFolder('t'); print(f.path, flush=True); input()"
 
 
 def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays(

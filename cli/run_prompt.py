@@ -1,0 +1,134 @@
+"""`rigflow run chat -`: a text from standard input, its answer on standard output, on a terminal as it is written."""
+
+import asyncio
+import json
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.text import warn
+from schemas.errors import ExitCode, MediaError, MessageError, UsageError
+from schemas.messages import decode
+from schemas.results import Delta
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from schemas.parts import PartMeta
+    from schemas.pipeline import PipelineSpec
+    from schemas.settings import Settings
+    from workers.definitions import Models
+    from workers.inputs import JobOutcome
+
+MOST_BYTES = 64 << 20  # of standard input
+
+
+class Answer:
+    """Writes new text to a terminal as it comes; the first answer of one job alone."""
+
+    def __init__(self, shows: bool) -> None:
+        self._shows = shows
+        self._job = ""
+        self._place: tuple[int, int, int] | None = None
+        self._generation = 0
+        self._again = ""  # the text of the latest generation
+        self.text = ""
+
+    def planned(self, outcomes: "list[JobOutcome]") -> None:
+        """The job is known."""
+        self._job = outcomes[0].job.id if outcomes else ""
+
+    def sent(self, job: str, seconds: float, segments: int) -> None:
+        """Show nothing."""
+
+    def part(self, job: str, meta: "PartMeta") -> None:
+        """Show nothing."""
+
+    def event(self, text: str) -> None:
+        """A message for the user."""
+        warn(text)
+
+    async def take(self, message: "Msg") -> None:
+        """Show the new text of a message. An answer that is begun again continues where the shown text ends."""
+        with suppress(MessageError):
+            delta, _ = decode(message.data)
+            if isinstance(delta, Delta) and delta.key.job.id == self._job:
+                self._add(delta)
+
+    def _add(self, delta: Delta) -> None:
+        place = (delta.key.segment, delta.key.part, delta.row)
+        self._place = self._place or place
+        if place != self._place or delta.generation < self._generation:
+            return
+        if delta.generation > self._generation:  # the same text again
+            self._generation, self._again = delta.generation, ""
+        self._again += delta.text
+        if len(self._again) > len(self.text):
+            self.show(self._again)
+
+    def show(self, text: str) -> None:
+        """Write what is new in a text."""
+        if self._shows and text.startswith(self.text):
+            sys.stdout.write(text[len(self.text) :])
+            sys.stdout.flush()
+            self.text = text
+
+
+def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", workers: int, variant: bool) -> ExitCode:
+    """Run a pipeline of text over standard input, before bulk work. Raises UsageError, MediaError."""
+    if "text" not in spec.media or spec.encode.format != "jsonl":
+        raise UsageError(f"pipeline {spec.name} does not answer a text", "give files as INPUT instead of -")
+    given = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(given) > MOST_BYTES or not given.strip():
+        what = "has nothing in it" if len(given) <= MOST_BYTES else f"has more than {MOST_BYTES >> 20} MiB"
+        raise MediaError(f"standard input {what}", "give a question, or lines of JSON, see docs/text.md")
+    listener = Answer(sys.stdout.isatty())
+    with tempfile.TemporaryDirectory(prefix="rigflow-prompt-") as folder:
+        path = Path(folder) / ("stdin.jsonl" if given.lstrip().startswith(b"{") else "stdin.txt")
+        path.write_bytes(given)
+        outcome = asyncio.run(_run(settings, spec, models, path, workers, variant, listener))
+        if outcome.done is None:
+            raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
+        names = [Path(folder) / name for name in outcome.done.files]
+        rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
+    return _written(rows, listener)
+
+
+def _written(rows: "list[dict[str, str]]", listener: Answer) -> ExitCode:
+    code = ExitCode.OK
+    for number, row in enumerate(rows):
+        if "error" in row:
+            warn(row["error"])
+            code = ExitCode.SOME_FAILED
+            continue
+        text = str(row.get("text", ""))
+        print(text[len(listener.text) :] if not number and text.startswith(listener.text) else text)
+    return code
+
+
+async def _run(
+    settings: "Settings",
+    spec: "PipelineSpec",
+    models: "Models",
+    path: Path,
+    workers: int,
+    variant: bool,
+    listener: Answer,
+) -> "JobOutcome":
+    from pipelines.broker import Broker
+    from schemas.jobs import Priority
+    from workers.local import local_fleet
+    from workers.run import run_jobs
+
+    async with (
+        local_fleet(settings, workers, listener) as fleet,
+        Broker.connected(fleet, name="rigflow-run-text") as broker,
+    ):
+        subject = f"{broker.names.prefix}.deltas.{fleet.tenant}.{spec.name}.*"
+        await broker.connection.nc.subscribe(subject, cb=listener.take)
+        await broker.connection.flush()
+        at_once = Priority.INTERACTIVE
+        [outcome] = await run_jobs(fleet, spec, models, [path], path.parent, at_once, listener, variant=variant)
+        return outcome
