@@ -78,8 +78,6 @@ class Answer:
 
 def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", workers: int, variant: bool) -> ExitCode:
     """Run a pipeline of text over standard input, before bulk work. Raises UsageError, MediaError."""
-    if "text" not in spec.media or spec.encode.format != "jsonl":
-        raise UsageError(f"pipeline {spec.name} does not answer a text", "give files as INPUT instead of -")
     given = sys.stdin.buffer.read(MOST_BYTES + 1)
     if len(given) > MOST_BYTES or not given.strip():
         what = "has nothing in it" if len(given) <= MOST_BYTES else f"has more than {MOST_BYTES >> 20} MiB"
@@ -93,17 +91,21 @@ def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", wor
             raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
         names = [Path(folder) / name for name in outcome.done.files]
         rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
+    if not rows:
+        raise UsageError(f"pipeline {spec.name} writes no text", "give files as INPUT instead of -")
     return _written(rows, listener)
 
 
 def _written(rows: "list[dict[str, str]]", listener: Answer) -> ExitCode:
+    from engines.texts import TEXT
+
     code = ExitCode.OK
     for number, row in enumerate(rows):
         if "error" in row:
             warn(row["error"])
             code = ExitCode.SOME_FAILED
             continue
-        text = str(row.get("text", ""))
+        text = str(row.get(TEXT, ""))
         print(text[len(listener.text) :] if not number and text.startswith(listener.text) else text)
     return code
 
