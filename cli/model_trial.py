@@ -15,15 +15,24 @@ _TEXT = "a photo of a dog"
 
 def try_model(spec: "ModelSpec", body: "Content", given: Path | None, show: Path) -> None:
     """Run a model on a picture or a sound; print its answer, and draw it into the file `show`."""
-    from engines.models.folder_kinds import kind_of_backend
+    from engines.models.folder_kinds import Draws, kind_of_backend
     from engines.outputs.hearing import heard, sound_input
     from engines.speech.network import is_whisper
 
-    if is_whisper(spec) and given is not None:
+    kind = kind_of_backend(spec.backend)
+    if isinstance(kind, Draws):
+        from PIL import Image
+
+        from engines.outputs.preview import save
+
+        words, picture = kind.drawn(spec, body)
+        save(Image.fromarray(picture), show)
+        _say_lines(words, [f"drawn in {show}"])
+    elif is_whisper(spec) and given is not None:
         from cli.speech_trial import said
 
         _say_lines(f"on the first 30 s of {given}:", said(spec, body, given))
-    elif kind_of_backend(spec.backend) is not None:
+    elif kind is not None:
         hint = ": give a file of sound" if is_whisper(spec) else ", in a pipeline"
         say(f"not tried: it runs by {spec.backend}{hint}")
     elif spec.speech is not None:

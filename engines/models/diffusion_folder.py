@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engines.content import ModelFiles
+from engines.content import Content, ModelFiles
 from engines.diffusion.choice import own_sampler
 from engines.diffusion.folder import (
     ENCODER,
@@ -31,6 +31,7 @@ from engines.inference.weights import parsed_graph
 from engines.models.companions.base import Line, Sure
 from engines.models.files import NewFiles
 from engines.models.folders import Taken, Taking
+from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec, TensorSpec
 
@@ -82,6 +83,12 @@ class DiffusionFolder:
             Line("description", f"{kind}: pictures of words{begins}; scheduler {sampler}", Sure.certain, stated),
             Line("backend", BACKEND, Sure.certain, stated),
         ]
+
+    def drawn(self, spec: ModelSpec, content: Content) -> tuple[str, Array]:
+        """Draw a picture in few steps. Raises ModelError, PluginMissing."""
+        from engines.diffusion.trial import drawn
+
+        return drawn(spec, content)
 
     def spec(self, card: ModelCard, content: ModelFiles) -> ModelSpec:
         """`tokens [N, 77]`, and `picture` where it can begin with one, become `image [N, H, W, 3]`."""

@@ -14,6 +14,7 @@ from engines.content import Content, ModelFiles
 from engines.models.companions.base import Line
 from engines.models.files import NewFiles
 from engines.models.folders import Taken
+from engines.part import Array
 from engines.registry import exists, load, names
 from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec
@@ -49,6 +50,15 @@ class TakesFiles(Protocol):
         """Take the files of a model; `given` is what was added: the folder, or a file of it. Raises ModelError,
         StoreError.
         """
+        ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A kind of folder whose models draw pictures, which can be tried by drawing one."""
+
+    def drawn(self, spec: ModelSpec, content: Content) -> tuple[str, Array]:
+        """Return in words what was drawn, and the picture `[H, W, 3]` uint8. Raises ModelError, PluginMissing."""
         ...
 
 

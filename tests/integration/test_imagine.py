@@ -15,7 +15,7 @@ from schemas.pipeline import PipelineSpec
 from tests.cases import files_under, stills
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet, Killing
-from tests.stable import stable_folder
+from tests.stable import decoder, stable_folder
 
 GOOD = [{"id": f"p{number}", "prompt": f"a red cat {number}", "steps": 3 + number % 3} for number in range(10)]
 LINES: list[dict[str, Any]] = [
@@ -48,6 +48,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     added = rigflow("model", "add", folder, "--name", "stable-diffusion", "--yes", HOME=str(home))
     assert added.returncode == 0, added.stderr
     assert "Stable Diffusion: pictures of words; scheduler pndm" in added.stdout
+    assert 'drew "a photo of a dog" in 2 steps, 32x32' in added.stdout
+    preview = home / ".cache" / "rigflow" / "previews" / "stable-diffusion.png"
+    assert pixels(preview.read_bytes()).shape == (32, 32, 3)
+    broken = stable_folder(tmp_path_factory.mktemp("broken") / "tiny", graphs={"vae_decoder": decoder(broken=True)})
+    refused = rigflow("model", "add", broken, "--name", "broken", "--yes", HOME=str(home))
+    assert "broken: vae_decoder gave numbers that are none" in refused.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         yield home
