@@ -39,7 +39,9 @@ KEY = Key(job=JobRef(id="j", pipeline="echo", revision="0"), segment=0, final=Tr
 LABELS: dict[str, tuple[str, ...]] = {"text.utf8": (), "request.utf8": ()}
 
 
-def pieces(*inputs: Input, limits: Limits | None = None, **options: str) -> list[tuple[Segment, list[memoryview]]]:
+def pieces(
+    *inputs: Input, limits: Limits | None = None, **options: str | int
+) -> list[tuple[Segment, list[memoryview]]]:
     """Segments of inputs as they arrive at a worker."""
     request = SplitRequest(Grid(), 4.0, limits=limits or Limits())
     found = []
@@ -228,3 +230,13 @@ def test_the_format_text_needs_text() -> None:
     assert format_of("text", LABELS).encode(failed).arrays["sizes"].tolist() == []
     with pytest.raises(PipelineError, match="a part of 1 windows does not have `text` for each"):
         format_of("text", LABELS).encode(make_part(TEXTS, {"x": np.zeros(1)}, (0,)))
+
+
+def test_a_stage_says_how_many_items_a_message_has() -> None:
+    lines = Input("".join(json.dumps({"prompt": f"{n}"}) + "\n" for n in range(6)).encode(), "q.jsonl")
+    sizes = [
+        [len(segment.items) for segment, _ in pieces(lines, **given)] for given in ({}, {"items": 1}, {"items": 64})
+    ]
+    assert sizes == [[4, 2], [1] * 6, [6]]
+    with pytest.raises(PipelineError, match="items"):
+        pieces(lines, items=0)
