@@ -100,7 +100,10 @@ class OnnxRuntimeSession:
         """
         check_inputs(self.spec, inputs)
         feed = {tensor.name: np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs}
-        outputs = run_here(self._session, self._outputs, feed, self.spec.name)
+        try:
+            outputs = ARENA.run(self._session, self._outputs, feed)
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def warm_up(self) -> None:
@@ -141,14 +144,6 @@ def load(model: Content, name: str, simulate: bool = False, once: bool = False) 
         return new_session(model, options, ["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes share no base below Exception
         raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
-
-
-def run_here(session: Any, outputs: list[str], feed: Mapping[str, Array], name: str) -> list[Array]:
-    """Return outputs of a session of `load`, in their order. Raises ModelError if the model `name` fails."""
-    try:
-        return ARENA.run(session, outputs, feed)
-    except Exception as error:  # the runtime's own classes share no base below Exception
-        raise ModelError(f"model `{name}` failed: {one_line(error)}") from error
 
 
 def new_session(model: Content, options: Any, providers: Sequence[Any]) -> Any:

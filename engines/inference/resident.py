@@ -49,7 +49,8 @@ class Place(Protocol):
 
 def value(array: Array) -> Any:
     """An array on the host as a value; the array must not change as long as the value lives."""
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    # `ascontiguousarray` would make one dimension of none
+    return ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
 
 
 class HostPlace:
