@@ -64,6 +64,8 @@ clean:
 
 .venv/test-models: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-models]'
+	# its file of weights alone: its dependencies are half a gigabyte, and nothing imports it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps resemblyzer==0.1.4
 	@touch $@
 
 .venv/bench: pyproject.toml | .venv/bin/python

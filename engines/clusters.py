@@ -55,7 +55,7 @@ def find_clusters(media: Sequence[Descriptors], least: float = ALIKE, duplicate:
     windows, of equal ones the first. Raises UsageError if two media cannot be compared, PluginMissing without scipy.
     """
     pairs = compare_all(media)
-    labels = _groups(pairs.similarity, least)
+    labels = groups_of(pairs.similarity, least)
     groups = [np.flatnonzero(labels == label) for label in range(len(media))]
     originals = _originals(media, pairs.similarity, duplicate)
     clusters = [_cluster(group, pairs, originals) for group in groups if len(group)]
@@ -73,15 +73,21 @@ def compare_all(media: Sequence[Descriptors]) -> Pairs:
     return Pairs(similarity, offset_s)
 
 
-def _groups(similarity: Array, least: float) -> Array:
-    """Return the number of the group of each media, `[N]` int."""
+def groups_of(similarity: Array, least: float, count: int = 0) -> Array:
+    """Return the number of the group of each row of `similarity [N, N]`, `[N]` int, by average linkage.
+
+    `count`: how many groups there are at most, instead of the `least` similarity; 0: unknown. Raises UsageError.
+    """
     if len(similarity) < 2:
         return np.zeros(len(similarity), int)
     hierarchy = imported("scipy.cluster.hierarchy", "clustering", "cluster")
     squareform = imported("scipy.spatial.distance", "clustering", "cluster").squareform
     distances = squareform(np.clip(1 - similarity, 0, 2), checks=False)
+    tree = hierarchy.linkage(distances, "average")
+    if count:
+        return np.asarray(hierarchy.fcluster(tree, count, "maxclust"), np.int64) - 1
     # 1e-6: with `least` 1, rounding must not separate equal media
-    return np.asarray(hierarchy.fcluster(hierarchy.linkage(distances, "average"), 1 - least + 1e-6, "distance")) - 1
+    return np.asarray(hierarchy.fcluster(tree, 1 - least + 1e-6, "distance"), np.int64) - 1
 
 
 def _originals(media: Sequence[Descriptors], similarity: Array, duplicate: float) -> dict[int, int]:

@@ -78,6 +78,7 @@ GROUPS: Mapping[str, Group] = {
             "resize": "engines.operators.resize:Resize",
             "scale": "engines.operators.scale:Scale",
             "speak": "engines.operators.speak:Speak",
+            "speakers": "engines.operators.speakers:Speakers",
             "speech": "engines.operators.speech:Speech",
             "summarise": "engines.operators.summarise:Summarise",
             "transcribe": "engines.operators.transcribe:Transcribe",

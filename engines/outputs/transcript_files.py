@@ -65,30 +65,39 @@ class Vtt(TranscriptFile):
         return "WEBVTT\n\n"
 
     def cue(self, cue: Cue) -> None:
-        """Append the cue; `<`, `>` and `&` would be markup."""
-        lines = "\n".join(escape(line, quote=False) for line in cue.lines)
+        """Append the cue, in a voice span of its speaker; `<`, `>` and `&` would be markup."""
+        shown = list(cue.lines)
+        if cue.named and shown:
+            shown[0] = shown[0].removeprefix(f"{cue.speaker}:").strip()
+        lines = "\n".join(escape(line, quote=False) for line in shown if line)
+        lines = f"<v {escape(cue.speaker, quote=False)}>{lines}" if cue.speaker else lines
         self.write(f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{lines}\n\n")
 
 
 class Txt(TranscriptFile):
-    """Plain text, a line a chunk."""
+    """Plain text, a line a chunk, or a line a speaker in a chunk."""
 
     def segment(self, row: Mapping[str, Any], text: str) -> None:
         """Append the text."""
-        self.write(f"{' '.join(str(row['text']).split())}\n")
+        speaker = f"{row['speaker']}: " if "speaker" in row else ""
+        self.write(f"{speaker}{' '.join(str(row['text']).split())}\n")
 
 
 class Tsv(TranscriptFile):
-    """Begin and end in milliseconds, and the text, between tabs."""
-
-    def head(self) -> str:
-        """Names of the columns."""
-        return "start\tend\ttext\n"
+    """Begin and end in milliseconds, the text, and its speaker if that is known, between tabs."""
 
     def segment(self, row: Mapping[str, Any], text: str) -> None:
-        """Append a row."""
+        """Append a row; before the first one the names of the columns."""
+        speaker = f"\t{row['speaker']}" if "speaker" in row else ""
+        if not self._count:
+            self.write(f"start\tend\ttext{speaker and chr(9) + 'speaker'}\n")
+        self._count += 1
         start, end = (round(1000 * float(row[side])) for side in ("start", "end"))
-        self.write(f"{start}\t{end}\t{' '.join(str(row['text']).split())}\n")
+        self.write(f"{start}\t{end}\t{' '.join(str(row['text']).split())}{speaker}\n")
+
+    def end(self, ending: Mapping[str, Any]) -> str:
+        """The names of the columns, where there is no row."""
+        return "" if self._count else "start\tend\ttext\n"
 
 
 class Json(TranscriptFile):

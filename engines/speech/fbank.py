@@ -20,14 +20,18 @@ _EMPHASIS = 0.97
 _LEAST = float(np.finfo(np.float32).eps)
 
 
-def fbank(sound: Array, gain: float = 32768.0) -> Array:
-    """Return `[frames, 80]` float32 of `sound [samples]` float32 at 16 kHz; none of fewer than 400 samples."""
+def fbank(sound: Array, gain: float = 32768.0, povey: bool = False) -> Array:
+    """Return `[frames, 80]` float32 of `sound [samples]` float32 at 16 kHz; none of fewer than 400 samples.
+
+    `povey`: Kaldi's own windows instead of Hamming's.
+    """
     if len(sound) < WIDTH:
         return np.zeros((0, BANDS), np.float32)
     frames = sliding_window_view(sound.astype(np.float64) * gain, WIDTH)[::STEP]
     frames = frames - frames.mean(axis=1, keepdims=True)
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    spectrum = np.fft.rfft((frames - _EMPHASIS * before) * np.hamming(WIDTH), _FFT, axis=1)
+    window = np.hanning(WIDTH) ** 0.85 if povey else np.hamming(WIDTH)
+    spectrum = np.fft.rfft((frames - _EMPHASIS * before) * window, _FFT, axis=1)
     energies = (spectrum.real**2 + spectrum.imag**2) @ _filters()
     return np.log(np.maximum(energies, _LEAST)).astype(np.float32)
 
