@@ -10,6 +10,7 @@ single or in pairs, which have no density.)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,14 +74,19 @@ def compare_all(media: Sequence[Descriptors]) -> Pairs:
     return Pairs(similarity, offset_s)
 
 
+def clustering_library() -> Any:
+    """Return scipy's module of clusters. Raises PluginMissing without scipy."""
+    return imported("scipy.cluster.hierarchy", "clustering", "cluster")
+
+
 def groups_of(similarity: Array, least: float, count: int = 0) -> Array:
     """Return the number of the group of each row of `similarity [N, N]`, `[N]` int, by average linkage.
 
-    `count`: how many groups there are at most, instead of the `least` similarity; 0: unknown. Raises UsageError.
+    `count`: how many groups there are at most, instead of the `least` similarity; 0: unknown. Raises PluginMissing.
     """
     if len(similarity) < 2:
         return np.zeros(len(similarity), int)
-    hierarchy = imported("scipy.cluster.hierarchy", "clustering", "cluster")
+    hierarchy = clustering_library()
     squareform = imported("scipy.spatial.distance", "clustering", "cluster").squareform
     distances = squareform(np.clip(1 - similarity, 0, 2), checks=False)
     tree = hierarchy.linkage(distances, "average")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.clusters import groups_of
+from engines.clusters import clustering_library, groups_of
 from engines.part import Array
 from engines.vectors import unit
 from schemas.errors import OutputError
@@ -28,6 +28,8 @@ class Speakers:
     """
 
     def __init__(self, least: float, count: int) -> None:
+        """Raises PluginMissing without scipy: `labelled` needs it, when all the work is done."""
+        clustering_library()
         self._least, self._count = least, count
         self._rows: list[dict[str, Any]] = []
         self._voices: list[Array] = []
@@ -44,7 +46,7 @@ class Speakers:
         self._heard.append(heard)
 
     def labelled(self) -> Iterator[dict[str, Any]]:
-        """Yield the segments, each of one speaker. Raises UsageError if scipy is missing."""
+        """Yield the segments, each of one speaker."""
         if not sum(map(len, self._voices)):
             yield from self._rows
             return

@@ -222,7 +222,7 @@ class TranscriptAssembler:
         """Leave tracks out: the files cannot hold them."""
 
     def close(self) -> list[Path]:
-        """Finish the files. Raises OutputError, and UsageError if scipy is missing."""
+        """Finish the files. Raises OutputError."""
         for row in self._speakers.labelled() if self._speakers else ():
             self._segment(row, _spoken(row))
         if self._held is not None:

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from engines.encoding import Lengthy, Origin, Traced
 from engines.outputs import burned
 from engines.outputs.burned import BurnedFilm
 from engines.outputs.captions import wrapped
@@ -14,8 +15,10 @@ from engines.outputs.cues import Cue
 from engines.outputs.text import text_width
 from engines.outputs.transcript import TranscriptOptions
 from schemas.errors import OutputError
+from schemas.media import MediaInfo
 from tests.clips import Clip, generated
 from tests.sounds import file_of, voice
+from tests.unit.outputs_parts import format_of
 
 ODD = "{\\an8}<i>Größe</i> 今天 \U0001f600\x07\n"
 
@@ -84,6 +87,19 @@ def test_a_film_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
         film.write(generated(Clip()), [], Fraction(0))
     film.abort()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_transcript_that_is_stopped_while_it_closes_leaves_no_film(tmp_path: Path) -> None:
+    media = MediaInfo(kind="audio", name="a.mp4", time_base=(1, 1000), end=2000)
+    made = format_of("transcript", files="srt, burned").assemble(tmp_path / "a", media)
+    assert isinstance(made, Lengthy)
+    assert isinstance(made, Traced)
+    made.set_origin(Origin("r", {}, (str(generated(Clip())),)))
+    made.stop()
+    with pytest.raises(OutputError, match="given up"):
+        made.close()
+    made.abort()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.srt"]
 
 
 def test_sound_and_files_that_are_no_film(tmp_path: Path) -> None:
