@@ -28,6 +28,8 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "speaker-encoder": "it comes with the package resemblyzer, `pip install --no-deps resemblyzer`; or download "
     "pretrained.pt from https://github.com/resemble-ai/Resemblyzer/tree/master/resemblyzer, then "
     "`rigflow model add pretrained.pt --name speaker-encoder`",
+    r"whisper-(?:tiny|base|small|medium|large)[\w.-]*": "download the folder "
+    "https://huggingface.co/onnx-community/{name}, then `rigflow model add {name}`",
     "silero-vad": "it comes with the extra stt, pip install 'rigflow[stt]'; or download silero_vad.onnx from "
     "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`",
     r"[a-z]{2,3}_[A-Z]{2}-\w+-(?:x_low|low|medium|high)": "download {name}.onnx and {name}.onnx.json from "

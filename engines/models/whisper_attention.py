@@ -33,7 +33,7 @@ def with_attention(body: bytes, heads: Sequence[tuple[int, int]], shape: tuple[i
     branches = {each.name: each.g for each in choice.attribute} if choice else {}
     graph = branches.get("else_branch", surgery.graph)
     layers, count = shape
-    found = _given(surgery.graph, graph, choice, layers) or list(_computed(graph))
+    found = _given(surgery.graph, graph, choice, layers) or list(_computed(surgery.graph, graph))
     if len(found) != layers:
         return None
     for layer in sorted({layer for layer, _ in heads}):
@@ -58,9 +58,9 @@ def _given(model: Any, graph: Any, choice: Any, layers: int) -> list[str]:
     return [inner[name] for name in wanted] if all(name in inner for name in wanted) else []
 
 
-def _computed(graph: Any) -> Iterator[str]:
-    """The results of the Softmax of each layer whose keys are those of sound, in order."""
-    makers = {name: node for node in graph.node for name in node.output}
+def _computed(model: Any, graph: Any) -> Iterator[str]:
+    """The results of the Softmax of each layer whose keys are those of sound, in order; `graph` may be a branch."""
+    makers = {name: node for node in (*model.node, *graph.node) for name in node.output}
     for node in graph.node:
         if node.op_type != "Softmax":
             continue

@@ -24,6 +24,7 @@ from schemas.model import ModelCard, ModelSpec
 
 BACKEND = "onnxruntime-whisper"
 _HINT = "download the whole folder again"
+_EXPORT = "optimum exports them for the task automatic-speech-recognition-with-past"
 _FILE = re.compile(rf"{ENCODER}(|_\w+)\.onnx")
 _MOST_LAYERS, _MOST_SIZE = 1000, 1 << 24
 
@@ -40,7 +41,7 @@ class WhisperOnnxFolder:
 
     def fits(self, folder: Path) -> bool:
         """Whether the folder has an encoder, and its settings are those of a Whisper."""
-        if next(_encoders(folder), None) is None:
+        if not any(_FILE.fullmatch(path.name) for place in _places(folder) for path in place.glob("*.onnx")):
             return False
         try:
             return json_of(folder / self.main).get("model_type") == "whisper"
@@ -118,9 +119,13 @@ class WhisperOnnxFolder:
         )
 
 
+def _places(folder: Path) -> tuple[Path, Path]:
+    return folder, folder / "onnx"
+
+
 def _encoders(folder: Path) -> Iterator[Path]:
     """The encoders of a folder that have a decoder of the same precision, the usual one first."""
-    for place in (folder, folder / "onnx"):
+    for place in _places(folder):
         found = sorted(place.glob(f"{ENCODER}*.onnx"), key=lambda path: (len(path.name), path.name))
         yield from (path for path in found if path.is_file() and _FILE.fullmatch(path.name) and _graphs(path))
 
@@ -143,6 +148,9 @@ def _chosen(folder: Path, given: Path) -> Path:
     if len(found) > 1 and found[0].stem != ENCODER:
         names = ", ".join(each.name for each in found)
         raise ModelError(f"{folder} has several precisions: {names}", "give the file of the one that you mean")
+    if not found:
+        what = f"{folder} has an encoder, and no decoder beside it that keeps keys and values from token to token"
+        raise ModelError(what, _EXPORT)
     return found[0]
 
 

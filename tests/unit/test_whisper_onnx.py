@@ -215,6 +215,23 @@ def test_a_precision_is_chosen_by_its_file(tmp_path: Path) -> None:
     assert "now gives the attention for times of words" in added.stdout
 
 
+def test_the_attention_of_a_quantised_decoder_is_found(tmp_path: Path) -> None:
+    """The quantiser of ONNX Runtime puts nodes in front of both branches."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    folder = export(tmp_path / "plain")
+    (made := tmp_path / "quantised").mkdir()
+    for path in folder.iterdir():
+        if path.suffix == ".json":
+            (made / path.name).write_bytes(path.read_bytes())
+        else:
+            options = {"EnableSubgraph": True}
+            quantize_dynamic(path, made / f"{path.stem}_int8.onnx", ["MatMul"], extra_options=options)
+    session = opened(made)
+    [aligned] = session.align(session.encode(sounds(1)), PROMPT[:-1], [[1, 2]], [3000])
+    assert {token for token, _ in aligned.path} == {0, 1, 2}
+
+
 def changed(path: Path, change: Any) -> None:
     model = onnx.load(path)
     change(model.graph)
@@ -255,6 +272,10 @@ def test_what_cannot_run_is_refused_in_a_line(tmp_path: Path) -> None:
     changed(folder / "decoder_with_past_model.onnx", lambda graph: setattr(graph.input[0], "name", "ids"))
     with pytest.raises(ModelError, match=r"cannot be loaded|wants `ids`"):
         opened(folder)
+    (folder / "decoder_with_past_model.onnx").rename(tmp_path / "away.onnx")
+    with pytest.raises(ModelError, match=r"no decoder beside it that keeps keys and values from token to token"):
+        found(folder)
+    (tmp_path / "away.onnx").rename(folder / "decoder_with_past_model.onnx")
     (folder / "decoder_model.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelError, match="is not an ONNX file"):
         found(folder)
