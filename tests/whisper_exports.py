@@ -313,3 +313,14 @@ def write_export(
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def exported(folder: Path, made: Path, dtype: Any = np.float32) -> Path:
+    """The network of a folder of faster-whisper as optimum exports it, with its tokenizer and settings."""
+    weights = ct2_weights(folder / "model.bin")
+    config = json.loads((folder / "config.json").read_text())
+    settings = {"alignment_heads": config["alignment_heads"], "begin_suppress_tokens": config["suppress_ids_begin"]}
+    width = len(weights["encoder/conv1/bias"])
+    write_export(made, weights, sizes_of(weights, width // 64), dtype=dtype, **settings)
+    (made / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    return made

@@ -1,6 +1,5 @@
 """Whisper's and Silero's real networks beside faster-whisper's own pipeline, on real speech."""
 
-import json
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.cases import fleets
 from tests.cli import rigflow
 from tests.fleet import Killing
 from tests.speech import BASE, RATE, TINY, Array, opened, silence, silero, sound_part, speech, whisper
-from tests.whisper_exports import ct2_weights, sizes_of, write_export
+from tests.whisper_exports import exported
 
 # faster-whisper's dependencies warn; a busy machine takes minutes
 pytestmark = [pytest.mark.models, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
@@ -58,17 +57,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
     patch.setenv("HOME", str(home))
     yield Models(folders, home)
     patch.undo()
-
-
-def exported(folder: Path, made: Path) -> Path:
-    """The same network as optimum exports it, with the settings that openai/whisper's authors publish."""
-    weights = ct2_weights(folder / "model.bin")
-    config = json.loads((folder / "config.json").read_text())
-    settings = {"alignment_heads": config["alignment_heads"], "begin_suppress_tokens": config["suppress_ids_begin"]}
-    width = len(weights["encoder/conv1/bias"])
-    write_export(made, weights, sizes_of(weights, width // 64), **settings)
-    (made / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    return made
 
 
 def chunked(models: Models, *windows: Array) -> list[Part]:
