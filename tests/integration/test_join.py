@@ -11,6 +11,7 @@ from schemas.errors import PipelineError
 from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.cases import written
+from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from tests.raw_media import sent_raw
 from tests.sounds import file_of, voice
@@ -77,12 +78,16 @@ def test_one_worker_three_and_crashes_join_the_same_text(tmp_path: Path) -> None
         [one] = fleet.run(spec, [talk], tmp_path / "one")
         assert asyncio.run(by_nats(fleet, spec, talk)).decode() == EXPECTED
         asyncio.run(begun_twice(fleet, spec.with_fields({"spelled.pace_s": 0.03}), talk, tmp_path / "twice"))
-        broken = spec.with_fields({"spelled.fails_at": 8.0})
+        (tmp_path / "broken").touch()
+        broken = spec.with_fields({"spelled.fails_at": 8.0, "spelled.broken": str(tmp_path / "broken")})
         [failed] = fleet.run(broken, [talk], tmp_path / "failed")
+        (tmp_path / "broken").unlink()
+        assert rigflow("dead", "retry", "--all", "--nats", fleet.settings.nats).returncode == 0
+        [mended] = fleet.run(broken, [talk], tmp_path / "mended")
     stages = (("decode", "spelled", "encode"), ("join", "encode"), ("encode", "spelled"))
     with Fleet(stages, tmp_path / "cache", ack_wait_s=2.0) as three:
         [killed] = three.run(spec, [talk], tmp_path / "killed", Killing(three))
-    for outcome in (one, killed):
+    for outcome in (one, killed, mended):
         assert outcome.ok, outcome
         assert outcome.done is not None
         assert (outcome.done.frames > 0, outcome.done.lost) == (True, 0)

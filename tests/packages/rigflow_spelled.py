@@ -1,6 +1,7 @@
 """An installed package that adds the operator `spelled`: a text for each window, as a network of speech gives."""
 
 import time
+from pathlib import Path
 
 from engines.operators.base import BaseOperator
 from engines.options import Options
@@ -11,12 +12,13 @@ from schemas.errors import MediaError
 
 
 class SpelledOptions(Options):
-    """`pace_s`: seconds that a part takes; the window that begins at `fails_at` cannot be read, that at `silent_at` has
-    no words.
+    """`pace_s`: seconds that a part takes; the window that begins at `fails_at` cannot be read while there is a file
+    `broken`, that at `silent_at` has no words.
     """
 
     pace_s: float = 0.0
     fails_at: float = -1.0
+    broken: str = ""
     silent_at: float = -1.0
 
 
@@ -29,6 +31,6 @@ class Spelled(BaseOperator[SpelledOptions]):
     def apply(self, part: Part) -> dict[str, Value]:
         time.sleep(self._options.pace_s)
         starts = [part.meta.media.clock.seconds(pts) for pts in part.meta.pts]
-        if self._options.fails_at in starts:
+        if self._options.fails_at in starts and Path(self._options.broken).exists():
             raise MediaError("it cannot be read")
         return {TEXT: text_rows(["" if at == self._options.silent_at else f" second {at:g}\n" for at in starts])}
