@@ -1,6 +1,7 @@
 """Sound as a medium: its samples beside a plain decode, whatever the segments, and its windows and times."""
 
 import io
+import wave
 from typing import Any
 
 import av
@@ -9,12 +10,15 @@ import pytest
 
 from engines.media.audio import Audio
 from engines.media.audio_survey import Rules, placed
-from engines.media.medium import Input, SplitRequest
+from engines.media.medium import DecodePlace, Input, SplitRequest
+from engines.planned import DecodePlan
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.grid import Grid
+from schemas.jobs import Key
 from schemas.pipeline import DecodeStage
 from tests.sounds import begins, decoded, file_of, joined, voice
+from tests.unit.outputs_parts import JOB
 
 EXACT = [
     ("wav", "pcm_s16le", 44100),
@@ -179,3 +183,24 @@ def test_nothing_drifts_in_ten_hours() -> None:
     starts, notes = placed(np.rint(late * per_ms).astype(np.int64), sizes, rules)
     assert notes == ["1 gaps in its times are silence"]
     assert starts[-1] == (packets + 2) * 1152
+
+
+def test_clicks_of_ten_hours_are_at_their_seconds() -> None:
+    """Through split and decode, at another rate: as near to their place at the end as at the begin."""
+    rate, places = 101, (5, 18_007, 35_993)
+    clicks = np.zeros(36_000 * rate, np.uint8) + 128
+    for second in places:
+        clicks[second * rate] = 255
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, rate, 0, "NONE", ""))
+        out.writeframes(clicks.tobytes())
+    stage = DecodeStage(kind="decode", options={"rate": 16000, "window_s": 200.0})
+    cuts = list(Audio(stage).split([Input(file.getvalue(), "clicks")], SplitRequest(Grid(), 200.0)))
+    assert len(cuts) == 180
+    plan, found = DecodePlan(stage, ("audio",), Grid(), {}, {}), []
+    for number in (second // 200 for second in places):
+        segment = cuts[number].segment(Key(job=JOB, segment=number, final=cuts[number].final))
+        [part] = Audio(stage).decode(segment, cuts[number].buffers, plan, lambda *_: {}, DecodePlace())
+        found.append(part.meta.media.clock.seconds(part.meta.pts[0]) + np.abs(joined([part])).argmax() / 16000)
+    assert found == pytest.approx(places, abs=1e-4)
