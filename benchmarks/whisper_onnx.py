@@ -41,10 +41,12 @@ class Stage:
         with models_of(folder, speech=False) as models:
             card, content = models[name]
             place: Any = HostPlace(name)
+            self._gpu: Any = None
             if device != "cpu":
                 from engines.cuda.gpu import CudaGpu
 
-                place = GpuPlace(name, CudaGpu(device, Path(tempfile.mkdtemp(prefix="rigflow-"))), tf32)
+                self._gpu = CudaGpu(device, Path(tempfile.mkdtemp(prefix="rigflow-")))
+                place = GpuPlace(name, self._gpu, tf32)
             self.session = WhisperOnnxSession(content, card, place)
         self.stages = [
             Transcribe(
@@ -59,6 +61,13 @@ class Stage:
             )
             for words in (False, True)
         ]
+
+    def close(self) -> None:
+        """Leave the device: CUDA ends a process that has not left it."""
+        self.session.close()
+        if self._gpu is not None:
+            self._gpu.leave()
+            self._gpu.close()
 
     def texts(self, parts: Sequence[Part], words: bool) -> list[str]:
         """The texts of all chunks; each part is a batch."""
@@ -97,6 +106,7 @@ def measure(given: argparse.Namespace, sound: Path) -> dict[str, Any]:
             continue
         rounds.append((plain, own, timestamped))
         print(f"  loop {seconds / plain[0]:.2f} s/s  rigflow {seconds / own[0]:.2f}", file=sys.stderr, flush=True)
+    stage.close()
     names = ("loop", "rigflow", "rigflow with times of words")
     equal = sum(a.split() == b.split() for a, b in zip(rounds[-1][0][2], rounds[-1][1][2], strict=True))
     return {

@@ -81,6 +81,8 @@ class CudaSession:
         self._slots: list[dict[str, Block]] = [{} for _ in range(self.in_flight)]
         self._turn = 0
         self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]] | None] = {}  # by shapes of inputs
+        # whether a state has other rows than the windows
+        self._states_apart = bool(spec.state_outputs) and any(isinstance(each.shape[0], str) for each in spec.inputs)
         self._any_size = any(isinstance(size, str) for tensor in spec.outputs for size in tensor.shape[1:])
         self._reducer = Reducer(gpu, (), self._reads)
 
@@ -111,12 +113,13 @@ class CudaSession:
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
                 rows = array if isinstance(array, RowBatch) else RowBatch.all_of(array)
-                nbytes = rows.nbytes // max(1, rows.shape[0]) * computed
+                count = rows.shape[0] if tensor.state else computed
+                nbytes = rows.nbytes // max(1, rows.shape[0]) * count
                 block = slot.get(tensor.name)
                 if block is None or block.nbytes < nbytes:
                     slot[tensor.name] = block = gpu.memory.take(max(1, nbytes))
-                held += gather(gpu, block.pointer, rows, computed, self._fills)
-                shape = (computed, *rows.shape[1:])
+                held += gather(gpu, block.pointer, rows, count, self._fills)
+                shape = (count, *rows.shape[1:])
                 binding.bind_input(tensor.name, "cuda", gpu.number, rows.dtype, shape, block.pointer)
             filled = gpu.event()
             filled.record(self._fills)
@@ -148,8 +151,7 @@ class CudaSession:
     def _computed(self, inputs: Mapping[str, "Array | RowBatch"]) -> int:
         """Return how many rows to compute for a batch that is started, by the bytes of a row."""
         rows = next(iter(inputs.values())).shape[0]
-        row_bytes = sum(array.nbytes for array in inputs.values()) // max(1, rows)
-        return max(rows, self.most_rows(row_bytes))
+        return max(rows, self.most_rows(sum(array.nbytes for array in inputs.values()) // max(1, rows)))
 
     # running
 
@@ -211,7 +213,8 @@ class CudaSession:
         self._go(binding)
         self._runs.synchronize()
         arrays = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
-        if kind not in self._made and all(array.ndim and len(array) == computed for array in arrays.values()):
+        alike = not self._states_apart and all(array.ndim and len(array) == computed for array in arrays.values())
+        if kind not in self._made and alike:
             self._made[kind] = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
         gpu.counters.from_gpu_bytes += sum(array.nbytes for array in arrays.values())
         return lambda _: {name: array[:count] for name, array in arrays.items()}

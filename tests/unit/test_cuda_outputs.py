@@ -18,7 +18,7 @@ from engines.models.catalogue import load_model
 from engines.part import Array, Value
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-from schemas.model import HeadSpec, ModelSpec, TensorSpec
+from schemas.model import HeadSpec, ModelSpec, StateSpec, TensorSpec
 from schemas.settings import Settings
 from tests.convolutions import convolutions
 from tests.host_gpu import COMPILER, HostGpu
@@ -290,6 +290,29 @@ def test_a_model_exported_for_one_row_runs_one_row_at_a_time(gpu: HostGpu, tmp_p
     session.warm_up()
     whole = OnnxRuntimeSession(model, spec).run({"images": pixels(1)})
     check_equal(answers(spec, session.run({"images": pixels(1)}), 1), answers(spec, whole, 1))
+
+
+def test_many_windows_of_a_model_with_a_state_run_at_once(gpu: HostGpu) -> None:
+    """As Silero's for many windows: the state has one row, whatever the number of windows."""
+    nodes = [helper.make_node("Add", ["x", "h"], ["y"]), helper.make_node("ReduceSum", ["y"], ["n"], keepdims=1)]
+    model = model_of(
+        nodes,
+        [value("x", FLOAT, ["N", 1]), value("h", FLOAT, [1, 1])],
+        [value("y", FLOAT, ["N", 1]), value("n", FLOAT, [1, 1])],
+    )
+    inputs = (
+        TensorSpec(name="x", dtype="float32", shape=("N", 1)),
+        TensorSpec(name="h", dtype="float32", shape=(1, 1), state=StateSpec(output="n")),
+    )
+    outputs = tuple(
+        TensorSpec(name=name, dtype="float32", shape=shape) for name, shape in (("y", ("N", 1)), ("n", (1, 1)))
+    )
+    session = opened(gpu, ModelSpec(name="apart", inputs=inputs, outputs=outputs, sha256=""), model)
+    session.warm_up()
+    for rows in (1, 5, 1, 3):
+        found = session.run({"x": np.ones((rows, 1), np.float32), "h": np.full((1, 1), 2, np.float32)})
+        assert found["y"].tolist() == [[3.0]] * rows
+        assert found["n"].tolist() == [[3.0 * rows]]
 
 
 def test_channels_come_last_where_convolutions_are_flat_and_run_on_matrix_units() -> None:
