@@ -13,7 +13,7 @@ from engines.speech.mel import STEP, filters
 from schemas.model import BandsSpec
 
 _WIDTH = 400
-_SHORT = 1e-12
+_LEAST_POWER = 1e-10  # -100 dB: digital silence stays silence
 
 
 def bands_of(sound: Array, spec: BandsSpec, bands: int, least: int = 0) -> Array:
@@ -37,7 +37,7 @@ def bands_of(sound: Array, spec: BandsSpec, bands: int, least: int = 0) -> Array
 def _louder(sound: Array, level_db: float) -> Array:
     """Raise sound to that level, in decibels of full scale, if it is below."""
     power = float(np.mean(sound**2)) if len(sound) else 0.0
-    if power < _SHORT:
+    if power < _LEAST_POWER:
         return sound
     return np.asarray(sound * max(1.0, 10 ** (level_db / 20) / np.sqrt(power)))
 
