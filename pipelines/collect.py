@@ -13,7 +13,7 @@ from engines.outputs.format import load_format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
-from pipelines.collecting import CollectedJob, as_rigflow_error, generation_of
+from pipelines.collecting import CollectedJob, as_rigflow_error, discard, forget_results, generation_of
 from pipelines.delivery import Delivery
 from pipelines.follow import pending
 from pipelines.jetstream import Gone
@@ -79,7 +79,7 @@ class Collector:
         self._consumer = ""
         self._spool = Spool()
         self._busy = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: int | None = None  # messages from before `open` that have not arrived; None before the first one
         self._relief = Relief(broker)
         self._moved_s = 0.0  # when the last result came
@@ -95,14 +95,13 @@ class Collector:
             ref.id: CollectedJob(ref, target, future(), origins[ref], self._gathers) for ref, target in targets.items()
         }
         self._consumer = f"collect-{uuid.uuid4().hex[:12]}"
-        subjects = [self._broker.names.results(ref) for ref in targets]
         stream = self._broker.names.results_stream
-        await self._broker.create_reader(stream, self._consumer, subjects)
+        await self._broker.create_reader(stream, self._consumer, [*map(self._broker.names.results, targets)])
         self._pull = Pull(self._broker, stream, self._consumer, self._on_delivery, self._on_gone)
         await self._pull.open()
         self._pull.request(REQUESTED)
         self._moved_s = time.monotonic()
-        self._tasks = [asyncio.create_task(self._note())]
+        self._tasks = {asyncio.create_task(self._note())}
 
     async def wait(self, job: str) -> Done:
         """The job's Done, once its files are in place. Raises the error that ended the job, such as OutputError, or
@@ -161,8 +160,7 @@ class Collector:
     async def _take(self, job: CollectedJob, delivery: Delivery) -> None:
         job.last_seq = delivery.stream_seq
         blob = claim_of(delivery.subject, delivery.headers)
-        if blob:
-            job.blobs.append(blob)
+        job.blobs += [blob] if blob else []
         if delivery.headers.get(HEADER_TYPE, "") not in RESULT_PIECES | {"done"}:
             return
         if HEADER_BLOB in delivery.headers and not blob:
@@ -187,7 +185,7 @@ class Collector:
             await self._take_done(job, message)
             return
         piece = Piece(body, (message, buffers), len(body))
-        if not job.order.offer(message, piece):
+        if job.finishing or not job.order.offer(message, piece):
             return
         if isinstance(message, Result):
             self._on_part(job.ref.id, message.meta)
@@ -213,18 +211,24 @@ class Collector:
             raise CollectedElsewhere(done)
 
     async def _go_on(self, job: CollectedJob) -> None:
-        await asyncio.to_thread(self._assemble, job)
-        segment = job.order.gathered if self._caught_up else None
         if job.finishing:
             return
-        if segment is not None and job.failures.count:
+        await asyncio.to_thread(self._assemble, job)
+        segment = job.order.gathered if self._caught_up else None
+        if incomplete := segment is not None and job.failures.count > 0:
             job.note_incomplete()
-        if job.order.complete or (segment is not None and job.failures.count):
-            job.finishing = True  # may take minutes; meanwhile results of other jobs are taken
-            self._tasks.append(asyncio.create_task(self._guarded(job, self._finish(job))))
+        if job.order.complete or incomplete:
+            job.finishing = True
+            self._in_background(job, self._finish(job))  # takes minutes where a film is drawn on
         elif segment is not None and not job.gathered:
-            sending = job.send_gathered(self._broker, segment)
-            self._tasks.append(asyncio.create_task(self._guarded(job, sending)))  # a full queue delays this job alone
+            job.gathered = True
+            self._in_background(job, job.send_gathered(self._broker, segment))  # waits while the queue is full
+
+    def _in_background(self, job: CollectedJob, step: Coroutine[None, None, None]) -> None:
+        """Take a step of a job in a task of its own, so that results of other jobs are taken meanwhile."""
+        task = asyncio.create_task(self._guarded(job, step))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _assemble(self, job: CollectedJob) -> None:
         """Give the job all pieces that are next in order. Called off the event loop."""
@@ -277,15 +281,16 @@ class Collector:
     async def _finish(self, job: CollectedJob) -> None:
         last_seq, blobs = job.last_seq, list(job.blobs)  # its own Done arrives meanwhile, and is to stay
         files = await asyncio.to_thread(job.close)
+        if job.finished.done():  # cancelled or abandoned meanwhile: a second Done would contradict the first
+            discard(files)
+            return
         done = job.done(files)
         if self._deliver is not None:
             await self._deliver(job.ref, files)
         await publish_done(self._broker, done, str(last_seq))
         await end(self._broker, job.record, done)
         if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
-            names = self._broker.names
-            await self._broker.purge(names.results_stream, names.results(job.ref), last_seq)
-            await discard_claims(self._broker, blobs)
+            await forget_results(self._broker, job.ref, last_seq, blobs)
         if done.failures or self._deliver is not None:
             await self._retention.free_space()
         job.finished.set_result(done)

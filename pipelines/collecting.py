@@ -5,12 +5,14 @@ import contextlib
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.encoding import Assembler, Format, Lengthy, Origin, Traced
 from engines.gathering import Gathering
 from engines.part import encode_part, unpack_arrays, unpack_values
+from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.job_records import JobRecord
@@ -31,6 +33,7 @@ class CollectedJob:
     """One job being collected: the pieces `add`ed in order become files, and its counts become its Done.
 
     `gathers`: the stage that takes the entire media as one part; results whose format is its kind are put together.
+    `gathered`: they were sent to it. `finishing`: its files are being finished, and no more results are taken.
     """
 
     ref: JobRef
@@ -103,7 +106,6 @@ class CollectedJob:
     async def send_gathered(self, broker: Broker, segment: int) -> None:
         """Send all parts of the media as one, which is this segment, to the stage that takes it."""
         assert self.gathers is not None
-        self.gathered = True
         gathering, self._gathering = self._gathering, Gathering()
         part = await asyncio.to_thread(gathering.part, segment)
         subject = broker.names.work(self.ref.pipeline, self.gathers.name, self.ref.priority)
@@ -121,6 +123,7 @@ class CollectedJob:
     def close(self) -> list[Path]:
         """Finish the files, and return them. `abort`, called by another thread, ends a `Lengthy` one with an error."""
         assembler, self._assembler = self._assembler, None  # frees its memory: the collector keeps this job
+        self._gathering = Gathering()
         if assembler is None:
             return []
         self._closing = assembler if isinstance(assembler, Lengthy) else None
@@ -209,6 +212,18 @@ def as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:
     made = OutputError(what, "a result is not what its pipeline makes; publish the job again under another id")
     made.__cause__ = error
     return made
+
+
+async def forget_results(broker: Broker, job: JobRef, last_seq: int, blobs: Sequence[str]) -> None:
+    """Delete the results of a job up to a sequence in the stream, and these objects of theirs."""
+    await broker.purge(broker.names.results_stream, broker.names.results(job), last_seq)
+    await discard_claims(broker, blobs)
+
+
+def discard(files: Iterable[Path]) -> None:
+    """Delete the finished files of a job that has ended otherwise."""
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def generation_of(message: Result | Fragment | Failure | Done) -> int:
