@@ -40,13 +40,14 @@ class Summary:
         self._ask = ask
         self._all: list[Answer] = []
         self._last: list[Answer] = []
+        self._cancelled = False
         self.error: RigflowError | None = None
         self._begin(text)
 
     @property
     def done(self) -> bool:
         """Whether nothing follows."""
-        return self.error is not None or (len(self._last) == 1 and self._last[0].done)
+        return self._cancelled or self.error is not None or (len(self._last) == 1 and self._last[0].done)
 
     @property
     def text(self) -> str:
@@ -56,6 +57,8 @@ class Summary:
     @property
     def finish(self) -> Finish:
         """Why it ended."""
+        if self._cancelled:
+            return "cancelled"
         return self._last[0].finish if len(self._last) == 1 else ""
 
     @property
@@ -94,7 +97,8 @@ class Summary:
         return self._last[0].news() if len(self._last) == 1 else ""
 
     def cancel(self) -> None:
-        """End it early."""
+        """End it early; no summary of the summaries follows."""
+        self._cancelled = True
         for answer in self._last:
             if not answer.done:
                 answer.cancel()

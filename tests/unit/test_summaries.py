@@ -1,5 +1,7 @@
 """Summaries of texts that a model cannot hold: where these are cut, and what follows from each other."""
 
+from functools import partial
+
 import pytest
 
 from engines.generation.answer import Answer
@@ -65,6 +67,16 @@ def test_summaries_are_summarised() -> None:
     model.write()
     assert (summary.done, summary.text, summary.finish, summary.news()) == (True, "012", "stop", "012")
     assert (summary.tokens, summary.prompt_tokens, summary.asked_s) == (9, 18, 1.0)
+
+
+def test_a_cancelled_summary_asks_for_nothing_more() -> None:
+    model = Model()
+    summary = Summary("0123456789", model.cut, model.ask)
+    for _, _, answer in model.answers:
+        answer.cancel = partial(answer.end, "cancelled")
+    summary.cancel()
+    summary.advance()
+    assert (summary.done, summary.finish, len(model.answers)) == (True, "cancelled", 2)
 
 
 def test_an_error_of_a_stretch_is_that_of_the_summary() -> None:
