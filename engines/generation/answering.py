@@ -96,6 +96,7 @@ class Answering:
         """Begin an answer at one of the next steps."""
         asked = Asked(request, answer)
         answer.asked_s = time.monotonic()
+        answer.prompt_tokens = len(request.tokens)
         answer.cancel = lambda: self._cancel(asked)
         self._waiting.append(asked)
 

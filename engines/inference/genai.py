@@ -17,8 +17,7 @@ from engines.generation.answer_request import AnswerRequest, Tokens
 from engines.generation.answering import Answering, Asked, Group
 from engines.generation.chat_template import chat_text, template_of, texts_of
 from engines.inference.genai_folder import Limits, laid_out, limits_of, overlay_of
-from engines.inference.genai_groups import EngineGroup, GeneratorGroup
-from engines.inference.genai_groups import Tokens as Adding
+from engines.inference.genai_groups import EngineGroup, GeneratorGroup, TokenWriter
 from engines.inference.genai_library import LIBRARY_ERRORS, batches_rightly, in_a_line, library
 from engines.part import Array, Tick
 from engines.scratch import ScratchFolder
@@ -46,7 +45,7 @@ class GenAiSession:
         self._template = template_of(texts_of(model), card.name)
         self._batches = True
         ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
-        self._adding = Adding(ends, card.name)
+        self._writer = TokenWriter(ends, card.name)
         self._answering = Answering(self.limits.slots, self._start, self._kind)
 
     def _load(self, model: ModelFiles, gpu: int | None) -> None:
@@ -92,7 +91,6 @@ class GenAiSession:
         """Begin an answer: it grows by `step`, once there is room; urgent ones have room first."""
         stream = self._tokenizer.create_stream()
         answer = Answer(piece=lambda token: str(stream.decode(token)), stop=asked.stop)
-        answer.prompt_tokens = len(asked.tokens)
         self._answering.add(asked, answer)
         return answer
 
@@ -122,5 +120,5 @@ class GenAiSession:
 
     def _start(self, asked: Sequence[Asked]) -> Group:
         if self._kind(asked[0].request) is None:
-            return GeneratorGroup(self._og, self._model, asked[0], self._adding)
-        return EngineGroup(self._og, self._model, asked, self._adding)
+            return GeneratorGroup(self._og, self._model, asked[0], self._writer)
+        return EngineGroup(self._og, self._model, asked, self._writer)

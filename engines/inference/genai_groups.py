@@ -19,7 +19,7 @@ from schemas.errors import ModelError, RigflowError
 _PIECE = 128  # tokens of a question that is read in pieces, so that steps are short
 
 
-class Tokens:
+class TokenWriter:
     """Adds tokens to answers; `ends` are those that end one. `name` is that of the model, for errors."""
 
     def __init__(self, ends: frozenset[int], name: str) -> None:
@@ -44,15 +44,15 @@ class Tokens:
 class EngineGroup:
     """Answers of the most probable tokens, in a batch of an engine. Raises RigflowError."""
 
-    def __init__(self, og: Any, model: Any, asked: Sequence[Asked], tokens: Tokens) -> None:
+    def __init__(self, og: Any, model: Any, asked: Sequence[Asked], writer: TokenWriter) -> None:
         self._og = og
-        self._tokens = tokens
+        self._writer = writer
         self._requests: dict[int, tuple[Asked, Any, int]] = {}
         try:
             self._engine = og.Engine(model)
             self._events = self._engine.create_event_buffer(EVENTS)
         except LIBRARY_ERRORS as error:
-            raise tokens.failure(error) from error
+            raise writer.failure(error) from error
         for each in asked:
             self._begin(each)
 
@@ -68,7 +68,7 @@ class EngineGroup:
             turn = request.begin_turn(asked.request.tokens, options)
         except LIBRARY_ERRORS as error:
             request.close()
-            asked.answer.fail(self._tokens.failure(error))
+            asked.answer.fail(self._writer.failure(error))
             return
         self._requests[id(request)] = asked, request, turn
 
@@ -83,15 +83,15 @@ class EngineGroup:
                 for event in self._engine.run(self._events)
             ]
         except LIBRARY_ERRORS as error:
-            raise self._tokens.failure(error) from error
+            raise self._writer.failure(error) from error
         for request, flag, token, reason in events:
             if request not in self._requests:
                 continue
             asked = self._requests[request][0]
             if flag & flags.TOKEN and not asked.answer.done:
-                self._tokens.add(asked, int(token))
+                self._writer.add(asked, int(token))
             if flag & flags.FAILED:
-                asked.answer.fail(self._tokens.failure(RuntimeError("its engine says no more")))
+                asked.answer.fail(self._writer.failure(RuntimeError("its engine says no more")))
             elif flag & flags.TURN_FINISHED:
                 asked.answer.end(self._finish(reason))
                 self._requests.pop(request)[1].close()
@@ -119,9 +119,9 @@ class EngineGroup:
 class GeneratorGroup:
     """One answer, by a generator: its question may be long, and its tokens may be drawn. Raises RigflowError."""
 
-    def __init__(self, og: Any, model: Any, asked: Asked, tokens: Tokens) -> None:
+    def __init__(self, og: Any, model: Any, asked: Asked, writer: TokenWriter) -> None:
         self._asked = asked
-        self._tokens = tokens
+        self._writer = writer
         request = asked.request
         try:
             params = og.GeneratorParams(model)
@@ -131,7 +131,7 @@ class GeneratorGroup:
                 params.set_guidance("json_schema", request.grammar)
             self._generator: Any = og.Generator(model, params)
         except LIBRARY_ERRORS as error:
-            raise tokens.failure(error) from error
+            raise writer.failure(error) from error
         self._pieces = iter(np.split(request.tokens, range(_PIECE, len(request.tokens), _PIECE)))
 
     def step(self) -> None:
@@ -144,8 +144,8 @@ class GeneratorGroup:
             self._generator.generate_next_token()
             token, done = int(self._generator.get_next_tokens()[0]), self._generator.is_done()
         except LIBRARY_ERRORS as error:
-            raise self._tokens.failure(error) from error
-        self._tokens.add(self._asked, token)
+            raise self._writer.failure(error) from error
+        self._writer.add(self._asked, token)
         if done:
             self._asked.answer.end("length")
 

@@ -145,3 +145,7 @@ def test_a_group_that_cannot_begin_fails_alone_and_cancelled_answers_leave() -> 
     session.run()
     assert [answer.finish for answer in good] == ["cancelled", "cancelled", "length"]
     assert session.answering.room == 4
+
+
+def test_an_answer_has_the_number_of_tokens_that_it_was_asked_with() -> None:
+    assert Session(2).ask("a", length=7).prompt_tokens == 7
