@@ -23,8 +23,9 @@ from engines.inference.ct2_files import MODEL_FILE, read_binary, token_bytes
 from engines.inference.ct2_groups import CallGroup, failure
 from engines.inference.genai_folder import Limits, context_of, slots_of
 from engines.inference.reasons import one_line
+from engines.inference.tokenizer_file import tokenizer_of
 from engines.part import Array, Tick
-from engines.speech.network import MAIN_FILE, TOKENIZER_FILE, file_named
+from engines.speech.network import MAIN_FILE, file_named
 from schemas.errors import ModelError, PipelineError
 from schemas.model import ModelSpec
 
@@ -45,7 +46,7 @@ class CTranslate2TextSession:
         self._library = imported("ctranslate2", f"model {card.name}", "llm-ct2")
         self._library.set_log_level(40)  # errors come as exceptions
         self._tokenizers = imported("tokenizers", f"model {card.name}", "llm-ct2")
-        self._tokenizer: Any = self._tokenizer_of(model)
+        self._tokenizer: Any = tokenizer_of(model, card, "llm-ct2")
         self._template = template_of(texts_of(model), card.name)
         self._ends = self._ends_of(model)
         self._together = gpu is None and card.precision in _EXACT
@@ -118,14 +119,6 @@ class CTranslate2TextSession:
     def _start(self, asked: Sequence[Asked]) -> Group:
         words = [list(map(self._tokenizer.id_to_token, each.request.tokens.tolist())) for each in asked]
         return CallGroup(self._generator, asked, words, self._ends)
-
-    def _tokenizer_of(self, model: ModelFiles) -> Any:
-        file = model.folder / file_named(self.spec.files, TOKENIZER_FILE, self.spec.name).sha256
-        try:
-            return self._tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # its library raises bare Exception
-            what = f"model {self.spec.name}: tokenizer.json is damaged: {one_line(error)}"
-            raise ModelError(what, "add it again") from error
 
     def _ends_of(self, model: ModelFiles) -> list[int]:
         """Return the tokens that end an answer. Raises ModelError if there are none."""

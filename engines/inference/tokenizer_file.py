@@ -10,9 +10,11 @@ from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
 
-def tokenizer_of(model: ModelFiles, spec: ModelSpec) -> Any:
-    """The tokenizers.Tokenizer of a model. Raises PluginMissing, or ModelError: the file is damaged."""
-    tokenizers = imported("tokenizers", f"model {spec.name}", "stt")
+def tokenizer_of(model: ModelFiles, spec: ModelSpec, extra: str) -> Any:
+    """The tokenizers.Tokenizer of a model; `extra` has the package. Raises PluginMissing, or ModelError: the file is
+    damaged.
+    """
+    tokenizers = imported("tokenizers", f"model {spec.name}", extra)
     path = model.folder / file_named(spec.files, TOKENIZER_FILE, spec.name).sha256
     try:
         return tokenizers.Tokenizer.from_file(str(path))

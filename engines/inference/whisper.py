@@ -35,7 +35,7 @@ class WhisperSession:
         self.spec = spec
         self._library = imported("ctranslate2", f"model {spec.name}", "stt")
         self._library.set_log_level(40)  # errors come as exceptions
-        self.tokenizer: Any = tokenizer_of(model, spec)
+        self.tokenizer: Any = tokenizer_of(model, spec, "stt")
         self._model: Any = self._opened(model, gpu)
 
     def _opened(self, model: ModelFiles, gpu: int | None) -> Any:

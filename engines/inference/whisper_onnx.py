@@ -40,7 +40,7 @@ class WhisperOnnxSession:
     def __init__(self, model: ModelFiles, spec: ModelSpec, place: Place) -> None:
         self.spec = spec
         self._place = place
-        self.tokenizer = tokenizer_of(model, spec)
+        self.tokenizer = tokenizer_of(model, spec, "stt")
         config = _json(model.graph, spec)
         width, tokens = (tensor.shape[-1] for tensor in spec.outputs)
         assert isinstance(width, int), "arrays_of made the card"

@@ -14,12 +14,11 @@ from engines.planned import HEAD, SOUND, Arrays, Tensor
 from engines.ports import Session
 from engines.ragged import Ragged
 from engines.speech.mel import RATE
-from engines.speech.voices import spans_of, voice_input, voices_of
+from engines.speech.voices import HEARD, VOICES, spans_of, voice_input, voices_of
 from schemas.errors import MediaError, ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
-VOICES, HEARD = "voices", "heard"
 _HINT = 'name one: model = "speaker-encoder"'
 
 

@@ -11,11 +11,10 @@ import numpy as np
 
 from engines.clusters import clustering_library, groups_of
 from engines.part import Array
+from engines.speech.voices import SCALE
 from engines.vectors import unit
 from schemas.errors import OutputError
 
-VOICES, HEARD = "voices", "heard"  # as the operator speakers makes them
-_SCALE = 32767
 _AT_ONCE = 2000  # vectors that are compared with each other; groups of more are compared by their means
 _ODD = 20  # groups at most that are not those of a known speaker
 _FEW = 4  # a group of fewer windows joins the one that it is most similar to
@@ -84,14 +83,14 @@ def _grouped(vectors: Array, windows: Array, least: float, count: int) -> Array:
 
 def _similarity(some: Array, others: Array) -> Array:
     """The cosines of int16 vectors; sums of whole numbers below 2**53 are exact."""
-    return np.asarray(some.astype(np.float64) @ others.astype(np.float64).T / _SCALE**2)
+    return np.asarray(some.astype(np.float64) @ others.astype(np.float64).T / SCALE**2)
 
 
 def _means(voices: Array, labels: Array) -> Array:
     """The mean of each group's vectors, of unit length."""
     sums = np.zeros((int(labels.max()) + 1, voices.shape[1]))
     np.add.at(sums, labels, voices.astype(np.float64))
-    return np.rint(unit(sums).astype(np.float64) * _SCALE).astype(np.int16)
+    return np.rint(unit(sums).astype(np.float64) * SCALE).astype(np.int16)
 
 
 def _without_few(voices: Array, labels: Array) -> Array:

@@ -29,13 +29,14 @@ from engines.outputs.burned import BurnedFilm
 from engines.outputs.captions import CaptionStyle, Place
 from engines.outputs.cues import Cue, CueRules, Spoken, cues_of, words_of
 from engines.outputs.jsonl import encoded_rows
-from engines.outputs.speakers import HEARD, VOICES, Speakers
+from engines.outputs.speakers import Speakers
 from engines.outputs.subtitled import FORMATS, SubtitledCopy
 from engines.outputs.tables import json_text
 from engines.outputs.transcript_files import WRITERS, TranscriptFile
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ragged import Ragged
+from engines.speech.voices import HEARD, VOICES
 from schemas.errors import OutputError, PipelineError
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from engines.part import Array
-from engines.speech.fbank import fbank
+from engines.speech.fbank import WIDTH, fbank
 from engines.speech.mel import STEP, filters
 from schemas.model import BandsSpec
 
-_WIDTH = 400
 _LEAST_POWER = 1e-10  # -100 dB: digital silence stays silence
 
 
@@ -28,7 +27,7 @@ def bands_of(sound: Array, spec: BandsSpec, bands: int, least: int = 0) -> Array
     if spec.kind == "mel":
         made = _mel(wide, bands)
     else:
-        made = fbank(np.pad(wide, (0, max(0, _WIDTH - len(wide)))), spec.gain, spec.window == "povey")
+        made = fbank(np.pad(wide, (0, max(0, WIDTH - len(wide)))), spec.gain, spec.window == "povey")
     if spec.centre:
         made = made - made.mean(axis=0)
     return np.asarray(made, np.float32)
@@ -43,5 +42,5 @@ def _louder(sound: Array, level_db: float) -> Array:
 
 
 def _mel(sound: Array, bands: int) -> Array:
-    windows = sliding_window_view(np.pad(sound, _WIDTH // 2), _WIDTH)[::STEP]
-    return np.abs(np.fft.rfft(windows * np.hanning(_WIDTH + 1)[:-1])) ** 2 @ filters(bands).T
+    windows = sliding_window_view(np.pad(sound, WIDTH // 2), WIDTH)[::STEP]
+    return np.abs(np.fft.rfft(windows * np.hanning(WIDTH + 1)[:-1])) ** 2 @ filters(bands).T

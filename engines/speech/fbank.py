@@ -10,10 +10,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from engines.part import Array
+from engines.speech.mel import RATE, STEP
 
 BANDS = 80
-WIDTH, STEP = 400, 160  # samples of a frame, and between two
-_RATE = 16_000
+WIDTH = 400  # samples of a frame; the next one begins `STEP` later
 _FFT = 512
 _LOWEST_HZ = 20.0
 _EMPHASIS = 0.97
@@ -51,9 +51,9 @@ def stacked(frames: Array, stack: int, hop: int) -> Array:
 @cache
 def _filters() -> Array:
     """`[257, 80]`: triangles of equal width on Kaldi's mel scale, from 20 Hz to 8 kHz."""
-    edges = np.linspace(_mel(np.array(_LOWEST_HZ)), _mel(np.array(_RATE / 2)), BANDS + 2)
+    edges = np.linspace(_mel(np.array(_LOWEST_HZ)), _mel(np.array(RATE / 2)), BANDS + 2)
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    mel = _mel(np.arange(_FFT // 2 + 1) * _RATE / _FFT)[:, None]
+    mel = _mel(np.arange(_FFT // 2 + 1) * RATE / _FFT)[:, None]
     return np.maximum(0, np.minimum((mel - low) / (middle - low), (high - mel) / (high - middle)))
 
 

@@ -12,6 +12,7 @@ from engines.vectors import unit
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
 
+VOICES, HEARD = "voices", "heard"  # arrays of a part: vectors, and the seconds of each
 SCALE = 32767  # of a vector's numbers as int16: their products are whole, so their sums are exact in any order
 _PARTIALS_A_S, _COVERED = 1.3, 0.75  # Resemblyzer's
 _HINT = 'name a network of speakers: model = "speaker-encoder", see docs/transcribe.md'
