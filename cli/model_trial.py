@@ -29,7 +29,7 @@ def try_model(spec: "ModelSpec", body: "Content", given: Path | None, show: Path
         save(Image.fromarray(picture), show)
         _say_lines(words, [f"drawn in {show}"])
     elif is_whisper(spec) and given is not None:
-        from cli.speech_trial import said
+        from cli.whisper_trial import said
 
         _say_lines(f"on the first 30 s of {given}:", said(spec, body, given))
     elif kind is not None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 64 << 20  # of standard input
 
 
-class Answer:
+class ShownAnswer:
     """Writes new text to a terminal as it comes; the first answer of one job alone."""
 
     def __init__(self, shows: bool) -> None:
@@ -82,7 +82,7 @@ def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", wor
     if len(given) > MOST_BYTES or not given.strip():
         what = "has nothing in it" if len(given) <= MOST_BYTES else f"has more than {MOST_BYTES >> 20} MiB"
         raise MediaError(f"standard input {what}", "give a question, or lines of JSON, see docs/text.md")
-    listener = Answer(sys.stdout.isatty())
+    listener = ShownAnswer(sys.stdout.isatty())
     with tempfile.TemporaryDirectory(prefix="rigflow-prompt-") as folder:
         path = Path(folder) / ("stdin.jsonl" if given.lstrip().startswith(b"{") else "stdin.txt")
         path.write_bytes(given)
@@ -96,7 +96,7 @@ def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", wor
     return _written(rows, listener)
 
 
-def _written(rows: "list[dict[str, str]]", listener: Answer) -> ExitCode:
+def _written(rows: "list[dict[str, str]]", listener: ShownAnswer) -> ExitCode:
     from engines.texts import TEXT
 
     code = ExitCode.OK
@@ -117,7 +117,7 @@ async def _run(
     path: Path,
     workers: int,
     variant: bool,
-    listener: Answer,
+    listener: ShownAnswer,
 ) -> "JobOutcome":
     from pipelines.broker import Broker
     from schemas.jobs import Priority

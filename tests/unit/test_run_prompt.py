@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.run_prompt import Answer
+from cli.run_prompt import ShownAnswer
 from schemas.jobs import JobRef, Key
 from schemas.results import Delta
 from workers.inputs import JobOutcome
@@ -17,7 +17,7 @@ JOB = JobRef(id="j", pipeline="chat", revision="0")
 
 def shown(capsys: pytest.CaptureFixture[str], shows: bool, *news: tuple[str, int, int, str]) -> tuple[str, list[str]]:
     """The text at the end, and what was written for each of the news: job, row, generation and text."""
-    answer, written = Answer(shows), []
+    answer, written = ShownAnswer(shows), []
     answer.planned([JobOutcome("x", JOB, [Path("x")], [])])
     for job, row, generation, text in news:
         key = Key(job=JOB.model_copy(update={"id": job}), segment=0)
@@ -41,4 +41,4 @@ def test_an_answer_that_is_begun_again_is_shown_once(capsys: pytest.CaptureFixtu
 
 def test_what_is_no_delta_is_left_out() -> None:
     message: Any = SimpleNamespace(data=b"x")
-    asyncio.run(Answer(True).take(message))
+    asyncio.run(ShownAnswer(True).take(message))
