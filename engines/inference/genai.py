@@ -14,12 +14,11 @@ import numpy as np
 from engines.content import ModelFiles
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest, Tokens
-from engines.generation.answering import Answering, Asked, Group
-from engines.generation.chat_template import chat_text, template_of, texts_of
-from engines.inference.genai_folder import Limits, laid_out, limits_of, overlay_of
+from engines.generation.answering import Asked, Group
+from engines.inference.genai_folder import laid_out, limits_of, overlay_of
 from engines.inference.genai_groups import EngineGroup, GeneratorGroup, TokenWriter
 from engines.inference.genai_library import LIBRARY_ERRORS, batches_rightly, in_a_line, library
-from engines.part import Array, Tick
+from engines.inference.text_session import TextSession
 from engines.scratch import ScratchFolder
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -27,14 +26,11 @@ from schemas.model import ModelSpec
 _MOST_TOGETHER = 256  # tokens of a question: a longer one is read in pieces, so that steps are short
 
 
-class GenAiSession:
+class GenAiSession(TextSession):
     """One model on the CPU, by one thread, or on the GPU of number `gpu`. `begin` an answer, then `step`."""
 
-    batch_bytes = 1
-
     def __init__(self, model: ModelFiles, card: ModelSpec, kv_bytes: int, gpu: int | None = None) -> None:
-        self.spec = card
-        self.limits: Limits = limits_of(model, card, kv_bytes)
+        super().__init__(model, card, limits_of(model, card, kv_bytes))
         self._og = library()
         self._folder = ScratchFolder("genai")
         try:
@@ -42,11 +38,9 @@ class GenAiSession:
         except LIBRARY_ERRORS as error:
             self._folder.remove()
             raise ModelError(f"model {card.name} cannot be loaded: {in_a_line(error)}", "download it again") from error
-        self._template = template_of(texts_of(model), card.name)
         self._batches = True
         ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self._writer = TokenWriter(ends, card.name)
-        self._answering = Answering(self.limits.slots, self._start, self._kind)
 
     def _load(self, model: ModelFiles, gpu: int | None) -> None:
         """Load the model from a folder, which the library reads again for answers that fulfil a schema."""
@@ -59,48 +53,15 @@ class GenAiSession:
         self._model: Any = self._og.Model(config)
         self._tokenizer: Any = self._og.Tokenizer(self._model)
 
-    @property
-    def context(self) -> int:
-        """Tokens that a text and its answer may have together."""
-        return self.limits.context
-
-    @property
-    def places(self) -> int:
-        """How many answers run at a time."""
-        return self.limits.slots
-
-    @property
-    def room(self) -> int:
-        """How many more answers can be begun without waiting for others to end."""
-        return self._answering.room
-
-    @property
-    def busy(self) -> bool:
-        """Whether there are answers that are not done."""
-        return self._answering.busy
-
     def encode(self, text: str, templated: bool) -> Tokens:
         """Return the tokens of a text. The library's tokenizer adds none."""
         return np.asarray(self._tokenizer.encode(text), np.int32)
-
-    def chat_text(self, messages: Sequence[dict[str, str]]) -> str:
-        """Return a conversation as text by the model's own template. Raises PipelineError if it has none."""
-        return chat_text(self._template, messages, self.spec.name)
 
     def begin(self, asked: AnswerRequest) -> Answer:
         """Begin an answer: it grows by `step`, once there is room; urgent ones have room first."""
         stream = self._tokenizer.create_stream()
         answer = Answer(piece=lambda token: str(stream.decode(token)), stop=asked.stop)
-        self._answering.add(asked, answer)
-        return answer
-
-    def step(self, tick: Tick) -> None:
-        """Add a token to every running answer, or to those alone that a person waits for."""
-        self._answering.step(tick)
-
-    def run(self, inputs: Any) -> dict[str, Array]:
-        """Raise ModelError: its answers are made by the operators chat and complete."""
-        raise ModelError(f"model {self.spec.name} writes text", "run it in a stage `chat` or `complete`")
+        return self._added(asked, answer)
 
     def warm_up(self) -> None:
         """Write some answers, alone and together: if these differ, none are written together. Raises ModelError."""

@@ -1,20 +1,18 @@
 """Runs Whisper by CTranslate2: the encoder, texts from its states, their places in the sound, the language."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engines.content import ModelFiles
-from engines.extras import imported
+from engines.inference.ct2_library import library, opened
 from engines.inference.reasons import one_line
 from engines.inference.session import check_inputs
 from engines.inference.tokenizer_file import tokenizer_of
 from engines.part import Array
 from engines.speech.model import Aligned, Generated, Search
-from engines.speech.network import FEATURES, FRAMES, MAIN_FILE, STATES, bands_of
+from engines.speech.network import FEATURES, FRAMES, STATES, bands_of
 from schemas.errors import DeviceLost, ModelError
 from schemas.model import ModelSpec
 
@@ -33,37 +31,9 @@ class WhisperSession:
 
     def __init__(self, model: ModelFiles, spec: ModelSpec, gpu: int | None) -> None:
         self.spec = spec
-        self._library = imported("ctranslate2", f"model {spec.name}", "stt")
-        self._library.set_log_level(40)  # errors come as exceptions
+        self._library = library(spec, "stt")
         self.tokenizer: Any = tokenizer_of(model, spec, "stt")
-        self._model: Any = self._opened(model, gpu)
-
-    def _opened(self, model: ModelFiles, gpu: int | None) -> Any:
-        device = "cpu" if gpu is None else "cuda"
-        known = self._library.get_supported_compute_types(device, *(() if gpu is None else (gpu,)))
-        if self.spec.precision not in known:
-            what = f"model {self.spec.name}: this {'CPU' if gpu is None else 'GPU'} does not compute in "
-            hint = f"add it again with --set precision=..., one of {', '.join(sorted(known))}"
-            raise ModelError(what + self.spec.precision, hint)
-        with tempfile.TemporaryDirectory(prefix="rigflow-") as folder:
-            (Path(folder) / MAIN_FILE).write_bytes(model.graph)
-            for file in model.files:
-                if file.name == MAIN_FILE:
-                    continue  # it is the main file
-                (Path(folder) / file.name).symlink_to(model.folder.resolve() / file.sha256)
-            try:
-                return self._library.models.Whisper(
-                    folder,
-                    device=device,
-                    device_index=gpu or 0,
-                    compute_type=self.spec.precision,
-                    intra_threads=1,
-                    inter_threads=1,
-                )
-            except Exception as error:
-                raise ModelError(
-                    f"model {self.spec.name} cannot be loaded: {one_line(error)}", "add it again"
-                ) from error
+        self._model: Any = opened(self._library, self._library.models.Whisper, model, spec, gpu)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the encoder's `states` for `features`."""
