@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.planned import Tensor
+from engines.planned import Arrays, Tensor
 from engines.ragged import Ragged
+from schemas.errors import PipelineError
+from schemas.pipeline import OperatorStage
 
 TEXT, REQUEST = "text", "request"
 
@@ -13,6 +15,15 @@ TEXT, REQUEST = "text", "request"
 def text_tensor() -> Tensor:
     """Return the declaration of an array with a text for each window."""
     return Tensor("uint8", ("W", "count"), ragged=True, text=True)
+
+
+def needed_text(stage: OperatorStage, inputs: Arrays, name: str, hint: str = "") -> Tensor:
+    """Return the declaration of the array of text that a stage reads. Raises PipelineError where there is none."""
+    text = inputs.get(name)
+    if text is None or not text.text:
+        there = ", ".join(f"`{each}`" for each in inputs) or "nothing"
+        raise PipelineError(f"stage `{stage.name}` needs texts as `{name}`, and there is {there}", hint)
+    return text
 
 
 def text_rows(texts: Sequence[str | bytes]) -> Ragged:

@@ -30,8 +30,9 @@ class GenAiSession(TextSession):
     """One model on the CPU, by one thread, or on the GPU of number `gpu`. `begin` an answer, then `step`."""
 
     def __init__(self, model: ModelFiles, card: ModelSpec, kv_bytes: int, gpu: int | None = None) -> None:
-        super().__init__(model, card, limits_of(model, card, kv_bytes))
+        limits = limits_of(model, card, kv_bytes)
         self._og = library()
+        super().__init__(model, card, limits)
         self._folder = ScratchFolder("genai")
         try:
             self._load(model, gpu)

@@ -11,9 +11,10 @@ from engines.content import ModelFiles
 from engines.generation.chat_template import SETTINGS_FILE, TEMPLATE_FILE, check_template
 from engines.inference.ct2_files import DECODER, MODEL_FILE, BinaryModel, blocks, kind_of, read_binary, token_bytes
 from engines.models.companions.base import Line, Sure, json_of
+from engines.models.language_models import language_spec
 from engines.speech.network import MAIN_FILE, PRECISION, PRECISIONS, TOKENIZER_FILE, file_named
 from schemas.errors import ModelError
-from schemas.model import ModelCard, ModelSpec, TensorSpec
+from schemas.model import ModelCard, ModelSpec
 
 BACKEND = "ctranslate2-text"
 MOST_CONTEXT, _UNSTATED_CONTEXT = 8192, 2048  # that are proposed; a model may be added with another
@@ -66,22 +67,8 @@ class CTranslate2TextFolder:
         binary = read_binary(content.folder / file_named(content.files, MODEL_FILE, card.name).sha256)
         token_bytes(binary, card.name)
         file_named(content.files, TOKENIZER_FILE, card.name)
-        shape = card.inputs[0].shape if len(card.inputs) == 1 else None
-        context, most = shape[-1] if shape else None, (*binary.shapes.get(_PLACES, ()), 1 << 24)[0]
-        if card.outputs or card.heads or not isinstance(context, int) or not 2 <= context <= most:
-            what = f"model `{card.name}`: the card of a language model has one input, tokens"
-            raise ModelError(what, f'inputs.0.shape is ["N", CONTEXT], a context of 2 to {most} tokens')
-        return ModelSpec(
-            name=card.name,
-            version=card.version,
-            description=card.description,
-            backend=card.backend,
-            precision=card.precision,
-            inputs=(TensorSpec(name="tokens", dtype="int32", shape=("N", context)),),
-            outputs=(),
-            sha256=card.sha256,
-            files=content.files,
-        )
+        most = (*binary.shapes.get(_PLACES, ()), 1 << 24)[0]
+        return language_spec(card, content, most, card.precision)
 
 
 def _context(folder: Path, binary: BinaryModel) -> tuple[int, str]:

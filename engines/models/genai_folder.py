@@ -12,8 +12,9 @@ from engines.content import ModelFiles
 from engines.generation.chat_template import check_template
 from engines.inference.genai_folder import MAIN, most_context, parsed, token_bytes
 from engines.models.companions.base import Line, Sure
+from engines.models.language_models import language_spec
 from schemas.errors import ModelError
-from schemas.model import ModelCard, ModelSpec, TensorSpec
+from schemas.model import ModelCard, ModelSpec
 
 BACKEND = "onnxruntime-genai"
 MOST_CONTEXT = 8192  # that is proposed; a model may be added with more
@@ -67,22 +68,7 @@ class GenAiFolder:
         """`tokens [N, context]`: a text and its answer have at most so many together."""
         config = parsed(content.graph, card.name)
         check_config(config, [file.name for file in content.files], card.name)
-        shape = card.inputs[0].shape if len(card.inputs) == 1 else None
-        context = shape[-1] if shape else None
-        most = most_context(config, card.name)
-        if card.outputs or card.heads or not isinstance(context, int) or not 2 <= context <= most:
-            what = f"model `{card.name}`: the card of a language model has one input, tokens"
-            raise ModelError(what, f'inputs.0.shape is ["N", CONTEXT], a context of 2 to {most} tokens')
-        return ModelSpec(
-            name=card.name,
-            version=card.version,
-            description=card.description,
-            backend=card.backend,
-            inputs=(TensorSpec(name="tokens", dtype="int32", shape=("N", context)),),
-            outputs=(),
-            sha256=card.sha256,
-            files=content.files,
-        )
+        return language_spec(card, content, most_context(config, card.name))
 
 
 def check_config(config: Mapping[str, Any], names: Sequence[str], model: str) -> None:

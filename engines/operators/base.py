@@ -1,6 +1,6 @@
 """Base of operators: what those that need nothing of it say of pictures, sound, order and rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
@@ -9,7 +9,7 @@ from engines.options import parse_options
 from engines.part import Part, Tick, Value
 from engines.planned import Arrays
 from engines.ports import BatchCounts, Session
-from schemas.errors import PipelineError, RigflowError
+from schemas.errors import DeviceLost, PipelineError, RigflowError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
@@ -22,6 +22,49 @@ def required_model(stage: OperatorStage, model: ModelSpec | None, hint: str = 'n
     if model is None:
         raise PipelineError(f"stage `{stage.name}` runs no model", hint)
     return model
+
+
+def each_part(parts: Sequence[Part], make: Callable[[Part], Part]) -> list[Part | RigflowError]:
+    """Return what is made of each part, or its error. Raises DeviceLost, which ends the work on all of them."""
+    outcomes: list[Part | RigflowError] = []
+    for part in parts:
+        try:
+            outcomes.append(make(part))
+        except DeviceLost:
+            raise
+        except RigflowError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+def each_row(part: Part, make: Callable[[int], None]) -> dict[int, RigflowError]:
+    """Call `make` with the number of each row; return the errors. Of timed media, the first one is raised."""
+    errors: dict[int, RigflowError] = {}
+    for number in range(len(part.meta.pts)):
+        try:
+            make(number)
+        except DeviceLost:
+            raise
+        except RigflowError as error:
+            if part.meta.media.timed:
+                raise
+            errors[number] = error
+    return errors
+
+
+def with_rows(
+    part: Part,
+    made: Mapping[str, Value],
+    errors: Mapping[int, RigflowError],
+    keeps: Sequence[str],
+    notes: Iterable[str],
+) -> Part:
+    """Return a part with arrays that have a row for each row without an error, and with further notes."""
+    told = tuple(dict.fromkeys([*part.meta.notes, *notes]))
+    if not errors:
+        return part.with_arrays(made, notes=told)
+    rest = part.without_failed(errors, keeps)
+    return rest.with_arrays({**rest.arrays, **made}, notes=told)
 
 
 class BaseOperator(Generic[OptionsT]):

@@ -20,7 +20,7 @@ from engines.part import Part, Tick, Value
 from engines.planned import Arrays, Tensor
 from engines.ports import Session
 from engines.ragged import Ragged
-from engines.texts import REQUEST, TEXT, text_of_row, text_rows, text_tensor
+from engines.texts import REQUEST, TEXT, needed_text, text_of_row, text_rows, text_tensor
 from schemas.errors import ItemTooLarge, MediaError, PipelineError, RigflowError
 from schemas.jobs import Key
 from schemas.model import ModelSpec
@@ -188,10 +188,7 @@ class Complete(BaseOperator[CompleteOptions]):
 
     def plan(self, inputs: Arrays) -> Arrays:
         """Return the answers. Raises PipelineError if there is no text."""
-        text = inputs.get(self._source)
-        if text is None or not text.text:
-            there = ", ".join(f"`{name}`" for name in inputs) or "nothing"
-            raise PipelineError(f"stage `{self._stage.name}` needs texts as `{self._source}`, and there is {there}")
+        text = needed_text(self._stage, inputs, self._source)
         counts = {name: Tensor("int32", text.shape[:1]) for name in (TOKENS, PROMPT_TOKENS)}
         return {TEXT: text_tensor(), FINISH: text_tensor(), **counts}
 

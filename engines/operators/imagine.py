@@ -9,14 +9,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from engines.diffusion.choice import NAMES
 from engines.diffusion.schedule import MOST_STEPS, Prediction, Spacing
 from engines.diffusion.session import DiffusionSession, Drawing
-from engines.operators.base import BaseOperator, required_model
-from engines.part import Array, Part, Tick, Value
+from engines.operators.base import BaseOperator, each_part, each_row, required_model, with_rows
+from engines.part import Array, Part, Tick
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
 from engines.ports import Session
 from engines.ragged import Ragged
 from engines.seeds import seed_of_item
-from engines.texts import REQUEST, TEXT, text_of_row
-from schemas.errors import DeviceLost, MediaError, PipelineError, RigflowError, format_field_error
+from engines.texts import REQUEST, TEXT, needed_text, text_of_row
+from schemas.errors import MediaError, PipelineError, RigflowError, format_field_error
 from schemas.model import ModelSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
@@ -100,11 +100,8 @@ class Imagine(BaseOperator[ImagineOptions]):
 
     def plan(self, inputs: Arrays) -> Arrays:
         """Return the pictures. Raises PipelineError if there is neither text nor picture."""
-        text = inputs.get(self._text)
-        if (text is None or not text.text) and self._begins not in inputs:
-            there = ", ".join(f"`{name}`" for name in inputs) or "nothing"
-            what = f"stage `{self._stage.name}` needs texts as `{self._text}`, and there is {there}"
-            raise PipelineError(what, 'take media = ["text"], or set reads')
+        if self._begins not in inputs:
+            needed_text(self._stage, inputs, self._text, 'take media = ["text"], or set reads')
         return {_IMAGE: Tensor("uint8", ("W", "H", "W'", 3))}
 
     def rows(self, part: Part) -> int:
@@ -114,40 +111,23 @@ class Imagine(BaseOperator[ImagineOptions]):
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with its pictures. A row that cannot be drawn is a failed item."""
         assert isinstance(session, DiffusionSession), "the card names the backend"
-        outcomes: list[Part | RigflowError] = []
-        for part in parts:
-            try:
-                outcomes.append(self._drawn(part, session, tick))
-            except DeviceLost:
-                raise
-            except RigflowError as error:
-                outcomes.append(error)
-        return outcomes
+        return each_part(parts, lambda part: self._drawn(part, session, tick))
 
     def _drawn(self, part: Part, session: DiffusionSession, tick: Tick) -> Part:
         pictures: list[Array] = []
-        errors: dict[int, RigflowError] = {}
-        notes = dict.fromkeys(part.meta.notes)
-        for number in range(len(part.meta.pts)):
-            try:
-                picture, found = session.draw(self._drawing(part, number), tick)
-                if pictures and pictures[0].shape != picture.shape:
-                    raise PipelineError("its size is not that of the pictures beside it", "set decode.items = 1")
-            except DeviceLost:
-                raise
-            except RigflowError as error:
-                if part.meta.media.timed:
-                    raise
-                errors[number] = error
-                continue
+        notes: list[str] = []
+
+        def draw(number: int) -> None:
+            picture, found = session.draw(self._drawing(part, number), tick)
+            if pictures and pictures[0].shape != picture.shape:
+                raise PipelineError("its size is not that of the pictures beside it", "set decode.items = 1")
             self.counts.add(1, 1)
-            notes |= dict.fromkeys(found)
+            notes.extend(found)
             pictures.append(picture)
-        made: dict[str, Value] = {_IMAGE: np.stack(pictures) if pictures else np.zeros((0, 8, 8, 3), np.uint8)}
-        if not errors:
-            return part.with_arrays(made, notes=tuple(notes))
-        rest = part.without_failed(errors, self._stage.keeps)
-        return rest.with_arrays({**rest.arrays, **made}, notes=tuple(notes))
+
+        errors = each_row(part, draw)
+        made = {_IMAGE: np.stack(pictures) if pictures else np.zeros((0, 8, 8, 3), np.uint8)}
+        return with_rows(part, made, errors, self._stage.keeps, notes)
 
     def _drawing(self, part: Part, number: int) -> Drawing:
         """The picture that a row asks for. Raises MediaError."""

@@ -10,7 +10,7 @@ from engines.part import Part, Tick
 from engines.planned import Arrays
 from engines.ports import Session
 from engines.ragged import Ragged
-from engines.texts import TEXT, text_of_row, text_rows, text_tensor
+from engines.texts import TEXT, needed_text, text_of_row, text_rows, text_tensor
 from schemas.errors import PipelineError, RigflowError
 from schemas.media import MediaInfo
 
@@ -29,10 +29,7 @@ class Join(BaseOperator[JoinOptions]):
 
     def plan(self, inputs: Arrays) -> Arrays:
         """Return the text. Raises PipelineError if there is none."""
-        text = inputs.get(self._source)
-        if text is None or not text.text:
-            there = ", ".join(f"`{name}`" for name in inputs) or "nothing"
-            raise PipelineError(f"stage `{self._stage.name}` needs texts as `{self._source}`, and there is {there}")
+        needed_text(self._stage, inputs, self._source)
         if self._stage.keeps:
             what = f"stage `{self._stage.name}` makes one row of a media, and cannot keep `{self._stage.keeps[0]}`"
             raise PipelineError(what, "leave out `keeps`")

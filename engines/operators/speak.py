@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from engines.operators.base import BaseOperator, required_model
+from engines.operators.base import BaseOperator, each_part, each_row, required_model, with_rows
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
 from engines.planned import SOUND, Arrays, Tensor
@@ -18,7 +18,7 @@ from engines.speaking.phonemes import symbols_of, voice_weights
 from engines.speaking.voice import Manner, speak
 from engines.texts import TEXT, text_of_row
 from engines.ticking import ticking
-from schemas.errors import DeviceLost, ItemTooLarge, PipelineError, RigflowError, UsageError
+from schemas.errors import ItemTooLarge, PipelineError, RigflowError, UsageError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
@@ -86,42 +86,19 @@ class Speak(BaseOperator[SpeakOptions]):
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with its sound. A text that cannot be spoken is a failed item."""
         assert session is not None, "a stage with a model has a session"
-        outcomes: list[Part | RigflowError] = []
-        for part in parts:
-            try:
-                outcomes.append(self._spoken(part, session, tick))
-            except DeviceLost:
-                raise
-            except RigflowError as error:
-                outcomes.append(error)
-        return outcomes
+        return each_part(parts, lambda part: self._spoken(part, session, tick))
 
     def _spoken(self, part: Part, session: Session, tick: Tick) -> Part:
         text = part.arrays[self._stage.reads.get(TEXT, TEXT)]
         assert isinstance(text, Ragged), "the plan says so"
         sounds: list[Array] = []
-        errors: dict[int, RigflowError] = {}
-        notes = dict.fromkeys(part.meta.notes)
-        for number in range(len(text)):
-            try:
-                sound = self._of_text(text_of_row(text, number), session, tick)
-            except DeviceLost:
-                raise
-            except RigflowError as error:
-                if part.meta.media.timed:
-                    raise
-                errors[number] = error
-                continue
-            notes |= {} if len(sound) else {_NOTHING: None}
-            sounds.append(sound)
+        errors = each_row(part, lambda number: sounds.append(self._of_text(text_of_row(text, number), session, tick)))
         made: dict[str, Value] = {
             SOUND: Ragged.of(sounds, np.zeros(0, np.float32)),
             _RATE: np.full(len(sounds), self._speech.rate, np.int32),
         }
-        if not errors:
-            return part.with_arrays(made, notes=tuple(notes))
-        rest = part.without_failed(errors, self._stage.keeps)
-        return rest.with_arrays({**rest.arrays, **made}, notes=tuple(notes))
+        notes = [] if all(map(len, sounds)) else [_NOTHING]
+        return with_rows(part, made, errors, self._stage.keeps, notes)
 
     def _of_text(self, text: str, session: Session, tick: Tick) -> Array:
         """Return the sound of a text; of length 0 if there is nothing to speak."""
