@@ -1,4 +1,4 @@
-"""What the networks are told of a prompt: the text encoders' states, and in XL vectors of the whole text."""
+"""The conditioning of a picture by its prompt: states of the text encoders, and in XL a vector of the whole text."""
 
 import re
 from collections.abc import Sequence
@@ -16,16 +16,18 @@ _STATES, _WHOLE = "last_hidden_state", ("text_embeds", "pooler_output")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Conditioning:
     """`states [1, 77, width]` float32; `whole [1, width]` of XL, None of others. `cut`: the text was longer."""
 
     states: Array
     whole: Array | None
     cut: bool
 
-    def zeros(self) -> "Told":
+    def zeros(self) -> "Conditioning":
         """The same shapes, without a text."""
-        return Told(np.zeros_like(self.states), None if self.whole is None else np.zeros_like(self.whole), False)
+        return Conditioning(
+            np.zeros_like(self.states), None if self.whole is None else np.zeros_like(self.whole), False
+        )
 
 
 class Encoders:
@@ -39,8 +41,11 @@ class Encoders:
         """The networks."""
         return [network for _, network in self._encoders]
 
-    def told(self, text: str, clip_skip: int, tick: Tick) -> Told:
-        """Return what is told of a text. `clip_skip`: so many layers less of XL's. Raises PipelineError, ModelError."""
+    def conditioning(self, text: str, clip_skip: int, tick: Tick) -> Conditioning:
+        """Return the conditioning by a text; in XL without the last `clip_skip` layers.
+
+        Raises PipelineError, ModelError.
+        """
         if clip_skip and len(self._encoders) == 1:
             raise PipelineError("clip_skip is there for Stable Diffusion XL alone", "leave it out")
         states, cut = [], False
@@ -57,7 +62,7 @@ class Encoders:
             cut |= longer
         if len(self._encoders) > 1 and (whole is None or whole.ndim != 2):
             raise ModelError(f"model {self._encoders[-1][1].name} has no output text_embeds", "export it again")
-        return Told(np.concatenate(states, axis=-1), whole, cut)
+        return Conditioning(np.concatenate(states, axis=-1), whole, cut)
 
     def _states_of(self, network: Network, clip_skip: int) -> str:
         """The output that is used: the last states, and in XL those of the last layer but one, without a norm."""

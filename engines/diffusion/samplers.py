@@ -19,7 +19,7 @@ Noise: TypeAlias = Callable[[], Array]
 class Sampler:
     """Base: latents are `sqrt(a) * picture + sqrt(1 - a) * noise` at each timestep, and go to the network as they are.
 
-    `timesteps [steps]` float64, what the network is told at each step. A picture begins at `step` 0, or later where it
+    `timesteps [steps]` float64, the input of the network at each step. A picture begins at `step` 0, or later where it
     begins with another picture; then each step follows the one before.
     """
 

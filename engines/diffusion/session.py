@@ -17,7 +17,7 @@ from engines.diffusion.choice import own_sampler, sampler_of
 from engines.diffusion.folder import DECODER, ENCODER, TEXT, TEXT_2, TOKENIZERS, UNET, Facts, facts_of
 from engines.diffusion.network import Network
 from engines.diffusion.noise import normal
-from engines.diffusion.prompt import Encoders, Told
+from engines.diffusion.prompt import Conditioning, Encoders
 from engines.diffusion.samplers import Sampler
 from engines.diffusion.schedule import Prediction, Spacing
 from engines.diffusion.tokens import ClipTokens
@@ -105,15 +105,15 @@ class DiffusionSession:
         schedule = self.facts.schedule.changed(prediction_type=drawing.prediction, timestep_spacing=drawing.spacing)
         sampler = sampler_of(schedule, drawing.sampler, steps)
         guided = guidance > 1 and not self._guided_inside
-        positive = self._encoders.told(drawing.prompt, drawing.clip_skip, tick)
-        told = [positive]
+        positive = self._encoders.conditioning(drawing.prompt, drawing.clip_skip, tick)
+        conditionings = [positive]
         if guided:
             zeros = not drawing.negative.strip() and self.facts.empty_is_zeros
-            told.insert(
-                0, positive.zeros() if zeros else self._encoders.told(drawing.negative, drawing.clip_skip, tick)
+            conditionings.insert(
+                0, positive.zeros() if zeros else self._encoders.conditioning(drawing.negative, drawing.clip_skip, tick)
             )
         latents, begin = self._begun(drawing, sampler, shape, tick)
-        fixed = self._fixed_inputs(told, size, guidance)
+        fixed = self._fixed_inputs(conditionings, size, guidance)
         for step in range(begin, len(sampler.timesteps)):
             output = self._predicted(sampler.seen(latents, step), float(sampler.timesteps[step]), fixed, tick)
             if guided:
@@ -123,7 +123,7 @@ class DiffusionSession:
                 what = f"model {self._unet.name} gave numbers that are none in step {step + 1} of {steps}"
                 raise ModelError(what, _EXPORT_32)
             tick()
-        return self._decoded(latents, tick), [_CUT] if any(each.cut for each in told) else []
+        return self._decoded(latents, tick), [_CUT] if any(each.cut for each in conditionings) else []
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Raise ModelError: its pictures are made by the operator imagine."""
@@ -180,12 +180,14 @@ class DiffusionSession:
         begin = steps - max(1, min(int(steps * drawing.strength), steps))
         return sampler.noisy(latents, noise, begin), begin
 
-    def _fixed_inputs(self, told: list[Told], size: tuple[int, int], guidance: float) -> dict[str, Array]:
+    def _fixed_inputs(
+        self, conditionings: list[Conditioning], size: tuple[int, int], guidance: float
+    ) -> dict[str, Array]:
         """The UNet's inputs that are the same at each step, a row for each prompt."""
-        fixed = {"encoder_hidden_states": np.concatenate([each.states for each in told])}
+        fixed = {"encoder_hidden_states": np.concatenate([each.states for each in conditionings])}
         if "text_embeds" in self._unet.inputs:
-            fixed["text_embeds"] = np.concatenate([each.whole for each in told if each.whole is not None])
-            fixed["time_ids"] = np.tile(np.array([[*size, 0, 0, *size]], np.float32), (len(told), 1))
+            fixed["text_embeds"] = np.concatenate([each.whole for each in conditionings if each.whole is not None])
+            fixed["time_ids"] = np.tile(np.array([[*size, 0, 0, *size]], np.float32), (len(conditionings), 1))
         if self._guided_inside:
             width = self._unet.inputs["timestep_cond"].shape[-1]
             fixed["timestep_cond"] = _waves(guidance - 1, width if isinstance(width, int) else 256)

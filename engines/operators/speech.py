@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from engines.inference.states import fed_inputs, first_state
+from engines.of_jobs import OfJobs
 from engines.operators.base import BaseOperator, required_model
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
@@ -63,7 +64,7 @@ class Speech(BaseOperator[SpeechOptions]):
         super().__init__(stage, model)
         self._rules = self._options.rules
         self._longest = int(self._options.longest_s * RATE)
-        self._heads: dict[tuple[str, str, str, int], Array] = {}
+        self._heads: OfJobs[Array] = OfJobs(_MOST_JOBS)
         self._sound = _sound_input(required_model(stage, model, _HINT))
 
     def plan(self, inputs: Arrays) -> Arrays:
@@ -118,14 +119,12 @@ class Speech(BaseOperator[SpeechOptions]):
 
     def _first(self, part: Part, head: Array, session: Session, tick: Tick) -> Array:
         """The first chunk of speech in the head of a part's media; empty without one. It is found once for a media."""
-        job = part.meta.key.job
-        place = job.tenant, job.id, job.revision, job.generation
-        if place not in self._heads:
+
+        def find() -> Array:
             chunks = packed(self._runs(head, session, tick), self._longest)
-            self._heads[place] = _cut(head, chunks[0]) if chunks else np.zeros(0, np.float32)
-            while len(self._heads) > _MOST_JOBS:
-                del self._heads[next(iter(self._heads))]
-        return self._heads[place]
+            return _cut(head, chunks[0]) if chunks else np.zeros(0, np.float32)
+
+        return self._heads.value(part, find)
 
     def _runs(self, window: Array, session: Session, tick: Tick) -> list[Run]:
         if not len(window):

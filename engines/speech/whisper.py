@@ -1,7 +1,9 @@
 """Whisper in the stage transcribe: its options, and the languages of media."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from engines.of_jobs import OfJobs
 from engines.part import Part, Tick
 from engines.planned import HEAD
 from engines.ports import Session
@@ -42,7 +44,7 @@ class WhisperRecogniser:
         # sums of float depend on the size of the batch, those of int8 do not: see docs/transcribe.md
         self.together = model.precision.startswith("int8")
         self._made: tuple[Session, Transcriber] | None = None
-        self._languages: dict[tuple[str, str, str, int], Spoken] = {}
+        self._languages: OfJobs[Spoken] = OfJobs(_MOST_JOBS)
 
     @property
     def head_s(self) -> float:
@@ -72,15 +74,11 @@ class WhisperRecogniser:
         """The language of each part whose media begins with speech; it is found once for a media."""
         spoken: dict[int, Spoken] = {}
         for number, part in enumerate(parts):
-            head, job = part.arrays.get(HEAD), part.meta.key.job
+            head = part.arrays.get(HEAD)
             if not isinstance(head, Ragged) or not len(head) or not 0 < len(head.row(0)) <= MOST_SAMPLES:
                 continue
-            place = job.tenant, job.id, job.revision, job.generation
-            if place not in self._languages:
-                self._languages[place] = transcriber.language_of(head.row(0))
-                while len(self._languages) > _MOST_JOBS:
-                    del self._languages[next(iter(self._languages))]
-            spoken[number] = self._languages[place]
+            first = head.row(0)
+            spoken[number] = self._languages.value(part, partial(transcriber.language_of, first))
         return spoken
 
     def _transcriber(self, session: Session) -> Transcriber:
