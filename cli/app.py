@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from cli.api_keys import app as api_keys
 from cli.cluster import cluster
 from cli.dead import app as dead
 from cli.doctor import doctor
 from cli.engine import app as engine
 from cli.jobs import app as jobs
+from cli.keys import app as keys
 from cli.label import label
 from cli.model import app as model
 from cli.near import near
@@ -24,6 +26,7 @@ from cli.status import status
 from cli.text import warn
 from cli.topology import app as topology
 from cli.up import up
+from cli.usage import usage
 from cli.watch import watch
 from cli.worker import worker
 from schemas.errors import ExitCode, UsageError
@@ -53,6 +56,7 @@ def _rigflow(
     pass
 
 
+keys.add_typer(api_keys)
 app.command()(run)
 app.command()(publish)
 app.command()(results)
@@ -71,6 +75,8 @@ app.add_typer(topology)
 app.command()(near)
 app.command()(cluster)
 app.command()(search)
+app.add_typer(keys)
+app.command()(usage)
 app.command()(doctor)
 
 # the parser's words for a wrong number -> ours; other releases of the parser have other words

@@ -58,6 +58,9 @@ class CollectedJob:
     _unseen: int = 0
     _notes: list[str] = field(default_factory=list)
     _windows: int = 0
+    _duration_s: float = 0.0
+    _computed_s: float = 0.0
+    _tokens: int = 0
     _not_finite: Counter[str] = field(default_factory=Counter)  # windows of each output
     _noted: int = 0
 
@@ -93,6 +96,9 @@ class CollectedJob:
         self._frames += result.meta.frames
         self._lost += result.meta.lost
         self._unseen += result.meta.unseen
+        self._duration_s = max(0.0, result.meta.media.duration_s)
+        self._computed_s += result.meta.computed_s
+        self._tokens += result.meta.tokens
         for item in result.meta.items:
             if item.error:
                 self.failures.add(f"{item.name}: {item.error}")
@@ -164,6 +170,9 @@ class CollectedJob:
             files=tuple(str(file.relative_to(self.target.parent)) for file in files[:DONE_FILES]),
             more_files=max(0, len(files) - DONE_FILES),
             notes=(*self._notes, *([self.skipped] if self.skipped else [])),
+            duration_s=self._duration_s,
+            computed_s=self._computed_s,
+            tokens=self._tokens,
         )
 
     def _not_finite_notes(self) -> list[str]:

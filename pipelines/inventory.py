@@ -162,9 +162,12 @@ def ended(done: Done) -> dict[str, Any]:
         "reasons": done.failures[:REASONS],
         "missing": done.missing[:SPANS],
         "files": done.files,
+        "computed_s": done.computed_s,
+        "tokens": done.tokens,
     }
     known = {"segments": done.segments, "total": done.segments, "segments_done": done.segments}
-    return fields | (known if done.segments else {})
+    duration = {"duration_s": done.duration_s} if done.duration_s else {}
+    return fields | (known if done.segments else {}) | duration
 
 
 async def take_inventory(broker: Broker, manifest: Manifest) -> Inventory:

@@ -11,6 +11,7 @@ from pipelines.inventory import ended, take_inventory
 from pipelines.job_records import JobCancelled, JobRecord, job_key
 from pipelines.queued import delete_queued, is_idle
 from pipelines.result_index import result_index
+from pipelines.usage import record_usage
 from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, JobState, Manifest
@@ -228,10 +229,17 @@ async def publish_done(broker: Broker, done: Done, reason: str) -> None:
 
 
 async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
-    """Write the end of a job into its manifest. Raises JobCancelled when it was cancelled or started again."""
+    """Write the end of a job into its manifest, and what it used.
+
+    Raises JobCancelled when it was cancelled or started again.
+    """
+    if record is not None:
+        await record.refresh()  # its publisher may have written to it since
     record = record or await JobRecord.current(broker, done.job)
     record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=time.time()))
-    await record.change(**ended(done), ended_s=time.time())
+    end_s = time.time()
+    await record_usage(broker, record.manifest.model_copy(update=ended(done) | {"ended_s": end_s}))
+    await record.change(**ended(done), ended_s=end_s)
 
 
 async def reopen(broker: Broker, job: JobRef) -> None:

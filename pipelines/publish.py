@@ -53,6 +53,8 @@ def job_name(kind: str, names: Sequence[str]) -> str:
 class Publisher:
     """Publishes jobs of one pinned pipeline in one priority; `hosted`: a worker is asked to collect them.
 
+    `submitter`: the name of the API key that they came with.
+
     The methods that publish take the record that `begin` gave; without one they continue the job's current generation.
     What is already at the broker is not sent again. They raise JobCancelled when the job is cancelled.
     """
@@ -65,6 +67,7 @@ class Publisher:
         priority: Priority,
         on_sent: OnSent = lambda *_: None,
         hosted: bool = False,
+        submitter: str | None = None,
     ) -> None:
         self._broker = broker
         self.spec = spec
@@ -72,6 +75,7 @@ class Publisher:
         self._priority = priority
         self._on_sent = on_sent
         self._hosted = hosted
+        self._submitter = submitter
 
     def ref(self, job: str) -> JobRef:
         """The reference of a job with this id: its tenant, pipeline, revision and priority."""
@@ -79,9 +83,9 @@ class Publisher:
             id=job, tenant=self._tenant, pipeline=self.spec.name, revision=self.spec.revision, priority=self._priority
         )
 
-    async def begin(self, job: JobRef, name: str, source: str = "", again: bool = False) -> JobRecord:
-        """Begin or continue a job, see `pipelines.jobs.begin`. `source` identifies its input."""
-        return await begin(self._broker, self._manifest(job, name, source), again)
+    async def begin(self, job: JobRef, name: str, source: str = "", again: bool = False, nbytes: int = 0) -> JobRecord:
+        """Begin or continue a job, see `pipelines.jobs.begin`. `source` identifies its input of `nbytes`."""
+        return await begin(self._broker, self._manifest(job, name, source, nbytes), again)
 
     async def publish(self, job: JobRef, kind: str, inputs: Sequence[Input], record: JobRecord | None = None) -> int:
         """Split files of one kind of media and send their segments, tracks first; the number of segments.
@@ -110,8 +114,16 @@ class Publisher:
 
     # the manifest
 
-    def _manifest(self, job: JobRef, name: str, source: str = "") -> Manifest:
-        return Manifest(job=job, name=name, source=source, hosted=self._hosted, created_s=time.time())
+    def _manifest(self, job: JobRef, name: str, source: str = "", nbytes: int = 0) -> Manifest:
+        return Manifest(
+            job=job,
+            name=name,
+            source=source,
+            hosted=self._hosted,
+            submitter=self._submitter,
+            nbytes=nbytes,
+            created_s=time.time(),
+        )
 
     async def _open(self, job: JobRef, name: str) -> JobRecord:
         return await JobRecord.current(self._broker, job) or JobRecord(self._broker, self._manifest(job, name))

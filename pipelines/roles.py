@@ -38,6 +38,7 @@ def worker(names: Names) -> Role:
             f"{prefix}.results.>",  # a refused id may have any number of tokens
             f"{prefix}.deltas.*.*.*",
             f"{prefix}.dead.*.*",
+            f"{prefix}.usage.*.*.*.*.*",
             *_keys(names.rigs, ">"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),
             *_keys(names.attempts, ">"),
@@ -64,6 +65,7 @@ def publisher(names: Names, tenant: str) -> Role:
         publish=(
             f"{prefix}.work.*.*.*",
             f"{prefix}.results.{tenant}.*.*",
+            f"{prefix}.usage.{tenant}.*.*.*.*",
             *_keys(names.jobs, f"{tenant}.*", f"cancelled.{tenant}.*"),
             *_keys(names.pipelines, ">"),
             f"$O.{names.blobs}.>",

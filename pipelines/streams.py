@@ -15,9 +15,11 @@ MEDIA_AGE_S = 7 * DAY_S  # raw media that no worker takes
 BLOB_AGE_S = 7 * DAY_S  # the object of a message that is never settled
 JOB_AGE_S = 7 * DAY_S  # what is known of a job
 DEAD_AGE_S = 30 * DAY_S
+USAGE_AGE_S = 400 * DAY_S  # what jobs used: more than a year
 ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
 RIG_AGE_S = 10.0  # the status of a worker that sends no status any more
 SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
+USAGE_BYTES = 512 << 20  # about a million jobs
 UNBOUNDED = -1  # limited only by the size of the broker's store
 IN_FLIGHT = 50_000  # messages of one queue that all workers together may hold
 REQUESTS = 10_000  # pull requests of all workers together that one queue may have
@@ -45,6 +47,7 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
     plans = [
         StreamPlan(_bucket(names.pipelines, UNBOUNDED)),
         StreamPlan(_bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
+        StreamPlan(_bucket(names.keys, SMALL_BYTES)),
         StreamPlan(_bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),
         StreamPlan(_bucket(names.attempts, SMALL_BYTES, ATTEMPT_AGE_S, discard="old")),
         StreamPlan(_objects(names.models, UNBOUNDED)),
@@ -53,6 +56,8 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
         StreamPlan(_stream(names.results_stream, [f"{prefix}.results.>"], settings.results_bytes, results_age_s)),
         StreamPlan(_stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),
     ]
+    usage = {"max_msgs_per_subject": 1, "discard": "old"}
+    plans.append(StreamPlan(_stream(names.usage_stream, [f"{prefix}.usage.>"], USAGE_BYTES, USAGE_AGE_S, **usage)))
     plans += [_media(names, settings, spec.name) for spec in specs]
     plans += [_work_queue(names, settings, pipeline, stage) for pipeline, stage in queues]
     return [replicated(plan, settings.durability.replicas) for plan in plans]

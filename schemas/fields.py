@@ -36,4 +36,5 @@ Term: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a ratio, with FF
 PositiveTerm: TypeAlias = Annotated[int, Field(ge=1, lt=1 << 31)]
 Ratio: TypeAlias = tuple[Term, PositiveTerm]
 Seconds: TypeAlias = FiniteFloat
+Duration: TypeAlias = Annotated[FiniteFloat, Field(ge=0)]  # in seconds
 Moment: TypeAlias = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]  # seconds since 1970

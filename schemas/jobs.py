@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.declared import Name
 from schemas.errors import MessageError
-from schemas.fields import Count, GivenName, Moment, Number, Seconds
+from schemas.fields import Count, Duration, GivenName, Moment, Number, Seconds
 
 ENTIRE_JOB = -1  # the `segment` of a failure of the entire job
 
@@ -89,7 +89,8 @@ class Manifest(BaseModel):
     `total` is their number, once all are sent. `segments_done`, `frames` and `lost` are the counts of its collector.
     `failures` is their number, `reasons` the text of the first few, `missing` their seconds. `hosted`: a worker
     collects it, for a publisher that has only NATS. `results_evicted`: its collector removed results from a full
-    stream.
+    stream. `submitter` is the name of the API key that it came with, `nbytes` the size of its input, `computed_s` and
+    `tokens` what it took, see `PartMeta`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -110,6 +111,10 @@ class Manifest(BaseModel):
     missing: tuple[tuple[Seconds, Seconds], ...] = ()
     files: tuple[GivenName, ...] = ()
     results_evicted: bool = False
+    submitter: Name | None = None
+    nbytes: Count = 0
+    computed_s: Duration = 0.0
+    tokens: Count = 0
     created_s: Moment = 0.0
     updated_s: Moment = 0.0
     ended_s: Moment = 0.0

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from schemas.arrays import Arrays, check_arrays
 from schemas.base import Message
 from schemas.errors import MessageError
-from schemas.fields import Count, Label, Ticks, clean_name
+from schemas.fields import Count, Duration, Label, Ticks, clean_name
 from schemas.jobs import Key
 from schemas.media import Items, MediaInfo
 from schemas.wire import Buffer
@@ -26,7 +26,8 @@ class PartMeta(BaseModel):
     `frames` and `lost` count the frames that this part owns and those lost to damage; `unseen` are the `frames` that no
     window uses, which count as whole without decoding; `held` counts the tiles that a model did not compute because
     they equal those of the frame before; `notes` describe anything unusual; `not_finite` counts, for each output, the
-    windows with values that are NaN or infinite.
+    windows with values that are NaN or infinite. `computed_s` are the seconds that workers' devices computed for it:
+    its share of a step by its rows. `tokens` are those that language models read and wrote for it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +42,8 @@ class PartMeta(BaseModel):
     held: Count = 0
     notes: Annotated[tuple[str, ...], FailFast()] = ()
     not_finite: Annotated[dict[Label, Count], Field(max_length=1024)] = {}
+    computed_s: Duration = 0.0
+    tokens: Count = 0
 
     @property
     def span_s(self) -> tuple[float, float]:

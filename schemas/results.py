@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
 from schemas.arrays import Arrays, check_arrays
 from schemas.base import Message
 from schemas.declared import Name
-from schemas.fields import Count, GivenName, Label, Moment, Number, Seconds
+from schemas.fields import Count, Duration, GivenName, Label, Moment, Number, Seconds
 from schemas.jobs import JobRef, Key
 from schemas.parts import PartMeta
 from schemas.wire import Buffer
@@ -89,6 +89,7 @@ class Done(Message):
 
     `failures` are the texts of the first failures, and `more_failures` counts the rest; `missing` are the first missing
     spans of the media, in seconds. `files` and `more_files` likewise. A job that was `cancelled` has no results.
+    `duration_s` is that of its media, 0 of items; `computed_s` and `tokens` are the sums of its parts, see `PartMeta`.
     """
 
     type: Literal["done"] = "done"
@@ -104,6 +105,9 @@ class Done(Message):
     files: Annotated[tuple[GivenName, ...], FailFast()] = ()
     more_files: Count = 0
     notes: Annotated[tuple[str, ...], FailFast()] = ()
+    duration_s: Duration = 0.0
+    computed_s: Duration = 0.0
+    tokens: Count = 0
 
     @property
     def failed(self) -> int:

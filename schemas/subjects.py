@@ -12,6 +12,7 @@ HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the 
 HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
 HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input came from, and returns to at a retry
 HEADER_CONTENT_TYPE = "Content-Type"
+HEADER_SUBMITTER = "Rigflow-Submitter"  # optional on media: name of the API key that it came with
 HEADER_ID = "Nats-Msg-Id"
 
 COLLECT = "collect"  # the stage that finishes jobs for publishers that have only NATS
@@ -57,6 +58,10 @@ class Names:
         """The subject of new text in a job's answers. No stream stores it: only those subscribed at the time get it."""
         return f"{self.prefix}.deltas.{job.tenant}.{job.pipeline}.{job.id}"
 
+    def usage(self, tenant: str, submitter: str, pipeline: str, day: str, job: str) -> str:
+        """The subject of what one job used; `*` for any. It ends with the job, so that each job counts once."""
+        return f"{self.prefix}.usage.{tenant}.{submitter}.{pipeline}.{day}.{job}"
+
     def dead(self, pipeline: str, stage: str) -> str:
         """The subject of failures with their input."""
         return f"{self.prefix}.dead.{pipeline}.{stage}"
@@ -70,6 +75,11 @@ class Names:
     def dead_stream(self) -> str:
         """The stream of all dead letters."""
         return f"{self._upper}_DEAD"
+
+    @property
+    def usage_stream(self) -> str:
+        """The stream of what jobs used."""
+        return f"{self._upper}_USAGE"
 
     def media_stream(self, pipeline: str) -> str:
         """Work queue of raw media."""
@@ -105,6 +115,11 @@ class Names:
     def pipelines(self) -> str:
         """KV bucket of pipelines: `name.<name>` -> revision, `revision.<revision>` -> PipelineSpec as json."""
         return f"{self.prefix}_pipelines"
+
+    @property
+    def keys(self) -> str:
+        """KV bucket of API keys: `key.<id>` -> ApiKey."""
+        return f"{self.prefix}_keys"
 
     @property
     def blobs(self) -> str:

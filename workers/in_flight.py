@@ -12,7 +12,7 @@ Only this module settles deliveries. A message ends once, in one of the states `
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -54,7 +54,8 @@ class Queue:
 class Task:
     """One step for the computing thread: decode the next part of a segment, or run a part through the next stage.
 
-    `prefetch` is the decoding, on devices that decode in advance.
+    `prefetch` is the decoding, on devices that decode in advance. `computed_s`: what its steps took since it last gave
+    a part.
     """
 
     message: "InFlight"
@@ -63,12 +64,23 @@ class Task:
     part: Part | None = None
     parts: Iterator[Part] | None = None
     since_s: float = 0.0  # of the monotonic clock: when it began to wait
+    computed_s: float = 0.0
     prefetch: PrefetchedParts | None = field(init=False)
 
     def __post_init__(self) -> None:
         # here, once for a task: `isinstance` with a protocol takes 10 us
         decodes_when_asked = self.parts is None or isinstance(self.parts, Generator)
         self.prefetch = self.parts if not decodes_when_asked and isinstance(self.parts, PrefetchedParts) else None
+
+    @property
+    def weight(self) -> int:
+        """Its share of a step with others: the rows that it adds to a model's batch, at least 1."""
+        return 1 if self.part is None else max(1, self.pipeline.rows(self.stage, self.part))
+
+    def charged(self, part: Part) -> Part:
+        """A part that it gives, with the seconds that computing it took."""
+        computed_s, self.computed_s = part.meta.computed_s + self.computed_s, 0.0
+        return part.with_arrays(part.arrays, computed_s=computed_s)
 
     @property
     def depth(self) -> int:
@@ -213,3 +225,10 @@ class InFlight:
         except Exception as error:
             where = f"{self.delivery.subject} {self.delivery.stream_seq}"
             log_event(Event("unsettled", f"{where} could not be {state.value}: {error}", logging.WARNING))
+
+
+def charge(tasks: Sequence[Task], seconds: float) -> None:
+    """Share the seconds of a step among its tasks, by their weight."""
+    weights = [task.weight for task in tasks]
+    for task, weight in zip(tasks, weights, strict=True):
+        task.computed_s += seconds * weight / sum(weights)

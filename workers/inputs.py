@@ -49,6 +49,11 @@ class JobOutcome:
         return [Input(*each) for each in zip(self.inputs, names, self.real, strict=True)]
 
     @property
+    def nbytes(self) -> int:
+        """The size of its inputs; 0 of those that are gone."""
+        return sum(path.stat().st_size for path in self.inputs if path.exists())
+
+    @property
     def media_name(self) -> str:
         """What its media is called."""
         return job_name(self.kind, [path.name for path in self.inputs])

@@ -131,7 +131,7 @@ async def _begin_all(
 
 async def begin_job(publisher: Publisher, outcome: JobOutcome, again: bool) -> JobRecord:
     """Begin or continue a job; see `pipelines.jobs.begin`."""
-    outcome.record = await publisher.begin(outcome.job, outcome.media_name, outcome.source, again)
+    outcome.record = await publisher.begin(outcome.job, outcome.media_name, outcome.source, again, outcome.nbytes)
     outcome.job = outcome.record.manifest.job
     return outcome.record
 

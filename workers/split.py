@@ -10,7 +10,7 @@ from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.publish import Publisher
-from pipelines.refusal import given_job, refuse_media, source_of
+from pipelines.refusal import given_job, given_submitter, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import StoreError, UsageError
 from schemas.messages import CollectRequest
@@ -65,10 +65,11 @@ class SplitHandler:
         _, _, priority = given_by(delivery.subject)
         spec = await load_pipeline(self._broker, message.queue.pipeline)
         check_plugins(spec)
-        publisher = Publisher(self._broker, spec, tenant, priority, hosted=True)
+        submitter = given_submitter(delivery.headers)
+        publisher = Publisher(self._broker, spec, tenant, priority, hosted=True, submitter=submitter)
         source = await asyncio.to_thread(source_of, media)
         name = _name_of(delivery) or identity
-        record = await publisher.begin(publisher.ref(identity), name, source, again=delivery.deliveries == 1)
+        record = await publisher.begin(publisher.ref(identity), name, source, delivery.deliveries == 1, len(media))
         return publisher, record
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:

@@ -1,5 +1,6 @@
 """The stages of one pipeline revision from decode to encode. Engines do the computing."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from engines.continuous import Continuous, Running, Stepping
@@ -73,7 +74,8 @@ class LoadedPipeline:
 
     def rows(self, stage: str, part: Part) -> int:
         """Rows that a part adds to a batch of a stage with a model."""
-        return self.plan.operators[stage].rows(part)
+        operator = self.plan.operators.get(stage)
+        return operator.rows(part) if operator is not None else 0
 
     def counts(self, stage: str) -> BatchCounts:
         """Counts of the runs of a stage's model since the last call."""
@@ -90,10 +92,12 @@ class LoadedPipeline:
 
     def encode(self, part: Part, tick: Tick) -> bytes:
         """The body of the part's Result."""
+        began_s = time.monotonic()
         host = part if self._format.anywhere else part.on_host()
         encoded = self._format.encode(host, tick)
         specs, buffers = pack_arrays(encoded.arrays)
-        meta = part.meta.model_copy(update={"not_finite": not_finite(host)})
+        computed_s = part.meta.computed_s + time.monotonic() - began_s
+        meta = part.meta.model_copy(update={"not_finite": not_finite(host), "computed_s": computed_s})
         result = Result(meta=meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)
 

@@ -168,7 +168,8 @@ class Writing:
             TOKENS: np.array([answer.tokens for answer in answers], np.int32),
             PROMPT_TOKENS: np.array([answer.prompt_tokens for answer in answers], np.int32),
         }
-        return part.with_arrays({**({} if part is self._part else part.arrays), **made})
+        tokens = part.meta.tokens + sum(answer.tokens + answer.prompt_tokens for answer in answers)
+        return part.with_arrays({**({} if part is self._part else part.arrays), **made}, tokens=tokens)
 
 
 class Complete(BaseOperator[CompleteOptions]):

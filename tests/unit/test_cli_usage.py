@@ -20,10 +20,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def commands() -> dict[str, object]:
     """Every command, those of groups too: what a person types -> typer's own."""
+    return within(typer.main.get_group(app), "")
+
+
+def within(group: object, path: str) -> dict[str, object]:
+    """Every command of a group."""
     found: dict[str, object] = {}
-    for name, command in typer.main.get_group(app).commands.items():
-        found[name] = command
-        found |= {f"{name} {inner}": of for inner, of in getattr(command, "commands", {}).items()}
+    for name, command in getattr(group, "commands", {}).items():
+        found |= {f"{path}{name}": command, **within(command, f"{path}{name} ")}
     return found
 
 
@@ -32,7 +36,7 @@ def test_every_command_has_help_with_an_example() -> None:
         assert f"Example: rigflow {name}" in str(getattr(command, "help", "")), name
 
 
-@pytest.mark.parametrize("group", [[], *([name] for name, of in commands().items() if hasattr(of, "commands"))])
+@pytest.mark.parametrize("group", [[], *(name.split() for name, of in commands().items() if hasattr(of, "commands"))])
 def test_the_short_help_of_every_command_fits_its_line(group: list[str]) -> None:
     listed = rigflow(*group, "--help", COLUMNS="80").stdout
     assert "..." not in listed.split("Commands:")[1]

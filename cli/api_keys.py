@@ -1,0 +1,136 @@
+"""`rigflow keys api`: makes, lists and revokes the keys of the HTTP gateway."""
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.text import age, list_of, one_line, say, size, stdout, warn
+from schemas.api_roles import ApiRole
+from schemas.errors import ExitCode
+
+if TYPE_CHECKING:
+    from schemas.api_keys import ApiKey
+
+app = typer.Typer(
+    name="api",
+    help="Keys of the HTTP gateway.\n\nExample: rigflow keys api add website --role submit --role read",
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+@ends_well
+def add(
+    name: Annotated[str, typer.Argument(help="What the key is called; usage is counted by it.")],
+    role: Annotated[
+        list[ApiRole] | None, typer.Option("--role", help="What it allows; repeat it. Default: submit and read.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose jobs it sees. Default: the setting tenant.")] = None,
+    rate: Annotated[float, typer.Option(min=0.0, help="Most requests a second at one gateway; 0: no limit.")] = 0.0,
+    upload_bytes: Annotated[int, typer.Option(min=0, help="Most bytes of an upload; 0: no limit of its own.")] = 0,
+    days: Annotated[float, typer.Option(min=0.0, help="Days until it expires; 0: never.")] = 0.0,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Make a key and print it, once.
+
+    The broker keeps a hash of it.
+
+    Example: rigflow keys api add website --role submit --role read
+    """
+    from pipelines.api_keys import make_key
+    from pipelines.broker import Broker
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials, tenant=tenant)
+    roles = role or [ApiRole.SUBMIT, ApiRole.READ]
+    expires_s = time.time() + days * 86400 if days else 0.0
+
+    async def made() -> "tuple[ApiKey, str]":
+        async with Broker.connected(settings, name="rigflow-keys") as broker:
+            return await make_key(broker, name, settings.tenant, roles, rate, upload_bytes, expires_s)
+
+    key, text = asyncio.run(made())
+    print(text)
+    warn(f"key {key.name} of tenant {key.tenant} allows {', '.join(key.roles)}; it cannot be shown again")
+    return ExitCode.OK
+
+
+@app.command("list")
+@ends_well
+def list_(
+    as_json: Json = False, nats: FleetUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+) -> ExitCode:
+    """List all keys, oldest first.
+
+    The texts that clients send cannot be shown.
+
+    Example: rigflow keys api list
+    """
+    from pipelines.api_keys import all_keys
+    from pipelines.broker import Broker
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+
+    async def found() -> "list[ApiKey]":
+        async with Broker.connected(settings, name="rigflow-keys") as broker:
+            return await all_keys(broker)
+
+    keys = asyncio.run(found())
+    if as_json:
+        print(json.dumps([key.model_dump(mode="json", exclude={"sha256"}) for key in keys], indent=2))
+        return ExitCode.OK
+    rows = (
+        (
+            one_line(key.name),
+            key.id,
+            key.tenant,
+            " ".join(key.roles),
+            _state(key),
+            f"{key.rate_per_s:g}" if key.rate_per_s else "-",
+            size(key.upload_bytes) if key.upload_bytes else "-",
+            age(time.time() - key.created_s, units=1),
+        )
+        for key in keys
+    )
+    titles = ("name", "id", "tenant", "roles", "state", "requests/s", "upload", "age")
+    unless = {"requests/s": "-", "upload": "-"}
+    stdout().print(list_of(titles, rows, left=5, unless=unless, entire=("id", "state")) if keys else "no keys")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name or id of a key.")],
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Revoke a key.
+
+    Gateways refuse it within moments; jobs that came with it go on.
+
+    Example: rigflow keys api revoke website
+    """
+    from pipelines.api_keys import revoke_key
+    from pipelines.broker import Broker
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+
+    async def revoked() -> "ApiKey":
+        async with Broker.connected(settings, name="rigflow-keys") as broker:
+            return await revoke_key(broker, name)
+
+    say(f"key {asyncio.run(revoked()).name} is revoked")
+    return ExitCode.OK
+
+
+def _state(key: "ApiKey") -> str:
+    if key.revoked_s:
+        return "revoked"
+    return "valid" if key.valid_at(time.time()) else "expired"

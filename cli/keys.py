@@ -1,0 +1,9 @@
+"""`rigflow keys`: keys of the broker's users and of the HTTP gateway."""
+
+import typer
+
+app = typer.Typer(
+    name="keys",
+    help="Keys of the HTTP gateway.\n\nExample: rigflow keys api add website",
+    rich_markup_mode=None,
+)

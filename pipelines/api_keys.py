@@ -1,0 +1,87 @@
+"""API keys in a bucket of the broker: made, revoked, and checked by every gateway without a request."""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+
+from pipelines.broker import Broker
+from pipelines.follow import follow_bucket
+from pipelines.values import decoded
+from schemas.api_keys import ApiKey
+from schemas.api_roles import ApiRole
+from schemas.errors import UsageError
+
+PREFIX = "rf"
+
+
+async def make_key(
+    broker: Broker,
+    name: str,
+    tenant: str,
+    roles: Sequence[ApiRole],
+    rate_per_s: float = 0.0,
+    upload_bytes: int = 0,
+    expires_s: float = 0.0,
+) -> tuple[ApiKey, str]:
+    """Make a key; returned with its text `rf_ID_SECRET`, which is stored nowhere. Raises UsageError."""
+    if any(known.name == name and not known.revoked_s for known in await all_keys(broker)):
+        raise UsageError(f"there is an API key {name}", "choose another name, or revoke that one first")
+    identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    key = ApiKey(
+        id=identity,
+        name=name,
+        sha256=hashlib.sha256(secret.encode()).hexdigest(),
+        tenant=tenant,
+        roles=tuple(roles),
+        rate_per_s=rate_per_s,
+        upload_bytes=upload_bytes,
+        created_s=time.time(),
+        expires_s=expires_s,
+    )
+    await broker.put(broker.names.keys, identity, key.model_dump_json().encode())
+    return key, f"{PREFIX}_{identity}_{secret}"
+
+
+async def all_keys(broker: Broker) -> list[ApiKey]:
+    """All keys, oldest first, those that were revoked as well."""
+    found = await broker.items(broker.names.keys)
+    keys = (decoded(ApiKey, body, f"the API key {identity}") for identity, body in found.items())
+    return sorted((key for key in keys if key is not None), key=lambda key: key.created_s)
+
+
+async def revoke_key(broker: Broker, name: str) -> ApiKey:
+    """Revoke a key by its name or id. Gateways refuse it within moments. Raises UsageError."""
+    known = [key for key in await all_keys(broker) if name in (key.name, key.id)]
+    valid = [key for key in known if not key.revoked_s]
+    if not valid:
+        what = f"the API key {name} is revoked already" if known else f"there is no API key {name}"
+        raise UsageError(what, "rigflow keys api list shows them")
+    revoked = valid[-1].model_copy(update={"revoked_s": time.time()})
+    await broker.put(broker.names.keys, revoked.id, revoked.model_dump_json().encode())
+    return revoked
+
+
+class ApiKeys:
+    """The keys of the fleet, as they are now: run `follow` in a task."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._keys: dict[str, ApiKey] = {}
+
+    async def follow(self) -> None:
+        """Read all keys, then every change, until cancelled."""
+        async for identity, body in follow_bucket(self._broker, self._broker.names.keys):
+            key = decoded(ApiKey, body, f"the API key {identity}")
+            if key is not None and key.id == identity:
+                self._keys[identity] = key
+
+    def check(self, text: str) -> ApiKey | None:
+        """The key of this text, if it may be used now. Takes as long for a wrong secret as for a right one."""
+        prefix, _, rest = text.partition("_")
+        identity, _, secret = rest.partition("_")
+        key = self._keys.get(identity)
+        given = hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+        same = hmac.compare_digest(given, key.sha256 if key is not None else "")
+        return key if key is not None and same and prefix == PREFIX and key.valid_at(time.time()) else None
