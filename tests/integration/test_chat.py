@@ -103,6 +103,8 @@ def test_answers_equal_the_librarys_from_any_fleet(home: Path, library: Library,
     assert [row["text"] for row in found[:30]] == [library.chat(text) for text in PROMPTS]
     assert {row["finish"] for row in found} == {"stop", "length"}
     assert [row["tokens"] for row in found] == [len(row["text"]) for row in found], "a letter a token"
+    assert outcome.done is not None
+    assert outcome.done.tokens == sum(row["tokens"] + row["prompt_tokens"] for row in found)
     assert len({row["text"] for row in found[30:]}) == 6
     assert [row["text"] for row in found[30:]] != [row["text"] for row in found[:6]]
     assert written[0] == written[1]
