@@ -49,6 +49,9 @@ class Builder:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
+    def norm(self, states: str, output: str = "") -> str:
+        return self.node("LayerNormalization", [states, self.weight(WIDTH), self.weight(WIDTH)], output)
+
     def model(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> onnx.ModelProto:
         infos = [
             [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in each.items()]
@@ -58,8 +61,13 @@ class Builder:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
 
 
-def text_encoder(seed: int = 1, layers: int = 0, embeds: bool = False, ids: int = TensorProto.INT32) -> onnx.ModelProto:
-    """Embeddings and places; with `layers` as many hidden states; `embeds`: a vector of the whole text."""
+def text_encoder(
+    seed: int = 1, layers: int = 0, embeds: bool = False, ids: int = TensorProto.INT32, blocks: int = 0
+) -> onnx.ModelProto:
+    """Embeddings and places; with `layers` as many hidden states; `embeds`: a vector of the whole text.
+
+    `blocks`: as many layers that add to the states twice each, and a norm behind them, as CLIP has.
+    """
     made, float_ = Builder(seed), TensorProto.FLOAT
     words = made.node("Gather", [made.weight(len(vocabulary(MERGES)), WIDTH), "input_ids"])
     states = made.node("Add", [words, made.weight(77, WIDTH)])
@@ -71,7 +79,13 @@ def text_encoder(seed: int = 1, layers: int = 0, embeds: bool = False, ids: int 
     mean = made.node("ReduceMean", [states], axes=[1], keepdims=0)
     made.node("MatMul", [mean, made.weight(WIDTH, WIDTH)], "text_embeds" if embeds else "pooler_output")
     outputs["text_embeds" if embeds else "pooler_output"] = (float_, ["B", WIDTH])
-    made.node("Tanh", [states], "last_hidden_state")
+    for _ in range(2 * blocks):
+        other = made.node("MatMul", [made.norm(states), made.weight(WIDTH, WIDTH, scale=1.0)])
+        states = made.node("Add", [states, made.node("Tanh", [other])])
+    if blocks:
+        made.norm(states, "last_hidden_state")
+    else:
+        made.node("Tanh", [states], "last_hidden_state")
     return made.model({"input_ids": (ids, ["B", 77])}, outputs)
 
 

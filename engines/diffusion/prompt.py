@@ -12,7 +12,10 @@ from engines.part import Array, Tick
 from schemas.errors import ModelError, PipelineError
 
 _HIDDEN = re.compile(r"hidden_states[._](\d+)")
-_STATES, _WHOLE = "last_hidden_state", ("text_embeds", "pooler_output")
+LAST_STATES = "last_hidden_state"
+SKIPPED = "rigflow_states"  # outputs `rigflow_states.K`, those without the last K layers: `engines.models.clip_layers`
+MOST_SKIPPED = 12
+_WHOLE = ("text_embeds", "pooler_output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,7 @@ class Encoders:
         return [network for _, network in self._encoders]
 
     def conditioning(self, text: str, clip_skip: int, tick: Tick) -> Conditioning:
-        """Return the conditioning by a text; in XL without the last `clip_skip` layers.
-
-        Raises PipelineError, ModelError.
-        """
-        if clip_skip and len(self._encoders) == 1:
-            raise PipelineError("clip_skip is there for Stable Diffusion XL alone", "leave it out")
+        """Return the conditioning by a text, without the last `clip_skip` layers. Raises ModelError, PipelineError."""
         states, cut = [], False
         whole: Array | None = None
         for tokens, network in self._encoders:
@@ -67,10 +65,23 @@ class Encoders:
     def _states_of(self, network: Network, clip_skip: int) -> str:
         """The output that is used: the last states, and in XL those of the last layer but one, without a norm."""
         if len(self._encoders) == 1:
-            return _STATES if _STATES in network.outputs else next(iter(network.outputs))
+            return self._normed_states_of(network, clip_skip)
         hidden = {int(found[1]): name for name in network.outputs if (found := _HIDDEN.fullmatch(name))}
         last = max(hidden, default=-1)  # that of the last layer
         if last - 1 - clip_skip not in hidden:
             what = f"model {network.name} has no output of the layer {2 + clip_skip} from its end"
             raise ModelError(what, "export it with hidden_states" if last < 0 else "lower clip_skip")
         return hidden[last - 1 - clip_skip]
+
+    def _normed_states_of(self, network: Network, clip_skip: int) -> str:
+        """The output of one encoder alone. Raises PipelineError."""
+        if not clip_skip:
+            return LAST_STATES if LAST_STATES in network.outputs else next(iter(network.outputs))
+        wanted = f"{SKIPPED}.{clip_skip}"
+        if wanted not in network.outputs:
+            most = sum(name.startswith(f"{SKIPPED}.") for name in network.outputs)
+            can = f"can leave out {most or 'none'} of its last layers"
+            what = f"model {network.name} {can}, and clip_skip is {clip_skip}"
+            hint = "lower clip_skip" if most else "leave it out, or export the model again by optimum and add it"
+            raise PipelineError(what, hint)
+        return wanted

@@ -17,6 +17,7 @@ from engines.diffusion.folder import (
     NEEDED,
     NETWORKS,
     SETTINGS,
+    TEXT,
     TEXT_2,
     TOKENIZER_FILES,
     TOKENIZERS,
@@ -28,6 +29,7 @@ from engines.diffusion.folder import (
 from engines.diffusion.schedule import CONFIG, read_config
 from engines.diffusion.tokens import LENGTH
 from engines.inference.weights import parsed_graph
+from engines.models.clip_layers import with_skipped_layers
 from engines.models.companions.base import Line, Sure
 from engines.models.files import NewFiles
 from engines.models.folders import Taken, Taking
@@ -56,8 +58,12 @@ class DiffusionFolder:
         main = _read(folder / MAIN)
         _check_folder(folder, parsed(main, f"{folder}: {MAIN}"))
         taking = Taking(new)
-        for network in (each for each in NETWORKS if (folder / each / GRAPH).is_file()):
+        networks = [each for each in NETWORKS if (folder / each / GRAPH).is_file()]
+        for network in networks:
             body, why = _without_random_numbers(taking.graph(folder / network / GRAPH), network, folder)
+            if network == TEXT and TEXT_2 not in networks:
+                skipping = with_skipped_layers(body, f"{folder}/{network}/{GRAPH}")
+                body, why = skipping or body, why if skipping is None else f"{why}, with outputs for clip_skip"
             taking.add(new.put(body, stored_name(f"{network}/{GRAPH}")), why)
         for path, why in _others(folder):
             taking.sources.add((folder / path).resolve())

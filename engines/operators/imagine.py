@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from engines.diffusion.choice import NAMES
+from engines.diffusion.prompt import MOST_SKIPPED
 from engines.diffusion.schedule import MOST_STEPS, Prediction, Spacing
 from engines.diffusion.session import DiffusionSession, Drawing
 from engines.operators.base import BaseOperator, each_part, each_row, required_model, with_rows
@@ -48,7 +49,7 @@ class Wishes(BaseModel):
     spacing: Spacing | None = None
     width: _Side | None = None
     height: _Side | None = None
-    clip_skip: Annotated[int, Field(ge=0, le=12)] | None = None
+    clip_skip: Annotated[int, Field(ge=0, le=MOST_SKIPPED)] | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
 
     def over(self, other: "Wishes") -> "Wishes":

@@ -218,6 +218,23 @@ def test_pictures_are_diffusers_own_at_each_step(
     assert most < 0.6, "but for rounding to bytes"
 
 
+def test_layers_are_left_out_as_diffusers_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    torch.set_num_threads(1)
+    beside = Beside(tmp_path / "m", "StableDiffusionPipeline", _class_name="EulerDiscreteScheduler")
+    if not hasattr(text := beside.theirs.text_encoder, "text_model"):  # transformers 5 has its parts in itself
+        monkeypatch.setattr(type(text), "text_model", property(lambda self: self), raising=False)
+    pictures = []
+    for skipped in (1, 2):
+        # without guidance, because diffusers leaves out no layer of a negative prompt
+        wish = Drawing(PROMPT, steps=4, guidance=1.0, seed=SEED, clip_skip=skipped)
+        given = {"latents": torch.tensor(normal(SEED, 0, SHAPE)), "clip_skip": skipped}
+        worst, mean, most = beside.pictures(monkeypatch, wish, **given)
+        assert worst < 1e-5, (worst, mean, most)
+        pictures.append(beside.ours.draw(wish, no_tick)[0].tobytes())
+    assert pictures[0] != pictures[1]
+
+
 def _without_negative(call: Any) -> Any:
     """LCM's own pipeline has no negative prompt."""
 

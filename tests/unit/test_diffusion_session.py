@@ -150,8 +150,28 @@ def test_xl_has_two_encoders_and_sizes(tmp_path: Path) -> None:
     assert not np.array_equal(first, drawn.draw(Drawing("a cat", "red", steps=2, seed=5), no_tick)[0])
     with pytest.raises(ModelError, match="no output of the layer 6 from its end: lower clip_skip"):
         drawn.draw(Drawing("a cat", clip_skip=4), no_tick)
-    with pytest.raises(PipelineError, match="clip_skip is there for Stable Diffusion XL alone"):
+
+
+def test_clip_skip_leaves_out_layers_and_keeps_the_norm(tmp_path: Path) -> None:
+    """As if the text encoder had fewer layers."""
+    drawn = session(tmp_path / "3", graphs={"text_encoder": text_encoder(blocks=3)})
+    for skipped in (0, 1, 2):
+        shorter = _without_blocks(text_encoder(blocks=3), skipped)
+        folder = stable_folder(tmp_path / f"short{skipped}", graphs={"text_encoder": shorter})
+        expected = opened(folder).draw(Drawing("a cat", steps=2, seed=5), no_tick)[0]
+        found = drawn.draw(Drawing("a cat", steps=2, seed=5, clip_skip=skipped), no_tick)[0]
+        assert np.array_equal(found, expected)
+    with pytest.raises(PipelineError, match="can leave out 2 of its last layers, and clip_skip is 3: lower clip_skip"):
+        drawn.draw(Drawing("a cat", clip_skip=3), no_tick)
+    with pytest.raises(PipelineError, match="can leave out none of its last layers, and clip_skip is 1"):
         session(tmp_path / "1").draw(Drawing("a cat", clip_skip=1), no_tick)
+
+
+def _without_blocks(model: onnx.ModelProto, count: int) -> onnx.ModelProto:
+    """The norm at the end reads the states of an earlier layer."""
+    sums = [node.output[0] for node in model.graph.node if node.op_type == "Add"]
+    next(node for node in model.graph.node if "last_hidden_state" in node.output).input[0] = sums[-1 - 2 * count]
+    return model
 
 
 def test_turbo_and_lcm_take_few_steps(tmp_path: Path) -> None:
