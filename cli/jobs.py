@@ -10,13 +10,14 @@ import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, clock, list_of, one_line, say, say_fields, stdout, warn
-from schemas.errors import ExitCode, UsageError
+from schemas.errors import ExitCode
 from schemas.text import count, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from pipelines.broker import Broker
+    from pipelines.client import Client
     from schemas.jobs import JobRef, Manifest
     from schemas.settings import Settings
 
@@ -99,8 +100,8 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     from pipelines.inventory import take_inventories
     from pipelines.job_records import all_manifests
 
-    async with _broker(settings) as broker:
-        known = await all_manifests(broker)
+    async with _client(settings) as client:
+        broker, known = client.broker, await all_manifests(client.broker)
         unfinished = [manifest for manifest in known if not manifest.state.ended]
         now = {taken.manifest.job: taken.progress for taken in await take_inventories(broker, unfinished)}
     listed = [now.get(manifest.job, manifest) for manifest in known]
@@ -131,12 +132,8 @@ def _rows(listed: "list[Manifest]") -> "Table":
 
 
 async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
-    from pipelines.inventory import take_inventory
-
-    async with _broker(settings) as broker:
-        manifest = await _find(broker, job)
-        if not manifest.state.ended:
-            manifest = (await take_inventory(broker, manifest)).progress
+    async with _client(settings) as client:
+        manifest = await (await client.find(job)).progress()
     if as_json:
         print(json.dumps(manifest.model_dump(mode="json"), indent=2))
     else:
@@ -145,11 +142,10 @@ async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
 
 
 async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
-    from pipelines.jobs import cancel
     from schemas.jobs import JobState
 
-    async with _broker(settings) as broker:
-        ended = [await cancel(broker, manifest) for manifest in [await _find(broker, job) for job in jobs]]
+    async with _client(settings) as client:
+        ended = [await found.cancel() for found in [await client.find(job) for job in jobs]]
     for manifest in ended:
         over = "" if manifest.state is JobState.CANCELLED else ", it was over before"
         say(f"{manifest.job.id}: {manifest.state.value}{over}")
@@ -157,8 +153,8 @@ async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
 
 
 async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None) -> ExitCode:
-    async with _broker(settings) as broker:
-        manifests = [await _find(broker, job) for job in jobs]
+    async with _client(settings) as client:
+        broker, manifests = client.broker, [(await client.find(job)).manifest for job in jobs]
         ended: dict[str, Manifest] = {}
         try:
             async with asyncio.timeout(timeout_s):
@@ -195,19 +191,10 @@ async def _until_ended(broker: "Broker", manifests: "list[Manifest]", ended: "di
                 note(taken.progress)
 
 
-async def _find(broker: "Broker", job: str) -> "Manifest":
-    from pipelines.job_records import find_manifest
+def _client(settings: "Settings") -> "AbstractAsyncContextManager[Client]":
+    from pipelines.client import Client
 
-    manifest = await find_manifest(broker, job)
-    if manifest is None:
-        raise UsageError(f"the broker knows no job {job}", "see `rigflow jobs list`")
-    return manifest
-
-
-def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":
-    from pipelines.broker import Broker
-
-    return Broker.connected(settings, name="rigflow-jobs")
+    return Client.connected(settings, name="rigflow-jobs")
 
 
 def describe(manifest: "Manifest") -> list[tuple[str, str]]:

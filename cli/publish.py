@@ -24,7 +24,7 @@ from schemas.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.publish import Publisher
+    from pipelines.client import Client
     from schemas.jobs import JobRef, Manifest, Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
@@ -79,54 +79,54 @@ async def _publish(
     priority: "Priority",
     console: "Console",
 ) -> ExitCode:
-    from pipelines.broker import Broker
-    from pipelines.publish import Publisher
+    from pipelines.client import Client
     from workers.definitions import register
     from workers.inputs import look_at, plan_jobs
     from workers.waits import explained
 
     sending: list[JobRef] = []
     async with (
-        Broker.connected(settings, name="rigflow-publish") as broker,
-        explained(broker, warn, lambda: sending) as moved,
+        Client.connected(settings, name="rigflow-publish") as client,
+        explained(client.broker, warn, lambda: sending) as moved,
     ):
-        spec = await register(broker, settings, spec, models, variant)
-        publisher = Publisher(broker, spec, settings.tenant, priority, lambda *_: moved())
-        planned = await asyncio.to_thread(plan_jobs, publisher, spec, await asyncio.to_thread(look_at, inputs, spec))
+        spec = await register(client.broker, settings, spec, models, variant)
+        client.on_sent = lambda *_: moved()
+        inspected = await asyncio.to_thread(look_at, inputs, spec)
+        planned = await asyncio.to_thread(plan_jobs, client, spec, inspected, priority)
         if job:
             if len(planned) > 1:
                 what = f"--job {job} cannot name {len(planned)} jobs"
                 raise UsageError(what, "publish files that make one job")
-            planned[0].job = publisher.ref(job)
+            planned[0].job = client.ref(spec, job, priority)
         sent = []
         for outcome in planned:
             sending[:] = [outcome.job]
-            sent.append(await _send(publisher, outcome, console))
+            sent.append(await _send(client, spec, outcome, console))
     return ExitCode.OK if all(sent) else ExitCode.SOME_FAILED
 
 
-async def _send(publisher: "Publisher", outcome: "JobOutcome", console: "Console") -> bool:
+async def _send(client: "Client", spec: "PipelineSpec", outcome: "JobOutcome", console: "Console") -> bool:
     """Publish one job and print its id; False when its media cannot be sent."""
     from rich.text import Text
 
     from pipelines.job_records import JobCancelled
-    from workers.run import begin_job, send_job
+    from workers.run import open_job
 
     if outcome.error is not None:
         console.print(f"rigflow: {outcome.error}", soft_wrap=True, markup=False)
         return False
-    record = await begin_job(publisher, outcome, again=False)
-    if before := _before(record.manifest):
+    opened = await open_job(client, spec, outcome, again=False)
+    if before := _before(opened.manifest):
         console.print(f"{printable(outcome.name)}: {before}", style="yellow", markup=False)
     try:
         with console.status(Text(f"publishing {printable(outcome.name)}")):
-            await send_job(publisher, outcome)
+            await opened.send()
     except BrokerError:
         raise
     except RigflowError as error:
         console.print(f"rigflow: {error}", soft_wrap=True, markup=False)
         if not isinstance(error, JobCancelled):
-            await publisher.give_up(record, error)
+            await opened.give_up(error)
         return False
     say(outcome.job.id)
     return True

@@ -10,15 +10,15 @@ import typer
 from cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
 from cli.run import output_folder
 from cli.text import say, stderr, warn
-from schemas.errors import ExitCode, RigflowError, StoreError, UsageError
+from schemas.errors import ExitCode, RigflowError
 from schemas.text import printable
 from schemas.wire import Buffer
 
 if TYPE_CHECKING:
     from engines.outputs.names import OutputNames
-    from pipelines.broker import Broker, Stored
+    from pipelines.broker import Broker
     from pipelines.inventory import Inventory
-    from schemas.jobs import Manifest
+    from pipelines.job import Job
     from schemas.settings import Settings
     from workers.inputs import JobOutcome
 
@@ -49,19 +49,16 @@ async def _results(settings: "Settings", jobs: list[str], follow: bool, out: Pat
     """Write the results of each job, whatever errors others have. The code is that of all, or SOME_FAILED."""
     from cli.progress import summary
     from engines.outputs.names import OutputNames
-    from pipelines.broker import Broker
-    from pipelines.job_records import find_manifest
+    from pipelines.client import Client
 
     collected: list[JobOutcome] = []
     codes: set[int] = set()
-    async with Broker.connected(settings, name="rigflow-results") as broker:
-        manifests = [(job, await find_manifest(broker, job)) for job in jobs]
+    async with Client.connected(settings, name="rigflow-results") as client:
         with output_folder(out), OutputNames(out, overwrite) as names:
-            for job, manifest in manifests:
+            for name in jobs:
                 try:
-                    if manifest is None:
-                        raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
-                    codes.add(await _result(broker, manifest, follow, names, out, overwrite, collected))
+                    job = await client.find(name)
+                    codes.add(await _result(client.broker, job, follow, names, out, overwrite, collected))
                 except RigflowError as error:
                     warn(error)
                     codes.add(error.exit_code)
@@ -72,7 +69,7 @@ async def _results(settings: "Settings", jobs: list[str], follow: bool, out: Pat
 
 async def _result(
     broker: "Broker",
-    manifest: "Manifest",
+    job: "Job",
     follow: bool,
     names: "OutputNames",
     out: Path,
@@ -86,6 +83,7 @@ async def _result(
     from pipelines.jobs import ResultsEvicted
     from schemas.jobs import JobState
 
+    manifest = job.manifest
     if manifest.state is JobState.CANCELLED:
         raise JobCancelled(manifest.job)
     if manifest.results_evicted and not manifest.state.ended:
@@ -94,57 +92,48 @@ async def _result(
     if inventory.done is not None and not inventory.done.failures:
         if not inventory.files:
             raise CollectedElsewhere(inventory.done)
-        return await _save(broker, inventory.files, out, overwrite)
+        return await _save(job, out, overwrite)
     if follow or inventory.complete:
-        outcome = await _collect(broker, manifest, names, out)
+        outcome = await _collect(broker, job, names, out)
         collected.append(outcome)
         return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
     say(describe(inventory), keep="\n")
     return ExitCode.SOME_FAILED
 
 
-async def _collect(broker: "Broker", manifest: "Manifest", names: "OutputNames", out: Path) -> "JobOutcome":
+async def _collect(broker: "Broker", job: "Job", names: "OutputNames", out: Path) -> "JobOutcome":
     """Collect a job as `rigflow run` does, waiting for what is missing."""
     from cli.progress import Progress
     from engines.outputs.names import Wanted
-    from pipelines.collect import Collector
-    from pipelines.registry import load_pipeline
     from workers.inputs import JobOutcome
     from workers.waits import both, explained
 
-    spec = await load_pipeline(broker, manifest.job.revision)
+    manifest = job.manifest
     outcome = JobOutcome(manifest.name, manifest.job, [], [])
     with Progress(stderr()) as progress:
         outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
         progress.planned([outcome])
         progress.sent(manifest.job.id, 0.0, manifest.segments)
         async with explained(broker, progress.event, lambda: [manifest.job]) as moved:
-            collector = Collector(broker, spec, both(progress.part, moved))
-            await collector.open({manifest.job: outcome.target})
-            try:
-                outcome.done = await collector.wait(manifest.job.id)
-            finally:
-                await collector.close()
+            outcome.done = await job.collect(outcome.target, both(progress.part, moved))
     return outcome
 
 
-async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: bool) -> ExitCode:
+async def _save(job: "Job", out: Path, overwrite: bool) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
+    from contextlib import aclosing
+
     from engines.files import PartFile, writing
     from engines.outputs.names import clean, unused
-    from pipelines.blobs import load_to
-    from schemas.subjects import HEADER_NAME
 
-    newest = {clean(stored.headers.get(HEADER_NAME, "")): stored for stored in files}
-    for name, stored in newest.items():
-        file = await broker.message(broker.names.results_stream, stored.sequence)
-        if file is None:
-            raise StoreError(f"{name} is gone from the broker", "publish the job again")
-        path = out / name
+    async for found in job.files():
+        path = out / clean(found.name)
         part = PartFile.create(path if overwrite else unused(path))
         try:
             with writing(part.path):
-                await load_to(broker, file, part.file)
+                async with aclosing(found.chunks()) as chunks:
+                    async for chunk in chunks:
+                        await asyncio.to_thread(part.file.write, chunk)
                 part.file.flush()
                 same = path.is_file() and filecmp.cmp(part.file.name, path, shallow=False)
             say(path if same else part.commit())

@@ -92,8 +92,7 @@ async def _watch(
 
     from cli.progress import Progress
     from engines.outputs.names import OutputNames
-    from pipelines.broker import Broker
-    from pipelines.publish import Publisher
+    from pipelines.client import Client
     from workers.definitions import register, repair
     from workers.folder import FolderWatch
     from workers.ledger import Ledger, ledger_path
@@ -104,14 +103,14 @@ async def _watch(
     try:
         async with (
             local_fleet(settings, workers, Progress(stderr())) as fleet,
-            Broker.connected(fleet, name="rigflow-watch") as broker,
+            Client.connected(fleet, name="rigflow-watch") as client,
         ):
+            broker = client.broker
             mend = partial(repair, broker, fleet, spec, models, variant)
             spec = await register(broker, fleet, spec, models, variant)
             ledger.revision = spec.revision
-            publisher = Publisher(broker, spec, fleet.tenant, priority)
             with OutputNames(out, overwrite) as names:
-                watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say, mend)
+                watching = FolderWatch(client, spec, priority, folder, out, ledger, names, quiet_s, say, mend)
                 await _until_stopped(watching.run())
     finally:
         ledger.close()

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.blobs import discard_claims, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import discard_claims
 from pipelines.claims import SUBJECT, claim_name
 from pipelines.connection import Connection
 from pipelines.jetstream import ApiError, Stored

@@ -13,9 +13,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pipelines.answers import headers_bytes, status_of
-from pipelines.client import NatsClient
 from pipelines.inbox import REQUEST_S, Answers, Away, Inbox, next_answer
 from pipelines.login import CONNECT_S, credential_options, local_broker_options, reason_of, refusal
+from pipelines.nats_client import NatsClient
 from pipelines.tls import password_options, tls_options
 from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings

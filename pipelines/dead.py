@@ -25,13 +25,14 @@ from schemas.subjects import (
     HEADER_FAILURE,
     HEADER_JOB,
     HEADER_NAME,
+    HEADER_REVISION,
     HEADER_SUBJECT,
     HEADER_TYPE,
     SPLIT,
 )
 from schemas.wire import Buffer
 
-GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_CONTENT_TYPE)  # headers of raw media that its publisher set
+GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_CONTENT_TYPE, HEADER_REVISION)  # headers of raw media that its publisher set
 
 HEADER_BYTES = 3000
 ATTEMPTS, ENDED_CHARACTERS = 6, 60  # so many fit into a header beside a long error

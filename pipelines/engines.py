@@ -4,7 +4,8 @@ import hashlib
 
 from pydantic import BaseModel, ValidationError
 
-from pipelines.blobs import blob_info, delete_blob, digest_of, get_blob, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import blob_info, delete_blob, digest_of, get_blob
 from pipelines.broker import Broker
 from pipelines.values import decoded
 from schemas.engine import EngineSpec

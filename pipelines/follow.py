@@ -20,15 +20,16 @@ ABSENT_S = 0.2  # between checks for a bucket that does not exist yet
 
 
 async def follow(
-    broker: Broker, stream: str, subjects: Sequence[str], headers_only: bool = False
+    broker: Broker, stream: str, subjects: Sequence[str], headers_only: bool = False, first: int = 1
 ) -> AsyncGenerator[Stored | None, None]:
     """Messages of a stream on `subjects`: those that are there now, then None, then those to come, for ever.
 
-    A stream that is deleted and created anew is followed from its beginning. Raises StreamGone when there is none.
+    `first` is the sequence in the stream to begin at. A stream that is deleted and created anew is followed from its
+    beginning. Raises StreamGone when there is none.
     """
     consumer = f"follow-{broker.connection.unique()}"
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-    backlog = await broker.create_reader(stream, consumer, subjects, headers_only=headers_only)
+    backlog = await broker.create_reader(stream, consumer, subjects, first, headers_only)
     pull = Pull(broker, stream, consumer, arrived.put)
     await pull.open()
     try:

@@ -129,9 +129,9 @@ class JetStream:
         """The last message of a stream on a subject; None when there is none, or no such stream."""
         return await self._one(stream, {"last_by_subj": subject})
 
-    async def first(self, stream: str, subject: str) -> Stored | None:
-        """The oldest message of a stream on a subject; None when there is none, or no such stream."""
-        return await self._one(stream, {"seq": 1, "next_by_subj": subject})
+    async def first(self, stream: str, subject: str, sequence: int = 1) -> Stored | None:
+        """The oldest message on a subject from a sequence on; None when there is none, or no such stream."""
+        return await self._one(stream, {"seq": sequence, "next_by_subj": subject})
 
     async def read(self, stream: str, subject: str = ">", first: int = 1) -> AsyncIterator[Stored]:
         """All messages of a stream on `subject` (wildcards allowed) from sequence `first` up to now, in order.

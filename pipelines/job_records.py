@@ -27,6 +27,7 @@ class JobRecord:
     def __init__(self, broker: Broker, manifest: Manifest, sequence: int = 0) -> None:
         self._broker = broker
         self._sequence = sequence
+        self._stored = sequence > 0  # a deleted manifest has a sequence, too
         self.manifest = manifest
         self.note = ""  # why the job was begun anew, if a user can change that
 
@@ -49,7 +50,7 @@ class JobRecord:
         """Set fields. Raises JobCancelled when the job was cancelled, or started again."""
         while True:
             changed = _merged(self.manifest, fields)
-            if self._sequence and changed == self.manifest:
+            if self._stored and changed == self.manifest:
                 await self.refresh()
                 return
             if await self.write(changed):
@@ -63,7 +64,7 @@ class JobRecord:
         sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
         if sequence is None:
             return False
-        self.manifest, self._sequence = manifest, sequence
+        self.manifest, self._sequence, self._stored = manifest, sequence, True
         return True
 
     async def refresh(self) -> None:
@@ -72,6 +73,7 @@ class JobRecord:
         stored = await _entry(self._broker, job.tenant, job.id)
         self._sequence = 0 if stored is None else stored.sequence
         manifest = _manifest_of(stored)
+        self._stored = manifest is not None
         if manifest is None:
             return
         if not _is_current(manifest, job):

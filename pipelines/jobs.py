@@ -70,7 +70,11 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
 
 async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
-    """`wanted`; its next generation if the job has a Done in the results but no manifest (its bucket was deleted)."""
+    """`wanted`; its next generation if the job has a Done in the results but no manifest, or was deleted."""
+    cancelled = await broker.get(broker.names.jobs, f"{CANCELLED}.{job_key(wanted.job.tenant, wanted.job.id)}")
+    before = None if cancelled is None else decoded(JobRef, cancelled, f"the cancelled job {wanted.job.id}")
+    if before is not None:  # it was deleted: workers drop messages of that generation
+        wanted = wanted.model_copy(update={"job": wanted.job.model_copy(update={"generation": before.generation + 1})})
     stored = await broker.last(broker.names.results_stream, broker.names.results(wanted.job))
     if stored is None or stored.headers.get(HEADER_TYPE) != "done":
         return wanted
@@ -81,7 +85,8 @@ async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
     if not isinstance(done, Done):
         return wanted
     await _forget_results(broker, wanted.job)
-    return wanted.model_copy(update={"job": wanted.job.model_copy(update={"generation": done.job.generation + 1})})
+    generation = max(wanted.job.generation, done.job.generation + 1)
+    return wanted.model_copy(update={"job": wanted.job.model_copy(update={"generation": generation})})
 
 
 async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: bool) -> bool:
@@ -174,6 +179,17 @@ async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
     done = Done(job=job, segments=0, frames=0, lost=0, failures=("cancelled",), cancelled=True)
     await publish_done(broker, done, CANCELLED)
     return record.manifest
+
+
+async def delete(broker: Broker, manifest: Manifest) -> None:
+    """Cancel a job if it is not over, and delete its results, its files and its manifest; its dead letters stay.
+
+    If this is interrupted, call it again.
+    """
+    await cancel(broker, manifest)
+    await _drop_queued(broker, manifest.job)  # also where all results were there and a collector was at work
+    await _forget_results(broker, manifest.job)
+    await broker.delete_key(broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id))
 
 
 async def _settle_as_cancelled(record: JobRecord) -> None:

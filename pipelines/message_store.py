@@ -23,6 +23,13 @@ class NeverFits(StoreError):
     disposition = Disposition.REJECT
 
 
+class FleetFull(StoreError):
+    """What a job needs is full, and stayed so for as long as its caller waits."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the fleet is full: {what} takes no more now", "send it again in a while")
+
+
 @dataclass(frozen=True, slots=True)
 class Acked:
     """Where a message is stored, and whether it was not there before."""

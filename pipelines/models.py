@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engines.content import Content, ModelFiles, file_sha256, graph_of
-from pipelines.blobs import BlobInfo, blob_info, get_blob, get_blob_to, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import BlobInfo, blob_info, get_blob, get_blob_to
 from pipelines.broker import Broker
 from pipelines.model_folder import ModelFolder
 from schemas.errors import ModelError, StoreError

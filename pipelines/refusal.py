@@ -14,7 +14,7 @@ from schemas.declared import TOKEN
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Key
 from schemas.results import Done, Failure
-from schemas.subjects import HEADER_JOB, HEADER_SUBMITTER, HEADER_TYPE, SPLIT, given_by
+from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT, given_by
 from schemas.wire import Buffer
 
 NO_REVISION = "unknown"  # of a job that no pipeline was found for
@@ -30,12 +30,6 @@ def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[
             hint = "use letters, digits, - and _, at most 64, and begin with a letter or a digit"
             raise UsageError(f"{what} {token[:100]!a} cannot be one of a job", hint)
     return tenant, given
-
-
-def given_submitter(headers: Mapping[str, str]) -> str | None:
-    """The name of the API key that raw media came with; None without one, or if it is no name."""
-    given = headers.get(HEADER_SUBMITTER, "")
-    return given if re.fullmatch(TOKEN, given) else None
 
 
 def _made_id(sequence: int) -> str:

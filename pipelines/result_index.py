@@ -16,6 +16,6 @@ async def result_index(broker: Broker, subjects: Sequence[str]) -> AsyncIterator
             yield stored
 
 
-def follow_result_index(broker: Broker, subjects: Sequence[str]) -> AsyncGenerator[Stored | None, None]:
-    """Results on `subjects` without their bodies: existing ones, then None, then new ones, without end."""
-    return follow(broker, broker.names.results_stream, subjects, headers_only=True)
+def follow_result_index(broker: Broker, subjects: Sequence[str], first: int = 1) -> AsyncGenerator[Stored | None, None]:
+    """Results on `subjects` without their bodies, from sequence `first` on: those there, then None, then new ones."""
+    return follow(broker, broker.names.results_stream, subjects, headers_only=True, first=first)

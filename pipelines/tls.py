@@ -7,7 +7,7 @@ import ssl
 from typing import Any
 from urllib.parse import ParseResult, unquote, urlparse
 
-from pipelines.client import NatsClient
+from pipelines.nats_client import NatsClient
 from schemas.errors import UsageError
 from schemas.settings import Settings
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from schemas.jobs import JobRef, Priority
 
 HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
+HEADER_REVISION = "Rigflow-Revision"  # optional on media: the revision of the pipeline, if not the newest
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file; delta on deltas
 HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of PartHeader
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
@@ -12,7 +13,6 @@ HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the 
 HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
 HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input came from, and returns to at a retry
 HEADER_CONTENT_TYPE = "Content-Type"
-HEADER_SUBMITTER = "Rigflow-Submitter"  # optional on media: name of the API key that it came with
 HEADER_ID = "Nats-Msg-Id"
 
 COLLECT = "collect"  # the stage that finishes jobs for publishers that have only NATS

@@ -10,17 +10,16 @@ from pathlib import Path
 
 from engines.media.medium import Input, PipelineMedia
 from engines.outputs.names import OutputNames, Wanted
-from pipelines.broker import Broker
+from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.jetstream import Gone
-from pipelines.publish import Publisher
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
-from schemas.jobs import JobRef
+from schemas.jobs import JobRef, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.text import count
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger
-from workers.run import as_ours, begin_job, run_job
+from workers.run import as_ours, open_job, run_job
 from workers.waits import Repair, explained, repaired
 from workers.watched import Quiet, Stamp, content_digest, scan, stamp_of
 
@@ -45,9 +44,9 @@ class FolderWatch:
 
     def __init__(
         self,
-        broker: Broker,
-        publisher: Publisher,
+        client: Client,
         spec: PipelineSpec,
+        priority: Priority,
         folder: Path,
         out: Path,
         ledger: Ledger,
@@ -56,9 +55,10 @@ class FolderWatch:
         report: Report,
         repair: Repair,
     ) -> None:
-        self._broker = broker
-        self._publisher = publisher
+        self._client = client
+        self._broker = client.broker
         self._spec = spec
+        self._priority = priority
         self._folder = folder
         self._out = out
         self._ledger = ledger
@@ -194,19 +194,20 @@ class FolderWatch:
         target = await asyncio.to_thread(self._reserve, name)
         try:
             real = await asyncio.to_thread(os.path.realpath, path)
-            outcome = JobOutcome(path.name, self._publisher.ref(content), [path], [real], target, source=content)
+            ref = self._client.ref(self._spec, content, self._priority)
+            outcome = JobOutcome(path.name, ref, [path], [real], target, source=content)
             try:
                 medium = await asyncio.to_thread(PipelineMedia(self._spec).recognised, Input(path, path.name))
             except RigflowError as error:
                 outcome.error = error
                 return outcome
             outcome.kind = medium.kind
-            await begin_job(self._publisher, outcome, again=True)
+            await open_job(self._client, self._spec, outcome, again=True)
             collector = Collector(self._broker, self._spec, lambda *_: self._moved())
             await collector.open({outcome.job: target}, {outcome.job: outcome.real})
             self._jobs.append(outcome.job)
             try:
-                await run_job(self._publisher, collector, outcome, self._publishing)
+                await run_job(collector, outcome, self._publishing)
             finally:
                 self._jobs.remove(outcome.job)
                 self._moved()

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from engines.media.medium import Input, Medium, PipelineMedia
 from engines.media.shared import located
 from engines.outputs.names import OutputNames, Wanted
-from pipelines.job_records import JobRecord
-from pipelines.publish import Publisher, job_id, job_name
+from pipelines.client import Client, Files
+from pipelines.job import OpenJob
+from pipelines.publish import job_id, job_name
 from schemas.errors import RigflowError, UsageError
-from schemas.jobs import JobRef
+from schemas.jobs import JobRef, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done
 from schemas.text import is_text, printable
@@ -36,22 +37,18 @@ class JobOutcome:
     target: Path = Path()
     kind: str = ""
     source: str = ""
-    record: JobRecord | None = None
+    opened: OpenJob | None = None
     done: Done | None = None
     error: RigflowError | None = None
     seconds: float = 0.0
     names: list[str] = field(default_factory=list)
 
     @property
-    def files(self) -> list[Input]:
+    def files(self) -> Files:
         """Its inputs, to be split."""
         names = self.names or [path.name for path in self.inputs]
-        return [Input(*each) for each in zip(self.inputs, names, self.real, strict=True)]
-
-    @property
-    def nbytes(self) -> int:
-        """The size of its inputs; 0 of those that are gone."""
-        return sum(path.stat().st_size for path in self.inputs if path.exists())
+        inputs = [Input(*each) for each in zip(self.inputs, names, self.real, strict=True)]
+        return Files(self.kind, inputs, self.source, self.media_name)
 
     @property
     def media_name(self) -> str:
@@ -82,7 +79,7 @@ def look_at(inputs: Sequence[Path], spec: PipelineSpec) -> Inspected:
     return [(path, _inspect(path, *found, media)) for path, found in zip(each.values(), located(each), strict=True)]
 
 
-def plan_jobs(publisher: Publisher, spec: PipelineSpec, inspected: Inspected) -> list[JobOutcome]:
+def plan_jobs(client: Client, spec: PipelineSpec, inspected: Inspected, priority: Priority) -> list[JobOutcome]:
     """One job a file whose media has times; all others of one kind together are one.
 
     An input that cannot be sent becomes an outcome with an error.
@@ -102,10 +99,10 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inspected: Inspected) ->
         identities.add(identity)
         real = [file.real for file in files]
         kind = files[0].medium.kind
-        outcomes.append(JobOutcome(name, publisher.ref(identity), paths, real, kind=kind, source=identity))
+        outcomes.append(JobOutcome(name, client.ref(spec, identity, priority), paths, real, kind=kind, source=identity))
     for path, why in inspected:
         if isinstance(why, RigflowError):
-            outcomes.append(JobOutcome(printable(path.name), publisher.ref("unfit"), [path], [], error=why))
+            outcomes.append(JobOutcome(printable(path.name), client.ref(spec, "unfit"), [path], [], error=why))
     return outcomes
 
 

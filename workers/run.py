@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from engines.outputs.names import OutputNames
-from pipelines.broker import Broker
+from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.jetstream import Gone
-from pipelines.job_records import JobRecord
-from pipelines.publish import Publisher
+from pipelines.job import OpenJob
 from schemas.errors import RigflowError, UsageError, first_error
 from schemas.jobs import JobRef, Priority
 from schemas.parts import PartMeta
@@ -61,21 +60,22 @@ async def run_jobs(
     outcome, and the others continue. Raises BrokerError, OutputError when nothing can be published or written.
     """
     outcomes: list[JobOutcome] = []
-    async with Broker.connected(settings, name="rigflow-run") as broker:
+    async with Client.connected(settings, name="rigflow-run") as client:
+        broker = client.broker
         mend = partial(repair, broker, settings, spec, models, variant)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
             registering = register(broker, settings, spec, models, variant)
             spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs, spec))
-            publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
-            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inspected)
+            client.on_sent = both(listener.sent, moved)
+            outcomes += await asyncio.to_thread(plan_jobs, client, spec, inspected, priority)
             with OutputNames(out, overwrite, inputs) as names:
                 await asyncio.to_thread(name_results, names, out, outcomes)
                 for left in reversed(range(TRIES)):
                     waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
-                    able = await _begin_all(publisher, waiting, listener)
+                    able = await _begin_all(client, spec, waiting, listener)
                     listener.planned(outcomes)
                     if able:
-                        await _run_all(publisher, Collector(broker, spec, both(listener.part, moved)), able)
+                        await _run_all(Collector(broker, spec, both(listener.part, moved)), able)
                     if not (left and _to_begin_again(able, listener)):
                         break
                     await register(broker, settings, spec, models, variant)
@@ -96,7 +96,7 @@ def unfinished(outcomes: Sequence[JobOutcome]) -> list[JobRef]:
     return [outcome.job for outcome in outcomes if outcome.done is None and outcome.error is None]
 
 
-async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[JobOutcome]) -> None:
+async def _run_all(collector: Collector, outcomes: Sequence[JobOutcome]) -> None:
     await collector.open(
         {outcome.job: outcome.target for outcome in outcomes}, {outcome.job: outcome.real for outcome in outcomes}
     )
@@ -104,13 +104,13 @@ async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequenc
         turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
         async with asyncio.TaskGroup() as jobs:
             for outcome in outcomes:
-                jobs.create_task(run_job(publisher, collector, outcome, turn))
+                jobs.create_task(run_job(collector, outcome, turn))
     finally:
         await collector.close()
 
 
 async def _begin_all(
-    publisher: Publisher, outcomes: Sequence[JobOutcome], listener: ProgressListener
+    client: Client, spec: PipelineSpec, outcomes: Sequence[JobOutcome], listener: ProgressListener
 ) -> list[JobOutcome]:
     """Begin jobs, some at a time because each waits for the broker; those whose id does not belong to another input."""
     turn = asyncio.Semaphore(BEGIN_AT_ONCE)
@@ -118,35 +118,32 @@ async def _begin_all(
     async def begin(outcome: JobOutcome) -> None:
         async with turn:
             try:
-                record = await begin_job(publisher, outcome, again=True)
+                opened = await open_job(client, spec, outcome, again=True)
             except UsageError as error:
                 outcome.error = error
             else:
-                if record.note:
-                    listener.event(f"{outcome.name} is begun again: {record.note}")
+                if opened.note:
+                    listener.event(f"{outcome.name} is begun again: {opened.note}")
 
     await asyncio.gather(*map(begin, outcomes))
     return [outcome for outcome in outcomes if outcome.error is None]
 
 
-async def begin_job(publisher: Publisher, outcome: JobOutcome, again: bool) -> JobRecord:
+async def open_job(client: Client, spec: PipelineSpec, outcome: JobOutcome, again: bool) -> OpenJob:
     """Begin or continue a job; see `pipelines.jobs.begin`."""
-    outcome.record = await publisher.begin(outcome.job, outcome.media_name, outcome.source, again, outcome.nbytes)
-    outcome.job = outcome.record.manifest.job
-    return outcome.record
+    ref = outcome.job
+    opened = await client.open(spec, outcome.files, job=ref.id, priority=ref.priority, again=again)
+    outcome.opened, outcome.job = opened, opened.ref
+    return opened
 
 
-async def send_job(publisher: Publisher, outcome: JobOutcome) -> None:
-    """Publish what is not at the broker yet."""
-    await publisher.publish(outcome.job, outcome.kind, outcome.files, outcome.record)
-
-
-async def run_job(publisher: Publisher, collector: Collector, outcome: JobOutcome, turn: asyncio.Semaphore) -> None:
-    """Publish one job and wait for it; its error goes into `outcome` and ends no other job (law 5)."""
+async def run_job(collector: Collector, outcome: JobOutcome, turn: asyncio.Semaphore) -> None:
+    """Publish one opened job and wait for it; its error goes into `outcome` and ends no other job (law 5)."""
     started = time.monotonic()
     try:
+        assert outcome.opened is not None
         async with turn:
-            await send_job(publisher, outcome)
+            await outcome.opened.send()
         outcome.done = await collector.wait(outcome.job.id)
     except Exception as error:
         collector.abandon(outcome.job.id)

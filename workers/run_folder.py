@@ -7,13 +7,13 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from pipelines.broker import Broker
+from pipelines.client import Client
 from pipelines.collect import Collector
-from pipelines.publish import Publisher
 from pipelines.registry import with_pins
 from schemas.errors import RigflowError
 from schemas.jobs import Priority
@@ -24,11 +24,21 @@ from workers.inputs import JobOutcome
 from workers.ledger import Ledger, ledger_path
 from workers.media_folder import Entry, MediaFolder, Tally, is_media_by_name
 from workers.placing import Files, made_of, place, place_whole, token
-from workers.run import PUBLISH_AT_ONCE, ProgressListener, as_ours, begin_job, run_job, unfinished
+from workers.run import PUBLISH_AT_ONCE, ProgressListener, as_ours, open_job, run_job, unfinished
 from workers.waits import both, explained
 
 AT_ONCE = 8  # groups in process
 _RESULT = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What all jobs of a run share."""
+
+    client: Client
+    spec: PipelineSpec
+    priority: Priority
+    listener: ProgressListener
 
 
 class FolderRun:
@@ -58,26 +68,27 @@ class FolderRun:
 
     async def run(self, settings: Settings, priority: Priority, listener: ProgressListener) -> None:
         """Do all on the fleet at `settings.nats`. An error of one group does not end the others."""
-        async with Broker.connected(settings, name="rigflow-run") as broker:
+        async with Client.connected(settings, name="rigflow-run") as client:
+            broker = client.broker
             mend = partial(repair, broker, settings, self._spec, self._models, self._variant)
             waiting = partial(unfinished, self._outcomes)
             async with explained(broker, listener.event, waiting, mend) as moved:
                 spec = await register(broker, settings, self._spec, self._models, self._variant)
-                publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
+                client.on_sent = both(listener.sent, moved)
+                work = _Work(client, spec, priority, listener)
                 collector = partial(Collector, broker, spec, both(listener.part, moved))
                 turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
                 async with asyncio.TaskGroup() as tasks:
                     while (group := await asyncio.to_thread(next, self._groups, None)) is not None:
                         await self._slots.acquire()
-                        tasks.create_task(self._take(group, publisher, collector, turn, listener))
+                        tasks.create_task(self._take(group, work, collector, turn))
 
     async def _take(
         self,
         group: list[Entry],
-        publisher: Publisher,
+        work: "_Work",
         collector: Callable[[], Collector],
         turn: asyncio.Semaphore,
-        listener: ProgressListener,
     ) -> None:
         try:
             left = await asyncio.to_thread(self._media.digested, group)
@@ -86,7 +97,7 @@ class FolderRun:
                 await asyncio.to_thread(self._placed, copies)
                 self.tally.count("copies", len(copies))
             if new:
-                await self._infer(new, publisher, collector(), turn, listener)
+                await self._infer(new, work, collector(), turn)
         except Exception as error:
             self.tally.fail([entry.name for entry in group], str(as_ours(error)))
         finally:
@@ -110,22 +121,21 @@ class FolderRun:
     async def _infer(
         self,
         new: dict[str, list[Entry]],
-        publisher: Publisher,
+        work: "_Work",
         collector: Collector,
         turn: asyncio.Semaphore,
-        listener: ProgressListener,
     ) -> None:
         with _folder(self._scratch) as folder:
             firsts = [entries[0] for entries in new.values()]
-            outcome = self._outcome(firsts, folder / _RESULT, publisher)
+            outcome = self._outcome(firsts, folder / _RESULT, work)
             self._outcomes.append(outcome)
-            listener.planned([each for each in self._outcomes if each.error is None])
-            async with _collecting(publisher, collector, outcome):
-                await run_job(publisher, collector, outcome, turn)
+            work.listener.planned([each for each in self._outcomes if each.error is None])
+            async with _collecting(work, collector, outcome):
+                await run_job(collector, outcome, turn)
             self._outcomes.remove(outcome)
             await asyncio.to_thread(self._finish, outcome, firsts, new, folder)
 
-    def _outcome(self, firsts: Sequence[Entry], target: Path, publisher: Publisher) -> JobOutcome:
+    def _outcome(self, firsts: Sequence[Entry], target: Path, work: "_Work") -> JobOutcome:
         paths = [self._media.path(entry) for entry in firsts]
         identity = hashlib.sha256(self._spec.revision.encode())
         for entry in firsts:
@@ -134,7 +144,8 @@ class FolderRun:
         source, real = identity.hexdigest()[:20], [os.path.realpath(path) for path in paths]
         names = [] if firsts[0].timed else [self._name(number, entry) for number, entry in enumerate(firsts)]
         kind = firsts[0].kind
-        return JobOutcome(name, publisher.ref(source), paths, real, target, kind=kind, source=source, names=names)
+        ref = work.client.ref(work.spec, source, work.priority)
+        return JobOutcome(name, ref, paths, real, target, kind=kind, source=source, names=names)
 
     def _name(self, number: int, entry: Entry) -> str:
         """What an item is called in its job: short where it has files of its own, which get their names later."""
@@ -175,8 +186,8 @@ def raise_or_leave(error: RigflowError, entries: Sequence[Entry], tally: Tally) 
 
 
 @asynccontextmanager
-async def _collecting(publisher: Publisher, collector: Collector, outcome: JobOutcome) -> AsyncIterator[None]:
-    await begin_job(publisher, outcome, again=True)
+async def _collecting(work: _Work, collector: Collector, outcome: JobOutcome) -> AsyncIterator[None]:
+    await open_job(work.client, work.spec, outcome, again=True)
     await collector.open({outcome.job: outcome.target})
     try:
         yield

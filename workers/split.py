@@ -10,12 +10,13 @@ from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.publish import Publisher
-from pipelines.refusal import given_job, given_submitter, refuse_media, source_of
+from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
-from schemas.errors import StoreError, UsageError
+from schemas.errors import PipelineError, StoreError, UsageError
 from schemas.messages import CollectRequest
+from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
-from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, given_by
+from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_REVISION, given_by
 from schemas.wire import Buffer
 from workers.failures import Failures
 from workers.in_flight import InFlight
@@ -63,14 +64,20 @@ class SplitHandler:
         delivery = message.delivery
         tenant, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
         _, _, priority = given_by(delivery.subject)
-        spec = await load_pipeline(self._broker, message.queue.pipeline)
+        spec = await self._pipeline_of(message.queue.pipeline, delivery.headers.get(HEADER_REVISION, ""))
         check_plugins(spec)
-        submitter = given_submitter(delivery.headers)
-        publisher = Publisher(self._broker, spec, tenant, priority, hosted=True, submitter=submitter)
+        publisher = Publisher(self._broker, spec, tenant, priority, hosted=True)
         source = await asyncio.to_thread(source_of, media)
         name = _name_of(delivery) or identity
         record = await publisher.begin(publisher.ref(identity), name, source, delivery.deliveries == 1, len(media))
         return publisher, record
+
+    async def _pipeline_of(self, name: str, revision: str) -> PipelineSpec:
+        """The newest revision of a pipeline, or the one that the publisher chose. Raises PipelineError."""
+        spec = await load_pipeline(self._broker, revision or name)
+        if spec.name != name:
+            raise PipelineError(f"{revision[:100]!a} is no revision of pipeline {name}", "leave out Rigflow-Revision")
+        return spec
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
         """Do nothing: the collector of the job ends it."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.attempts import Attempts
-from pipelines.blobs import delete_blob, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import delete_blob
 from pipelines.broker import Broker
 from pipelines.dead import drop, find_letter, letters, retry
 from pipelines.delivery import Delivery

@@ -12,7 +12,8 @@ from pathlib import Path
 import nats
 import pytest
 
-from pipelines.blobs import blob_info, discard_claims, get_blob, get_blob_to, load, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import blob_info, discard_claims, get_blob, get_blob_to, load
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from pipelines.connection import MessageTooLarge
@@ -208,7 +209,8 @@ async def test_a_message_reads_and_deletes_only_its_own_object(settings: Setting
 STREAM_A_FILE = r"""
 import asyncio, re, sys
 from pathlib import Path
-from pipelines.blobs import get_blob_to, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import get_blob_to
 from pipelines.broker import Broker
 from schemas.settings import Settings
 

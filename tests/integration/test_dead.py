@@ -16,7 +16,8 @@ import pipelines.message_store
 from cli.app import app
 from engines.media.medium import Input
 from engines.models.catalogue import builtin_model
-from pipelines.blobs import delete_blob, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import delete_blob
 from pipelines.broker import Broker
 from pipelines.dead import HEADER_BYTES, dead_letter, drop, find_letter, input_of, letters, retry
 from pipelines.delivery import Delivery

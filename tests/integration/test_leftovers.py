@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.blobs import get_blob, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import get_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
 from pipelines.collect import CollectedElsewhere

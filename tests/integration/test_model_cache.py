@@ -16,7 +16,8 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import load_model, read_files, save_model
 from engines.models.files import NewFiles
 from engines.models.folders import take
-from pipelines.blobs import blob_info, delete_blob, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import blob_info, delete_blob
 from pipelines.broker import Broker
 from pipelines.model_folder import ModelFolder
 from pipelines.models import ModelCache, publish_model

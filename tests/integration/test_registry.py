@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.blobs import blob_info, put_blob
+from pipelines.blob_upload import put_blob
+from pipelines.blobs import blob_info
 from pipelines.broker import Broker
 from pipelines.job_records import JobRecord
 from pipelines.models import ModelCache

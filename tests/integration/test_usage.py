@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.api_keys import ApiKeys, all_keys, make_key
 from pipelines.broker import Broker
+from pipelines.client import Client
 from pipelines.job_records import JobRecord, find_manifest
 from pipelines.jobs import end
 from pipelines.registry import builtin_pipeline
@@ -17,12 +18,10 @@ from pipelines.usage import read_usage
 from schemas.api_roles import ApiRole
 from schemas.jobs import JobState
 from schemas.settings import Settings
-from schemas.subjects import HEADER_SUBMITTER
 from schemas.usage import NO_KEY, UsageOf, Used, day_of
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_STAGE_EACH, Fleet
-from tests.raw_media import sent_raw
 from tests.simulated import models_of
 from workers.definitions import register
 
@@ -55,16 +54,16 @@ def test_each_job_counts_once_for_its_key_whatever_its_collector_repeats(tmp_pat
 
 async def _raw_and_repeated(settings: Settings, clip: Path) -> None:
     """Jobs that come as raw media with the name of a key; the end of one is processed again, as after a crash."""
-    headers = {HEADER_SUBMITTER: "website"}
     async with Broker.connected(settings, name="test") as broker:
         spec = await register(broker, settings, SPEC, models_of(SPEC))
-        received = await sent_raw(broker, spec, "mine", clip.read_bytes(), headers)
-        assert (await sent_raw(broker, spec, "broken", b"no media", headers)).done.failures
+        client = Client(broker, submitter="website")
+        done = await (await client.submit(spec, clip.read_bytes(), job="mine")).done()
+        assert (await (await client.submit(spec, b"no media", job="broken")).done()).failures
         while (manifest := await find_manifest(broker, "mine")) is None or manifest.state is not JobState.DONE:
             await asyncio.sleep(0.05)
         while (broken := await find_manifest(broker, "broken")) is None or not broken.state.ended:
             await asyncio.sleep(0.05)
-        await end(broker, await JobRecord.read(broker, manifest.job), received.done)
+        await end(broker, await JobRecord.read(broker, manifest.job), done)
 
 
 def _place(key: str, day: str) -> UsageOf:

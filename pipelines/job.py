@@ -1,0 +1,114 @@
+"""One job: its events, its files, its end. Everything is read from the broker, so that any process can do it."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from engines.media.medium import Input
+from pipelines.broker import Broker
+from pipelines.collect import Collector
+from pipelines.inventory import take_inventory
+from pipelines.job_events import Ended, Event, job_events
+from pipelines.job_files import JobFile, job_files
+from pipelines.job_records import JobRecord
+from pipelines.jobs import cancel, delete
+from pipelines.publish import Publisher
+from pipelines.registry import load_pipeline
+from schemas.errors import RigflowError, UsageError
+from schemas.jobs import JobRef, Manifest
+from schemas.parts import PartMeta
+from schemas.results import Done
+
+
+class Job:
+    """A job of the fleet, made by `Client.submit`, `Client.open` and `Client.find`."""
+
+    def __init__(self, broker: Broker, record: JobRecord) -> None:
+        self._broker = broker
+        self._record = record
+
+    @property
+    def ref(self) -> JobRef:
+        """Its reference, with the generation that this process works on."""
+        return self._record.manifest.job
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.ref.id
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was known of it when it was read or written here; `progress` asks again."""
+        return self._record.manifest
+
+    @property
+    def note(self) -> str:
+        """Why it was begun anew, if a user can change that."""
+        return self._record.note
+
+    async def progress(self) -> Manifest:
+        """How far it is now. Raises UsageError when the broker does not know it any more."""
+        record = await JobRecord.read(self._broker, self.ref)
+        if record is None:
+            raise UsageError(f"the broker knows no job {self.id}", "see `rigflow jobs list`")
+        if record.manifest.state.ended:
+            return record.manifest
+        return (await take_inventory(self._broker, record.manifest)).progress
+
+    def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
+        """What happened and happens, until it is over; see `pipelines.job_events.job_events`."""
+        return job_events(self._broker, self.ref, after)
+
+    def files(self) -> AsyncIterator[JobFile]:
+        """Its finished files at the broker: those that a worker collected."""
+        return job_files(self._broker, self.ref)
+
+    async def done(self) -> Done:
+        """Its Done, once it is over."""
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                if isinstance(event, Ended):
+                    return event.done
+        raise AssertionError
+
+    async def cancel(self) -> Manifest:
+        """Cancel it; see `pipelines.jobs.cancel`."""
+        return await cancel(self._broker, self.manifest)
+
+    async def delete(self) -> None:
+        """Cancel it if it is not over, and delete its results and its record."""
+        await delete(self._broker, self.manifest)
+
+    async def collect(self, target: Path, on_part: Callable[[str, PartMeta], None] = lambda *_: None) -> Done:
+        """Write its files here, as `target` with suffixes, once they are complete. Raises as `Collector.wait`."""
+        spec = await load_pipeline(self._broker, self.ref.revision)
+        collector = Collector(self._broker, spec, on_part)
+        await collector.open({self.ref: target})
+        try:
+            return await collector.wait(self.id)
+        finally:
+            await collector.close()
+
+
+class OpenJob(Job):
+    """A job of files on this machine, which is sent by `send`."""
+
+    def __init__(
+        self, broker: Broker, record: JobRecord, publisher: Publisher, kind: str, inputs: Sequence[Input]
+    ) -> None:
+        super().__init__(broker, record)
+        self._publisher = publisher
+        self._kind = kind
+        self._inputs = inputs
+
+    async def send(self) -> None:
+        """Split the files, and publish what is not at the broker yet. Waits while the fleet is full.
+
+        Raises MediaError, JobCancelled, BrokerError.
+        """
+        await self._publisher.publish(self.ref, self._kind, self._inputs, self._record)
+
+    async def give_up(self, error: RigflowError) -> None:
+        """Publish that the rest of it cannot be sent; collectors in other processes wait for it."""
+        await self._publisher.give_up(self._record, error)

@@ -1,0 +1,84 @@
+"""The finished files of a job, read from the broker."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from pipelines.blobs import read_blob, read_blob_range
+from pipelines.broker import Broker, Stored
+from pipelines.claims import claim_of
+from pipelines.result_index import result_index
+from schemas.errors import StoreError
+from schemas.fields import clean_name
+from schemas.jobs import JobRef
+from schemas.subjects import HEADER_CONTENT_TYPE, HEADER_ID, HEADER_NAME, HEADER_TYPE
+
+ANY_TYPE = "application/octet-stream"
+OBJECT_BYTES = 1 << 20  # of a file in a message, given out at a time
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """One file: its name, type and size in bytes. `sequence` is its place among the results, `tag` its content's.
+
+    Files of the same `tag` have the same bytes.
+    """
+
+    name: str
+    content_type: str
+    size: int
+    sequence: int
+    tag: str
+    _broker: Broker
+    _blob: str
+
+    @classmethod
+    async def of(cls, broker: Broker, stored: Stored) -> "JobFile | None":
+        """The file of a result, of which only the headers may be known; None when it is deleted meanwhile."""
+        entire = await broker.message(broker.names.results_stream, stored.sequence)
+        if entire is None:
+            return None
+        blob = claim_of(entire.subject, entire.headers)
+        return cls(
+            clean_name(entire.headers.get(HEADER_NAME, "")) or "file",
+            entire.headers.get(HEADER_CONTENT_TYPE, ANY_TYPE),
+            int(entire.body) if blob and entire.body.isdigit() else len(entire.body),
+            entire.sequence,
+            entire.headers.get(HEADER_ID, "").rpartition("/")[2] or str(entire.sequence),
+            broker,
+            blob,
+        )
+
+    async def chunks(self, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Its bytes from `start` up to `end`, or all of them. What is before `start` is not read.
+
+        Only all of them are checked against their digest, at the end. Raises StoreError when the file is gone.
+        """
+        end = self.size if end is None else end
+        if self._blob:
+            entire, bucket = (start, end) == (0, self.size), self._broker.names.blobs
+            if entire:
+                reading = read_blob(self._broker, bucket, self._blob)
+            else:
+                reading = read_blob_range(self._broker, bucket, self._blob, start, end)
+            async with aclosing(reading):
+                async for chunk in reading:
+                    yield chunk
+            return
+        stored = await self._broker.message(self._broker.names.results_stream, self.sequence)
+        if stored is None:
+            raise StoreError(f"{self.name} is gone from the broker", "publish the job again")
+        for at in range(start, end, OBJECT_BYTES):
+            yield stored.body[at : min(end, at + OBJECT_BYTES)]
+
+
+async def job_files(broker: Broker, job: JobRef) -> AsyncIterator[JobFile]:
+    """The files of a job that the broker has, the newest of each name, in the order in which they came."""
+    newest: dict[str, Stored] = {}
+    async for stored in result_index(broker, [broker.names.results(job)]):
+        if stored.headers.get(HEADER_TYPE) == "file":
+            newest[stored.headers.get(HEADER_NAME, "")] = stored
+    for stored in sorted(newest.values(), key=lambda each: each.sequence):
+        file = await JobFile.of(broker, stored)
+        if file is not None:
+            yield file

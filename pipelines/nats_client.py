@@ -1,0 +1,123 @@
+"""The NATS client: nats-py, with corrections and additions.
+
+This is the only module that uses names of nats-py that begin with an underscore. They may change in any release, so
+pyproject.toml allows one minor release of nats-py; look through this list before you allow another. nats-py 2.16
+  speaks plain text to a `tls://` server that does not ask for TLS (`_process_info`, `_current_server`);
+  waits for ever for a connection to close whose TLS handshake failed (`_process_connect_init`, `_transport`);
+  reads nothing any more after the answer to a flush that timed out (`_process_pong`, `_pongs`, `_pings_outstanding`);
+  reads nothing any more after a message whose subject or headers are not UTF-8, or whose headers are none: the server
+  takes such messages from any client (`_build_message`, `_process_headers`, and the public patterns of its parser);
+  has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
+  has no way to end a subscription that keeps receiving what is on its way (`_send_unsubscribe`, `Subscription._id`);
+  cannot be closed after its connection broke during the last flush (`_status`);
+  loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
+"""
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from typing import Any
+from urllib.parse import ParseResult
+
+import nats.protocol.parser
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from schemas.settings import Settings
+
+# nats-py takes form feeds and vertical tabs for the end of a subject; the server does not
+_SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )?"
+nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + _SUBJECT + rb"(\d+)\r\n")
+nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+)\r\n")
+
+
+class NatsClient(Client):
+    """With `tls://` or the settings `tls_*`, nothing is sent without TLS, in particular no password."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._always = bool(settings.tls_ca or settings.tls_cert)
+
+    @property
+    def server_uri(self) -> ParseResult | None:
+        """The URL of the server that it is connecting to."""
+        server = self._current_server
+        uri: ParseResult | None = None if server is None else server.uri
+        return uri
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """Connect, or end with the cancellation."""
+        await _cancellable(super().connect(*args, **options))
+
+    async def flush(self, timeout: int = 10) -> None:
+        """Wait for an answer of the server, or end with the cancellation."""
+        await _cancellable(super().flush(timeout))
+
+    async def hand_over(self, timeout_s: float) -> None:
+        """Wait until the kernel has all that was published; `flush` would wait for an answer."""
+        await asyncio.wait([asyncio.create_task(self._flush_pending(force_flush=True))], timeout=timeout_s)
+
+    async def send_unsubscribe(self, subscription: Subscription) -> None:
+        """Have the server send nothing more to a subscription, which still receives what is on its way."""
+        await self._send_unsubscribe(subscription._id)
+
+    async def close_surely(self) -> None:
+        """Flush and disconnect, also when the connection breaks meanwhile."""
+        try:
+            await self.close()
+        except (OSError, EOFError):
+            self._status = Client.DISCONNECTED
+            await self.close()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """nats-py looks at `tls_required` after this: the handshake with a server that has no TLS fails there."""
+        uri = self.server_uri
+        secured = ("nats", "tls") if self._always else ("tls",)
+        if initial_connection and uri is not None and uri.scheme in secured:
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    async def _process_pong(self) -> None:
+        """The answer to a flush that was given up: nats-py would stop reading, because it cannot set that result."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """The headers of a message; None where they are none."""
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, UnicodeDecodeError):
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        """In a subject, what is not UTF-8 becomes U+FFFD."""
+        text = subject.decode(errors="replace").encode()
+        message: Msg = super()._build_message(sid, text, reply, data, headers)
+        return message
+
+    async def _process_connect_init(self) -> None:
+        """After a TLS handshake that failed a connection never closes: nats-py would wait for that for ever."""
+        try:
+            await super()._process_connect_init()
+        except (OSError, TimeoutError):
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
+                self._transport = None
+            raise
+
+
+async def _cancellable(call: Coroutine[Any, Any, None]) -> None:
+    """Await a call of nats-py in a task of its own, and raise the cancellation that the call may lose."""
+    task = asyncio.create_task(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
