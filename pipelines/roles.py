@@ -63,6 +63,7 @@ def publisher(names: Names, tenant: str) -> Role:
     return Role(
         "publisher",
         publish=(
+            *(names.media(tenant, "*", priority) for priority in Priority),
             f"{prefix}.work.*.*.*",
             f"{prefix}.results.{tenant}.*.*",
             f"{prefix}.usage.{tenant}.*.*.*.*",
@@ -72,7 +73,7 @@ def publisher(names: Names, tenant: str) -> Role:
             f"$O.{names.models}.>",
             f"$JS.ACK.{results}.>",  # its readers need no acks; what arrives while one closes is handed back
             *_api(("INFO", *LOOK)),
-            *_reading(read, followed=(results,)),
+            *_reading(read, followed=(results, f"KV_{names.jobs}")),
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs)),
             *_api([f"STREAM.MSG.DELETE.{results}"]),
         ),

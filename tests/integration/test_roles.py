@@ -148,8 +148,8 @@ async def results_of_a_client(guarded: Guarded, media: bytes) -> list[str]:
 WORK, MEDIA = "RIGFLOW_WORK_fingerprint_decode", "RIGFLOW_MEDIA_fingerprint"
 API = "$JS.API"
 PUBLISH = {  # subject -> the roles that may publish there, by their first letters: worker, publisher, client
-    "rigflow.media.main.fingerprint": "c",
-    "rigflow.media.main.fingerprint.bulk": "c",
+    "rigflow.media.main.fingerprint": "pc",
+    "rigflow.media.main.fingerprint.bulk": "pc",
     "rigflow.media.main.fingerprint.interactive": "",
     "rigflow.media.other.fingerprint": "",
     "rigflow.work.fingerprint.decode.bulk": "wp",
@@ -171,7 +171,7 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     f"{API}.CONSUMER.MSG.NEXT.{MEDIA}.bulk": "w",
     f"{API}.CONSUMER.MSG.NEXT.RIGFLOW_RESULTS.collect": "wp",
     f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS.collect": "wp",
-    f"{API}.CONSUMER.CREATE.KV_rigflow_jobs.follow": "w",
+    f"{API}.CONSUMER.CREATE.KV_rigflow_jobs.follow": "wp",
     f"{API}.CONSUMER.CREATE.KV_rigflow_pipelines.follow": "w",
     f"{API}.CONSUMER.CREATE.KV_rigflow_rigs.follow": "",
     f"{API}.CONSUMER.CREATE.RIGFLOW_DEAD.any": "",
