@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -227,8 +228,14 @@ class InFlight:
             log_event(Event("unsettled", f"{where} could not be {state.value}: {error}", logging.WARNING))
 
 
-def charge(tasks: Sequence[Task], seconds: float) -> None:
+@contextmanager
+def charging(tasks: Sequence[Task]) -> Iterator[None]:
     """Share the seconds of a step among its tasks, by their weight."""
-    weights = [task.weight for task in tasks]
-    for task, weight in zip(tasks, weights, strict=True):
-        task.computed_s += seconds * weight / sum(weights)
+    began_s = time.monotonic()
+    try:
+        yield
+    finally:
+        weights = [task.weight for task in tasks]
+        share_s = (time.monotonic() - began_s) / sum(weights)
+        for task, weight in zip(tasks, weights, strict=True):
+            task.computed_s += share_s * weight

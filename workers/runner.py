@@ -6,7 +6,6 @@ The event loop talks to the broker while the computing thread computes. What it 
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from engines.part import Part, encode_part
@@ -24,7 +23,7 @@ from workers.failures import RETRY_S, Failures, Place, place_in_body
 from workers.first_task import first_task, read_content
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
-from workers.in_flight import InFlight, Queue, State, Task, charge
+from workers.in_flight import InFlight, Queue, State, Task, charging
 from workers.intake import Intake
 from workers.io_stages import IoStages
 from workers.messages_in_flight import MessagesInFlight
@@ -220,9 +219,8 @@ class Runner:
         if task.message.ended:
             return
         self.counts["results"] += 1
-        key = part.meta.key
-        self.meter.part(key.job.pipeline, task.stage, part.meta.frames)
-        self.meter.sent(key.job.pipeline, task.stage, len(body))
+        self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
+        self.meter.sent(task.pipeline.spec.name, task.stage, len(body))
         self._outbox.send_result(task, part, body)
 
     async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -231,12 +229,11 @@ class Runner:
         self.in_flight.computing([task.message for task in tasks])
         self.intake.refill()
         self.heartbeats.move()
-        began_s = time.monotonic()
+        pipeline, stage = tasks[0].pipeline.spec.name, tasks[0].stage
         try:
-            pipeline, stage = tasks[0].pipeline.spec.name, tasks[0].stage
-            return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
+            with charging(tasks):
+                return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
         finally:
-            charge(tasks, time.monotonic() - began_s)
             self.in_flight.computing(())
             self.heartbeats.move()
 
@@ -257,9 +254,8 @@ class Runner:
         """
         if task.message.ended:
             return
-        following = task.pipeline.after(task.stage)
+        part, following = task.charged(part), task.pipeline.after(task.stage)
         assert following is not None
-        part = task.charged(part)
         self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
         handed = Task(task.message, task.pipeline, following, part=part)
         if task.pipeline.gathers(following):
