@@ -1,69 +1,60 @@
-"""Draws pictures: text encoders, the steps of a sampler with the UNet, and the decoder; one picture at a time.
+"""Draws pictures: text encoders, the steps of samplers with the UNet, and the decoder.
 
-The UNet gets the negative and the positive prompt as a batch of two, or the positive one alone. So the batch is the
-same whatever else a worker does, and a picture's bits depend on its request alone.
+The UNet gets the negative and the positive prompt of a picture as two rows, or the positive one alone. A GPU computes
+the rows of several pictures together, in batches of one size, which are filled up where there are fewer: another size
+would change the last bits. On the CPU, where a batch is no faster, it computes those of one picture. So a picture's
+bits depend on its request alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from engines.content import ModelFiles
 from engines.diffusion.choice import own_sampler, sampler_of
+from engines.diffusion.drawing import EXPORT_32, FIRST_NOISE, Drawing, Sketch
 from engines.diffusion.folder import DECODER, ENCODER, TEXT, TEXT_2, TOKENIZERS, UNET, Facts, facts_of
 from engines.diffusion.network import Network
 from engines.diffusion.noise import normal
 from engines.diffusion.prompt import Conditioning, Encoders
 from engines.diffusion.samplers import Sampler
-from engines.diffusion.schedule import Prediction, Spacing
+from engines.diffusion.steps import Steps
 from engines.diffusion.tokens import ClipTokens
 from engines.part import Array, Tick
-from schemas.errors import ItemTooLarge, ModelError, PipelineError
+from schemas.errors import DeviceLost, ItemTooLarge, ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
 _CUT = "a prompt has more than 75 tokens, and the rest was not read"
-_EXPORT_32 = "float16 is too small for some networks: take this one in float32"
-_FIRST_NOISE, _STEP_NOISE = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """One picture that is wanted. What is None is the model's own: see `DiffusionSession.manner`.
-
-    `size`: height and width. `picture [H, W, 3]` uint8 of this size: what it begins with, the more of it the lower
-    `strength` is, which is between 0 and 1.
-    """
-
-    prompt: str
-    negative: str = ""
-    size: tuple[int, int] | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    sampler: str = ""
-    prediction: Prediction | None = None
-    spacing: Spacing | None = None
-    clip_skip: int = 0
-    seed: int = 0
-    picture: Array | None = None
-    strength: float = 1.0
+Drawn: TypeAlias = tuple[Array, list[str]]
+"""A picture `[H, W, 3]` uint8, and notes."""
 
 
 class DiffusionSession:
-    """The networks of a folder, loaded. Used by one thread at a time. Raises ModelError, DeviceLost."""
+    """The networks of a folder, loaded. Used by one thread at a time. Raises ModelError, DeviceLost.
+
+    `together`: whether the UNet computes several pictures at a time; by default it does on a GPU.
+    """
 
     batch_bytes = 1
 
     def __init__(
-        self, model: ModelFiles, card: ModelSpec, max_pixels: int, gpu: "CudaGpu | None" = None, tf32: bool = False
+        self,
+        model: ModelFiles,
+        card: ModelSpec,
+        max_pixels: int,
+        gpu: "CudaGpu | None" = None,
+        tf32: bool = False,
+        together: bool | None = None,
     ) -> None:
         self.spec = card
+        self._together = gpu is not None if together is None else together
         self.facts: Facts = facts_of(model, card.name)
         self._max_pixels = max_pixels
 
@@ -98,32 +89,37 @@ class DiffusionSession:
             guidance if drawing.guidance is None else drawing.guidance,
         )
 
-    def draw(self, drawing: Drawing, tick: Tick) -> tuple[Array, list[str]]:
+    def draw(self, drawing: Drawing, tick: Tick) -> Drawn:
         """Return a picture `[H, W, 3]` uint8, and notes. Raises PipelineError, ItemTooLarge, ModelError, DeviceLost."""
-        size, steps, guidance = self.manner(drawing)
-        shape = self._latents_of(size)
-        schedule = self.facts.schedule.changed(prediction_type=drawing.prediction, timestep_spacing=drawing.spacing)
-        sampler = sampler_of(schedule, drawing.sampler, steps)
-        guided = guidance > 1 and not self._guided_inside
-        positive = self._encoders.conditioning(drawing.prompt, drawing.clip_skip, tick)
-        conditionings = [positive]
-        if guided:
-            zeros = not drawing.negative.strip() and self.facts.empty_is_zeros
-            conditionings.insert(
-                0, positive.zeros() if zeros else self._encoders.conditioning(drawing.negative, drawing.clip_skip, tick)
-            )
-        latents, begin = self._begun(drawing, sampler, shape, tick)
-        fixed = self._fixed_inputs(conditionings, size, guidance)
-        for step in range(begin, len(sampler.timesteps)):
-            output = self._predicted(sampler.seen(latents, step), float(sampler.timesteps[step]), fixed, tick)
-            if guided:
-                output = output[:1] + np.float32(guidance) * (output[1:] - output[:1])
-            latents = sampler.next(latents, output, step, partial(normal, drawing.seed, _STEP_NOISE + step, shape))
-            if not np.isfinite(latents).all():
-                what = f"model {self._unet.name} gave numbers that are none in step {step + 1} of {steps}"
-                raise ModelError(what, _EXPORT_32)
-            tick()
-        return self._decoded(latents, tick), [_CUT] if any(each.cut for each in conditionings) else []
+        [made] = self.draw_all([drawing], 1, tick)
+        if isinstance(made, RigflowError):
+            raise made
+        return made
+
+    def draw_all(self, drawings: Sequence[Drawing], batch: int, tick: Tick) -> list[Drawn | RigflowError]:
+        """Return each picture, or its error. Raises DeviceLost.
+
+        `batch`: how many pictures the UNet computes at a time, on a GPU. Fewer take as long, and have the same bits;
+        with another `batch` they have other ones.
+        """
+        outcomes: dict[int, Drawn | RigflowError] = {}
+        sketches: dict[int, Sketch] = {}
+        for number, drawing in enumerate(drawings):
+            try:
+                sketches[number] = self._begun(drawing, tick)
+            except DeviceLost:
+                raise
+            except RigflowError as error:
+                outcomes[number] = error
+        numbers = list(sketches)
+        steps = Steps(self._unet, batch if self._together else 1, tick)
+        for place, failed in steps.all(list(sketches.values())):
+            sketch = sketches.pop(number := numbers[place])
+            try:
+                outcomes[number] = failed or (self._decoded(sketch.latents, tick), sketch.notes)
+            except ModelError as error:
+                outcomes[number] = error
+        return [outcomes[number] for number in range(len(drawings))]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Raise ModelError: its pictures are made by the operator imagine."""
@@ -160,11 +156,36 @@ class DiffusionSession:
             raise PipelineError(what, "set width and height, or export it for any size")
         return shape
 
-    def _begun(
+    def _begun(self, drawing: Drawing, tick: Tick) -> Sketch:
+        """A picture before its first step."""
+        size, steps, guidance = self.manner(drawing)
+        shape = self._latents_of(size)
+        schedule = self.facts.schedule.changed(prediction_type=drawing.prediction, timestep_spacing=drawing.spacing)
+        sampler = sampler_of(schedule, drawing.sampler, steps)
+        guided = guidance > 1 and not self._guided_inside
+        positive = self._encoders.conditioning(drawing.prompt, drawing.clip_skip, tick)
+        conditionings = [positive]
+        if guided:
+            zeros = not drawing.negative.strip() and self.facts.empty_is_zeros
+            conditionings.insert(
+                0, positive.zeros() if zeros else self._encoders.conditioning(drawing.negative, drawing.clip_skip, tick)
+            )
+        latents, begin = self._first_latents(drawing, sampler, shape, tick)
+        return Sketch(
+            seed=drawing.seed,
+            sampler=sampler,
+            latents=latents,
+            step=begin,
+            fixed=self._fixed_inputs(conditionings, size, guidance),
+            guidance=guidance if guided else None,
+            notes=[_CUT] if any(each.cut for each in conditionings) else [],
+        )
+
+    def _first_latents(
         self, drawing: Drawing, sampler: Sampler, shape: tuple[int, int, int, int], tick: Tick
     ) -> tuple[Array, int]:
         """Return the first latents and the step that they are at."""
-        noise = normal(drawing.seed, _FIRST_NOISE, shape)
+        noise = normal(drawing.seed, FIRST_NOISE, shape)
         if drawing.picture is None:
             return noise * np.float32(sampler.first_scale), 0
         if self._encoder is None:
@@ -175,7 +196,7 @@ class DiffusionSession:
         )
         latents = found[:, : shape[1]] * np.float32(self.facts.scale)  # behind the means there may be variances
         if latents.shape != shape or not np.isfinite(latents).all():
-            raise ModelError(f"model {self._encoder.name} did not encode the picture", _EXPORT_32)
+            raise ModelError(f"model {self._encoder.name} did not encode the picture", EXPORT_32)
         steps = len(sampler.timesteps)
         begin = steps - max(1, min(int(steps * drawing.strength), steps))
         return sampler.noisy(latents, noise, begin), begin
@@ -193,31 +214,12 @@ class DiffusionSession:
             fixed["timestep_cond"] = _waves(guidance - 1, width if isinstance(width, int) else 256)
         return fixed
 
-    def _predicted(self, seen: Array, timestep: float, fixed: Mapping[str, Array], tick: Tick) -> Array:
-        """The UNet's answer for each prompt, in batches of the size that its graph has."""
-        prompts = len(fixed["encoder_hidden_states"])
-        rows = self._unet.rows("sample") or prompts
-        answers = []
-        for first in range(0, prompts, rows):
-            taken = [min(each, prompts - 1) for each in range(first, first + rows)]  # a last one fills up
-            feed = {name: array[taken] for name, array in fixed.items()}
-            feed["sample"] = np.repeat(seen, rows, axis=0)
-            feed["timestep"] = self._timestep(timestep, rows)
-            [answer] = self._unet.run(feed, [next(iter(self._unet.outputs))], tick)
-            answers.append(answer[: prompts - first])
-        return np.concatenate(answers)
-
-    def _timestep(self, timestep: float, rows: int) -> Array:
-        shape = self._unet.inputs["timestep"].shape
-        size = shape[0] if shape and isinstance(shape[0], int) else 1
-        return np.full((size,) if shape else (), timestep)
-
     def _decoded(self, latents: Array, tick: Tick) -> Array:
         feed = {next(iter(self._decoder.inputs)): latents / np.float32(self.facts.scale)}
         [found] = self._decoder.run(feed, [next(iter(self._decoder.outputs))], tick)
         if not np.isfinite(found).all():
             what = f"model {self._decoder.name} gave numbers that are none, so there is no picture"
-            raise ModelError(what, _EXPORT_32)
+            raise ModelError(what, EXPORT_32)
         picture = np.clip(found[0] / 2 + np.float32(0.5), 0, 1).transpose(1, 2, 0)
         return np.asarray(np.round(picture * 255), np.uint8)
 

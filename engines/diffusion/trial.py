@@ -1,7 +1,8 @@
 """Tries a Stable Diffusion: one picture in few steps, in a process of its own, for some graphs end the process."""
 
 from engines.content import Content, ModelFiles
-from engines.diffusion.session import DiffusionSession, Drawing
+from engines.diffusion.drawing import Drawing
+from engines.diffusion.session import DiffusionSession
 from engines.inference.trial import HINT, limit_memory
 from engines.own_process import in_own_process
 from engines.part import Array, no_tick

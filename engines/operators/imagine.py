@@ -7,9 +7,10 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from engines.diffusion.choice import NAMES
+from engines.diffusion.drawing import Drawing
 from engines.diffusion.prompt import MOST_SKIPPED
 from engines.diffusion.schedule import MOST_STEPS, Prediction, Spacing
-from engines.diffusion.session import DiffusionSession, Drawing
+from engines.diffusion.session import DiffusionSession, Drawn
 from engines.operators.base import BaseOperator, each_part, each_row, required_model, with_rows
 from engines.part import Array, Part, Tick
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
@@ -23,6 +24,7 @@ from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 from schemas.requests import TextRequest, Words
 
+MOST_TOGETHER = 16  # pictures
 _BACKEND = "diffusion"
 _IMAGE, _PICTURE = "image", "picture"
 _MODEL = "add a folder of Stable Diffusion, see docs/imagine.md"
@@ -58,9 +60,13 @@ class Wishes(BaseModel):
 
 
 class ImagineOptions(Wishes):
-    """`prompt` and `strength` are of pictures that begin with others: of media with pictures."""
+    """`prompt` and `strength` are of pictures that begin with others: of media with pictures.
+
+    `batch`: how many pictures a GPU computes together; see `DiffusionSession.draw_all`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    batch: Annotated[int, Field(ge=1, le=MOST_TOGETHER)] = 1
     prompt: Words = ""
     strength: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.7
 
@@ -106,27 +112,45 @@ class Imagine(BaseOperator[ImagineOptions]):
         return {_IMAGE: Tensor("uint8", ("W", "H", "W'", 3))}
 
     def rows(self, part: Part) -> int:
-        """Return 0: a picture waits for no other."""
-        return 0
+        """Return 0 where a picture waits for no other; otherwise, so that `batch` pictures fill a batch."""
+        batch = self._options.batch
+        return 0 if batch == 1 else len(part.meta.pts) * -(-self._stage.max_batch // batch)
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with its pictures. A row that cannot be drawn is a failed item."""
         assert isinstance(session, DiffusionSession), "the card names the backend"
-        return each_part(parts, lambda part: self._drawn(part, session, tick))
+        outcomes: dict[tuple[int, int], Drawn | RigflowError] = {}
+        wanted: dict[tuple[int, int], Drawing] = {}
+        for place in ((number, row) for number, part in enumerate(parts) for row in range(len(part.meta.pts))):
+            try:
+                wanted[place] = self._drawing(parts[place[0]], place[1])
+            except RigflowError as error:
+                outcomes[place] = error
+        drawn = session.draw_all(list(wanted.values()), self._options.batch, tick)
+        outcomes |= dict(zip(wanted, drawn, strict=True))
+        self.counts.add(len(wanted), max(len(wanted), self._options.batch))
+        numbers = iter(range(len(parts)))
 
-    def _drawn(self, part: Part, session: DiffusionSession, tick: Tick) -> Part:
+        def with_pictures(part: Part) -> Part:
+            number = next(numbers)
+            return self._with_pictures(part, [outcomes[number, row] for row in range(len(part.meta.pts))])
+
+        return each_part(parts, with_pictures)
+
+    def _with_pictures(self, part: Part, outcomes: Sequence[Drawn | RigflowError]) -> Part:
         pictures: list[Array] = []
         notes: list[str] = []
 
-        def draw(number: int) -> None:
-            picture, found = session.draw(self._drawing(part, number), tick)
-            if pictures and pictures[0].shape != picture.shape:
+        def take(number: int) -> None:
+            outcome = outcomes[number]
+            if isinstance(outcome, RigflowError):
+                raise outcome
+            if pictures and pictures[0].shape != outcome[0].shape:
                 raise PipelineError("its size is not that of the pictures beside it", "set decode.items = 1")
-            self.counts.add(1, 1)
-            notes.extend(found)
-            pictures.append(picture)
+            pictures.append(outcome[0])
+            notes.extend(outcome[1])
 
-        errors = each_row(part, draw)
+        errors = each_row(part, take)
         made = {_IMAGE: np.stack(pictures) if pictures else np.zeros((0, 8, 8, 3), np.uint8)}
         return with_rows(part, made, errors, self._stage.keeps, notes)
 

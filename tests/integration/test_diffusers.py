@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from engines.diffusion.choice import own_sampler, sampler_of
+from engines.diffusion.drawing import Drawing
 from engines.diffusion.noise import normal
 from engines.diffusion.schedule import read_config
-from engines.diffusion.session import DiffusionSession, Drawing
+from engines.diffusion.session import DiffusionSession
 from engines.diffusion.tokens import ClipTokens
 from engines.part import no_tick
 from tests.stable import stable_folder

@@ -71,7 +71,7 @@ def test_pictures_are_the_same_from_any_fleet(home: Path, tmp_path: Path) -> Non
     given = tmp_path / "prompts.jsonl"
     given.write_text("".join(json.dumps(line) + "\n" for line in LINES))
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
-        [outcome] = fleet.run(pipeline(), [given], tmp_path / "one")
+        [outcome] = fleet.run(pipeline(batch=3), [given], tmp_path / "one")
         pictures = stills(tmp_path)
         drawn = pipeline("restyle", prompt="a cat", width=32, height=32, steps=4)
         [anew] = fleet.run(drawn, pictures, tmp_path / "anew")
@@ -90,7 +90,7 @@ def test_pictures_are_the_same_from_any_fleet(home: Path, tmp_path: Path) -> Non
     assert len(set(files_under(tmp_path / "anew").values())) == 3
 
     with Fleet(ONE_WORKER * 3, tmp_path / "cache", ack_wait_s=2.0) as fleet:
-        fleet.run(pipeline(), [given], tmp_path / "three", Killing(fleet))
+        fleet.run(pipeline(batch=3), [given], tmp_path / "three", Killing(fleet))
     assert files_under(tmp_path / "one") == files_under(tmp_path / "three")
 
 

@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto
 
 from engines.content import ModelFiles, graph_of
+from engines.diffusion.drawing import Drawing
 from engines.diffusion.noise import normal
-from engines.diffusion.session import DiffusionSession, Drawing
+from engines.diffusion.session import DiffusionSession
 from engines.diffusion.tokens import ClipTokens
 from engines.models.diffusion_folder import DiffusionFolder
 from engines.models.files import NewFiles
@@ -34,11 +35,11 @@ def taken(folder: Path) -> ModelFiles:
     return content
 
 
-def opened(folder: Path, max_pixels: int = 1 << 20) -> DiffusionSession:
+def opened(folder: Path, max_pixels: int = 1 << 20, together: bool = False) -> DiffusionSession:
     kind, content = DiffusionFolder(), taken(folder)
     fields = {line.field: line.value for line in kind.lines(folder)}
     card = ModelCard(name="m", sha256="0" * 64, files=content.files, **fields)
-    return DiffusionSession(content, kind.spec(card, content), max_pixels)
+    return DiffusionSession(content, kind.spec(card, content), max_pixels, together=together)
 
 
 def session(tmp_path: Path, **given: Any) -> DiffusionSession:
@@ -207,7 +208,7 @@ def test_an_encoder_that_draws_noise_by_itself_gives_the_mean(tmp_path: Path) ->
 def test_numbers_that_are_none_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="m: vae_decoder gave numbers that are none, so there is no picture"):
         session(tmp_path / "d", graphs={"vae_decoder": decoder(broken=True)}).draw(Drawing("cat", steps=2), no_tick)
-    with pytest.raises(ModelError, match="m: unet gave numbers that are none in step 1 of 2"):
+    with pytest.raises(ModelError, match="m: unet gave numbers that are none in step 1"):
         session(tmp_path / "u", graphs={"unet": unet(factor=float("nan"))}).draw(Drawing("cat", steps=2), no_tick)
 
 
@@ -221,6 +222,75 @@ def test_sizes_are_checked(tmp_path: Path) -> None:
     assert fixed.draw(Drawing("cat", steps=1), no_tick)[0].shape == (32, 32, 3)
     with pytest.raises(PipelineError, match="m draws pictures of 32x32 alone, and 40x32 is wanted"):
         fixed.draw(Drawing("cat", size=(32, 40)), no_tick)
+
+
+@pytest.mark.parametrize("timestep", [("steps",), (1,), ()], ids=["each", "one", "none"])
+def test_pictures_of_a_batch_have_the_bits_that_they_have_alone(timestep: Any, tmp_path: Path) -> None:
+    """Of all steps, sizes and samplers, beside pictures that fail; the last batch is not full."""
+    graphs = {"unet": unet(timestep=timestep), "vae_decoder": decoder()}
+    folder = stable_folder(tmp_path / "m", graphs=graphs)
+    drawn, runs = opened(folder, together=True), []
+    network = drawn._unet
+    run = network.run
+
+    def counted(feed: Any, *more: Any) -> Any:
+        runs.append(len(feed["sample"]))
+        return run(feed, *more)
+
+    network.run = counted  # type: ignore[method-assign]
+    given = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    wishes = [
+        Drawing("a cat", steps=4, seed=1),
+        Drawing("a dog", "red", steps=6, seed=2, sampler="euler-a"),
+        Drawing("a dog", size=(32, 36)),
+        Drawing("cat", steps=4, seed=3, guidance=0.0),
+        Drawing("a dog", steps=2, seed=4, sampler="unipc"),
+        Drawing("a cat " * 99, steps=4, seed=5),
+        Drawing("cat", steps=8, seed=6, picture=given, strength=0.5),
+        Drawing("dog", steps=4, seed=7, size=(64, 16)),
+        Drawing("dog", steps=4, seed=8, guidance=9.0),
+    ]
+    together = drawn.draw_all(wishes, 3, no_tick)
+    assert set(runs) == {3, 6}, "rows of three pictures, with and without guidance"
+    shared = len(runs)
+    for wish, found in zip(wishes, together, strict=True):
+        [alone] = drawn.draw_all([wish], 3, no_tick)
+        if isinstance(found, PipelineError):
+            assert str(found) == str(alone)
+        else:
+            assert not isinstance(found, Exception)
+            assert not isinstance(alone, Exception)
+            assert found[0].tobytes() == alone[0].tobytes()
+            assert found[1] == alone[1]
+    assert shared < len(runs) - shared, "they shared batches"
+    assert [isinstance(found, PipelineError) for found in together].count(True) == 1
+    apart = opened(folder).draw_all(wishes, 3, no_tick)
+    for found, alone in zip(together, apart, strict=True):
+        if isinstance(found, tuple) and isinstance(alone, tuple):
+            assert np.abs(found[0].astype(int) - alone[0]).max() <= 1
+
+
+def test_a_graph_with_a_batch_of_its_own_gets_several_pictures(tmp_path: Path) -> None:
+    drawn = session(tmp_path, graphs={"unet": unet(batch=8, timestep=(1,))})
+    wishes = [
+        Drawing(prompt, steps=3, seed=seed) for seed, prompt in enumerate(("a cat", "a dog", "red", "cat", "dog"))
+    ]
+    for wish, found in zip(wishes, drawn.draw_all(wishes, 1, no_tick), strict=True):
+        assert isinstance(found, tuple)
+        assert found[0].tobytes() == drawn.draw(wish, no_tick)[0].tobytes()
+
+
+def test_a_picture_of_a_batch_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    """One row becomes NaN by a number that is too large for float16."""
+    drawn = opened(stable_folder(tmp_path / "m", graphs={"unet": unet(half=True)}), together=True)
+    wishes = [Drawing("a cat", steps=3, seed=1), Drawing("a dog", steps=3, guidance=1e38, sampler="ddim", seed=2)]
+    with np.errstate(all="ignore"):
+        good, bad = drawn.draw_all(wishes, 2, no_tick)
+    [alone] = drawn.draw_all(wishes[:1], 2, no_tick)
+    assert isinstance(bad, ModelError)
+    assert isinstance(good, tuple)
+    assert isinstance(alone, tuple)
+    assert good[0].tobytes() == alone[0].tobytes()
 
 
 def test_prompts_that_are_too_long_are_cut_and_said(tmp_path: Path) -> None:

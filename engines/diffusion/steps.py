@@ -1,0 +1,91 @@
+"""The steps of pictures with the UNet: the rows of several in one batch, where that is wanted."""
+
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+
+from engines.diffusion.drawing import Sketch
+from engines.diffusion.network import Network
+from engines.part import Array, Tick
+from schemas.errors import ModelError
+
+
+class Steps:
+    """Does the steps of pictures, of `batch` at a time.
+
+    A batch has always the rows of so many pictures; where there are fewer, the last row fills it up. A graph with a
+    batch of its own gets that one.
+    """
+
+    def __init__(self, unet: Network, batch: int, tick: Tick) -> None:
+        self._unet = unet
+        self._batch = batch
+        self._tick = tick
+        shape = unet.inputs["timestep"].shape
+        self._times: int | str | None = shape[0] if shape else None
+        self._own_rows = unet.rows("sample")
+
+    def all(self, sketches: Sequence[Sketch]) -> Iterator[tuple[int, ModelError | None]]:
+        """Do all steps; yield the number of each picture when it is done, or its error. Raises DeviceLost.
+
+        Pictures are computed together that have one size, and one number of prompts; and the same timesteps, if the
+        UNet takes a single one.
+        """
+        groups: dict[Hashable, deque[int]] = {}
+        for number, sketch in enumerate(sketches):
+            groups.setdefault(sketch.kind(self._timestep_a_row(sketch)), deque()).append(number)
+        for waiting in groups.values():
+            first = sketches[waiting[0]]
+            most, at_any_time = self._most(first), self._timestep_a_row(first)
+            here: list[int] = []
+            while waiting or here:
+                if at_any_time or not here:
+                    here += [waiting.popleft() for _ in range(min(len(waiting), most - len(here)))]
+                over = dict(self._one([(number, sketches[number]) for number in here]))
+                here = [number for number in here if number not in over]
+                yield from over.items()
+
+    def _one(self, sketches: Sequence[tuple[int, Sketch]]) -> Iterator[tuple[int, ModelError | None]]:
+        """Do a step of each picture; yield those that are done, or failed."""
+        try:
+            outputs = self._predicted([sketch for _, sketch in sketches])
+        except ModelError as error:
+            yield from ((number, error) for number, _ in sketches)
+            return
+        for (number, sketch), output in zip(sketches, outputs, strict=True):
+            try:
+                sketch.move(output, self._unet.name)
+            except ModelError as error:
+                yield number, error
+            else:
+                if sketch.done:
+                    yield number, None
+        self._tick()
+
+    def _predicted(self, sketches: Sequence[Sketch]) -> list[Array]:
+        """The UNet's answer for each picture, `[rows, C, h, w]`, in batches of one size."""
+        fixed = {name: np.concatenate([each.fixed[name] for each in sketches]) for name in sketches[0].fixed}
+        fixed["sample"] = np.concatenate([np.repeat(each.seen(), each.rows, axis=0) for each in sketches])
+        times = np.concatenate([np.full(each.rows, each.timestep) for each in sketches])
+        size = self._own_rows or self._most(sketches[0]) * sketches[0].rows
+        answers = []
+        for first in range(0, len(times), size):
+            taken = [min(each, len(times) - 1) for each in range(first, first + size)]
+            feed = {name: array[taken] for name, array in fixed.items()}
+            feed["timestep"] = times[taken] if self._timestep_a_row(sketches[0]) else self._one_timestep(times[first])
+            [answer] = self._unet.run(feed, [next(iter(self._unet.outputs))], self._tick)
+            answers.append(answer[: len(times) - first])
+        return np.split(np.concatenate(answers), len(sketches))
+
+    def _most(self, sketch: Sketch) -> int:
+        """How many pictures are computed together."""
+        return max(1, self._own_rows // sketch.rows) if self._own_rows else self._batch
+
+    def _timestep_a_row(self, sketch: Sketch) -> bool:
+        """Whether each row of a batch has a timestep of its own."""
+        return isinstance(self._times, str) and self._most(sketch) > 1
+
+    def _one_timestep(self, timestep: float) -> Array:
+        size = self._times if isinstance(self._times, int) else 1
+        return np.full(() if self._times is None else (size,), timestep)
