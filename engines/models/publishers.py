@@ -21,8 +21,7 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "`rigflow model add FOLDER --name chat-model`",
     "stable-diffusion": "get a folder of Stable Diffusion as ONNX files, see docs/imagine.md, then "
     "`rigflow model add FOLDER --name stable-diffusion`",
-    "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`; "
-    "others run by --model NAME",
+    "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`",
     r"(?i:.*(?:paraformer|sense-?voice).*)": f"download a folder of FunASR as ONNX, {FUNASR_PAGES}, then "
     "`rigflow model add FOLDER --name {name}`",
     "speaker-encoder": "it comes with the package resemblyzer, `pip install --no-deps resemblyzer`; or download "
@@ -33,11 +32,11 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "silero-vad": "it comes with the extra stt, pip install 'rigflow[stt]'; or download silero_vad.onnx from "
     "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`",
     r"[a-z]{2,3}_[A-Z]{2}-\w+-(?:x_low|low|medium|high)": "download {name}.onnx and {name}.onnx.json from "
-    f"{PIPER_PAGE}, then `rigflow model add {{name}}.onnx`; --model NAME runs another voice",
+    f"{PIPER_PAGE}, then `rigflow model add {{name}}.onnx`",
     "kokoro.*": f"download {{name}}.onnx and voices-v1.0.bin from {KOKORO_PAGE} and config.json from {SYMBOLS_PAGE} "
-    "into one folder, then `rigflow model add FOLDER`; --model NAME runs another voice",
+    "into one folder, then `rigflow model add FOLDER`",
     "matcha-icefall-.+": f"download its folder as {MATCHA_PAGE} says, and vocos-22khz-univ.onnx from {VOCODER_PAGE} "
-    "into it, then `rigflow model add {name}`; --model NAME runs another voice",
+    "into it, then `rigflow model add {name}`",
 }
 
 

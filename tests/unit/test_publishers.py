@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engines.models.catalogue import own_model
+from engines.models.publishers import where_to_get
 from schemas.errors import ModelMissing
 
 
@@ -34,3 +35,12 @@ def test_an_error_of_a_missing_model_says_where_it_is(
         own_model(name)
     assert page in missing.value.hint
     assert f"`{command}" in missing.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["faster-whisper-base", "en_US-ljspeech-medium", "kokoro-v1.0", "matcha-icefall-en_US-ljspeech"]
+)
+def test_where_to_get_leaves_other_models_to_the_command(name: str) -> None:
+    """`find_models` adds the option that runs another model: --model NAME, or --set of a stage, as for summarise."""
+    assert "rigflow model add" in where_to_get(name)
+    assert "--model" not in where_to_get(name)
