@@ -1,9 +1,10 @@
-"""Restored faces of a film beside a plain script: `python -m benchmarks.faces [--short] [--frames 150] [--rounds 3]`.
+"""Restored faces of a film beside a plain script: `python -m benchmarks.faces [--short] [--frames 300] [--rounds 3]`.
 
 Both find the faces of each frame, restore them at 512 x 512, paste them back and write H.264. The script
 (`benchmarks.peers.plain_faces`) is one process of PyAV, OpenCV and ONNX Runtime with its default threads, as GFPGAN's
 own works: a face at a time, pasted through masks of the whole frame. rigflow has two workers. They run by turns, each
-warm, and their pictures are held against each other; how full rigflow's batches were is counted in `tests`.
+warm, and their pictures are held against each other. Then a picture that a person waits for is sent while the film is
+worked on, several times. `fill` is how full the batches of faces were.
 
 Faces are discs of five colours, every third frame has one; the detector finds exactly these, and the network that
 restores is one of convolutions with seeded random weights, which changes the picture little. Needs the extra `bench`.
@@ -30,9 +31,11 @@ from benchmarks.peers.rigflow import FilmFleet
 from benchmarks.upscale import difference
 from engines.models.catalogue import load_model
 from pipelines.registry import builtin_pipeline
+from schemas.jobs import Priority
 from tests.faces import DETECTOR, RESTORER, detector, drawn_faces, face
 
 WORKERS = 2
+PICTURES = 5  # for a person
 WIDTH, LAYERS = 48, 8  # of the network between its two reductions and their inverse
 
 
@@ -115,18 +118,40 @@ async def compare(frames: int, rounds: int, size: tuple[int, int], folder: Path)
             rates.append((frames / (between - began), frames / (ended - between)))
             costs.append((1000 * script_cpu_s / frames, 1000 * rigflow_cpu_s / frames))
             print(f"  script {rates[-1][0]:6.2f} frames/s  rigflow {rates[-1][1]:6.2f}", flush=True)
+        counts = await rigflow.counts("restore")
+        waits = await picture_s(rigflow, film(folder / "picture.mp4", 1, size), video)
     names = "script", "rigflow"
     medians = {name: median(each) for name, each in zip(names, zip(*rates, strict=True), strict=True)}
     cpu = {f"cpu_ms_{name}": median(each) for name, each in zip(names, zip(*costs, strict=True), strict=True)}
     ratio = median(mine / other for other, mine in rates)
-    return {"frames": frames, "size": size, **medians, "ratio": ratio, **cpu, "difference": difference(plain, made)}
+    filled = {"fill": counts.rows / counts.room, "batches": counts.batches, "faces": counts.rows}
+    result = {"frames": frames, "size": size, **medians, "ratio": ratio, **cpu, **filled, **waits}
+    return {**result, "difference": difference(plain, made)}
+
+
+async def picture_s(rigflow: FilmFleet, picture: Path, video: Path) -> dict[str, float]:
+    """Median seconds of a picture for a person: on an idle fleet, and beside a film in bulk."""
+    idle = [await _seconds(rigflow, picture) for _ in range(PICTURES)]
+    bulk = asyncio.create_task(rigflow.run(video))
+    busy = []
+    while len(busy) < PICTURES and not bulk.done():
+        await asyncio.sleep(1.0)
+        busy.append(await _seconds(rigflow, picture))
+    await bulk
+    return {"picture_idle_s": median(idle), "picture_beside_film_s": median(busy)}
+
+
+async def _seconds(rigflow: FilmFleet, picture: Path) -> float:
+    began = time.perf_counter()
+    await rigflow.run(picture, Priority.INTERACTIVE)
+    return time.perf_counter() - began
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where the pictures differ by more than two encodings of the same do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few small frames, once: does it still run?")
-    parser.add_argument("--frames", type=int, default=150)
+    parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--size", type=int, nargs=2, default=(360, 640), metavar=("H", "W"), help="of the film")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)

@@ -5,7 +5,7 @@ Of engines, it imports only values that are passed, so that every folder can imp
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import av
 from pydantic import BaseModel
@@ -100,6 +100,13 @@ class BatchCounts:
         return taken
 
 
+class RowKind(NamedTuple):
+    """What rows share that can be in one batch: their bytes. It has at most `limit` of them."""
+
+    row_bytes: int
+    limit: int
+
+
 class Operator(Protocol):
     """What a stage between decode and encode does. One a stage and worker, used by one thread at a time.
 
@@ -151,6 +158,19 @@ class Operator(Protocol):
 
         A part's answer depends on that part alone. `session`: of the stage's model. `tick` is called as it moves.
         """
+        ...
+
+
+@runtime_checkable
+class Filling(Protocol):
+    """An operator that knows which rows share a batch, and that can leave rows to a later, fuller one."""
+
+    def waiting_rows(self, part: Part, session: Session) -> Mapping[RowKind, int]:
+        """How many rows of a part wait for a batch; none where the part is to wait for no others."""
+        ...
+
+    def run_full(self, parts: Sequence[Part], session: Session, tick: Tick) -> list[Part | RigflowError]:
+        """As `run`, but rows that fill no batch are left: their part's outcome is an `engines.inference.work.Begun`."""
         ...
 
 

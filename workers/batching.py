@@ -4,28 +4,37 @@ Of all tasks that could run, the one furthest down its pipeline runs first, inte
 bulk: finished work leaves before new work begins, so memory stays bounded without further limits, and an interactive
 job waits for one step at most, not for a queue.
 
-A batch that is not full waits for others until `max_delay_ms` after its first part came; meanwhile other tasks run.
+A batch that is not full waits while more can come soon: while earlier stages have work here, or the broker has messages
+that this worker can take. After that, or where a person waits for one of its parts, it waits for others until
+`max_delay_ms` after its first part came. Rows that fill no batch may be left for the next one.
 
 A poison candidate, a message that an earlier attempt did not finish, runs alone: if the process ends, it is the cause.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from engines.part import Part
+from engines.ports import RowKind
 from schemas.jobs import Priority
 from schemas.pipeline import OperatorStage
+from workers.continuing import is_urgent
 from workers.handoff import Handoff
 from workers.in_flight import Task
-from workers.intake import BULK_TURN
+from workers.intake import BULK_TURN, PATIENCE_S, Intake
 from workers.messages_in_flight import MessagesInFlight
+
+_SOON_S = 30.0  # a part waits no longer for a full batch, so that what follows it in its media does not wait either
+_WAITING_BYTES = 512 << 20  # of parts that wait for a batch; with more, it runs as it is
 
 
 class Batching:
     """Chooses among waiting tasks: `pick` the next one, `companions` the others of its batch."""
 
-    def __init__(self, in_flight: MessagesInFlight, handoff: Handoff) -> None:
+    def __init__(self, in_flight: MessagesInFlight, intake: Intake, handoff: Handoff) -> None:
         self._in_flight = in_flight
+        self._intake = intake
         self._handoff = handoff
         self._turn = 0
         self.hurry = False  # the worker stops: batches do not wait until they are full
@@ -42,31 +51,33 @@ class Batching:
         return None
 
     def due_in_s(self) -> float | None:
-        """Seconds until a partial batch has to run; None: no batch waits."""
-        dues = [due_s for task in self._runnable() if (due_s := self._due_s(task)) is not None]
-        return max(0.0, min(dues) - time.monotonic()) if dues else None
+        """Seconds until a partial batch has to run, or may have to; None: no batch waits."""
+        dues = {task: due_s for task in self._runnable() if (due_s := self._due_s(task)) is not None}
+        if not dues:
+            return None
+        due_in_s = max(0.0, min(dues.values()) - time.monotonic())
+        return min(due_in_s, PATIENCE_S) if any(map(self._intake.coming, dues)) else due_in_s
 
     def spills(self, task: Task) -> bool:
-        """Whether a task goes to its queue: one like it waits here already, and another worker waits for it there."""
-        return self._like(task) > 0 and not task.pipeline.in_order(task.stage) and self._handoff.spill(task.queue)
+        """Whether a task goes to its queue: enough like it waits here, and another worker waits for it there."""
+        return self._steps(task) > 0 and not task.pipeline.in_order(task.stage) and self._handoff.spill(task.queue)
 
     def companions(self, task: Task, stage: OperatorStage) -> list[Task]:
         """The other parts that wait for the same stage and fit into its batch, from any segment and job."""
-        rows = _rows(task)
-        if not rows:
+        if not task.rows:
             return []
-        found = []
-        for other in sorted(self._in_flight.waiting(), key=lambda each: each.since_s):
+        found = [task]
+        for other in sorted(self._alike(task), key=lambda each: (not is_urgent(each.message), each.since_s)):
             apart = other.message is not task.message and (
                 other.message.poison_candidate or task.message.poison_candidate
             )
-            if other is task or other.part is None or apart or not other.alike(task):
-                continue
-            more = _rows(other)
-            if more and rows + more <= task.pipeline.most_rows(stage):
-                rows += more
+            if other is not task and other.rows and not apart and not self.full(found, stage):
                 found.append(other)
-        return found
+        return found[1:]
+
+    def full(self, tasks: Sequence[Task], stage: OperatorStage) -> bool:
+        """Whether tasks of a stage have rows for as many full batches as are worth a step."""
+        return bool(tasks) and stage.batches and _batches(tasks) >= tasks[0].pipeline.most_batches(stage)
 
     def _ready(self) -> list[Task]:
         """Tasks that can run now."""
@@ -93,18 +104,28 @@ class Batching:
             or task.message.poison_candidate
         ):
             return None
-        alike = [other for other in self._in_flight.waiting() if other.part is not None and other.alike(task)]
-        if not _rows(task) or sum(map(_rows, alike)) >= task.pipeline.most_rows(stage):
+        alike = self._alike(task)
+        if not task.rows or self.full(alike, stage):
             return None
-        return min(other.since_s for other in alike) + stage.max_delay_ms / 1000
+        urgent = any(is_urgent(other.message) for other in alike)
+        delay_s = _SOON_S if not urgent and self._more_to_come(task, alike) else stage.max_delay_ms / 1000
+        return min(other.since_s for other in alike) + delay_s
+
+    def _more_to_come(self, task: Task, alike: Sequence[Task]) -> bool:
+        """Whether parts for the batch of a task will come soon, and there is memory for them."""
+        if sum(part_of(other).nbytes for other in alike) >= _WAITING_BYTES:
+            return False
+        return self._intake.coming(task) or any(
+            other.pipeline is task.pipeline
+            and other.depth < task.depth
+            and (other.prefetch is None or other.prefetch.ready)
+            for other in self._runnable()
+        )
 
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
         """A decode task whose next part is ready, while the batch that would run now is not full; or None."""
         stage = chosen.pipeline.stage(chosen.stage)
-        if not isinstance(stage, OperatorStage) or not stage.batches:
-            return None
-        rows = sum(_rows(task) for task in self._in_flight.waiting() if task.alike(chosen))
-        if rows >= chosen.pipeline.most_rows(stage):
+        if not isinstance(stage, OperatorStage) or not stage.batches or self.full(self._alike(chosen), stage):
             return None
         decoded = (
             task
@@ -116,13 +137,20 @@ class Batching:
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`, or an earlier task that makes parts for other workers that wait at the queue of its stage."""
         before = [task for task in chosen.message.waiting if task.depth < chosen.depth]
-        if before and self._like(chosen) == 1 and await self._handoff.hungry(chosen.queue):
+        if before and self._steps(chosen) <= 1 and await self._handoff.hungry(chosen.queue):
             return max(before, key=lambda task: task.depth)
         return chosen
 
-    def _like(self, task: Task) -> int:
-        """How many tasks like this one wait here."""
-        return sum(other.alike(task) for other in self._in_flight.waiting())
+    def _steps(self, task: Task) -> int:
+        """How many steps the tasks like this one that wait here are: those of a model share their full batches."""
+        stage, alike = task.pipeline.stage(task.stage), self._alike(task)
+        if isinstance(stage, OperatorStage) and stage.batches:
+            return _batches(alike) // task.pipeline.most_batches(stage)
+        return len(alike)
+
+    def _alike(self, task: Task) -> list[Task]:
+        """The tasks for the same stage that wait here."""
+        return [other for other in self._in_flight.waiting() if other.part is not None and other.alike(task)]
 
 
 def part_of(task: Task) -> Part:
@@ -131,6 +159,9 @@ def part_of(task: Task) -> Part:
     return task.part
 
 
-def _rows(task: Task) -> int:
-    """Rows of the model of its stage; a part that has none (no faces, no windows) waits for no other."""
-    return task.pipeline.rows(task.stage, part_of(task))
+def _batches(tasks: Sequence[Task]) -> int:
+    """How many full batches tasks of one stage have rows for, of the kind of rows that has most of them."""
+    rows: Counter[RowKind] = Counter()
+    for task in tasks:
+        rows.update(task.rows)
+    return max((count // kind.limit for kind, count in rows.items()), default=0)

@@ -12,16 +12,17 @@ Only this module settles deliveries. A message ends once, in one of the states `
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from engines.part import Part
-from engines.ports import PrefetchedParts
+from engines.ports import PrefetchedParts, RowKind
 from pipelines.delivery import Delivery
 from schemas.jobs import JobRef, Priority
+from schemas.pipeline import OperatorStage
 from schemas.results import Attempt
 from workers.stages import LoadedPipeline
 from workers.telemetry import Event, log_event
@@ -67,6 +68,7 @@ class Task:
     since_s: float = 0.0  # of the monotonic clock: when it began to wait
     computed_s: float = 0.0
     prefetch: PrefetchedParts | None = field(init=False)
+    _rows: Mapping[RowKind, int] | None = None
 
     def __post_init__(self) -> None:
         # here, once for a task: `isinstance` with a protocol takes 10 us
@@ -76,7 +78,9 @@ class Task:
     @property
     def weight(self) -> int:
         """Its share of a step with others: the rows that it adds to a model's batch, at least 1."""
-        return 1 if self.part is None else max(1, self.pipeline.rows(self.stage, self.part))
+        stage = self.pipeline.stage(self.stage)
+        in_batches = self.part is not None and isinstance(stage, OperatorStage) and stage.batches
+        return max(1, sum(self.rows.values())) if in_batches else 1
 
     def charged(self, part: Part) -> Part:
         """A part that it gives, with the seconds that computing it took."""
@@ -92,6 +96,16 @@ class Task:
     def queue(self) -> Queue:
         """The queue in front of its stage."""
         return Queue(self.pipeline.spec.name, self.stage, self.message.queue.priority)
+
+    @property
+    def rows(self) -> Mapping[RowKind, int]:
+        """Rows of its part that wait for a batch of its stage, which runs a model."""
+        if self._rows is None:
+            stage = self.pipeline.stage(self.stage)
+            assert isinstance(stage, OperatorStage), "only operators have batches"
+            assert self.part is not None, "only a decode has no part yet"
+            self._rows = self.pipeline.waiting_rows(stage, self.part)
+        return self._rows
 
     def alike(self, other: "Task") -> bool:
         """Whether another task is for the same stage of the same pipeline."""
@@ -150,6 +164,13 @@ class InFlight:
         self._active.discard(task)
         if not self.useless:
             task.since_s = time.monotonic()
+            self.waiting.append(task)
+
+    def put_back(self, task: Task, part: Part) -> None:
+        """An active task waits again, as long as before: some rows of its part wait for a fuller batch."""
+        self._active.discard(task)
+        if not self.useless:
+            task.part, task._rows = part, None
             self.waiting.append(task)
 
     def start(self, task: Task) -> None:

@@ -19,7 +19,7 @@ from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
-from workers.in_flight import Queue
+from workers.in_flight import Queue, Task
 from workers.messages_in_flight import MessagesInFlight
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
@@ -100,8 +100,7 @@ class Intake:
             self._later = None
         if self._closed or self._paused:
             return
-        most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
-        free_items = most - len(self._in_flight.messages)
+        free_items = self._free_items()
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
         if self._concurrency > len(self._in_flight.messages):
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
@@ -119,6 +118,18 @@ class Intake:
             again_s = self._settings.prefetch_s if self._asked is None else PATIENCE_S
         if again_s < math.inf and (self._in_flight.messages or self._asked is not None):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
+
+    def _free_items(self) -> int:
+        most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
+        return most - len(self._in_flight.messages)
+
+    def coming(self, task: Task) -> bool:
+        """Whether messages of a task's stage, or of earlier ones, wait at the broker, and there is credit for them."""
+        if self._closed or self._paused or self._free_items() <= 0:
+            return False
+        return self._in_flight.nbytes < self._settings.credit_bytes and any(
+            queue.pipeline == task.queue.pipeline and self._depth[queue] <= task.depth for queue in self._full
+        )
 
     def _ask(self, free_items: int, shortfall_s: float) -> None:
         """Keep a request at every queue that seems empty, and at one of the queues that had more messages.

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
+from pipelines.jobs import Cancelled
 from workers.continuing import Continuing, is_urgent
 from workers.in_flight import InFlight, Queue, Task
 
@@ -31,6 +32,13 @@ class MessagesInFlight:
     def poison_candidates(self) -> list[InFlight]:
         """Messages that an earlier attempt did not finish."""
         return [message for message in self.messages if message.poison_candidate]
+
+    async def follow(self, cancelled: Cancelled) -> None:
+        """Drop the messages of each job that is cancelled; runs until this asyncio task is."""
+        async for _ in cancelled.follow():
+            for message in list(self.messages):
+                if message.job is not None and cancelled.has(message.job):
+                    await message.cancel()
 
     @property
     def urgent_room(self) -> int:

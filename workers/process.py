@@ -75,7 +75,7 @@ class Worker:
             functools.partial(self._host_pipelines, broker, runner, pipelines, failures),
             pipelines.warm_up,
             pipelines.unload_unused,
-            runner.follow_cancelled,
+            functools.partial(runner.in_flight.follow, runner.cancelled),
             reporter.to_fleet,
         ]
         if self._options.hosts(COLLECT):

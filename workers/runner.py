@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from engines.inference.work import Begun
 from engines.part import Part, encode_part
 from engines.ports import Device
 from pipelines.broker import Broker
@@ -59,7 +60,7 @@ class Runner:
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: self.computing.step is not None)
         self.computing = ComputingThread(device, self.meter, self.handoff)
         self._continuous = ContinuousSteps(broker, self)
-        self._batching = Batching(self.in_flight, self.handoff)
+        self._batching = Batching(self.in_flight, self.intake, self.handoff)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
     async def serve(self) -> None:
@@ -146,13 +147,6 @@ class Runner:
         pipeline = await self._load_pipeline(content.key.job.revision)
         return first_task(message, content, buffers, pipeline, self.heartbeats.tick)
 
-    async def follow_cancelled(self) -> None:
-        """Drop the messages in flight of each cancelled job; runs until this asyncio task is cancelled."""
-        async for _ in self.cancelled.follow():
-            for message in list(self.in_flight.messages):
-                if message.job is not None and self.cancelled.has(message.job):
-                    await message.cancel()
-
     def _ended(self, message: InFlight) -> None:
         """A message is settled: fetch more, and wake `stop` when no message is left."""
         self.in_flight.drop(message)
@@ -202,12 +196,16 @@ class Runner:
 
     async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
         parts, pipeline = [part_of(task) for task in together], together[0].pipeline
-        outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick)
+        only_full = self._batching.full(together, stage)
+        outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick, only_full)
         self.meter.batched(pipeline.spec.name, stage.name, pipeline.counts(stage.name))
         for task, outcome in zip(together, outcomes, strict=True):
             try:
                 if isinstance(outcome, RigflowError):
                     raise outcome
+                if isinstance(outcome, Begun):
+                    task.message.put_back(task, outcome)
+                    continue
                 self.meter.held(task.pipeline.spec.name, task.stage, outcome.meta.held - part_of(task).meta.held)
                 await self.hand_over(task, outcome)
             except Exception as error:  # an error of this part only

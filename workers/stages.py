@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from engines.continuous import Continuous, Running, Stepping
 from engines.inference.session import Overlapping
+from engines.inference.work import Begun
 from engines.outputs.format import load_format
 from engines.part import Part, Tick, not_finite, pack_arrays
 from engines.pictures import HostPictures, resized_part
 from engines.plan import Plan
-from engines.ports import BatchCounts, Device, Session
+from engines.ports import BatchCounts, Device, Filling, RowKind, Session
 from schemas.errors import RigflowError
 from schemas.pipeline import OperatorStage, PipelineSpec, Stage
 from schemas.results import Result
 from schemas.segments import Segment
 
 Hosts = Callable[[Stage], bool]
-_BATCHES_OF_ITEMS = 4  # in one step
 
 
 class LoadedPipeline:
@@ -44,6 +44,7 @@ class LoadedPipeline:
         # here, once: `isinstance` with a protocol takes 10 us
         self._overlapping = {name: each for name, each in sessions.items() if isinstance(each, Overlapping)}
         self._continuous = {name: each for name, each in plan.operators.items() if isinstance(each, Continuous)}
+        self._filling = {name: each for name, each in plan.operators.items() if isinstance(each, Filling)}
         decode = self.plan.decode
         self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
         raw = not self.hosted.issuperset(self._resizes)
@@ -62,20 +63,17 @@ class LoadedPipeline:
             following = self.spec.next_stage(following.name)
         return following.name if following else None
 
-    def most_rows(self, stage: OperatorStage) -> int:
-        """Rows that are worth giving to `operate` at once: a batch for each that can be in flight.
-
-        Of items there are as many in a part as it happens: over several batches their last one, which is rarely full,
-        weighs less.
-        """
+    def most_batches(self, stage: OperatorStage) -> int:
+        """Full batches that are worth giving to `operate` at once: as many as can be in flight."""
         session = self._overlapping.get(stage.model or "")
-        batches = session.in_flight if session is not None else 1
-        return stage.max_batch * (max(batches, _BATCHES_OF_ITEMS) if stage.items else batches)
+        return session.in_flight if session is not None else 1
 
-    def rows(self, stage: str, part: Part) -> int:
-        """Rows that a part adds to a batch of a stage with a model."""
-        operator = self.plan.operators.get(stage)
-        return operator.rows(part) if operator is not None else 0
+    def waiting_rows(self, stage: OperatorStage, part: Part) -> Mapping[RowKind, int]:
+        """Rows of a part that wait for a batch of a stage with a model; none where it waits for no others."""
+        if (filling := self._filling.get(stage.name)) is not None:
+            return filling.waiting_rows(part, self._sessions[stage.model or ""])
+        rows = self.plan.operators[stage.name].rows(part)
+        return {RowKind(0, stage.max_batch): rows} if rows else {}
 
     def counts(self, stage: str) -> BatchCounts:
         """Counts of the runs of a stage's model since the last call."""
@@ -129,14 +127,23 @@ class LoadedPipeline:
         outcome = running.outcome()
         return outcome if isinstance(outcome, RigflowError) else self.plan.kept(stage.name, part, outcome)
 
-    def operate(self, stage: OperatorStage, parts: Sequence[Part], tick: Tick) -> list[Part | RigflowError]:
-        """Parts after an operator, in the order they came; each part's outcome is its own."""
+    def operate(
+        self, stage: OperatorStage, parts: Sequence[Part], tick: Tick, only_full: bool = False
+    ) -> list[Part | RigflowError]:
+        """Parts after an operator, in the order they came; each part's outcome is its own.
+
+        With `only_full`, a part with rows that fill no batch is Begun, and given once more later.
+        """
         if stage.name in self._resizes:
             return [resized_part(part, self._resize, tick) for part in parts]
         session = self._sessions[stage.model] if stage.model is not None else None
-        outcomes = self.plan.operators[stage.name].run(parts, session, tick)
+        filling = self._filling.get(stage.name)
+        if only_full and session is not None and filling is not None:
+            outcomes = filling.run_full(parts, session, tick)
+        else:
+            outcomes = self.plan.operators[stage.name].run(parts, session, tick)
         return [
-            outcome if isinstance(outcome, RigflowError) else self.plan.kept(stage.name, part, outcome)
+            outcome if isinstance(outcome, RigflowError | Begun) else self.plan.kept(stage.name, part, outcome)
             for part, outcome in zip(parts, outcomes, strict=True)
         ]
 

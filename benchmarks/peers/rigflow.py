@@ -1,10 +1,11 @@
 """rigflow as in `rigflow run`: a broker and workers on this machine, publish, collect into files."""
 
+import asyncio
 import json
+import logging
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,10 +17,14 @@ from schemas.jobs import Priority
 from schemas.model import ModelSpec
 from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
+from schemas.rig import ALL_STAGES
 from schemas.settings import Settings
 from workers.inputs import JobOutcome
-from workers.local import local_fleet
+from workers.options import WorkerOptions
+from workers.reporter import HEARTBEAT_S
 from workers.run import run_jobs
+from workers.supervisor import Supervisor
+from workers.telemetry import Event, StageCounts
 
 Models: TypeAlias = Mapping[str, tuple[ModelSpec, Content]]
 
@@ -34,21 +39,41 @@ class LocalFleet:
 
     async def start(self) -> None:
         self._server.start()
-        self._open = AsyncExitStack()
-        settings = Settings(nats=self._server.url, shared=("/",), backend=self._backend, device=self._device)
-        self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, ProgressListener()))
+        self._settings = Settings(nats=self._server.url, shared=("/",), backend=self._backend, device=self._device)
+        options = [
+            WorkerOptions(settings=self._settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=self._device)
+            for n in range(self._workers)
+        ]
+        self._supervisor = Supervisor(options, _show)
+        self._watch = asyncio.create_task(self._supervisor.watch())
 
     async def outcomes(
-        self, spec: PipelineSpec, models: Models, paths: Sequence[Path], out: Path, arrived: Arrived = lambda: None
+        self,
+        spec: PipelineSpec,
+        models: Models,
+        paths: Sequence[Path],
+        out: Path,
+        arrived: Arrived = lambda: None,
+        priority: Priority = Priority.BULK,
     ) -> list[JobOutcome]:
         """The jobs of a run, with their files in `out`."""
         self._runs += 1  # in one tenant the same file is the same job
         settings = self._settings.model_copy(update={"tenant": f"run{self._runs}"})
-        return await run_jobs(settings, spec, models, paths, out, Priority.BULK, ProgressListener(arrived))
+        return await run_jobs(settings, spec, models, paths, out, priority, ProgressListener(arrived))
 
     async def stop(self) -> None:
-        await self._open.aclose()
+        self._watch.cancel()
+        await self._supervisor.stop(grace_s=2.0)
         self._server.stop()
+
+    async def counts(self, stage: str) -> StageCounts:
+        """What the workers counted at a stage, of any pipeline, since they started."""
+        await asyncio.sleep(2 * HEARTBEAT_S)  # they report every so often
+        total = StageCounts()
+        for (_, name), counts in self._supervisor.counts().items():
+            if name == stage:
+                total.add(counts)
+        return total
 
 
 class FilmFleet(LocalFleet):
@@ -67,11 +92,11 @@ class FilmFleet(LocalFleet):
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
-    async def run(self, film: Path) -> Path:
+    async def run(self, film: Path, priority: Priority = Priority.BULK) -> Path:
         """The files that the job made, without their suffix. Ends the process if it fails."""
         out = self._out / str(self._runs + 1)
         out.mkdir(parents=True)
-        [outcome] = await self.outcomes(self._spec, self._models, [film], out)
+        [outcome] = await self.outcomes(self._spec, self._models, [film], out, priority=priority)
         if not outcome.ok:
             sys.exit(f"rigflow: {outcome.error or outcome.done}")
         return outcome.target
@@ -113,6 +138,11 @@ class ProgressListener:
 
     def event(self, text: str) -> None:
         print(text, file=sys.stderr)
+
+
+def _show(event: Event) -> None:
+    if event.level > logging.INFO:
+        print(event, file=sys.stderr)
 
 
 def broker_bytes(server: EmbeddedServer) -> int:

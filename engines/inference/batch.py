@@ -12,12 +12,13 @@ from typing import TypeAlias
 import numpy as np
 
 from engines.heads.view import View
+from engines.inference.filling import most_rows
 from engines.inference.heads import Heads
 from engines.inference.items import Items, items_of, put_together
 from engines.inference.session import Overlapping, RowBatch
 from engines.inference.sources import Source, holds, source_of
 from engines.inference.tiles import Tiles
-from engines.inference.work import Span, Work
+from engines.inference.work import Begun, Span, Work
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.ports import BatchCounts, Session
 from engines.ragged import Ragged
@@ -34,6 +35,7 @@ def infer_parts(
     tick: Tick = no_tick,
     heads: Heads | None = None,
     counts: BatchCounts | None = None,
+    only_full: bool = False,
 ) -> list[Part | RigflowError]:
     """What a model makes of each part, or the ModelError of that part alone; same length and order as `parts`.
 
@@ -43,21 +45,31 @@ def infer_parts(
     they are otherwise. Batches hold at most `stage.max_batch` rows and `session.batch_bytes` of input. A part holds the
     outputs, as `heads` make of them, and nothing else. With `stage.items` the rows are the items of that ragged array,
     and the outputs are ragged, too. `tick` is called after each batch, and `counts` counts it. Raises DeviceLost.
+
+    With `only_full`, rows that fill no batch are left if others fill one. Their part is Begun, to be given once more.
     """
     heads = heads or Heads(session.spec)
     failed: dict[int, RigflowError] = {}
     works: list[Work] = []
     for number, part in enumerate(parts):
         try:
-            works += _bind(stage, session, number, part, heads)
+            works += _continued(part, number) if isinstance(part, Begun) else _bind(stage, session, number, part, heads)
         except ModelError as error:
             failed[number] = error
-    _Run(session, heads, failed, tick).all(_batches(works, stage, session, counts or BatchCounts()))
+    _Run(session, heads, failed, tick).all(_batches(works, stage, session, counts or BatchCounts(), only_full))
+    return _outcomes(stage, [part.entire if isinstance(part, Begun) else part for part in parts], works, failed)
+
+
+def _outcomes(
+    stage: OperatorStage, parts: Sequence[Part], works: Sequence[Work], failed: dict[int, RigflowError]
+) -> list[Part | RigflowError]:
+    """What the answers make of each part."""
+    left = {work.part for work in works if work.taken < work.rows} - failed.keys()
     arrays: list[dict[str, Value]] = [{} for _ in parts]
     held = [0] * len(parts)
     of_items: dict[int, list[tuple[Items, Mapping[str, Value]]]] = {}
     for work in works:
-        if work.part not in failed:
+        if work.part not in failed and work.part not in left:
             held[work.part] += work.held
             if stage.items:
                 [items] = work.inputs.values()
@@ -72,8 +84,17 @@ def infer_parts(
             failed[number] = error
     return [
         failed.get(number) or part.with_arrays(arrays[number], held=part.meta.held + held[number])
+        if number not in left
+        else Begun(part.meta, part.arrays, part, tuple(work for work in works if work.part == number))
         for number, part in enumerate(parts)
     ]
+
+
+def _continued(part: Begun, number: int) -> Sequence[Work]:
+    """The works of a part that was begun before, which is number `number` now."""
+    for work in part.works:
+        work.part = number
+    return part.works
 
 
 def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads: Heads) -> list[Work]:
@@ -128,22 +149,28 @@ def _work(
 
 
 def _batches(
-    works: Sequence[Work], stage: OperatorStage, session: Session, counts: BatchCounts
+    works: Sequence[Work], stage: OperatorStage, session: Session, counts: BatchCounts, only_full: bool
 ) -> Iterator[list[Span]]:
-    """Spans of equal signature, in order, together as many rows as stage, session and model take at once."""
+    """Spans of equal signature, in order, together as many rows as stage, session and model take at once.
+
+    With `only_full`, those alone that are as many; tiles too, which are too large to wait, and all if none are.
+    """
     groups: dict[tuple[object, ...], list[Work]] = {}
     for work in works:
         groups.setdefault(work.signature, []).append(work)
-    for group in groups.values():
+    limits = {signature: most_rows(group[0].row_bytes, stage, session) for signature, group in groups.items()}
+    left = {signature: sum(work.rows - work.taken for work in group) for signature, group in groups.items()}
+    only_full = only_full and any(left[signature] >= limits[signature] for signature in groups)
+    for signature, group in groups.items():
         batch: list[Span] = []
-        room = limit = _most_rows(group[0], stage, session)
+        room = limit = limits[signature]
+        rows = left[signature] // limit * limit if only_full and not group[0].tiled else left[signature]
         for work in group:
-            start = 0
-            while start < work.rows:
-                stop = min(work.rows, start + room)
-                batch.append(Span(work, start, stop))
-                room -= stop - start
-                start = stop
+            while rows and work.taken < work.rows:
+                start, work.taken = work.taken, min(work.rows, work.taken + min(room, rows))
+                batch.append(Span(work, start, work.taken))
+                room -= work.taken - start
+                rows -= work.taken - start
                 if room == 0:
                     counts.add(limit, limit)
                     yield batch
@@ -151,15 +178,6 @@ def _batches(
         if batch:
             counts.add(limit - room, limit)
             yield batch
-
-
-def _most_rows(work: Work, stage: OperatorStage, session: Session) -> int:
-    if any(tensor.shape[:1] == (1,) for tensor in session.spec.inputs):  # exported for one row at a time
-        return 1
-    row_bytes = sum(source.row_bytes for source in work.inputs.values())
-    if isinstance(session, Overlapping):
-        return max(1, min(stage.max_batch, session.most_rows(row_bytes)))
-    return max(1, min(stage.max_batch, session.batch_bytes // max(1, row_bytes)))
 
 
 class _Run:

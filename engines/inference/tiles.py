@@ -60,6 +60,13 @@ def strips(length: int, tile: int, overlap: int, align: int = 1) -> tuple[Strip,
     return tuple(map(Strip, starts, [0, *ends[:-1]], ends))
 
 
+def tiles_in(size: Size, spec: PictureSpec) -> int:
+    """Return how many tiles a picture of a size (height, width) has."""
+    assert spec.tile is not None
+    down, across = (strips(*side, spec.overlap, spec.align) for side in zip(size, spec.tile, strict=True))
+    return len(down) * len(across)
+
+
 @dataclass(slots=True)
 class _Row:
     """A tile of the frames `[first, last)` of the windows, in all of which it is the same."""

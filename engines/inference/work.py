@@ -9,7 +9,7 @@ from engines.heads.view import View
 from engines.inference.items import Items
 from engines.inference.sources import Source
 from engines.inference.tiles import Tiles
-from engines.part import Array, Value
+from engines.part import Array, Part, Value
 from engines.ragged import Ragged
 from schemas.errors import ModelError
 
@@ -24,6 +24,7 @@ class Work:
     replaces: str = ""
     views: Sequence[View] = ()
     alike: View | None = None  # the view that all rows of its batches have, where that matters
+    taken: int = 0  # rows that batches have taken, in order
     made: dict[str, Value] = field(default_factory=dict)
 
     @property
@@ -31,6 +32,16 @@ class Work:
         """Only work of equal signature shares a batch."""
         rows = tuple((name, source.array.dtype, source.row) for name, source in sorted(self.inputs.items()))
         return *rows, self.alike
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of all inputs."""
+        return sum(source.row_bytes for source in self.inputs.values())
+
+    @property
+    def tiled(self) -> bool:
+        """Whether its rows are tiles of pictures."""
+        return any(isinstance(source, Tiles) for source in self.inputs.values())
 
     @property
     def held(self) -> int:
@@ -76,3 +87,11 @@ class Span:
     work: Work
     start: int
     stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun(Part):
+    """A part with rows that wait for a fuller batch: `entire` as it came, and its works, some of them answered."""
+
+    entire: Part
+    works: tuple[Work, ...]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from engines.inference.batch import infer_parts
+from engines.inference.filling import rows_of
 from engines.inference.heads import Heads
 from engines.inference.items import width_name
 from engines.inference.session import fits
@@ -14,7 +15,7 @@ from engines.operators.base import required_model
 from engines.options import Options, parse_options
 from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name, model_sound_name
-from engines.ports import BatchCounts, Session
+from engines.ports import BatchCounts, RowKind, Session
 from engines.ragged import Ragged
 from schemas.errors import ModelError, OptionError, PipelineError, RigflowError, StageFieldError
 from schemas.model import ModelSpec, TensorSpec, describe
@@ -104,12 +105,21 @@ class Infer:
         items = part.arrays.get(self._stage.items)
         return len(items.values) if isinstance(items, Ragged) else len(part.meta.pts)
 
+    def waiting_rows(self, part: Part, session: Session) -> Mapping[RowKind, int]:
+        """Return the rows of a part that wait for a batch: none of a model with a state, whose parts go in turn."""
+        return rows_of(self._stage, session, part) if self._states is None else {}
+
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with the arrays of the model, or the error of that part."""
         assert session is not None, "a stage with a model has a session"
         if self._states is None:
             return infer_parts(self._stage, session, parts, tick, self._heads, self.counts)
         return [outcome for part in parts for outcome in self._in_turn(part, session, tick)]
+
+    def run_full(self, parts: Sequence[Part], session: Session, tick: Tick) -> list[Part | RigflowError]:
+        """Return as `run` does, or the part Begun if it has rows that fill no batch."""
+        assert self._states is None, "such parts wait for no batch"
+        return infer_parts(self._stage, session, parts, tick, self._heads, self.counts, only_full=True)
 
     def _in_turn(self, part: Part, session: Session, tick: Tick) -> list[Part | RigflowError]:
         assert self._states is not None

@@ -1,5 +1,7 @@
 """The operator crop against SciPy and a singular value decomposition, and models that run over its pictures."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,15 @@ from PIL import Image
 from scipy import ndimage
 
 from engines.inference.batch import infer_parts
+from engines.inference.filling import rows_of
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.work import Begun
+from engines.models.graph import FLOAT, Graph
 from engines.operators.crop import Crop
 from engines.operators.paste import Paste
 from engines.part import Part
 from engines.planned import Tensor
-from engines.ports import BatchCounts
+from engines.ports import BatchCounts, RowKind
 from engines.ragged import Ragged
 from engines.warp import inverse, product, quadrilateral, similarity, warped
 from schemas.errors import ModelError, PipelineError
@@ -24,7 +30,7 @@ from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
 from tests.cases import drawn
 from tests.faces import SHAPE, centres, drawn_faces, face, psnr, restored, restorer, with_faces
-from tests.unit.test_inference import Counting, good, wider
+from tests.unit.test_inference import Counting, good, session_of, tensor, wider
 
 Array = np.ndarray[Any, Any]
 FFHQ = np.array([[192.98, 239.95], [318.90, 240.19], [256.63, 314.02], [201.26, 371.41], [313.09, 371.15]]) / 512
@@ -212,17 +218,64 @@ def test_what_a_plan_refuses(options: dict[str, Any], arrays: dict[str, Tensor],
 OVER_CROPS = OperatorStage(kind="infer", name="infer", model="tiny", max_batch=4, items="x")
 
 
+def items_part(random: np.random.Generator, per_window: list[int], with_widths: bool) -> Part:
+    """Windows with so many items of 2 x 6 each, of which some are 2 wide."""
+    offsets = np.cumsum([0, *per_window])
+    items = Ragged(random.integers(0, 255, (offsets[-1], 2, 6), dtype=np.uint8), offsets)
+    widths = Ragged(random.choice([2, 6], offsets[-1]).astype(np.int32), offsets)
+    return part(np.zeros((len(per_window), 1, 1)), x=items, **({"x_width": widths} if with_widths else {}))
+
+
+def adder() -> OnnxRuntimeSession:
+    """`x [N, H, W]` -> `y [N]`, its sum."""
+    graph = Graph()
+    graph.op("ReduceSum", graph.op("Cast", "x", to=FLOAT), np.array([1, 2]), keepdims=0, result="y")
+    return session_of(graph, [tensor("x", "uint8", "N", "H", "W")], [tensor("y", "float32", "N")])
+
+
+def batches_of(session: Counting, parts: Iterable[Part]) -> int:
+    """How many full batches parts have rows for, of the kind that has most."""
+    rows = Counter[RowKind]()
+    for each in parts:
+        rows.update(rows_of(OVER_CROPS, session, each))
+    return max((count // kind.limit for kind, count in rows.items()), default=0)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.integers(0, 3), max_size=4), min_size=1, max_size=9), st.booleans())
+def test_rows_that_fill_no_batch_wait_for_a_fuller_one(counts: list[list[int]], with_widths: bool) -> None:
+    """Parts come one by one. All batches are full but the last one of each width, and answers are the same."""
+    random = np.random.default_rng(0)
+    parts = [items_part(random, per_window, with_widths) for per_window in counts]
+    session, waiting, answers = Counting(adder()), dict[int, Part](), dict[int, Part]()
+    for number, each in enumerate(parts):
+        waiting[number] = each
+        while (full := batches_of(session, waiting.values()) > 0) or number == len(parts) - 1:
+            outcomes = infer_parts(OVER_CROPS, session, [*waiting.values()], only_full=full)
+            answered = {number: good(outcome) for number, outcome in zip(waiting, outcomes, strict=True)}
+            waiting = {number: one for number, one in answered.items() if isinstance(one, Begun)}
+            answers |= {number: one for number, one in answered.items() if number not in waiting}
+            if not full:
+                break
+    runs = 0
+    for width in (2, 6) if with_widths else (6,):
+        widths = [values(each, "x_width").values if with_widths else np.full(len(values(each, "x").values), 6)
+                  for each in parts]  # fmt: skip
+        runs += -(-sum(int((each == width).sum()) for each in widths) // 4)
+    assert len(session.rows) == runs
+    assert not waiting
+    for number, each in enumerate(parts):
+        [expected] = infer_parts(OVER_CROPS, adder(), [each])
+        np.testing.assert_array_equal(values(answers[number], "y").values, values(good(expected), "y").values)
+        assert values(answers[number], "y").offsets.tolist() == values(each, "x").offsets.tolist()
+
+
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=4), min_size=1, max_size=5), st.booleans())
 def test_items_of_many_parts_fill_batches(counts: list[list[int]], with_widths: bool) -> None:
     """A list a part, a number of items a window; answers are ragged as the items, and equal to those of each alone."""
     random = np.random.default_rng(0)
-    parts = []
-    for per_window in counts:
-        offsets = np.cumsum([0, *per_window])
-        items = Ragged(random.integers(0, 255, (offsets[-1], 2, 6), dtype=np.uint8), offsets)
-        widths = Ragged(random.choice([2, 6], offsets[-1]).astype(np.int32), offsets)
-        parts.append(part(np.zeros((len(per_window), 1, 1)), x=items, **({"x_width": widths} if with_widths else {})))
+    parts = [items_part(random, per_window, with_widths) for per_window in counts]
     session, filled = Counting(wider()), BatchCounts()
     outcomes = infer_parts(OVER_CROPS, session, parts, counts=filled)
     runs = 0
