@@ -60,7 +60,9 @@ class Batching:
 
     def spills(self, task: Task) -> bool:
         """Whether a task goes to its queue: enough like it waits here, and another worker waits for it there."""
-        return self._steps(task) > 0 and not task.pipeline.in_order(task.stage) and self._handoff.spill(task.queue)
+        stage, alike = task.pipeline.stage(task.stage), self._alike(task)
+        enough = self.full(alike, stage) if isinstance(stage, OperatorStage) and stage.batches else bool(alike)
+        return enough and not task.pipeline.in_order(task.stage) and self._handoff.spill(task.queue)
 
     def companions(self, task: Task, stage: OperatorStage) -> list[Task]:
         """The other parts that wait for the same stage and fit into its batch, from any segment and job."""
@@ -77,7 +79,7 @@ class Batching:
 
     def full(self, tasks: Sequence[Task], stage: OperatorStage) -> bool:
         """Whether tasks of a stage have rows for as many full batches as are worth a step."""
-        return bool(tasks) and stage.batches and _batches(tasks) >= tasks[0].pipeline.most_batches(stage)
+        return stage.batches and bool(tasks) and _batches(tasks) >= tasks[0].pipeline.most_batches(stage)
 
     def _ready(self) -> list[Task]:
         """Tasks that can run now."""
@@ -137,16 +139,15 @@ class Batching:
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`, or an earlier task that makes parts for other workers that wait at the queue of its stage."""
         before = [task for task in chosen.message.waiting if task.depth < chosen.depth]
-        if before and self._steps(chosen) <= 1 and await self._handoff.hungry(chosen.queue):
+        if before and not self._more_than_a_step(chosen) and await self._handoff.hungry(chosen.queue):
             return max(before, key=lambda task: task.depth)
         return chosen
 
-    def _steps(self, task: Task) -> int:
-        """How many steps the tasks like this one that wait here are: those of a model share their full batches."""
-        stage, alike = task.pipeline.stage(task.stage), self._alike(task)
-        if isinstance(stage, OperatorStage) and stage.batches:
-            return _batches(alike) // task.pipeline.most_batches(stage)
-        return len(alike)
+    def _more_than_a_step(self, task: Task) -> bool:
+        """Whether a task like this one waits here that its step will not take."""
+        stage = task.pipeline.stage(task.stage)
+        together = self.companions(task, stage) if isinstance(stage, OperatorStage) and stage.batches else ()
+        return len(self._alike(task)) > 1 + len(together)
 
     def _alike(self, task: Task) -> list[Task]:
         """The tasks for the same stage that wait here."""

@@ -187,17 +187,16 @@ class Runner:
         if part is None or task.message.ended:
             return  # the message was cancelled or handed back meanwhile
         last = part.meta.key.last  # nothing follows it: to ask for more would cost a trip to the computing thread
-        self.counts["segments"] += last
-        self.counts["frames"] += part.meta.frames
-        self.counts["lost"] += part.meta.lost
+        for name, count in (("segments", last), ("frames", part.meta.frames), ("lost", part.meta.lost)):
+            self.counts[name] += count
         await self.hand_over(task, part)
         if not last:
             task.message.add(task)
 
     async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
         parts, pipeline = [part_of(task) for task in together], together[0].pipeline
-        only_full = self._batching.full(together, stage)
-        outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick, only_full)
+        full = self._batching.full(together, stage)
+        outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick, full)
         self.meter.batched(pipeline.spec.name, stage.name, pipeline.counts(stage.name))
         for task, outcome in zip(together, outcomes, strict=True):
             try:
@@ -247,9 +246,7 @@ class Runner:
     # handing over and failing
 
     async def hand_over(self, task: Task, part: Part) -> None:
-        """Give a part to the next stage: in this process, or, when this worker does not host it or other workers wait
-        there, through its queue. A stage of the entire media gets it from the collector.
-        """
+        """Give a part to the next stage, here or through its queue. One of entire media gets it of the collector."""
         if task.message.ended:
             return
         part, following = task.charged(part), task.pipeline.after(task.stage)
@@ -277,10 +274,8 @@ class Runner:
                 self.counts["retries"] += 1
             else:
                 self._count_failure(task.pipeline.spec.name, task.stage)
-                if part is not None and not fatal:
-                    place = Place(part.meta.key, False, part.meta.span_s)
-                else:
-                    place = await place_in_body(message)
+                known = None if fatal or part is None else Place(part.meta.key, False, part.meta.span_s)
+                place = known or await place_in_body(message)
                 await self._failures.publish(message, error, task.stage, place)
         except Exception as second:
             await self._failures.give_back(message, second)
