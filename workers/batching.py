@@ -11,6 +11,7 @@ that this worker can take. After that, or where a person waits for one of its pa
 A poison candidate, a message that an earlier attempt did not finish, runs alone: if the process ends, it is the cause.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from workers.handoff import Handoff
 from workers.in_flight import Task
 from workers.intake import BULK_TURN, PATIENCE_S, Intake
 from workers.messages_in_flight import MessagesInFlight
+from workers.telemetry import Meter
 
 _SOON_S = 30.0  # a part waits no longer for a full batch, so that what follows it in its media does not wait either
 _WAITING_BYTES = 512 << 20  # of parts that wait for a batch; with more, it runs as it is
@@ -32,10 +34,11 @@ _WAITING_BYTES = 512 << 20  # of parts that wait for a batch; with more, it runs
 class Batching:
     """Chooses among waiting tasks: `pick` the next one, `companions` the others of its batch."""
 
-    def __init__(self, in_flight: MessagesInFlight, intake: Intake, handoff: Handoff) -> None:
+    def __init__(self, in_flight: MessagesInFlight, intake: Intake, handoff: Handoff, meter: Meter) -> None:
         self._in_flight = in_flight
         self._intake = intake
         self._handoff = handoff
+        self._meter = meter
         self._turn = 0
         self.hurry = False  # the worker stops: batches do not wait until they are full
 
@@ -56,7 +59,7 @@ class Batching:
         if not dues:
             return None
         due_in_s = max(0.0, min(dues.values()) - time.monotonic())
-        return min(due_in_s, PATIENCE_S) if any(map(self._intake.coming, dues)) else due_in_s
+        return min(due_in_s, PATIENCE_S) if any(map(self._coming, dues)) else due_in_s
 
     def spills(self, task: Task) -> bool:
         """Whether a task goes to its queue: enough like it waits here, and another worker waits for it there."""
@@ -117,12 +120,18 @@ class Batching:
         """Whether parts for the batch of a task will come soon, and there is memory for them."""
         if sum(part_of(other).nbytes for other in alike) >= _WAITING_BYTES:
             return False
-        return self._intake.coming(task) or any(
+        return self._coming(task) or any(
             other.pipeline is task.pipeline
             and other.depth < task.depth
             and (other.prefetch is None or other.prefetch.ready)
             for other in self._runnable()
         )
+
+    def _coming(self, task: Task) -> bool:
+        """Whether messages for the batch of a task may come from the broker soon."""
+        counts = self._meter.stages[task.pipeline.spec.name, task.stage]
+        rows = sum(sum(other.rows.values()) for other in self._alike(task))
+        return self._intake.coming(task, rows * counts.seconds / counts.rows if counts.rows else math.inf)
 
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
         """A decode task whose next part is ready, while the batch that would run now is not full; or None."""

@@ -101,7 +101,7 @@ class Intake:
         if self._closed or self._paused:
             return
         free_items = self._free_items()
-        shortfall_s = self._shortfall_s()
+        shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
         if self._concurrency > len(self._in_flight.messages):
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
         if self._in_flight.messages and (
@@ -123,16 +123,12 @@ class Intake:
         most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
         return most - len(self._in_flight.messages)
 
-    def _shortfall_s(self) -> float:
-        """How many seconds of work more this worker would have if it had as much as it fetches ahead."""
-        return self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
-
-    def coming(self, task: Task) -> bool:
+    def coming(self, task: Task, work_s: float) -> bool:
         """Whether messages of a task's stage, or of earlier ones, wait at the broker, and there is credit for them.
 
-        Not for a worker that has enough work: it would only keep them from faster ones.
+        Not for a worker whose work takes long already, `work_s`: it would only keep them from faster ones.
         """
-        if self._closed or self._paused or self._free_items() <= 0 or self._shortfall_s() <= 0.0:
+        if self._closed or self._paused or self._free_items() <= 0 or work_s >= self._settings.prefetch_s:
             return False
         return self._in_flight.nbytes < self._settings.credit_bytes and any(
             queue.pipeline == task.queue.pipeline and self._depth[queue] <= task.depth for queue in self._full

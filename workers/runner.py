@@ -60,7 +60,7 @@ class Runner:
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: self.computing.step is not None)
         self.computing = ComputingThread(device, self.meter, self.handoff)
         self._continuous = ContinuousSteps(broker, self)
-        self._batching = Batching(self.in_flight, self.intake, self.handoff)
+        self._batching = Batching(self.in_flight, self.intake, self.handoff, self.meter)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
     async def serve(self) -> None:
