@@ -53,6 +53,12 @@ def add(
     denoise: Annotated[
         float | None, typer.Option(help="Of realesr-general-x4v3: from 0, which keeps noise, to 1.", metavar="STRENGTH")
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A LoRA to merge into a Stable Diffusion, a .safetensors file; repeat it.", metavar="FILE[:STRENGTH]"
+        ),
+    ] = None,
     show: Show = None,
     yes: Annotated[bool, typer.Option("--yes", help="Keep it without a question.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Propose and try only; keep nothing.")] = False,
@@ -67,6 +73,8 @@ def add(
 
     --denoise 0.5 mixes realesr-general-x4v3 half and half with realesr-general-wdn-x4v3, a file beside it. The model
     is then called realesr-general-x4v3-denoise-0.5.
+
+    --lora style.safetensors:0.8 changes the weights of a Stable Diffusion by a LoRA, with that strength; 1 without one.
 
     Weights in files beside the ONNX file belong to the model. So do the tokenizer, settings and further graphs of a
     folder, if their names are known.
@@ -86,6 +94,11 @@ def add(
         found = find(model, new)
         if denoise is not None:
             found, fields = denoised(found, denoise, new)
+            changes = {**fields, **changes}
+        if lora:
+            from engines.models.lora_merge import with_loras
+
+            found, fields = with_loras(found, lora, new)
             changes = {**fields, **changes}
         proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()

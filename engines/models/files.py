@@ -54,6 +54,10 @@ class NewFiles:
         """Store a file of these bytes. Raises StoreError."""
         return self._store(iter((body,)), name, Path(name))
 
+    def put_chunks(self, chunks: Iterator[bytes], name: str) -> FileSpec:
+        """Store a file of these bytes, one after the other. Raises StoreError."""
+        return self._store(chunks, name, Path(name))
+
     def _store(self, chunks: Iterator[bytes], name: str, source: Path) -> FileSpec:
         hashed, size = hashlib.sha256(), 0
         with _writing(self.folder):

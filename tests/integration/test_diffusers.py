@@ -13,10 +13,16 @@ from engines.diffusion.noise import normal
 from engines.diffusion.schedule import read_config
 from engines.diffusion.session import DiffusionSession
 from engines.diffusion.tokens import ClipTokens
+from engines.models.diffusion_folder import DiffusionFolder
+from engines.models.files import NewFiles
+from engines.models.folder_kinds import take_folder
+from engines.models.lora_merge import with_loras
+from engines.models.store import Found
 from engines.part import no_tick
+from tests.lora_files import write_safetensors
 from tests.stable import stable_folder
 from tests.stable_torch import SIDE, exported, modules
-from tests.unit.test_diffusion_session import opened, taken
+from tests.unit.test_diffusion_session import opened, opened_content, taken
 
 # PyTorch and diffusers warn; a busy machine takes minutes
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
@@ -217,6 +223,43 @@ def test_pictures_are_diffusers_own_at_each_step(
     worst, mean, most = beside.pictures(monkeypatch, wish, **given)
     assert worst < 1e-5, (worst, mean, most)
     assert most < 0.6, "but for rounding to bytes"
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionPipeline", "StableDiffusionXLPipeline"])
+def test_a_lora_is_merged_as_diffusers_does(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A LoRA named as diffusers saves it, fused by peft, and merged into the ONNX files of the unchanged networks."""
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    torch.set_num_threads(1)
+    beside = Beside(tmp_path / "m", kind, _class_name="EulerDiscreteScheduler")
+    wish = Drawing(PROMPT, NEGATIVE, steps=4, guidance=4.0, seed=SEED)
+    latents = {"latents": torch.tensor(normal(SEED, 0, SHAPE))}
+    plain = beside.ours.draw(wish, no_tick)[0]
+    names = [each for each in ("unet", "text_encoder", "text_encoder_2") if hasattr(beside.theirs, each)]
+    states, alphas = {}, {"unet": 12, "text_encoder": 2, "text_encoder_2": 3}
+    for name in names:
+        network = getattr(beside.theirs, name)
+        linear = ["to_k", "to_q", "to_v", "to_out.0", "proj_in", "ff.net.2", "conv1", "time_emb_proj"]
+        targets = linear if name == "unet" else ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+        config = peft.LoraConfig(r=4, lora_alpha=alphas[name], target_modules=targets, init_lora_weights=False)
+        model = peft.get_peft_model(network, config)
+        states[name] = peft.get_peft_model_state_dict(model)
+        for layer in model.modules():
+            if hasattr(layer, "scale_layer"):
+                layer.scale_layer(0.7)
+        setattr(beside.theirs, name, model.merge_and_unload())
+    arrays, metadata = {}, {}
+    for name, state in states.items():
+        for key, value in state.items():
+            arrays[f"{name}.{key.removeprefix('base_model.model.')}"] = value.detach().numpy()
+        metadata |= {f"{name}.lora_alpha": alphas[name], f"{name}.r": 4}
+    lora = write_safetensors(tmp_path / "x.safetensors", arrays, {"lora_adapter_metadata": json.dumps(metadata)})
+    with NewFiles(tmp_path / "store", lambda: None) as new:
+        content = take_folder(beside.folder, DiffusionFolder(), new)
+        found, _ = with_loras(Found(beside.folder / "model_index.json", "m", content), [f"{lora}:0.7"], new)
+    beside.ours = opened_content(beside.folder, found.content)
+    worst, mean, most = beside.pictures(monkeypatch, wish, **latents)
+    assert worst < 2e-5, (worst, mean, most)
+    assert not np.array_equal(plain, beside.ours.draw(wish, no_tick)[0])
 
 
 def test_layers_are_left_out_as_diffusers_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

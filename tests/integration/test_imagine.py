@@ -15,7 +15,9 @@ from schemas.pipeline import PipelineSpec
 from tests.cases import files_under, stills
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet, Killing
-from tests.stable import decoder, stable_folder
+from tests.lora_files import lora_of, write_safetensors
+from tests.stable import decoder, stable_folder, unet
+from tests.unit.test_lora import CONV, TO_K, UNET, named
 
 GOOD = [{"id": f"p{number}", "prompt": f"a red cat {number}", "steps": 3 + number % 3} for number in range(10)]
 LINES: list[dict[str, Any]] = [
@@ -108,3 +110,15 @@ def test_what_cannot_work_is_refused_before_any_work(home: Path, tmp_path: Path)
         assert text in done.stderr, done.stderr
     missing = rigflow("run", "imagine", given, HOME=str(tmp_path))
     assert "get a folder of Stable Diffusion as ONNX files, see docs/imagine.md" in missing.stderr
+
+
+def test_a_lora_makes_a_model_of_its_own(home: Path, tmp_path: Path) -> None:
+    folder = stable_folder(tmp_path / "tiny", graphs={"unet": named(unet(), CONV, TO_K)})
+    lora = write_safetensors(tmp_path / "style.safetensors", lora_of(UNET))
+    added = rigflow("model", "add", folder, "--lora", f"{lora}:0.8", "--yes", HOME=str(home))
+    assert added.returncode == 0, added.stderr
+    assert "kept tiny-style@1" in added.stdout
+    assert "with LoRA style at 0.8" in rigflow("model", "show", "tiny-style", HOME=str(home)).stdout
+    refused = rigflow("model", "add", folder, "--lora", tmp_path / "none.safetensors", "--yes", HOME=str(home))
+    assert refused.returncode != 0
+    assert "none.safetensors: No such file or directory: check the path" in refused.stderr

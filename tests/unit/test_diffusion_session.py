@@ -36,7 +36,12 @@ def taken(folder: Path) -> ModelFiles:
 
 
 def opened(folder: Path, max_pixels: int = 1 << 20, together: bool = False) -> DiffusionSession:
-    kind, content = DiffusionFolder(), taken(folder)
+    return opened_content(folder, taken(folder), max_pixels, together)
+
+
+def opened_content(folder: Path, content: Any, max_pixels: int = 1 << 20, together: bool = False) -> DiffusionSession:
+    """A session of the files that were taken of a folder, or made of them."""
+    kind = DiffusionFolder()
     fields = {line.field: line.value for line in kind.lines(folder)}
     card = ModelCard(name="m", sha256="0" * 64, files=content.files, **fields)
     return DiffusionSession(content, kind.spec(card, content), max_pixels, together=together)
