@@ -77,9 +77,8 @@ async def _result(
     collected: "list[JobOutcome]",
 ) -> ExitCode:
     """Write the files of one job, or say what is missing. A job that is collected here is added to `collected`."""
-    from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
-    from pipelines.job_records import JobCancelled
+    from pipelines.job_records import CollectedElsewhere, JobCancelled
     from pipelines.jobs import ResultsEvicted
     from schemas.jobs import JobState
 

@@ -13,19 +13,19 @@ from engines.outputs.format import load_format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
-from pipelines.collecting import CollectedJob, as_rigflow_error, discard, forget_results, generation_of
+from pipelines.collecting import CollectedJob, discard, forget_results, generation_of, in_thread
 from pipelines.delivery import Delivery
 from pipelines.follow import pending
 from pipelines.jetstream import Gone
-from pipelines.job_records import JobCancelled, JobRecord
-from pipelines.jobs import end, publish_done
+from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
+from pipelines.jobs import end, finish_cancel, publish_done
 from pipelines.pull import Pull
 from pipelines.queued import is_idle
 from pipelines.relief import Relief
 from pipelines.retention import Retention
 from pipelines.spool import Piece, Spool
 from schemas.errors import RigflowError
-from schemas.jobs import JobRef
+from schemas.jobs import JobRef, JobState
 from schemas.messages import decode
 from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
@@ -39,16 +39,6 @@ NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are stil
 LOST_S = 10.0  # after this time without a result, the collector checks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
 RESULT_PIECES = frozenset({"part", "fragment", "failure"})  # the other types are finished files and Done
-
-
-class CollectedElsewhere(RigflowError):
-    """Another collector finished the job, and its results are deleted; `done` is its Done."""
-
-    def __init__(self, done: Done) -> None:
-        files = ", ".join(done.files[:5]) + (", ..." if len(done.files) > 5 else "")
-        where = f"its results were collected before ({files or 'no files'}), and are not at the broker any more"
-        super().__init__(f"job {done.job.id} is done: {where}", "publish it again to have it done again")
-        self.done = done
 
 
 class Collector:
@@ -153,9 +143,10 @@ class Collector:
         try:
             await step
         except Exception as error:
-            if not job.finished.done():
-                job.finished.set_exception(as_rigflow_error(job.ref, error))
-            job.abort()
+            if isinstance(error, JobCancelled):
+                with contextlib.suppress(RigflowError):
+                    await finish_cancel(self._broker, job.ref)
+            job.fail(error)
 
     async def _take(self, job: CollectedJob, delivery: Delivery) -> None:
         job.last_seq = delivery.stream_seq
@@ -199,21 +190,18 @@ class Collector:
             await self._relief.delete()
 
     async def _take_done(self, job: CollectedJob, done: Done) -> None:
-        """Another process published the job's Done. Raises JobCancelled, CollectedElsewhere.
-
-        That process may have died before it wrote the end into the manifest, so this one writes it: otherwise the job
-        could not be started again, though its results are gone.
-        """
+        """Another process published the job's Done, or `_finish` did. Raises CollectedElsewhere."""
         if done.cancelled:
-            raise JobCancelled(job.ref)
-        if not done.failures and not job.finishing:  # else it may be the one that `_finish` published
-            await end(self._broker, job.record, done)
+            job.fail(JobCancelled(job.ref))
+            return
+        job.published = done
+        if not done.failures and not job.finishing:
             raise CollectedElsewhere(done)
 
     async def _go_on(self, job: CollectedJob) -> None:
         if job.finishing:
             return
-        await asyncio.to_thread(self._assemble, job)
+        await in_thread(self._assemble, job)
         segment = job.order.gathered if self._caught_up else None
         if incomplete := segment is not None and job.failures.count > 0:
             job.note_incomplete()
@@ -265,7 +253,11 @@ class Collector:
             for job in (each for each in self._unfinished() if not each.finishing):
                 record = await JobRecord.read(self._broker, job.ref)
                 known = None if record is None else record.manifest
-                if known is not None and known.job == job.ref and known.total is not None and job.ref.pipeline in idle:
+                if known is not None and known.job == job.ref and known.state is JobState.CANCELLED:
+                    await self._guarded(job, _raise(JobCancelled(job.ref)))
+                elif (
+                    known is not None and known.job == job.ref and known.total is not None and job.ref.pipeline in idle
+                ):
                     what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
                     await self._guarded(job, _raise(Gone(what, "publish it again; it is started again then")))
 
@@ -280,15 +272,21 @@ class Collector:
 
     async def _finish(self, job: CollectedJob) -> None:
         last_seq, blobs = job.last_seq, list(job.blobs)  # its own Done arrives meanwhile, and is to stay
-        files = await asyncio.to_thread(job.close)
-        if job.finished.done():  # cancelled or abandoned meanwhile: a second Done would contradict the first
+        files = await job.closed()
+        if job.finished.done():  # cancelled or abandoned meanwhile
             discard(files)
             return
         done = job.done(files)
-        if self._deliver is not None:
-            await self._deliver(job.ref, files)
-        await publish_done(self._broker, done, str(last_seq))
-        await end(self._broker, job.record, done)
+        try:
+            if self._deliver is not None:
+                await self._deliver(job.ref, files)
+            await end(self._broker, job.record, done)  # it decides how the job ended
+            if not job.is_published(done):
+                await publish_done(self._broker, done, str(last_seq))
+        except (JobCancelled, asyncio.CancelledError) as error:
+            if isinstance(error, JobCancelled) or job.finished.done():  # its cancelled Done came meanwhile
+                discard(files)
+            raise
         if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
             await forget_results(self._broker, job.ref, last_seq, blobs)
         if done.failures or self._deliver is not None:

@@ -5,9 +5,10 @@ import contextlib
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from engines.encoding import Assembler, Format, Lengthy, Origin, Traced
 from engines.gathering import Gathering
@@ -26,6 +27,9 @@ from schemas.results import Done, Failure, Result
 from schemas.segments import Fragment
 
 NAMED_OUTPUTS = 10  # in notes of values that are not finite
+STOP_S = 0.1  # between two requests to stop a step that runs in a thread
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class CollectedJob:
 
     `gathers`: the stage that takes the entire media as one part; results whose format is its kind are put together.
     `gathered`: they were sent to it. `finishing`: its files are being finished, and no more results are taken.
+    `published`: the Done that another collector published.
     """
 
     ref: JobRef
@@ -49,9 +54,11 @@ class CollectedJob:
     finishing: bool = False
     record: JobRecord | None = None
     gathered: bool = False
+    published: Done | None = None
     _gathering: Gathering = field(default_factory=Gathering)
     _assembler: Assembler | None = None
     _closing: Lengthy | None = None
+    _aborted: bool = False
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     _frames: int = 0
     _lost: int = 0
@@ -71,6 +78,8 @@ class CollectedJob:
 
     def add(self, message: Message, buffers: list[memoryview], output: Format) -> None:
         """Take the piece that is next in order."""
+        if self._aborted:  # by another thread: no new file may begin
+            return
         if isinstance(message, Failure):
             self.failures.add(describe(message), message.start_s, message.end_s)
             return
@@ -126,6 +135,16 @@ class CollectedJob:
         )
         self._notes.append(what)
 
+    async def closed(self) -> list[Path]:
+        """`close` in a thread. A cancellation ends it, and leaves no file."""
+        files: list[Path] = []
+        try:
+            await in_thread(lambda: files.extend(self.close()), stop=self.abort)
+        except asyncio.CancelledError:
+            discard(files)
+            raise
+        return files
+
     def close(self) -> list[Path]:
         """Finish the files, and return them. `abort`, called by another thread, ends a `Lengthy` one with an error."""
         assembler, self._assembler = self._assembler, None  # frees its memory: the collector keeps this job
@@ -144,8 +163,15 @@ class CollectedJob:
         self._notes += self._not_finite_notes()
         return files
 
+    def fail(self, error: Exception) -> None:
+        """End it with an error, which `Collector.wait` raises, and remove what was written."""
+        if not self.finished.done():
+            self.finished.set_exception(as_rigflow_error(self.ref, error))
+        self.abort()
+
     def abort(self) -> None:
         """Remove what was written, as far as that is possible; `close` does so by itself, once it is stopped."""
+        self._aborted = True
         if (closing := self._closing) is not None:
             closing.stop()
         assembler, self._assembler = self._assembler, None
@@ -174,6 +200,11 @@ class CollectedJob:
             computed_s=self._computed_s,
             tokens=self._tokens,
         )
+
+    def is_published(self, done: Done) -> bool:
+        """Whether another collector published this Done, whatever it called its files."""
+        files = {"files": (), "more_files": 0}
+        return self.published is not None and self.published.model_copy(update=files) == done.model_copy(update=files)
 
     def _not_finite_notes(self) -> list[str]:
         """How many windows of which output have values that are NaN or infinite."""
@@ -227,6 +258,23 @@ async def forget_results(broker: Broker, job: JobRef, last_seq: int, blobs: Sequ
     """Delete the results of a job up to a sequence in the stream, and these objects of theirs."""
     await broker.purge(broker.names.results_stream, broker.names.results(job), last_seq)
     await discard_claims(broker, blobs)
+
+
+async def in_thread(step: Callable[..., T], *arguments: object, stop: Callable[[], None] = lambda: None) -> T:
+    """Run a step that writes files in a thread. When cancelled, call `stop`, and wait for its end.
+
+    A thread goes on after its task was cancelled, and would write files that are not removed any more.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(step, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            stop()
+            await asyncio.wait({running}, timeout=STOP_S)
+        with contextlib.suppress(BaseException):
+            running.result()
+        raise
 
 
 def discard(files: Iterable[Path]) -> None:

@@ -48,11 +48,12 @@ class _Seen:
 class Inventory:
     """A job's results as they are now. `total` segments are known once the last one was published or is there.
 
-    `files` are without their bodies. `failures` are the first `FAILURES` of them.
+    `files` are without their bodies. `failures` are the first `FAILURES` of them. `done` is at `done_seq`.
     """
 
     manifest: Manifest
     done: Done | None = None
+    done_seq: int = 0
     files: list[Stored] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     total: int | None = None
@@ -218,7 +219,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
         except ValueError:
             return  # no message of rigflow: collectors skip it too, and report it
         if isinstance(message, Done) and message.job.generation == job.generation:
-            inventory.done = message
+            inventory.done, inventory.done_seq = message, stored.sequence
         elif isinstance(message, Failure) and message.key.job.generation == job.generation:
             inventory.add(message)
 

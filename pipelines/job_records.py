@@ -8,6 +8,7 @@ from pipelines.values import decoded
 from schemas.declared import is_token
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, JobState, Manifest
+from schemas.results import Done
 
 
 class JobCancelled(RigflowError):
@@ -16,6 +17,16 @@ class JobCancelled(RigflowError):
     def __init__(self, job: JobRef) -> None:
         super().__init__(f"job {job.id} was cancelled", "publish it again to have it done")
         self.job = job
+
+
+class CollectedElsewhere(RigflowError):
+    """Another collector finished the job, and its results are deleted; `done` is its Done."""
+
+    def __init__(self, done: Done) -> None:
+        files = ", ".join(done.files[:5]) + (", ..." if len(done.files) > 5 else "")
+        where = f"its results were collected before ({files or 'no files'}), and are not at the broker any more"
+        super().__init__(f"job {done.job.id} is done: {where}", "publish it again to have it done again")
+        self.done = done
 
 
 class JobRecord:

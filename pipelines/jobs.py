@@ -1,12 +1,11 @@
 """Begins, continues, ends and cancels jobs."""
 
 import time
-from collections.abc import AsyncIterator
 
 from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker
+from pipelines.cancelled import cancelled_key, drop_queued
 from pipelines.claims import claim_of
-from pipelines.follow import follow_bucket
 from pipelines.inventory import ended, take_inventory
 from pipelines.job_records import JobCancelled, JobRecord, job_key
 from pipelines.queued import delete_queued, is_idle
@@ -18,8 +17,6 @@ from schemas.jobs import JobRef, JobState, Manifest
 from schemas.messages import decode
 from schemas.results import Done
 from schemas.subjects import HEADER_TYPE
-
-CANCELLED = "cancelled"  # first token of the keys of cancelled jobs, which workers follow
 
 
 class ResultsEvicted(RigflowError):
@@ -63,7 +60,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
         next_generation = wanted.job.model_copy(update={"generation": before.job.generation + 1})
         if await found.write(wanted.model_copy(update={"job": next_generation})):
             if before.state is not JobState.DONE:
-                await _drop_queued(broker, before.job)
+                await drop_queued(broker, before.job)
                 found.note = _why_anew(broker, before)
             await _forget_results(broker, before.job)
             return found
@@ -71,7 +68,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
 async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
     """`wanted`; its next generation if the job has a Done in the results but no manifest, or was deleted."""
-    cancelled = await broker.get(broker.names.jobs, f"{CANCELLED}.{job_key(wanted.job.tenant, wanted.job.id)}")
+    cancelled = await broker.get(broker.names.jobs, cancelled_key(wanted.job))
     before = None if cancelled is None else decoded(JobRef, cancelled, f"the cancelled job {wanted.job.id}")
     if before is not None:  # it was deleted: workers drop messages of that generation
         wanted = wanted.model_copy(update={"job": wanted.job.model_copy(update={"generation": before.generation + 1})})
@@ -105,9 +102,11 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     if known.state is JobState.FAILED and (again or known.total is None):
         return False
     inventory = await take_inventory(broker, known)
-    made_good = known.state is JobState.FAILED and inventory.complete
-    if not (inventory.files or made_good):
-        return False  # parts of a job that is done are repeats that came after its end
+    # without a Done its collector died before it published one; parts beside the Done of a job without failures are
+    # repeats that came after its end
+    uncollected = inventory.complete and (known.state is JobState.FAILED or inventory.done is None)
+    if not (inventory.files or uncollected):
+        return False
     if is_other_media:
         return False
     _check_same(known, wanted)
@@ -159,9 +158,10 @@ def _check_same(known: Manifest, wanted: Manifest) -> None:
 
 
 async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
-    """Cancel a job: delete its queued messages and its results, have workers drop its messages, and publish its Done.
+    """Cancel a job: publish its Done, have workers drop its messages, and delete its queued messages and its results.
 
-    Returns the job's manifest afterwards; a job that was over is not changed. If this is interrupted, call it again.
+    Returns the job's manifest afterwards; a job that was over is not changed. If this is interrupted, call it again; if
+    that was before the Done, the job's collector does so too.
     """
     record = await JobRecord.read(broker, manifest.job)
     record = record or JobRecord(broker, manifest)
@@ -172,13 +172,34 @@ async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
         await _settle_as_cancelled(record)
     if record.manifest.state is not JobState.CANCELLED:
         return record.manifest
-    job = record.manifest.job
-    await _drop_queued(broker, job)
-    await delete_queued(broker, job)
-    await _forget_results(broker, job)
-    done = Done(job=job, segments=0, frames=0, lost=0, failures=("cancelled",), cancelled=True)
-    await publish_done(broker, done, CANCELLED)
+    await _carry_out_cancel(broker, record.manifest)
     return record.manifest
+
+
+async def finish_cancel(broker: Broker, job: JobRef, again: bool = False) -> None:
+    """Publish the Done of a job that is cancelled and has none, because the process that cancelled it died.
+
+    `again`: also where there is one: this process may have published results since.
+    """
+    record = await JobRecord.read(broker, job)
+    if record is None or record.manifest.state is not JobState.CANCELLED:
+        return
+    if again or (await take_inventory(broker, record.manifest)).done is None:
+        await _carry_out_cancel(broker, record.manifest)
+
+
+async def _carry_out_cancel(broker: Broker, cancelled: Manifest) -> None:
+    """What follows the manifest. The Done is before the queues: a worker that has a request to collect the job does
+    this again, and one whose request is deleted cannot.
+    """
+    job, inventory = cancelled.job, await take_inventory(broker, cancelled)
+    await _forget_results(broker, job, inventory.done_seq)
+    if inventory.done is None:
+        done = Done(job=job, segments=0, frames=0, lost=0, failures=("cancelled",), cancelled=True)
+        await publish_done(broker, done, "cancelled")
+    await drop_queued(broker, job)
+    await delete_queued(broker, job)
+    await _forget_results(broker, job, (await take_inventory(broker, cancelled)).done_seq)
 
 
 async def delete(broker: Broker, manifest: Manifest) -> None:
@@ -187,7 +208,7 @@ async def delete(broker: Broker, manifest: Manifest) -> None:
     If this is interrupted, call it again.
     """
     await cancel(broker, manifest)
-    await _drop_queued(broker, manifest.job)  # also where all results were there and a collector was at work
+    await drop_queued(broker, manifest.job)  # also where all results were there and a collector was at work
     await _forget_results(broker, manifest.job)
     await broker.delete_key(broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id))
 
@@ -200,41 +221,29 @@ async def _settle_as_cancelled(record: JobRecord) -> None:
         await record.refresh()
 
 
-async def _drop_queued(broker: Broker, job: JobRef) -> None:
-    """Have all workers drop the messages of a job up to this generation, those they hold and those they receive."""
-    await broker.put(broker.names.jobs, f"{CANCELLED}.{job_key(job.tenant, job.id)}", job.model_dump_json().encode())
-
-
-async def _forget_results(broker: Broker, job: JobRef) -> None:
-    """Delete all results of a job, with their claim checks."""
+async def _forget_results(broker: Broker, job: JobRef, kept: int = 0) -> None:
+    """Delete all results of a job, with their claim checks; that at the sequence `kept` stays."""
     stream, subject = broker.names.results_stream, broker.names.results(job)
-    found = [stored async for stored in result_index(broker, [subject])]
-    if found:
-        await broker.purge(stream, subject, found[-1].sequence)
-        await discard_claims(broker, [claim_of(stored.subject, stored.headers) for stored in found])
-
-
-class Cancelled:
-    """The cancelled generations of jobs. Run `follow` in a task; `has` then answers for a job."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._generations: dict[tuple[str, str], int] = {}
-
-    async def follow(self) -> AsyncIterator[None]:
-        """Read all cancellations, then new ones as they come; yields after each."""
-        async for key, value in follow_bucket(self._broker, self._broker.names.jobs, f"{CANCELLED}.*.*"):
-            job = decoded(JobRef, value, key)
-            if job is not None:
-                self._generations[job.tenant, job.id] = job.generation
-                yield
-
-    def has(self, job: JobRef) -> bool:
-        """Whether this generation of a job is cancelled."""
-        return bool(self._generations) and job.generation <= self._generations.get((job.tenant, job.id), -1)
+    found = [stored async for stored in result_index(broker, [subject]) if stored.sequence != kept]
+    before = [stored.sequence for stored in found if stored.sequence < kept or not kept]
+    if before:
+        await broker.purge(stream, subject, before[-1])
+    for stored in found[len(before) :]:
+        await broker.delete_message(stream, stored.sequence)
+    await discard_claims(broker, [claim_of(stored.subject, stored.headers) for stored in found])
 
 
 # how a job ends
+
+
+async def end_with_done(broker: Broker, record: JobRecord | None, done: Done, reason: str) -> None:
+    """Write the end of a job into its manifest, then publish its Done: the manifest decides how a job ended, once.
+
+    A process that dies between the two leaves all results in place, so that the next collector of the job publishes the
+    Done. Raises JobCancelled, without a Done, when the job was cancelled or started again.
+    """
+    await end(broker, record, done)
+    await publish_done(broker, done, reason)
 
 
 async def publish_done(broker: Broker, done: Done, reason: str) -> None:

@@ -9,7 +9,7 @@ from pipelines.broker import Broker
 from pipelines.dead import dead_letter
 from pipelines.inventory import describe
 from pipelines.job_records import JobCancelled
-from pipelines.jobs import OtherInput, end, publish_done
+from pipelines.jobs import OtherInput, end_with_done, publish_done
 from schemas.declared import TOKEN
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Key
@@ -67,10 +67,12 @@ async def refuse_media(
         identity = f"{subject}/{sequence}/refused"
         await broker.publish(results, failure.encode(), identity, {HEADER_TYPE: "failure"})
         await broker.publish(results, done.encode(), f"{identity}/done", {HEADER_TYPE: "done"})
-    await publish_done(broker, done, f"refused-{sequence}")
-    if not isinstance(error, OtherInput):
-        with contextlib.suppress(JobCancelled):
-            await end(broker, None, done)
+    reason = f"refused-{sequence}"
+    if isinstance(error, OtherInput):
+        await publish_done(broker, done, reason)
+        return
+    with contextlib.suppress(JobCancelled):
+        await end_with_done(broker, None, done, reason)
 
 
 def _is_subject(text: str) -> bool:

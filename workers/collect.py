@@ -10,14 +10,14 @@ from pathlib import Path
 from engines.content import file_sha256
 from engines.plugins import check_plugins
 from pipelines.broker import Broker
-from pipelines.collect import CollectedElsewhere, Collector
-from pipelines.inventory import describe
-from pipelines.job_records import JobCancelled, JobRecord
-from pipelines.jobs import ResultsEvicted, end, publish_done
+from pipelines.collect import Collector
+from pipelines.inventory import describe, take_inventory
+from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
+from pipelines.jobs import ResultsEvicted, end_with_done, finish_cancel
 from pipelines.registry import load_pipeline
 from pipelines.retention import Retention
 from schemas.errors import RigflowError
-from schemas.jobs import JobRef
+from schemas.jobs import JobRef, Manifest
 from schemas.messages import CollectRequest, decode
 from schemas.results import Done, Failure
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
@@ -38,15 +38,22 @@ class CollectHandler:
         request = await _request_of(message)
         message.job = request.job
         await self._failures.look_up(message)  # counts errors only: collecting is not stored as begun
-        with contextlib.suppress(CollectedElsewhere, JobCancelled):  # another delivery or the publisher did it
+        try:
             await self._collect(request)
+        except CollectedElsewhere:
+            pass  # another delivery or the publisher did it
+        except JobCancelled:
+            await finish_cancel(self._broker, request.job, again=True)  # deletes what was delivered meanwhile
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
         """Publish the Done of a job that cannot be collected: its subscribers wait for it."""
-        done = Done(job=failure.key.job, segments=0, frames=0, lost=0, failures=(describe(failure),))
-        await publish_done(self._broker, done, f"{message.delivery.subject}/{message.delivery.stream_seq}")
+        job = failure.key.job
+        if (await take_inventory(self._broker, Manifest(job=job, name=""))).done is not None:
+            return  # it failed after its Done
+        done = Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),))
         with contextlib.suppress(JobCancelled):  # its subscribers have its Done already
-            await end(self._broker, None, done)
+            place = f"{message.delivery.subject}/{message.delivery.stream_seq}"
+            await end_with_done(self._broker, None, done, place)
         await self._retention.free_space()
 
     async def _collect(self, request: CollectRequest) -> None:
@@ -55,7 +62,7 @@ class CollectHandler:
         record = await JobRecord.current(self._broker, request.job)
         if record is None or record.manifest.job != request.job:
             raise RigflowError(f"job {request.job.id} is not known", "publish its media again")
-        if record.manifest.results_evicted and not record.manifest.state.ended:
+        if record.manifest.results_evicted and (await take_inventory(self._broker, record.manifest)).done is None:
             raise ResultsEvicted(request.job)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
         with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:

@@ -12,8 +12,8 @@ from engines.inference.work import Begun
 from engines.part import Part, encode_part
 from engines.ports import Device
 from pipelines.broker import Broker
+from pipelines.cancelled import Cancelled
 from pipelines.delivery import Delivery
-from pipelines.jobs import Cancelled
 from schemas.errors import Disposition, RigflowError
 from schemas.pipeline import OperatorStage
 from schemas.settings import Settings

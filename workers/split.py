@@ -9,6 +9,7 @@ from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.jobs import finish_cancel
 from pipelines.publish import Publisher
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
@@ -52,8 +53,8 @@ class SplitHandler:
             await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
             await self._ask_for_collect(CollectRequest(job=message.job, name=record.manifest.name), delivery)
             await _publish(publisher, record, with_header(media, delivery.headers.get(HEADER_CONTENT_TYPE, "")))
-        except JobCancelled:
-            pass  # its subscribers have its Done already
+        except JobCancelled as error:
+            await finish_cancel(self._broker, error.job)
         except UsageError as error:
             if message.job is not None:
                 raise

@@ -230,8 +230,8 @@ class TranscriptAssembler:
             self._write(self._held)
         language = self._languages.most_common(1)[0][0] if self._languages else None
         ending = {"language": language, "duration": round(self._media.duration_s, 3)}
-        files = [file.close(ending) for file in self._files]
-        return files + self._films(language or "")
+        films = self._films(language or "")  # takes minutes, and may be stopped: before any file has its name
+        return [file.close(ending) for file in self._files] + films
 
     def stop(self) -> None:
         """Stop drawing subtitles: `close` raises OutputError soon."""

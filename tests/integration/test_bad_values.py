@@ -11,11 +11,11 @@ from pipelines.attempts import Attempts
 from pipelines.blob_upload import put_blob
 from pipelines.blobs import delete_blob
 from pipelines.broker import Broker
+from pipelines.cancelled import Cancelled
 from pipelines.dead import drop, find_letter, letters, retry
 from pipelines.delivery import Delivery
 from pipelines.engines import fleet_engines
 from pipelines.job_records import JobRecord, all_manifests, find_manifest
-from pipelines.jobs import Cancelled
 from pipelines.models import ModelCache
 from pipelines.registry import builtin_pipeline, known_pipelines, load_pipeline, watch_pipelines
 from pipelines.status import fleet_status

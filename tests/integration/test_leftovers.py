@@ -3,15 +3,12 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from pipelines.blob_upload import put_blob
 from pipelines.blobs import get_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
-from pipelines.collect import CollectedElsewhere
 from pipelines.job_records import JobRecord
-from pipelines.jobs import begin, cancel, publish_done
+from pipelines.jobs import begin, cancel
 from pipelines.publish import Publisher
 from pipelines.sweep import sweep
 from schemas.jobs import JobRef, JobState, Manifest, Priority
@@ -58,19 +55,6 @@ async def test_a_repeat_that_comes_after_the_end_wedges_nothing(settings: Settin
             await send_result(broker, again, f"result {generation}")
             assert (await collected(broker, publisher, again, tmp_path)).frames == 1
             assert await left(broker) == ["done"], "what is left of an earlier generation goes when it is met"
-
-
-async def test_a_job_whose_collector_died_between_done_and_manifest_can_be_begun_anew(
-    settings: Settings, tmp_path: Path
-) -> None:
-    async with a_fleet(settings) as (broker, publisher):
-        record = await begin(broker, wanted(publisher))
-        await record.change(segments=1, total=1)
-        job = record.manifest.job
-        await publish_done(broker, Done(job=job, segments=1, frames=1, lost=0, files=("film.npz",)), "1")
-        with pytest.raises(CollectedElsewhere):
-            await collected(broker, publisher, job, tmp_path)
-        assert (await begin(broker, wanted(publisher))).manifest.job.generation == job.generation + 1
 
 
 async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
