@@ -11,6 +11,7 @@ from cli.cluster import cluster
 from cli.dead import app as dead
 from cli.doctor import doctor
 from cli.engine import app as engine
+from cli.gateway import gateway
 from cli.jobs import app as jobs
 from cli.keys import app as keys
 from cli.label import label
@@ -65,6 +66,7 @@ app.command()(watch)
 app.command()(up)
 app.command()(rig)
 app.command()(worker)
+app.command()(gateway)
 app.command()(status)
 app.add_typer(dead)
 app.add_typer(pipelines)

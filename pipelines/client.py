@@ -6,8 +6,8 @@ The command line, the folder runs and the gateway all run jobs through it.
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,19 +15,20 @@ from typing import TypeVar
 from engines.media.medium import Input, PipelineMedia
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
-from pipelines.job_records import JobRecord
+from pipelines.job_records import JobRecord, job_key
 from pipelines.jobs import begin
 from pipelines.publish import OnSent, Publisher, job_id, job_name
-from pipelines.raw_media import ReceivedMedia, forget, publish_media, receive
+from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
 from pipelines.registry import load_pipeline
 from schemas.declared import is_token
-from schemas.errors import UsageError
+from schemas.errors import NotFound, UsageError
 from schemas.jobs import JobRef, JobState, Manifest, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.wire import Buffer
 
 T = TypeVar("T")
+IN_MEMORY_BYTES = 64 << 20  # of media that come in, all together; more go through the blob store
 PATIENCE_S = 600.0  # how long media waits for a full fleet
 Source = Sequence[Path] | Buffer | AsyncIterable[Buffer]
 
@@ -79,6 +80,7 @@ class Client:
         self.on_sent = on_sent
         self.submitter = submitter
         self._publishing: set[asyncio.Task[Job]] = set()
+        self._free_bytes = IN_MEMORY_BYTES
 
     @classmethod
     @asynccontextmanager
@@ -100,11 +102,11 @@ class Client:
         return JobRef(id=job, tenant=self.tenant, pipeline=spec.name, revision=spec.revision, priority=priority)
 
     async def find(self, job: str) -> Job:
-        """A job by its id. Raises UsageError when the broker does not know it."""
+        """A job by its id. Raises NotFound when the broker does not know it."""
         ref = JobRef(id=job, tenant=self.tenant, pipeline="any", revision="any") if is_token(job) else None
         record = None if ref is None else await JobRecord.read(self.broker, ref)
         if record is None:
-            raise UsageError(f"the broker knows no job {job}", "see `rigflow jobs list`")
+            raise NotFound(f"the broker knows no job {job}", "see `rigflow jobs list`")
         return Job(self.broker, record)
 
     async def submit(
@@ -136,13 +138,27 @@ class Client:
             opened = await self.open(spec, files, job=job, priority=priority)
             await opened.send()
             return opened
-        media = await receive(self.broker, source, size, patience_s)
-        chosen = isinstance(pipeline, PipelineSpec)
-        ref = self.ref(spec, job or uuid.uuid4().hex[:20], priority)
-        publishing = asyncio.create_task(self._publish(ref, chosen, media, name, content_type, patience_s))
-        self._publishing.add(publishing)
-        publishing.add_done_callback(self._published)
-        return await asyncio.shield(publishing)
+        with self._in_memory(size) as most_bytes:
+            media = await receive(self.broker, source, size, most_bytes, patience_s)
+            ref = self.ref(spec, job or uuid.uuid4().hex[:20], priority)
+            wanted = Manifest(job=ref, name=name or ref.id, source=media.source, nbytes=media.size)
+            wanted = wanted.model_copy(update={"submitter": self.submitter})
+            chosen = isinstance(pipeline, PipelineSpec)
+            publishing = asyncio.create_task(self._publish(wanted, chosen, media, content_type, patience_s))
+            self._publishing.add(publishing)
+            publishing.add_done_callback(self._published)
+            return await asyncio.shield(publishing)
+
+    @contextmanager
+    def _in_memory(self, size: int | None) -> Iterator[int]:
+        """How many bytes of a media of this size may be in memory: none, where that is used up by others."""
+        wanted = min(UNKNOWN_BYTES if size is None else size, self.broker.max_body)
+        most = wanted if wanted <= self._free_bytes and (size is None or wanted == size) else 0
+        self._free_bytes -= most
+        try:
+            yield most
+        finally:
+            self._free_bytes += most
 
     def _published(self, publishing: "asyncio.Task[Job]") -> None:
         self._publishing.discard(publishing)
@@ -165,31 +181,36 @@ class Client:
         return OpenJob(self.broker, record, publisher, files.kind, files.inputs)
 
     async def _publish(
-        self, ref: JobRef, chosen: bool, media: ReceivedMedia, name: str, content_type: str, patience_s: float
+        self, wanted: Manifest, chosen: bool, media: ReceivedMedia, content_type: str, patience_s: float
     ) -> Job:
         """Make a job of media that came entirely. `chosen`: the caller named this revision of the pipeline."""
-        published = False
+        published, ref = False, wanted.job
         try:
             known = await JobRecord.read(self.broker, ref)
             if known is not None and not chosen and known.manifest.job.pipeline == ref.pipeline:
                 # the caller repeats its request, and the pipeline may have been updated meanwhile
                 ref = ref.model_copy(update={"revision": known.manifest.job.revision})
-            wanted = Manifest(job=ref, name=name or ref.id, source=media.source)
-            told = {"submitter": self.submitter, "nbytes": media.size}
-            record = await begin(self.broker, wanted.model_copy(update=told))
+            record = await begin(self.broker, wanted.model_copy(update={"job": ref}))
             manifest = record.manifest
             if manifest.state is not JobState.PUBLISHING:
                 return Job(self.broker, record)
+            if not await record.write(manifest.model_copy(update={"hosted": True})):
+                await record.refresh()  # the same request is made twice at a time
             published = True  # from here on `publish_media` removes what is not needed
             try:
-                await publish_media(self.broker, manifest.job, media, name, content_type, patience_s)
+                await publish_media(self.broker, manifest, media, content_type, patience_s)
             except BaseException:
-                if known is not None and known.manifest.job.generation < manifest.job.generation:
-                    await Job(self.broker, record).cancel()
+                await self._take_back(known, record)
                 raise
-            if not await record.write(manifest.model_copy(update={"hosted": True})):
-                await record.refresh()  # the worker that splits it was there before
             return Job(self.broker, record)
         finally:
             if not published:
                 await forget(self.broker, media)
+
+    async def _take_back(self, known: JobRecord | None, record: JobRecord) -> None:
+        """Forget a job whose media was refused; one that was known before, and was started again, is cancelled."""
+        job = record.manifest.job
+        if known is None:
+            await self.broker.delete_key(self.broker.names.jobs, job_key(job.tenant, job.id))
+        elif known.manifest.job.generation < job.generation:
+            await Job(self.broker, record).cancel()

@@ -13,7 +13,7 @@ from pipelines.job_records import find_manifest
 from pipelines.jobs import reopen
 from pipelines.values import decoded
 from schemas.declared import is_token
-from schemas.errors import UsageError
+from schemas.errors import NotFound, UsageError
 from schemas.jobs import JobRef, Key
 from schemas.messages import CollectRequest, decode
 from schemas.parts import PartMessage
@@ -95,7 +95,7 @@ async def find_letter(broker: Broker, number: int) -> Letter:
     """The dead letter of a number. Raises UsageError when there is none."""
     stored = await broker.message(broker.names.dead_stream, number)
     if stored is None:
-        raise UsageError(f"there is no dead letter {number}", "see `rigflow dead list`")
+        raise NotFound(f"there is no dead letter {number}", "see `rigflow dead list`")
     return _letter(stored)
 
 

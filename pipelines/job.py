@@ -14,7 +14,7 @@ from pipelines.job_records import JobRecord
 from pipelines.jobs import cancel, delete
 from pipelines.publish import Publisher
 from pipelines.registry import load_pipeline
-from schemas.errors import RigflowError, UsageError
+from schemas.errors import NotFound, RigflowError
 from schemas.jobs import JobRef, Manifest
 from schemas.parts import PartMeta
 from schemas.results import Done
@@ -48,10 +48,10 @@ class Job:
         return self._record.note
 
     async def progress(self) -> Manifest:
-        """How far it is now. Raises UsageError when the broker does not know it any more."""
+        """How far it is now. Raises NotFound when the broker does not know it any more."""
         record = await JobRecord.read(self._broker, self.ref)
         if record is None:
-            raise UsageError(f"the broker knows no job {self.id}", "see `rigflow jobs list`")
+            raise NotFound(f"the broker knows no job {self.id}", "see `rigflow jobs list`")
         if record.manifest.state.ended:
             return record.manifest
         return (await take_inventory(self._broker, record.manifest)).progress

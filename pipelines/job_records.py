@@ -111,9 +111,9 @@ async def find_manifest(broker: Broker, job: str, tenant: str = "") -> Manifest 
     return _manifest_of(await _entry(broker, tenant or broker.settings.tenant, job))
 
 
-async def all_manifests(broker: Broker) -> list[Manifest]:
-    """All jobs of our tenant that the broker knows, oldest first. Manifests that cannot be read are reported."""
-    found = await broker.items(broker.names.jobs, job_key(broker.settings.tenant, "*"))
+async def all_manifests(broker: Broker, tenant: str = "") -> list[Manifest]:
+    """All jobs of a tenant, or ours, that the broker knows, oldest first. What cannot be read is reported."""
+    found = await broker.items(broker.names.jobs, job_key(tenant or broker.settings.tenant, "*"))
     manifests = (decoded(Manifest, body, f"the manifest of job {key}") for key, body in found.items())
     return sorted((each for each in manifests if each is not None), key=lambda each: each.created_s)
 

@@ -17,7 +17,7 @@ from pipelines.claims import SUBJECT, claim_name
 from pipelines.jetstream import pause
 from pipelines.message_store import FleetFull
 from schemas.errors import MediaError
-from schemas.jobs import JobRef
+from schemas.jobs import Manifest
 from schemas.subjects import (
     HEADER_BLOB,
     HEADER_CONTENT_TYPE,
@@ -42,9 +42,9 @@ class ReceivedMedia:
 
 
 async def receive(
-    broker: Broker, source: Buffer | AsyncIterable[Buffer], size: int | None, patience_s: float
+    broker: Broker, source: Buffer | AsyncIterable[Buffer], size: int | None, most_bytes: int, patience_s: float
 ) -> ReceivedMedia:
-    """Take all bytes of a media; `size` is their number if it is known.
+    """Take all bytes of a media; `size` is their number if it is known. A stream of more than `most_bytes` is stored.
 
     Raises FleetFull when the store of media stays full for `patience_s`, NeverFits, MediaError when their number is
     another than `size`, BrokerError, and what `source` raises.
@@ -53,14 +53,14 @@ async def receive(
         size = len(source)
         if size <= broker.max_body:
             return _in_memory(bytes(source))
-        source = _once(source)
+        return await _in_store(broker, _once(source), size, patience_s)
     given = aiter(source)
-    most = min(UNKNOWN_BYTES, broker.max_body) if size is None else broker.max_body if size <= broker.max_body else 0
     first = bytearray()
     async for piece in _counted(given, size):
         first += piece
-        if len(first) > most:
-            return await _in_store(broker, _chained(bytes(first), _counted(given, size, len(first))), size, patience_s)
+        if len(first) > most_bytes:
+            rest = _counted(given, size, len(first))
+            return await _in_store(broker, _chained(bytes(first), rest), size, patience_s)
     return _in_memory(bytes(first))
 
 
@@ -110,17 +110,18 @@ async def forget(broker: Broker, media: ReceivedMedia) -> None:
 
 
 async def publish_media(
-    broker: Broker, job: JobRef, media: ReceivedMedia, name: str, content_type: str, patience_s: float
+    broker: Broker, manifest: Manifest, media: ReceivedMedia, content_type: str, patience_s: float
 ) -> None:
     """Publish the message that makes media a job; once for each generation of the job and content.
 
     Raises FleetFull when the queue of media stays full for `patience_s`, Gone when the pipeline has none, BrokerError;
     nothing stays then.
     """
+    job = manifest.job
     subject = broker.names.media(job.tenant, job.pipeline, job.priority)
     message_id = f"{job.identity}/media/{media.source}"
     headers = {HEADER_ID: message_id, HEADER_JOB: job.id, HEADER_REVISION: job.revision}
-    headers |= {HEADER_NAME: name} if name else {}
+    headers |= {HEADER_NAME: manifest.name}
     headers |= {HEADER_CONTENT_TYPE: content_type} if content_type else {}
     if media.chunks is None:
         await _store(broker, subject, media.body, headers, patience_s)

@@ -22,7 +22,7 @@ from pipelines.job_records import all_manifests
 from pipelines.models import publish_model
 from pipelines.values import report_skipped
 from schemas.declared import is_token
-from schemas.errors import ModelError, PipelineError
+from schemas.errors import ModelError, PipelineError, PipelineUnknown
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
 
@@ -89,7 +89,7 @@ async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
     revisions = sorted(key.removeprefix("revision.") for key, body in items.items() if _name_in(body) == name)
     if await broker.get(bucket, f"name.{name}") is None and not revisions:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none"
-        raise PipelineError(f"the broker knows no pipeline {name}", f"it knows {known}")
+        raise PipelineUnknown(f"the broker knows no pipeline {name}", f"it knows {known}")
     needed = {manifest.job.revision for manifest in await all_manifests(broker) if not manifest.state.ended}
     for key in (f"name.{name}", f"variant.{name}"):
         await broker.delete_key(bucket, key)
@@ -111,7 +111,7 @@ async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
                 raise PipelineError(f"pipeline {name} has a revision that is not at the broker", "publish it again")
     if body is None:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none yet"
-        raise PipelineError(f"the broker knows no pipeline {name}", f"it knows {known}")
+        raise PipelineUnknown(f"the broker knows no pipeline {name}", f"it knows {known}")
     return _parse(body, revision)
 
 

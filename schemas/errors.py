@@ -98,8 +98,16 @@ class UsageError(RigflowError):
     exit_code = ExitCode.USAGE
 
 
+class NotFound(UsageError):
+    """What the caller asked for by its name or number is not there."""
+
+
 class PipelineError(UsageError):
     """A pipeline file or a pipeline name is not usable; the message has the line and the field."""
+
+
+class PipelineUnknown(PipelineError, NotFound):
+    """The fleet knows no pipeline of this name or revision."""
 
 
 class ModelError(UsageError):

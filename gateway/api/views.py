@@ -1,0 +1,122 @@
+"""What the API says of jobs and their files."""
+
+from typing import Self
+from urllib.parse import quote
+
+from pydantic import BaseModel, Field
+
+from pipelines.job_files import JobFile
+from schemas.jobs import JobState, Manifest, Priority
+from schemas.results import Done
+
+
+class JobView(BaseModel):
+    """A job and how far it is. Times are in seconds since 1970; those that end with `_s` beside are of the media."""
+
+    id: str
+    tenant: str
+    pipeline: str
+    revision: str
+    priority: Priority
+    generation: int = Field(description="how often it was started again")
+    name: str
+    state: JobState
+    progress: float | None = Field(description="0 to 1; null while the number of segments is not known")
+    segments: int = Field(description="segments that are at the broker")
+    segments_total: int | None
+    segments_done: int
+    duration_s: float
+    frames: int
+    frames_lost: int
+    failures: int
+    reasons: list[str] = Field(description="of the first failures")
+    missing_s: list[tuple[float, float]] = Field(description="seconds of the media without a result")
+    input_bytes: int
+    created_at: float
+    updated_at: float
+    ended_at: float | None
+
+    @classmethod
+    def of(cls, known: Manifest) -> Self:
+        """The view of a manifest."""
+        job, total = known.job, known.total
+        done = known.state is JobState.DONE
+        return cls(
+            id=job.id,
+            tenant=job.tenant,
+            pipeline=job.pipeline,
+            revision=job.revision,
+            priority=job.priority,
+            generation=job.generation,
+            name=known.name,
+            state=known.state,
+            progress=1.0 if done else min(1.0, known.segments_done / total) if total else None,
+            segments=known.segments,
+            segments_total=total,
+            segments_done=known.segments_done,
+            duration_s=known.duration_s,
+            frames=known.frames,
+            frames_lost=known.lost,
+            failures=known.failures,
+            reasons=list(known.reasons),
+            missing_s=list(known.missing),
+            input_bytes=known.nbytes,
+            created_at=known.created_s,
+            updated_at=known.updated_s,
+            ended_at=known.ended_s or None,
+        )
+
+
+class JobPage(BaseModel):
+    """Some jobs, the newest first; `next` is the cursor of the following page."""
+
+    jobs: list[JobView]
+    next: str | None = None
+
+
+class FileView(BaseModel):
+    """A finished file of a job."""
+
+    name: str
+    content_type: str
+    size: int
+    etag: str
+    url: str
+
+    @classmethod
+    def of(cls, job: str, file: JobFile) -> Self:
+        """The view of a file."""
+        url = f"/api/v1/jobs/{job}/results/{quote(file.name, safe='')}"
+        return cls(name=file.name, content_type=file.content_type, size=file.size, etag=file.tag, url=url)
+
+
+class DoneView(BaseModel):
+    """How a job ended. `digest` is the same for any fleet."""
+
+    state: JobState
+    segments: int
+    frames: int
+    frames_lost: int
+    failures: list[str]
+    more_failures: int
+    missing_s: list[tuple[float, float]]
+    files: list[str]
+    notes: list[str]
+    digest: str
+
+    @classmethod
+    def of(cls, done: Done) -> Self:
+        """The view of a Done."""
+        ended = JobState.CANCELLED if done.cancelled else JobState.FAILED if done.failures else JobState.DONE
+        return cls(
+            state=ended,
+            segments=done.segments,
+            frames=done.frames,
+            frames_lost=done.lost,
+            failures=list(done.failures),
+            more_failures=done.more_failures,
+            missing_s=list(done.missing),
+            files=list(done.files),
+            notes=list(done.notes),
+            digest=done.digest,
+        )

@@ -1,0 +1,64 @@
+"""The app: its routes, one connection to the broker, and how it listens."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from gateway import problems
+from gateway.api import health, routers
+from gateway.callers import Identify, anyone
+from pipelines.broker import Broker
+from schemas.settings import Settings
+
+NAME = "rigflow-gateway"  # of the connection
+DESCRIPTION = (
+    "Send media through the pipelines of a rigflow fleet. Errors are problem details (RFC 9457) with a `hint`. "
+    "A request that creates something may have an `Idempotency-Key`: repeated with it, it is done once."
+)
+
+
+def create_app(
+    settings: Settings,
+    identify: Identify | None = None,
+    further: Sequence[APIRouter] = (),
+    broker: Broker | None = None,
+) -> FastAPI:
+    """The gateway of the fleet at `settings.nats`, which it connects to when it starts unless `broker` is connected.
+
+    `identify` gives the caller of a request; without it everyone may do everything, so listen on the loopback only.
+    `further` are routers beside the native API.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
+            app.state.broker = connected
+            stopping = app.state.stopping = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)
+            yield
+            stopping.set()
+
+    app = FastAPI(
+        title="rigflow",
+        version=version("rigflow"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        responses={"4XX": {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}},
+    )
+    app.state.identify = identify or anyone(settings.tenant)
+    app.state.settings = settings
+    app.state.stop = lambda: None
+    problems.install(app)
+    app.include_router(health.router)
+    for router in routers:
+        app.include_router(router, prefix="/api/v1")
+    for router in further:
+        app.include_router(router)
+    return app

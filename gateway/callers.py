@@ -1,0 +1,60 @@
+"""Who sends a request: the tenant, what is allowed, and its limits. `identify` of `create_app` decides."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from gateway.problems import HttpError
+from schemas.api_roles import ApiRole
+
+ALL_ROLES = frozenset(ApiRole)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The sender of a request. `name` is that of its API key, `upload_bytes` the most of one upload; 0: no limit."""
+
+    tenant: str
+    roles: frozenset[ApiRole] = ALL_ROLES
+    name: str | None = None
+    upload_bytes: int = 0
+
+
+Identify: TypeAlias = Callable[[Request], Awaitable[Caller]]
+
+
+def anyone(tenant: str) -> Identify:
+    """Everyone may do everything for one tenant: for a gateway that listens on the loopback alone.
+
+    A page of another origin, which a browser on this machine shows, may not.
+    """
+
+    async def identify(request: Request) -> Caller:
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not use this gateway", "use API keys")
+        return Caller(tenant)
+
+    return identify
+
+
+def _may(role: ApiRole) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
+    async def caller(request: Request) -> Caller:
+        identify: Identify = request.app.state.identify
+        found = await identify(request)
+        if role not in found.roles:
+            hint = f"use an API key with the role {role.value}"
+            raise HttpError(HTTPStatus.FORBIDDEN, f"this needs the role {role.value}", hint)
+        return found
+
+    return caller
+
+
+# the parameters of routes: `caller: Reader`
+Submitter: TypeAlias = Annotated[Caller, Depends(_may(ApiRole.SUBMIT))]
+Reader: TypeAlias = Annotated[Caller, Depends(_may(ApiRole.READ))]
+Operator: TypeAlias = Annotated[Caller, Depends(_may(ApiRole.OPERATE))]

@@ -1,0 +1,32 @@
+"""The connection of a gateway to its fleet, as a parameter of routes."""
+
+import asyncio
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends, Request
+
+from gateway.callers import Caller
+from pipelines.broker import Broker
+from pipelines.client import Client
+from schemas.errors import BrokerError
+
+AWAY_S = 5.0  # a broker that starts again is there sooner; a request waits no longer for one that is away
+PATIENCE_S = 20.0  # how long an upload waits for a full fleet
+
+
+async def _connected(request: Request) -> Broker:
+    broker: Broker = request.app.state.broker
+    try:
+        async with asyncio.timeout(AWAY_S):
+            await broker.connection.wait_connected()
+    except TimeoutError:
+        raise BrokerError("the broker is away", "try again; see the gateway's log") from None
+    return broker
+
+
+Connected: TypeAlias = Annotated[Broker, Depends(_connected)]
+
+
+def client_of(broker: Broker, caller: Caller) -> Client:
+    """A client for the jobs of a caller's tenant."""
+    return Client(broker, caller.tenant, submitter=caller.name)

@@ -1,0 +1,120 @@
+"""Media in the body of a request -> a job: nothing is in memory or on a disk here as a whole."""
+
+import re
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, Field, ValidationError
+from python_multipart.multipart import parse_options_header
+
+from gateway.callers import Caller
+from gateway.fleet import PATIENCE_S, client_of
+from gateway.multipart import Form
+from gateway.problems import HttpError
+from pipelines.broker import Broker
+from pipelines.job import Job
+from pipelines.job_records import find_manifest
+from schemas.errors import UsageError, format_field_error
+from schemas.fields import GivenName
+from schemas.jobs import Priority
+
+_CONTENT_TYPE = re.compile(r"[\x20-\x7e]{1,200}")
+_MEDIA = {"type": "string", "format": "binary"}
+BODY: dict[str, Any] = {  # of the request, for its description
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": _MEDIA},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "pipeline": {"type": "string"},
+                        "name": {"type": "string"},
+                        "priority": {"enum": list(Priority)},
+                        "file": _MEDIA,
+                    },
+                    "required": ["file"],
+                }
+            },
+        },
+    }
+}
+
+
+class MediaRequest(BaseModel):
+    """What is to be done with a media."""
+
+    pipeline: str = Field(default="", description="name of a pipeline of the fleet", max_length=64)
+    name: GivenName = Field(default="", description="the media's name, for the names of results")
+    priority: Priority = Field(default=Priority.INTERACTIVE, description="before the fleet's bulk work, or with it")
+
+
+async def submit_body(
+    request: Request, caller: Caller, broker: Broker, wanted: MediaRequest, key: str
+) -> tuple[Job, bool]:
+    """Create a job of the media in a request's body; whether it is new.
+
+    Raises as `Client.submit`, and HttpError for a body that is too large, or a form that cannot be read.
+    """
+    size, body = _size_of(request), _counted(request, caller)
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    content_type, filename = request.headers.get("content-type", ""), ""
+    if kind == b"multipart/form-data":
+        if not options.get(b"boundary"):
+            raise HttpError(HTTPStatus.BAD_REQUEST, "the form has no boundary", "let your HTTP library make it")
+        form = Form(options[b"boundary"], body)
+        fields, file = await form.read_fields()
+        wanted = _with_fields(wanted, fields)
+        size, body = None, form.chunks()
+        content_type, filename = file.content_type, file.filename
+    if not wanted.pipeline:
+        raise UsageError("no pipeline is given", "give ?pipeline=NAME; GET /api/v1/pipelines lists them")
+    known = await find_manifest(broker, key, caller.tenant) if key else None
+    job = await client_of(broker, caller).submit(
+        wanted.pipeline,
+        body,
+        job=key,
+        name=wanted.name or filename,
+        content_type=content_type if _CONTENT_TYPE.fullmatch(content_type) else "",
+        priority=wanted.priority,
+        size=size,
+        patience_s=PATIENCE_S,
+    )
+    return job, known is None or known.job.generation != job.ref.generation
+
+
+def _size_of(request: Request) -> int | None:
+    """How many bytes the body has, if its sender says it."""
+    given = request.headers.get("content-length", "")
+    return int(given) if given.isascii() and given.isdigit() else None
+
+
+async def _counted(request: Request, caller: Caller) -> AsyncIterator[bytes]:
+    """The body of a request as it comes. Raises HttpError when it is larger than the caller may send."""
+    most, total = caller.upload_bytes, _size_of(request) or 0
+    too_large = HttpError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an upload may have {most:,} bytes", "use another API key"
+    )
+    if 0 < most < total:
+        raise too_large
+    total = 0
+    async for piece in request.stream():
+        total += len(piece)
+        if 0 < most < total:
+            raise too_large
+        if piece:
+            yield piece
+
+
+def _with_fields(wanted: MediaRequest, fields: list[tuple[str, str]]) -> MediaRequest:
+    unknown = [name for name, _ in fields if name not in MediaRequest.model_fields]
+    if unknown:
+        there = ", ".join(MediaRequest.model_fields)
+        raise UsageError(f"the form has an unknown field {unknown[0][:100]!a}", f"there are {there}")
+    try:
+        return MediaRequest.model_validate(wanted.model_dump() | dict(fields))
+    except ValidationError as error:
+        raise UsageError(f"the form's field {format_field_error(error.errors()[0])}", "see its description") from error

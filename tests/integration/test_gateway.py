@@ -1,0 +1,196 @@
+"""The gateway's native API over a real fleet: jobs by upload, their events, results, and what ends early."""
+
+import asyncio
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+from benchmarks.fleet import simulated  # noqa: E402
+from pipelines.broker import Broker  # noqa: E402
+from pipelines.job_records import all_manifests  # noqa: E402
+from schemas.settings import MIB, Settings  # noqa: E402
+from tests.clips import real_clip  # noqa: E402
+from tests.fleet import ONE_WORKER, Fleet  # noqa: E402
+from tests.gateway import Gateway  # noqa: E402
+from tests.simulated import models_of  # noqa: E402
+from workers.definitions import register  # noqa: E402
+
+JOBS = "/api/v1/jobs"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(ONE_WORKER, tmp_path_factory.mktemp("cache"), pace_ms=0.0) as fleet:
+        asyncio.run(_registered(fleet.settings))
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def url(fleet: Fleet) -> Iterator[str]:
+    with Gateway(fleet.settings) as gateway:
+        yield gateway.url
+
+
+async def _registered(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await register(broker, settings, simulated(), models_of(simulated()))
+
+
+def client(url: str, **options: Any) -> Any:
+    return httpx.Client(base_url=url, timeout=60, **options)
+
+
+def events_of(lines: Any) -> list[tuple[str, int, dict[str, Any]]]:
+    """Kind, id and data of server-sent events."""
+    found, number, kind = [], 0, ""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "id":
+            number = int(value)
+        elif name == "event":
+            kind = value
+        elif name == "data":
+            found.append((kind, number, json.loads(value)))
+    return found
+
+
+def test_a_job_by_upload_its_events_and_its_results(url: str) -> None:
+    clip = real_clip("bikes")
+    with client(url) as http:
+        made = http.post(f"{JOBS}?pipeline=simulated&name=bikes.mp4", content=clip.read_bytes())
+        assert made.status_code == 201, made.text
+        job = made.json()["id"]
+        assert made.headers["location"] == f"{JOBS}/{job}"
+        with http.stream("GET", f"{JOBS}/{job}/events") as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            events = events_of(stream.iter_lines())
+        kinds = [kind for kind, _, _ in events]
+        assert kinds[0] == "progress"
+        assert {"part", "file"} <= set(kinds)
+        assert kinds[-1] == "done"
+        assert events[-1][2]["state"] == "done"
+        last = next(number for kind, number, _ in events if kind == "file")
+        with http.stream("GET", f"{JOBS}/{job}/events", headers={"Last-Event-ID": str(last)}) as stream:
+            assert {kind for kind, _, _ in events_of(stream.iter_lines())} == {"progress", "done"}
+        [file] = http.get(f"{JOBS}/{job}/results").json()["files"]
+        whole = http.get(file["url"])
+        assert (len(whole.content), whole.headers["content-type"]) == (file["size"], file["content_type"])
+        part = http.get(file["url"], headers={"Range": "bytes=5-16"})
+        assert (part.status_code, part.content) == (206, whole.content[5:17])
+        assert part.headers["content-range"] == f"bytes 5-16/{file['size']}"
+        assert http.get(file["url"], headers={"Range": "bytes=-3"}).content == whole.content[-3:]
+        assert http.get(file["url"], headers={"Range": f"bytes={file['size']}-"}).status_code == 416
+        assert http.get(file["url"], headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
+        assert http.head(file["url"]).headers["content-length"] == str(file["size"])
+        archive = zipfile.ZipFile(io.BytesIO(http.get(f"{JOBS}/{job}/results.zip").content))
+        assert archive.testzip() is None
+        assert archive.read(file["name"]) == whole.content
+        assert http.get(f"{JOBS}/{job}").json()["progress"] == 1.0
+        assert http.delete(f"{JOBS}/{job}").status_code == 204
+        gone = http.get(f"{JOBS}/{job}")
+        assert gone.status_code == 404
+        assert gone.headers["content-type"] == "application/problem+json"
+        assert gone.json()["hint"]
+
+
+def test_a_form_is_the_same_job_and_its_key_is_kept_for_its_input(url: str) -> None:
+    body = real_clip("bikes").read_bytes()
+    key = {"Idempotency-Key": "form-1"}
+    with client(url) as http:
+        form = {"data": {"pipeline": "simulated", "priority": "bulk"}, "files": {"file": ("büke.mp4", body)}}
+        made = http.post(JOBS, headers=key, **form)
+        assert (made.status_code, made.json()["name"], made.json()["priority"]) == (201, "büke.mp4", "bulk")
+        again = http.post(JOBS, headers=key, **form)
+        assert (again.status_code, again.json()["id"]) == (200, "form-1")
+        other = http.post(f"{JOBS}?pipeline=simulated", content=body[:-1], headers=key)
+        assert (other.status_code, other.json()["code"]) == (409, "other-input")
+        listed = http.get(JOBS, params={"name": "BÜKE", "pipeline": "simulated"}).json()
+        assert [each["id"] for each in listed["jobs"]] == ["form-1"]
+
+
+def test_jobs_are_listed_in_pages(url: str) -> None:
+    with client(url) as http:
+        for number in range(5):
+            made = http.post(f"{JOBS}?pipeline=simulated&name=paged-{number}", content=b"no media")
+            assert made.status_code == 201
+        seen, cursor = [], ""
+        while True:
+            page = http.get(JOBS, params={"name": "paged-", "limit": 2, "cursor": cursor}).json()
+            seen += [each["name"] for each in page["jobs"]]
+            cursor = page["next"]
+            if cursor is None:
+                break
+        assert seen == [f"paged-{number}" for number in reversed(range(5))]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (("POST", f"{JOBS}?pipeline=simulated", {"content": b""}), 422, "media-error"),
+        (("POST", f"{JOBS}?pipeline=nothing", {"content": b"x"}), 404, "pipeline-unknown"),
+        (("POST", JOBS, {"content": b"x"}), 422, "usage-error"),
+        (("POST", f"{JOBS}?pipeline=simulated", {"content": b"x", "headers": {"Idempotency-Key": "a.b"}}), 422, ""),
+        (("POST", JOBS, {"data": {"pipeline": "simulated", "odd": "1"}, "files": {"file": b"x"}}), 422, "usage-error"),
+        (("GET", f"{JOBS}/..%2F..%2Fetc", {}), 404, ""),
+        (("GET", f"{JOBS}/a*", {}), 404, "not-found"),
+        (("GET", f"{JOBS}?cursor=x", {}), 422, "usage-error"),
+        (("PUT", JOBS, {}), 405, "method-not-allowed"),
+        (("GET", "/nowhere", {}), 404, "not-found"),
+        (("GET", JOBS, {"headers": {"Origin": "https://elsewhere.example"}}), 403, "forbidden"),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_errors_are_problems_with_a_hint(url: str, request_: Any, status: int, code: str) -> None:
+    method, path, options = request_
+    with client(url) as http:
+        answered = http.request(method, path, **options)
+    assert answered.status_code == status, answered.text
+    assert answered.headers["content-type"] == "application/problem+json"
+    problem = answered.json()
+    assert problem["status"] == status
+    assert code in problem["code"]
+
+
+async def test_uploads_that_end_early_or_meet_a_full_fleet_leave_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.uploads.PATIENCE_S", 0.2)
+    await _registered(settings)
+
+    async def pieces(number: int) -> AsyncIterator[bytes]:
+        for _ in range(number):
+            yield bytes(MIB)
+            await asyncio.sleep(0)
+
+    async def then_gone() -> AsyncIterator[bytes]:
+        yield bytes(5 * MIB)
+        raise ConnectionError
+
+    async def stored(broker: Broker) -> tuple[int, int]:
+        info = await broker.api(f"STREAM.INFO.OBJ_{broker.names.blobs}")
+        return info["state"]["messages"], len(await all_manifests(broker))
+
+    path = f"{JOBS}?pipeline=simulated"
+    with Gateway(settings) as gateway:
+        async with (
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as http,
+            Broker.connected(settings, "test") as broker,
+        ):
+            full = await http.post(path, content=pieces(100))  # 64 MiB of media are kept
+            assert (full.status_code, full.json()["code"]) == (503, "fleet-full")
+            assert int(full.headers["retry-after"]) > 0
+            too_large = await http.post(path, content=bytes(65 * MIB))
+            assert too_large.status_code == 413
+            with pytest.raises(ConnectionError):
+                await http.post(path, content=then_gone())
+            async with asyncio.timeout(30):
+                while await stored(broker) != (0, 0):
+                    await asyncio.sleep(0.05)
