@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
-from pipelines.jobs import Cancelled
+from pipelines.cancelled import Cancelled
 from workers.continuing import Continuing, is_urgent
 from workers.in_flight import InFlight, Queue, Task
 
