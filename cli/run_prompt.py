@@ -3,12 +3,12 @@
 import asyncio
 import json
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.text import warn
+from engines.scratch import scratch_folder
 from schemas.errors import ExitCode, MediaError, MessageError, UsageError
 from schemas.messages import decode
 from schemas.results import Delta
@@ -83,13 +83,13 @@ def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", wor
         what = "has nothing in it" if len(given) <= MOST_BYTES else f"has more than {MOST_BYTES >> 20} MiB"
         raise MediaError(f"standard input {what}", "give a question, or lines of JSON, see docs/text.md")
     listener = ShownAnswer(sys.stdout.isatty())
-    with tempfile.TemporaryDirectory(prefix="rigflow-prompt-") as folder:
-        path = Path(folder) / ("stdin.jsonl" if given.lstrip().startswith(b"{") else "stdin.txt")
+    with scratch_folder("prompt") as folder:
+        path = folder / ("stdin.jsonl" if given.lstrip().startswith(b"{") else "stdin.txt")
         path.write_bytes(given)
         outcome = asyncio.run(_run(settings, spec, models, path, workers, variant, listener))
         if outcome.done is None:
             raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
-        names = [Path(folder) / name for name in outcome.done.files]
+        names = [folder / name for name in outcome.done.files]
         rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
     if not rows:
         raise UsageError(f"pipeline {spec.name} writes no text", "give files as INPUT instead of -")

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
+from engines.scratch import ScratchFolder
 from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.local_access import PASSWORD, USER, PublishedPassword, make_password, write_private
 from pipelines.store_lock import lock_store, open_private, temporary_folder
@@ -41,7 +42,7 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         guarded: bool = False,
     ) -> None:
-        self._temporary = store is None
+        self._temporary: ScratchFolder | None = None
         self._folder = store
         self._port = port
         self._max_store_bytes = max_store_bytes
@@ -89,8 +90,9 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Lock the store and start; returns when clients can connect. Raises StoreError, BrokerError."""
-        if self._temporary:
-            self._folder = temporary_folder()
+        if self._folder is None:
+            self._temporary = temporary_folder()
+            self._folder = self._temporary.path
         self._lock = lock_store(self.store)
         try:
             if not self.has_free_space:
@@ -156,9 +158,9 @@ class EmbeddedServer:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        if self._temporary and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._temporary is not None:
+            self._temporary.remove()
+            self._temporary = self._folder = None
 
     def kill(self) -> None:
         """Kill the server at once, as in a crash."""

@@ -2,18 +2,18 @@
 
 import fcntl
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from engines.scratch import ScratchFolder
 from schemas.errors import StoreError
 
 
-def temporary_folder() -> Path:
+def temporary_folder() -> ScratchFolder:
     """A new temporary folder that only its owner can read. Raises StoreError."""
     try:
-        return Path(tempfile.mkdtemp(prefix="rigflow-"))
+        return ScratchFolder("store")
     except OSError as error:
         raise StoreError(f"no temporary store: {error.strerror}", "choose a folder with --store, or TMPDIR") from error
 

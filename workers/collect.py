@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import mimetypes
 import re
-import tempfile
 from pathlib import Path
 
 from engines.content import file_sha256
 from engines.plugins import check_plugins
+from engines.scratch import scratch_folder
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import describe, take_inventory
@@ -65,9 +65,9 @@ class CollectHandler:
         if record.manifest.results_evicted and (await take_inventory(self._broker, record.manifest)).done is None:
             raise ResultsEvicted(request.job)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
-        with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:
+        with scratch_folder("collect") as folder:
             collector = Collector(self._broker, spec, deliver=self._deliver, retention=self._retention)
-            await collector.open({request.job: Path(folder) / f"{stem or request.job.id}.{spec.name}"})
+            await collector.open({request.job: folder / f"{stem or request.job.id}.{spec.name}"})
             try:
                 await collector.wait(request.job.id)
             finally:

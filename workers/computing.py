@@ -1,4 +1,7 @@
-"""The one thread of a worker that computes; the event loop talks to the broker meanwhile."""
+"""The one thread of a worker that computes; the event loop talks to the broker meanwhile.
+
+Sessions compute, and are closed, on this thread: ONNX Runtime GenAI and CUDA let no other one free what it made.
+"""
 
 import asyncio
 import functools
@@ -9,8 +12,6 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from engines.ports import Device
-from workers.handoff import Handoff
-from workers.telemetry import Meter
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,22 +29,18 @@ class Step:
 class ComputingThread:
     """Runs one call at a time; `step` is the step of a pipeline that it runs now. `close` leaves the device."""
 
-    def __init__(self, device: Device, meter: Meter, handoff: Handoff) -> None:
+    def __init__(self, device: Device) -> None:
         self._device = device
-        self._meter = meter
-        self._handoff = handoff
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self.step: Step | None = None
 
     async def run_step(self, pipeline: str, stage: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The answer of a step of a pipeline. The seconds that it takes are recorded."""
-        self.step = now = Step(pipeline, stage, time.monotonic())
+        """The answer of a step of a pipeline."""
+        self.step = Step(pipeline, stage, time.monotonic())
         try:
             return await self.run(call, *args, **kwargs)
         finally:
-            self.step, took_s = None, time.monotonic() - now.began_s
-            self._meter.step(pipeline, stage, took_s)
-            self._handoff.took(pipeline, stage, took_s)
+            self.step = None
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The answer of a call that is no step."""

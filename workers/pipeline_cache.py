@@ -1,6 +1,7 @@
 """Loads pipeline revisions for a worker, each once: spec, models and sessions, all through the broker."""
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequence
@@ -16,12 +17,14 @@ from pipelines.registry import hosted_names, load_pipeline
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
 from schemas.pipeline import PipelineSpec
+from workers.computing import ComputingThread
 from workers.sessions import SessionOpener
 from workers.stages import Hosts, LoadedPipeline
 from workers.telemetry import Event, log_event
 
 T = TypeVar("T")
 UNLOAD_EVERY_S = 5.0
+CLOSE_S = 2.0  # most seconds that the end of a worker waits for its computing thread
 EVICT_POLL_S = 0.05  # between checks whether messages still need all loaded models
 
 
@@ -39,6 +42,7 @@ class PipelineCache:
         hosts: Hosts,
         cache: Path,
         device: Device,
+        computing: ComputingThread,
         quarantine: Mapping[str, str],
         load_alone: bool,
     ) -> None:
@@ -46,7 +50,7 @@ class PipelineCache:
         self._device = device
         self._settings = broker.settings
         self._hosts = hosts
-        self.opener = SessionOpener(broker, cache, device, quarantine, load_alone)
+        self.opener = SessionOpener(broker, cache, device, computing, quarantine, load_alone)
         self._pipelines: dict[str, LoadedPipeline] = {}
         self._sessions: dict[str, Session] = {}
         self._loading: dict[str, asyncio.Task[Any]] = {}
@@ -215,11 +219,13 @@ class PipelineCache:
             del self._making[revision]
 
     async def close(self) -> None:
-        """Close all sessions; threads that load models are not waited for, because the process ends."""
+        """Close all sessions. Threads that load or compute for long are not waited for, because the process ends."""
         for loading in self._loading.values():
             loading.cancel()
-        for session in self._sessions.values():
-            await self.opener.close(session)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                for session in self._sessions.values():
+                    await self.opener.close(session)
         self.opener.models.close()
 
 

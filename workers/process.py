@@ -23,6 +23,7 @@ from schemas.errors import ExitCode, PluginMissing, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectHandler
+from workers.computing import ComputingThread
 from workers.failures import Failures
 from workers.forkserver import end_with_parent
 from workers.options import WorkerOptions
@@ -63,10 +64,12 @@ class Worker:
         self._on_connected()
         cache = self._settings.cache_folder
         device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
-        pipelines = PipelineCache(broker, self.hosts, cache, device, self._options.quarantine, self._options.load_alone)
+        computing = ComputingThread(device)
+        unsafe = self._options.quarantine, self._options.load_alone
+        pipelines = PipelineCache(broker, self.hosts, cache, device, computing, *unsafe)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
-        runner = Runner(broker, self._settings, pipelines.get, failures, device)
+        runner = Runner(broker, self._settings, pipelines.get, failures, computing, device.concurrency)
         reporter = Reporter(self._options, self.name, broker, runner, pipelines, device)
         runner.on_poison_candidate = pipelines.opener.on_loading = reporter.report_now
         pipelines.in_flight = lambda: runner.in_flight.revisions
@@ -96,6 +99,7 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await pipelines.close()
+            computing.close()
             await attempts.store_begun((), surely=True)
             await broker.close()
         return ExitCode.OK

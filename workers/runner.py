@@ -6,11 +6,11 @@ The event loop talks to the broker while the computing thread computes. What it 
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from engines.inference.work import Begun
 from engines.part import Part, encode_part
-from engines.ports import Device
 from pipelines.broker import Broker
 from pipelines.cancelled import Cancelled
 from pipelines.delivery import Delivery
@@ -39,7 +39,13 @@ class Runner:
     """Runs every pipeline's hosted stages from their queues; `serve` until `stop`."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, load_pipeline: LoadPipeline, failures: Failures, device: Device
+        self,
+        broker: Broker,
+        settings: Settings,
+        load_pipeline: LoadPipeline,
+        failures: Failures,
+        computing: ComputingThread,
+        concurrency: int,
     ) -> None:
         self._broker = broker
         self._load_pipeline = load_pipeline
@@ -51,14 +57,14 @@ class Runner:
         self._fatal: Exception | None = None  # `serve` raises it after every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()
         self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
+        self.computing = computing
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
         self.in_flight = MessagesInFlight()
-        self.intake = Intake(broker, settings, self.in_flight, self.accept, device.concurrency)
+        self.intake = Intake(broker, settings, self.in_flight, self.accept, concurrency)
         self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended)
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
-        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: self.computing.step is not None)
-        self.computing = ComputingThread(device, self.meter, self.handoff)
+        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: computing.step is not None)
         self._continuous = ContinuousSteps(broker, self)
         self._batching = Batching(self.in_flight, self.intake, self.handoff, self.meter)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
@@ -82,7 +88,6 @@ class Runner:
                 helper.cancel()
             await self._outbox.close()
             await self.in_flight.hand_back_all()
-            self.computing.close()
 
     async def stop(self, grace_s: float) -> None:
         """Fetch no more messages, finish those in flight within `grace_s`, and hand back the rest."""
@@ -221,16 +226,19 @@ class Runner:
         self._outbox.send_result(task, part, body)
 
     async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one step on the computing thread."""
+        """Run one step on the computing thread. The seconds that it takes are recorded."""
         await self.begin([task.message for task in tasks])
         self.in_flight.computing([task.message for task in tasks])
         self.intake.refill()
         self.heartbeats.move()
-        pipeline, stage = tasks[0].pipeline.spec.name, tasks[0].stage
+        pipeline, stage, began_s = tasks[0].pipeline.spec.name, tasks[0].stage, time.monotonic()
         try:
             with charging(tasks):
                 return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
         finally:
+            took_s = time.monotonic() - began_s
+            self.meter.step(pipeline, stage, took_s)
+            self.handoff.took(pipeline, stage, took_s)
             self.in_flight.computing(())
             self.heartbeats.move()
 

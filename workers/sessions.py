@@ -14,6 +14,7 @@ from pipelines.broker import Broker
 from pipelines.models import ModelCache
 from schemas.errors import ModelError, PluginMissing
 from schemas.model import ModelSpec
+from workers.computing import ComputingThread
 from workers.telemetry import Event, log_event
 
 
@@ -25,10 +26,17 @@ class SessionOpener:
     """
 
     def __init__(
-        self, broker: Broker, cache: Path, device: Device, quarantine: Mapping[str, str], load_alone: bool
+        self,
+        broker: Broker,
+        cache: Path,
+        device: Device,
+        computing: ComputingThread,
+        quarantine: Mapping[str, str],
+        load_alone: bool,
     ) -> None:
         self._broker = broker
         self._device = device
+        self._computing = computing
         self._settings = broker.settings
         self._cache = cache
         self.models = ModelCache(broker, cache / "models")
@@ -96,12 +104,8 @@ class SessionOpener:
                 self.on_loading()
 
     async def close(self, session: Session) -> None:
-        """Close a session, in a thread, because to free gigabytes takes a second."""
-        await asyncio.to_thread(self._close, session)
-
-    def _close(self, session: Session) -> None:
-        session.close()
-        self._device.leave()
+        """Close a session on the thread that it computes on: what it made there no other thread may free."""
+        await self._computing.run(session.close)
 
 
 def _warmed(model: Content, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:

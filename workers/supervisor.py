@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from engines.scratch import remove_left
 from schemas.errors import ExitCode, GivenUp
 from workers.forkserver import LOST, Entry, WorkerProcess
 from workers.options import WorkerOptions
@@ -156,6 +157,7 @@ class Supervisor:
             slot.channel.close()
         slot.process = slot.channel = None
         slot.last_exit = _exit(code)
+        await asyncio.to_thread(remove_left, slot.options.scratch)
         return code
 
     def _read(self, slot: Slot) -> None:

@@ -1,16 +1,15 @@
 """Converts a model to another precision; the result is an ONNX graph that any backend can run and test."""
 
 import re
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engines.inference.weights import check_weights
 from engines.part import Array
+from engines.scratch import scratch_folder
 from schemas.engine import Precision
 from schemas.errors import ModelError
 
@@ -54,8 +53,8 @@ def to_int8(name: str, model: bytes, batches: Iterable[Batch]) -> bytes:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     reader = _Reader(batches)
-    with tempfile.TemporaryDirectory(prefix="rigflow-int8-") as folder:
-        source, ready, target = (Path(folder) / f"{step}.onnx" for step in ("source", "ready", "target"))
+    with scratch_folder("int8") as folder:
+        source, ready, target = (folder / f"{step}.onnx" for step in ("source", "ready", "target"))
         source.write_bytes(_raised(name, model))
         try:
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)

@@ -1,13 +1,12 @@
 """What sessions of CTranslate2 share: the library, and a model that is opened from the files of the store."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from engines.content import ModelFiles
 from engines.extras import imported
 from engines.inference.reasons import one_line
+from engines.scratch import scratch_folder
 from engines.speech.network import MAIN_FILE
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -33,14 +32,14 @@ def opened(
     if spec.precision not in known:
         what = f"model {spec.name}: this {'CPU' if gpu is None else 'GPU'} does not compute in {spec.precision}"
         raise ModelError(what, f"add it again with --set precision=..., one of {', '.join(sorted(known))}")
-    with tempfile.TemporaryDirectory(prefix="rigflow-") as folder:
-        (Path(folder) / MAIN_FILE).write_bytes(model.graph)
+    with scratch_folder("ct2") as folder:
+        (folder / MAIN_FILE).write_bytes(model.graph)
         for file in model.files:
             if file.name != MAIN_FILE:
-                (Path(folder) / file.name).symlink_to(model.folder.resolve() / file.sha256)
+                (folder / file.name).symlink_to(model.folder.resolve() / file.sha256)
         try:
             return kind(
-                folder,
+                str(folder),
                 device=device,
                 device_index=gpu or 0,
                 compute_type=spec.precision,

@@ -8,7 +8,6 @@ and the table may be deleted at any time.
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from engines.library.results import Embedded, read_embedded
 from engines.library.spaces import Space, Stored, Table
 from engines.library.table_file import LOCK, read_table, write_table
 from engines.part import Array
+from engines.scratch import scratch_folder
 from engines.vectors import unit
 
 FOLDER = ".rigflow-search"
@@ -40,8 +40,8 @@ def up_to_date(library: Path) -> Iterator[Table]:
     except OSError:
         if not os.access(library, os.R_OK | os.X_OK):
             raise
-        with tempfile.TemporaryDirectory(prefix="rigflow-search-") as folder:
-            yield _updated(library, Path(folder))
+        with scratch_folder("search") as folder:
+            yield _updated(library, folder)
         return
     yield table
 

@@ -25,6 +25,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.results import Result
 from schemas.settings import Settings
 from schemas.subjects import HEADER_TYPE
+from workers.computing import ComputingThread
 from workers.failures import Failures
 from workers.runner import Runner
 from workers.stages import LoadedPipeline
@@ -92,7 +93,10 @@ class Trial:
         sessions = sessions or {"mean": session}
         cards = {name: each.spec for name, each in sessions.items()}
         self.pipeline = LoadedPipeline(plan_pipeline(spec, cards), lambda stage: True, sessions, Host(broker.settings))
-        self.runner = Runner(broker, broker.settings, self._load_pipeline, failures, Host(broker.settings))
+        device = Host(broker.settings)
+        self.computing = ComputingThread(device)
+        given = broker, broker.settings, self._load_pipeline, failures
+        self.runner = Runner(*given, self.computing, device.concurrency)
         self.publisher = Publisher(broker, spec, "main", Priority.BULK)
         self.serving: asyncio.Task[None] | None = None
 
@@ -146,4 +150,5 @@ async def a_trial(
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError, RigflowError):
                 await serving
+            trial.computing.close()
         await broker.close()

@@ -20,6 +20,7 @@ from schemas.settings import Settings
 from tests.integration.queues import eventually
 from tests.simulated import models_of
 from workers import pipeline_cache, sessions
+from workers.computing import ComputingThread
 from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.process import Worker
@@ -31,6 +32,11 @@ def model_of(spec: PipelineSpec) -> str:
     return next(iter(spec.model_names.values()))
 
 
+def a_cache(broker: Broker, folder: Path) -> pipeline_cache.PipelineCache:
+    device = open_device("cpu", broker.settings, folder)
+    return pipeline_cache.PipelineCache(broker, lambda _: True, folder, device, ComputingThread(device), {}, False)
+
+
 async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,9 +45,7 @@ async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
     broker = await Broker.connect(settings)
     old = await register(broker, settings, SLOW, find_models(SLOW, None))
     kept = await register(broker, settings, BROKEN, find_models(BROKEN, None))
-    cache = pipeline_cache.PipelineCache(
-        broker, lambda _: True, tmp_path, open_device("cpu", settings, tmp_path), {}, False
-    )
+    cache = a_cache(broker, tmp_path)
     in_flight = {old.revision}
     cache.in_flight = lambda: in_flight
     tasks = [asyncio.create_task(each) for each in (cache.warm_up(), cache.unload_unused())]
@@ -67,22 +71,40 @@ async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
         await broker.close()
 
 
+async def test_sessions_are_closed_by_the_thread_that_computes(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine of GenAI, and what CUDA makes, are freed by the thread alone that made them."""
+    broker = await Broker.connect(settings)
+    specs = [await register(broker, settings, spec, find_models(spec, None)) for spec in (SLOW, BROKEN)]
+    cache, closed_by = a_cache(broker, tmp_path), []
+    try:
+        sessions = [each for spec in specs for each in (await cache.get(spec.revision))._sessions.values()]
+        for kind in {type(session) for session in sessions}:
+            monkeypatch.setattr(kind, "close", lambda _: closed_by.append(threading.get_ident()))
+        computing = await cache.opener._computing.run(threading.get_ident)
+        await cache._unload([specs[0].revision])
+        assert closed_by == [computing]
+    finally:
+        await cache.close()
+        await broker.close()
+    assert closed_by == [computing] * 2
+
+
 async def test_a_pipeline_that_is_needed_while_its_models_are_unloaded_loads_them_again(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = await Broker.connect(settings)
     specs = [await register(broker, settings, spec, find_models(spec, None)) for spec in (SLOW, BROKEN)]
-    cache = pipeline_cache.PipelineCache(
-        broker, lambda _: True, tmp_path, open_device("cpu", settings, tmp_path), {}, False
-    )
+    cache = a_cache(broker, tmp_path)
     closed: list[Session] = []
     go_on = threading.Event()
 
-    def slowly(session: Session) -> None:
+    async def slowly(session: Session) -> None:
         closed.append(session)
-        go_on.wait(30)
+        await asyncio.to_thread(go_on.wait, 30)
 
-    monkeypatch.setattr(cache.opener, "_close", slowly)
+    monkeypatch.setattr(cache.opener, "close", slowly)
     try:
         for spec in specs:
             await cache.get(spec.revision)
@@ -111,10 +133,8 @@ async def test_loaded_models_are_bounded_in_bytes(settings: Settings, tmp_path: 
     sizes = [len(model) for models in given for _, model in models.values()]
 
     def loading(limit: int) -> pipeline_cache.PipelineCache:
-        small = broker.settings = settings.model_copy(update={"models_bytes": limit})
-        return pipeline_cache.PipelineCache(
-            broker, lambda _: True, tmp_path, open_device("cpu", small, tmp_path), {}, False
-        )
+        broker.settings = settings.model_copy(update={"models_bytes": limit})
+        return a_cache(broker, tmp_path)
 
     cache = loading(max(sizes))
     try:

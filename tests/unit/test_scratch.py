@@ -1,5 +1,6 @@
 """Temporary folders of processes that were killed are removed by the next one."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.scratch import ScratchFolder
+from engines.scratch import ScratchFolder, remove_left
 
 _HOLDS = "from engines.scratch import ScratchFolder; f = ScratchFolder('t'); print(f.path, flush=True); input()"
 
@@ -27,9 +28,19 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stay
         process.kill()
         process.wait()
     assert theirs.is_dir()
-    another = ScratchFolder("t")
+    another = ScratchFolder("of another kind")
     assert not theirs.exists()
     assert ours.path.is_dir()
+    begun = tmp_path / "rigflow-t-begun"
+    begun.mkdir()
+    chosen = tmp_path / "rigflow-store"
+    chosen.mkdir()
+    (chosen / ".lock").touch()
+    remove_left()
+    assert begun.is_dir(), "another process makes it now"
+    assert chosen.is_dir(), "it is no folder of ours"
+    for each in (begun, chosen):
+        shutil.rmtree(each)
     for each in (ours, another, another):
         each.remove()
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,14 @@
 """Which deaths of a worker count against its device, and what a worker may take of memory."""
 
 import asyncio
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import NoReturn
 
+from engines.scratch import ScratchFolder
 from schemas.settings import Settings
 from tests.poison import start_hungry
 from workers.forkserver import WorkerProcess
@@ -64,3 +71,27 @@ async def test_a_worker_that_takes_more_memory_than_it_may_is_ended_with_that_re
         watching.cancel()
         await supervisor.stop(0.0)
     assert "more than worker_memory_bytes (200 MiB)" in event.text
+
+
+def start_littering(options: WorkerOptions, heartbeats: socket.socket | None) -> NoReturn:
+    """Make a temporary folder, and end as a process that is killed."""
+    tempfile.tempdir = options.scratch
+    (ScratchFolder("t").path / "weights").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+async def test_the_temporary_folders_of_a_worker_that_was_killed_are_removed(tmp_path: Path) -> None:
+    events: asyncio.Queue[Event] = asyncio.Queue()
+    options = WorkerOptions(settings=Settings(), name="w", scratch=str(tmp_path))
+    supervisor = Supervisor([options], events.put_nowait, start_littering)
+    watching = asyncio.create_task(supervisor.watch())
+    try:
+        async with asyncio.timeout(30):
+            while (event := await events.get()).what != "died":
+                pass
+        assert "SIGKILL" in event.text
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        watching.cancel()
+        await supervisor.stop(0.0)
