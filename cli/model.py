@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from cli.model_trial import try_model
-from cli.options import SettingsFile, ends_well, parse_fields, settings_from
+from cli.options import SettingsFile, ends_well, settings_from
 from cli.text import cell, say, say_sentence, size, stdout, table, warn
 from schemas.errors import ExitCode
 
@@ -88,8 +88,9 @@ def add(
     from engines.models.proposal import propose
     from engines.models.store import check_name, find, new_files
     from engines.registry import load
+    from schemas.given_fields import parse_fields
 
-    changes = {**parse_fields(given or [], "inputs.0.colours=bgr"), **({"name": name} if name else {})}
+    changes = {**parse_fields(given or [], "--set", "inputs.0.colours=bgr"), **({"name": name} if name else {})}
     with new_files() as new:
         found = find(model, new)
         if denoise is not None:

@@ -90,23 +90,6 @@ def workers_here(settings: "Settings", given: int | None) -> int:
     return workers
 
 
-def parse_fields(given: Sequence[str], example: str) -> dict[str, Any]:
-    """The fields of `--set`; a value is TOML, or else text. Raises UsageError."""
-    from schemas.errors import UsageError
-    from schemas.toml import TomlError, parse_toml
-
-    fields: dict[str, Any] = {}
-    for each in given:
-        field, equals, text = each.partition("=")
-        if not field.strip() or not equals:
-            raise UsageError(f"--set {each}: no FIELD=VALUE", f"say, for example, --set {example}")
-        try:
-            fields[field.strip()] = parse_toml(f"value = {text}")["value"]
-        except TomlError:
-            fields[field.strip()] = text.strip()
-    return fields
-
-
 def chosen_pipeline(
     name: str, model: str | None, fields: Sequence[str] | None, stream: int | None, cache: Path
 ) -> "tuple[PipelineSpec, Models, bool]":
@@ -114,10 +97,11 @@ def chosen_pipeline(
 
     A variant is for the jobs of this command alone, see `pipelines.registry`. Raises PipelineError, ModelError.
     """
+    from schemas.given_fields import parse_fields
     from workers.definitions import find_models, find_pipeline
 
     found, folder = find_pipeline(name)
-    spec = found.with_fields(parse_fields(fields or (), "encode.crf=16")).with_model(model).with_stream(stream)
+    spec = found.with_fields(parse_fields(fields or (), "--set", "encode.crf=16")).with_model(model).with_stream(stream)
     return spec, find_models(spec, folder, cache), spec.revision != found.revision
 
 

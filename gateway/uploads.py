@@ -16,9 +16,12 @@ from gateway.problems import HttpError
 from pipelines.broker import Broker
 from pipelines.job import Job
 from pipelines.job_records import find_manifest
+from pipelines.variants import variant
 from schemas.errors import UsageError, format_field_error
 from schemas.fields import GivenName
+from schemas.given_fields import parse_fields
 from schemas.jobs import Priority
+from schemas.pipeline import PipelineSpec
 
 _CONTENT_TYPE = re.compile(r"[\x20-\x7e]{1,200}")
 _MEDIA = {"type": "string", "format": "binary"}
@@ -33,6 +36,9 @@ BODY: dict[str, Any] = {  # of the request, for its description
                     "properties": {
                         "pipeline": {"type": "string"},
                         "name": {"type": "string"},
+                        "model": {"type": "string"},
+                        "set": {"type": "array", "items": {"type": "string"}},
+                        "stream": {"type": "integer"},
                         "priority": {"enum": list(Priority)},
                         "file": _MEDIA,
                     },
@@ -49,6 +55,9 @@ class MediaRequest(BaseModel):
 
     pipeline: str = Field(default="", description="name of a pipeline of the fleet", max_length=64)
     name: GivenName = Field(default="", description="the media's name, for the names of results")
+    model: str | None = Field(default=None, description="a model of the fleet in place of the pipeline's own")
+    set: list[str] = Field(default=[], description="STAGE.FIELD=VALUE, as encode.crf=16", max_length=64)
+    stream: int | None = Field(default=None, ge=0, le=10_000, description="index of the video stream")
     priority: Priority = Field(default=Priority.INTERACTIVE, description="before the fleet's bulk work, or with it")
 
 
@@ -74,7 +83,7 @@ async def submit_body(
         raise UsageError("no pipeline is given", "give ?pipeline=NAME; GET /api/v1/pipelines lists them")
     known = await find_manifest(broker, key, caller.tenant) if key else None
     job = await client_of(broker, caller).submit(
-        wanted.pipeline,
+        await _chosen(broker, wanted),
         body,
         job=key,
         name=wanted.name or filename,
@@ -84,6 +93,14 @@ async def submit_body(
         patience_s=PATIENCE_S,
     )
     return job, known is None or known.job.generation != job.ref.generation
+
+
+async def _chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:
+    """The pipeline by its name, or the revision that it is with other options."""
+    if not (wanted.model or wanted.set or wanted.stream is not None):
+        return wanted.pipeline
+    fields = parse_fields(wanted.set, "set", "encode.crf=16")
+    return await variant(broker, wanted.pipeline, fields, wanted.model, wanted.stream)
 
 
 def _size_of(request: Request) -> int | None:
@@ -114,7 +131,8 @@ def _with_fields(wanted: MediaRequest, fields: list[tuple[str, str]]) -> MediaRe
     if unknown:
         there = ", ".join(MediaRequest.model_fields)
         raise UsageError(f"the form has an unknown field {unknown[0][:100]!a}", f"there are {there}")
+    given: dict[str, Any] = dict(fields) | {"set": [*wanted.set, *(value for name, value in fields if name == "set")]}
     try:
-        return MediaRequest.model_validate(wanted.model_dump() | dict(fields))
+        return MediaRequest.model_validate(wanted.model_dump() | given)
     except ValidationError as error:
         raise UsageError(f"the form's field {format_field_error(error.errors()[0])}", "see its description") from error

@@ -82,7 +82,7 @@ class ModelCache:
             if kept is not None:
                 with contextlib.suppress(ModelError):
                     return _parse_card(kept, identity)
-            body = await self._card_body(identity)
+            body = await _card_body(self._broker, identity)
             card = _parse_card(body, identity)
             await asyncio.to_thread(self._folder.put_card, identity, body)
             return card
@@ -154,21 +154,29 @@ class ModelCache:
             raise ModelError(f"the broker has no {what} of model {card.name}", _PUBLISH)
         return info
 
-    async def _card_body(self, identity: str) -> bytes:
-        bucket = self._broker.names.models
-        info = await blob_info(self._broker, bucket, identity)
-        if info is None:
-            raise ModelError(f"the broker has no model {identity[:12]}", _PUBLISH)
-        if info.size > MOST_CARD_BYTES:
-            raise ModelError(f"the model card of model {identity[:12]} has {info.size / 1e6:.1f} MB", _PUBLISH)
-        return bytes(await get_blob(self._broker, bucket, identity))
-
     @contextlib.contextmanager
     def _keeping(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise StoreError(f"cannot keep models in {self._folder.folder}: {error.strerror}", CACHE_HINT) from error
+
+
+async def load_card(broker: Broker, identity: str) -> ModelSpec:
+    """The card of a model at the broker. Raises ModelError when there is none, StoreError when it is damaged."""
+    if not _HASH.fullmatch(identity):
+        raise ModelError("a pipeline has a model whose identity is not 64 hex digits", _PUBLISH)
+    return _parse_card(await _card_body(broker, identity), identity)
+
+
+async def _card_body(broker: Broker, identity: str) -> bytes:
+    bucket = broker.names.models
+    info = await blob_info(broker, bucket, identity)
+    if info is None:
+        raise ModelError(f"the broker has no model {identity[:12]}", _PUBLISH)
+    if info.size > MOST_CARD_BYTES:
+        raise ModelError(f"the model card of model {identity[:12]} has {info.size / 1e6:.1f} MB", _PUBLISH)
+    return bytes(await get_blob(broker, bucket, identity))
 
 
 def _damaged(card: ModelSpec) -> StoreError:

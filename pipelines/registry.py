@@ -1,6 +1,7 @@
 """Pipelines at the broker, by content hash: a worker needs no files of its own.
 
-`revision.REVISION` is the content of a revision, `name.NAME` the newest revision of a name. A *variant* is a revision
+`revision.REVISION` is the content of a revision, `name.NAME` the newest revision of a name, and `model.NAME` the
+identity of the model of a name that was published last. A *variant* is a revision
 that a command changed by options, for the jobs of that command alone: it never becomes the newest of its name, which
 raw media and other people's jobs run on. `variant.NAME` is the variant that was published last: where a pipeline has no
 other revision, workers load it when they start, and the status finds the pipeline's queues by it.
@@ -51,16 +52,23 @@ async def publish_pipeline(
     name that is not there, BrokerError.
     """
     pinned = with_pins(spec, models)
-    bucket, revision = broker.names.pipelines, pinned.revision
-    body = pinned.model_dump_json().encode()
     for card, content in (models[name] for name in pinned.models):
         await publish_model(broker, card, content)
-    entries = {f"revision.{revision}": body, f"{'variant' if variant else 'name'}.{spec.name}": revision.encode()}
+    await put_revision(broker, pinned, variant)
+    return pinned
+
+
+async def put_revision(broker: Broker, pinned: PipelineSpec, variant: bool = False) -> None:
+    """Write a revision whose models are at the broker, as the newest of its name or as a variant."""
+    bucket, revision = broker.names.pipelines, pinned.revision
+    entries = {f"revision.{revision}": pinned.model_dump_json().encode()}
+    entries[f"{'variant' if variant else 'name'}.{pinned.name}"] = revision.encode()
+    named = {stage.model for stage in pinned.operators if stage.model is not None and not stage.head}
+    entries |= {f"model.{name}": identity.encode() for name, identity in pinned.models.items() if name in named}
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
     for (key, value), known in zip(entries.items(), held, strict=True):  # the revision first: the name refers to it
         if known != value:
             await broker.put(bucket, key, value)
-    return pinned
 
 
 def with_pins(spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]]) -> PipelineSpec:

@@ -194,3 +194,28 @@ async def test_uploads_that_end_early_or_meet_a_full_fleet_leave_nothing(
             async with asyncio.timeout(30):
                 while await stored(broker) != (0, 0):
                     await asyncio.sleep(0.05)
+
+
+def test_pipelines_say_what_may_be_set_and_a_job_may_set_it(url: str) -> None:
+    body = real_clip("bikes").read_bytes()
+    with client(url) as http:
+        assert [each["name"] for each in http.get("/api/v1/pipelines").json()["pipelines"]] == ["simulated"]
+        shown = http.get("/api/v1/pipelines/simulated").json()
+        decode = next(stage for stage in shown["stage"] if stage["kind"] == "decode")
+        assert "description" in decode["options"]["properties"]["stream"]
+        plain = http.post(f"{JOBS}?pipeline=simulated", content=body).json()
+        other = http.post(f"{JOBS}?pipeline=simulated&set=decode.fps=1", content=body).json()
+        assert other["revision"] != plain["revision"] == shown["revision"]
+        ended = [_ended(http, job["id"]) for job in (plain, other)]
+        assert {each["state"] for each in ended} == {"done"}
+        assert len({each["digest"] for each in ended}) == 2
+        wrong = http.post(f"{JOBS}?pipeline=simulated&set=decode.fps=many", content=body)
+        assert (wrong.status_code, wrong.json()["code"]) == (422, "pipeline-error")
+        missing = http.post(f"{JOBS}?pipeline=simulated&model=other", content=body)
+        assert (missing.status_code, missing.json()["hint"]) == (404, "it knows simulated")
+
+
+def _ended(http: Any, job: str) -> dict[str, Any]:
+    """How a job ended."""
+    with http.stream("GET", f"{JOBS}/{job}/events") as stream:
+        return events_of(stream.iter_lines())[-1][2]
