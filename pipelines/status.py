@@ -129,6 +129,12 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     )
 
 
+async def process_statuses(broker: Broker) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The last status of each worker, and of each rig. Raises BrokerError."""
+    found = await broker.items(broker.names.rigs)
+    return _statuses(WorkerStatus, found, "worker."), _statuses(RigStatus, found, "rig.")
+
+
 def _statuses(model: type[Status], statuses: Mapping[str, bytes], prefix: str) -> list[dict[str, Any]]:
     found = (decoded(model, statuses[key], f"status {key}") for key in sorted(statuses) if key.startswith(prefix))
     return [status.fields() for status in found if status is not None]

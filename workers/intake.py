@@ -47,9 +47,11 @@ class Intake:
         self._taken = 0
         self._last_taken: dict[Queue, int] = {}
         self._io_pulls: dict[Queue, Pull] = {}
+        self._io_free: dict[Queue, int] = {}  # messages that may be requested beside those in process
         self._io_tasks: set[asyncio.Task[None]] = set()
         self._later: asyncio.TimerHandle | None = None
         self._paused = False
+        self.cordoned = False
         self._closed = False
 
     async def host(self, spec: PipelineSpec, stages: list[str]) -> None:
@@ -73,17 +75,27 @@ class Intake:
                 continue
 
             async def accept(queue: Queue, delivery: Delivery) -> None:
+                if self.cordoned:
+                    await delivery.release()
+                    return
+                self._io_free[queue] -= 1
                 task = asyncio.create_task(handle(queue, delivery))
                 self._io_tasks.add(task)
-                task.add_done_callback(functools.partial(self._io_done, self._io_pulls[queue]))
+                task.add_done_callback(functools.partial(self._io_done, queue))
 
             self._io_pulls[queue] = await self._open(queue, stream, priority.value, accept)
-            self._io_pulls[queue].request(limit)
+            self._io_free[queue] = limit
+            self._ask_io(queue)
 
-    def _io_done(self, pull: Pull, task: "asyncio.Task[None]") -> None:
+    def _io_done(self, queue: Queue, task: "asyncio.Task[None]") -> None:
         self._io_tasks.discard(task)
-        if not self._closed:
-            pull.request(1)
+        self._io_free[queue] += 1
+        self._ask_io(queue)
+
+    def _ask_io(self, queue: Queue) -> None:
+        if not (self._closed or self.cordoned):
+            pull = self._io_pulls[queue]
+            pull.request(self._io_free[queue] - pull.outstanding)
 
     async def _open(self, queue: Queue, stream: str, consumer: str, accept: Accept) -> Pull:
         async def on_delivery(delivery: Delivery) -> None:
@@ -98,7 +110,7 @@ class Intake:
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        if self._closed or self._paused:
+        if self._closed or self._paused or self.cordoned:
             return
         free_items = self._free_items()
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
@@ -128,7 +140,8 @@ class Intake:
 
         Not for a worker whose work takes long already, `work_s`: it would only keep them from faster ones.
         """
-        if self._closed or self._paused or self._free_items() <= 0 or work_s >= self._settings.prefetch_s:
+        enough = self._free_items() <= 0 or work_s >= self._settings.prefetch_s
+        if self._closed or self._paused or self.cordoned or enough:
             return False
         return self._in_flight.nbytes < self._settings.credit_bytes and any(
             queue.pipeline == task.queue.pipeline and self._depth[queue] <= task.depth for queue in self._full
@@ -171,7 +184,7 @@ class Intake:
         return queue.priority != first, -self._depth[queue], self._last_taken.get(queue, 0)
 
     async def _take(self, queue: Queue, delivery: Delivery) -> None:
-        if self._paused:
+        if self._paused or self.cordoned:
             await delivery.release()
             return
         self._taken += 1
@@ -198,6 +211,26 @@ class Intake:
         self._paused = False
         self.refill()
 
+    def cordon(self) -> None:
+        """Request nothing more of any stage until `uncordon`; what is in flight goes on."""
+        self.cordoned = True
+        self._withdraw()
+        for pull in self._io_pulls.values():
+            pull.withdraw()
+
+    def uncordon(self) -> None:
+        """Request messages again."""
+        self.cordoned = False
+        for queue in self._io_pulls:
+            self._ask_io(queue)
+        self.refill()
+
+    async def hand_back_io(self) -> None:
+        """Hand back the messages of `split` and `collect`."""
+        for task in self._io_tasks:
+            task.cancel()
+        await asyncio.gather(*self._io_tasks, return_exceptions=True)
+
     def _withdraw(self, urgent_too: bool = True) -> None:
         self._asked = None
         for queue, pull in self._pulls.items():
@@ -213,6 +246,4 @@ class Intake:
             self._later.cancel()
         pulls = (*self._pulls.values(), *self._io_pulls.values())
         await asyncio.gather(*(pull.close() for pull in pulls))
-        for task in self._io_tasks:
-            task.cancel()
-        await asyncio.gather(*self._io_tasks, return_exceptions=True)
+        await self.hand_back_io()

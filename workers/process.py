@@ -22,6 +22,7 @@ from pipelines.sweep import sweep_regularly
 from schemas.errors import ExitCode, PluginMissing, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.subjects import COLLECT, SPLIT
+from workers import obedience
 from workers.collect import CollectHandler
 from workers.computing import ComputingThread
 from workers.failures import Failures
@@ -74,17 +75,7 @@ class Worker:
         runner.on_poison_candidate = pipelines.opener.on_loading = reporter.report_now
         pipelines.in_flight = lambda: runner.in_flight.revisions
         self._stop_on_signals(runner, reporter)
-        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            functools.partial(self._host_pipelines, broker, runner, pipelines, failures),
-            pipelines.warm_up,
-            pipelines.unload_unused,
-            functools.partial(runner.in_flight.follow, runner.cancelled),
-            reporter.to_fleet,
-        ]
-        if self._options.hosts(COLLECT):
-            loops.append(functools.partial(sweep_regularly, broker))
-        if self._heartbeats is not None:
-            loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
+        loops = self._loops(broker, runner, pipelines, failures, reporter)
         helpers = [asyncio.create_task(_keep_running(each)) for each in loops]
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
@@ -103,6 +94,24 @@ class Worker:
             await attempts.store_begun((), surely=True)
             await broker.close()
         return ExitCode.OK
+
+    def _loops(
+        self, broker: Broker, runner: Runner, pipelines: PipelineCache, failures: Failures, reporter: Reporter
+    ) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What runs beside the work for as long as the worker does."""
+        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            functools.partial(self._host_pipelines, broker, runner, pipelines, failures),
+            pipelines.warm_up,
+            pipelines.unload_unused,
+            functools.partial(runner.in_flight.follow, runner.cancelled),
+            reporter.to_fleet,
+            functools.partial(obedience.follow, broker, runner, self._options, self.name),
+        ]
+        if self._options.hosts(COLLECT):
+            loops.append(functools.partial(sweep_regularly, broker))
+        if self._heartbeats is not None:
+            loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
+        return loops
 
     async def _host_pipelines(
         self, broker: Broker, runner: Runner, pipelines: PipelineCache, failures: Failures

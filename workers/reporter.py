@@ -71,9 +71,11 @@ class Reporter:
 
     @property
     def state(self) -> str:
-        """`draining`, `starting` (engines are loaded), `working` or `idle`."""
+        """`draining`, `cordoned`, `starting` (engines are loaded), `working` or `idle`."""
         if self.draining:
             return "draining"
+        if self._runner.intake.cordoned:
+            return "cordoned"
         if self._runner.in_flight.messages:
             return "working"
         return "starting" if self._pipelines.starting else "idle"

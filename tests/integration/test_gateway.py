@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import time
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -219,3 +220,42 @@ def _ended(http: Any, job: str) -> dict[str, Any]:
     """How a job ended."""
     with http.stream("GET", f"{JOBS}/{job}/events") as stream:
         return events_of(stream.iter_lines())[-1][2]
+
+
+def test_dead_letters_are_shown_sent_again_and_dropped(url: str) -> None:
+    with client(url) as http:
+        job = http.post(f"{JOBS}?pipeline=simulated", content=b"no media at all").json()["id"]
+        assert _ended(http, job)["state"] == "failed"
+        [letter] = http.get("/api/v1/dead-letters", params={"job": job}).json()["letters"]
+        assert (letter["stage"], letter["segment"]) == ("split", -1)
+        path = f"/api/v1/dead-letters/{letter['number']}"
+        assert http.get(path).json() == letter
+        assert http.post(f"{path}/retry").status_code == 204
+        assert http.get(path).status_code == 404
+        while not (again := http.get("/api/v1/dead-letters", params={"job": job}).json()["letters"]):
+            time.sleep(0.05)
+        assert http.delete(f"/api/v1/dead-letters/{again[0]['number']}").status_code == 204
+        assert http.post(f"{JOBS}/{job}/retry").status_code == 409
+
+
+def test_a_cordoned_worker_takes_no_work_until_it_is_resumed(url: str) -> None:
+    body = real_clip("bikes").read_bytes()
+    with client(url) as http:
+        [worker] = http.get("/api/v1/workers").json()["workers"]
+        path = f"/api/v1/workers/{worker['name']}"
+        assert http.get("/api/v1/rigs").json() == {"rigs": []}
+        assert http.post("/api/v1/workers/other/cordon").status_code == 404
+        for action in ("cordon", "drain"):
+            assert http.post(f"{path}/{action}").json()["order"] == action
+            while _state(http) != "cordoned":
+                time.sleep(0.05)
+            job = http.post(f"{JOBS}?pipeline=simulated", content=body).json()["id"]
+            time.sleep(0.5)
+            assert http.get(f"{JOBS}/{job}").json()["state"] == "publishing"
+            assert http.post(f"{path}/resume").json()["order"] == "work"
+            assert _ended(http, job)["state"] == "done"
+
+
+def _state(http: Any) -> str:
+    [worker] = http.get("/api/v1/workers").json()["workers"]
+    return str(worker["state"])

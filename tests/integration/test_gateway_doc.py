@@ -34,7 +34,7 @@ def test_the_examples_work(tmp_path: Path) -> None:
                 ran = subprocess.run(
                     ["sh", "-ec", command],
                     cwd=tmp_path,
-                    env=os.environ | {"GATEWAY": gateway.url},
+                    env=os.environ | {"GATEWAY": gateway.url, "WORKER": "test-0"},
                     capture_output=True,
                     text=True,
                     timeout=100,
