@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
+from engines.mapped import MAPPED_BYTES, MappedWriter
 from pipelines.claims import claim_of
 from pipelines.jetstream import Stored, pause
 from pipelines.message_store import MessageStore
@@ -64,7 +65,15 @@ def parse_info(body: bytes) -> BlobInfo | None:
 
 
 async def get_blob(broker: MessageStore, bucket: str, name: str) -> Buffer:
-    """An object's bytes, checked against their digest. Raises StoreError when it is gone or damaged."""
+    """An object's bytes, checked against their digest; those of a large one are in a file, see `engines.mapped`.
+
+    Raises StoreError when it is gone or damaged, OSError when the disk is full.
+    """
+    info = await blob_info(broker, bucket, name)
+    if info is not None and info.size > MAPPED_BYTES:
+        with MappedWriter() as writer:
+            await get_blob_to(broker, bucket, name, writer)
+            return writer.view()
     body = bytearray()
     async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
         async for chunk in chunks:  # joined one by one: all at once would keep the event loop from its other work
@@ -72,7 +81,7 @@ async def get_blob(broker: MessageStore, bucket: str, name: str) -> Buffer:
     return body
 
 
-async def get_blob_to(broker: MessageStore, bucket: str, name: str, file: IO[bytes]) -> None:
+async def get_blob_to(broker: MessageStore, bucket: str, name: str, file: IO[bytes] | MappedWriter) -> None:
     """Write an object's bytes to a file. Raises StoreError when it is gone or damaged, OSError of the file."""
     async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
         async for chunk in chunks:

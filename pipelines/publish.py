@@ -20,6 +20,7 @@ from engines.part import pack_arrays
 from pipelines.broker import Broker
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import begin
+from pipelines.queue_share import QueueShare
 from pipelines.sending import Cut, Sending
 from schemas.errors import Disposition, MediaError, RigflowError
 from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
@@ -53,7 +54,8 @@ def job_name(kind: str, names: Sequence[str]) -> str:
 class Publisher:
     """Publishes jobs of one pinned pipeline in one priority; `hosted`: a worker is asked to collect them.
 
-    `submitter`: the name of the API key that they came with.
+    `submitter`: the name of the API key that they came with. `share`: of the first queue; without it all is sent that
+    fits into the queue.
 
     The methods that publish take the record that `begin` gave; without one they continue the job's current generation.
     What is already at the broker is not sent again. They raise JobCancelled when the job is cancelled.
@@ -68,6 +70,7 @@ class Publisher:
         on_sent: OnSent = lambda *_: None,
         hosted: bool = False,
         submitter: str | None = None,
+        share: QueueShare | None = None,
     ) -> None:
         self._broker = broker
         self.spec = spec
@@ -76,6 +79,7 @@ class Publisher:
         self._on_sent = on_sent
         self._hosted = hosted
         self._submitter = submitter
+        self._share = share
 
     def ref(self, job: str) -> JobRef:
         """The reference of a job with this id: its tenant, pipeline, revision and priority."""
@@ -155,6 +159,8 @@ class Publisher:
         async with sending:
             while (cut := await asyncio.to_thread(_next, cuts)) is not None:
                 if number >= known:
+                    if self._share is not None:
+                        await self._share.room()
                     await sending.submit(cut, Key(job=job, segment=number, final=cut.final))
                 number += 1
                 self._on_sent(job.id, cut.sent_s, number)

@@ -136,6 +136,7 @@ class InFlight:
         self._active: set[Task] = set()
         self._retry_delay_s: float | None = None
         self._on_end = on_end
+        self.paused = False
 
     @property
     def ended(self) -> bool:
@@ -149,13 +150,17 @@ class InFlight:
 
     @property
     def begun(self) -> bool:
-        """Whether work on it has begun and is not over."""
-        return self.state is State.BEGUN
+        """Whether work on it has begun and is not over, and may crash this process now."""
+        return self.state is State.BEGUN and not self.paused
 
     @property
     def poison_candidate(self) -> bool:
         """Whether an earlier attempt did not finish it: the message may have crashed that worker."""
         return bool(self.attempts)
+
+    def pause(self, paused: bool) -> None:
+        """Note whether work on it waits for the work of others."""
+        self.paused = paused
 
     # tasks
 

@@ -10,6 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.broker import Broker
@@ -24,7 +25,18 @@ from workers.messages_in_flight import MessagesInFlight
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 PATIENCE_S = 0.005  # a queue with messages answers within this
+IO_REQUESTS = 8  # open at a queue of `split` or `collect`
 BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
+
+
+@dataclass(slots=True)
+class _IoPull:
+    """A queue of `split` or `collect`: how many messages of it this worker has, and their own bytes."""
+
+    pull: Pull
+    limit: int
+    messages: int = 0
+    nbytes: int = 0
 
 
 class Intake:
@@ -46,8 +58,7 @@ class Intake:
         self._asked_s = 0.0
         self._taken = 0
         self._last_taken: dict[Queue, int] = {}
-        self._io_pulls: dict[Queue, Pull] = {}
-        self._io_free: dict[Queue, int] = {}  # messages that may be requested beside those in process
+        self._io_pulls: dict[Queue, _IoPull] = {}
         self._io_tasks: set[asyncio.Task[None]] = set()
         self._later: asyncio.TimerHandle | None = None
         self._paused = False
@@ -66,7 +77,10 @@ class Intake:
         self.refill()
 
     async def host_io_stage(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
-        """Take messages of `split` or `collect`, up to `limit` of a priority at a time: they mostly wait for I/O."""
+        """Take messages of `split` or `collect`, up to `limit` of a priority at a time: they mostly wait.
+
+        Fewer where their own bytes are more than `credit_bytes`.
+        """
         names = self._broker.names
         stream = names.media_stream(spec.name) if stage == SPLIT else names.work_stream(spec.name, stage)
         for priority in Priority:
@@ -78,24 +92,25 @@ class Intake:
                 if self.cordoned:
                     await delivery.release()
                     return
-                self._io_free[queue] -= 1
+                taken = self._io_pulls[queue]
                 task = asyncio.create_task(handle(queue, delivery))
                 self._io_tasks.add(task)
-                task.add_done_callback(functools.partial(self._io_done, queue))
+                taken.messages, taken.nbytes = taken.messages + 1, taken.nbytes + len(delivery.content)
+                task.add_done_callback(functools.partial(self._io_done, taken, len(delivery.content)))
+                self._ask_io(taken)
 
-            self._io_pulls[queue] = await self._open(queue, stream, priority.value, accept)
-            self._io_free[queue] = limit
-            self._ask_io(queue)
+            self._io_pulls[queue] = _IoPull(await self._open(queue, stream, priority.value, accept), limit)
+            self._ask_io(self._io_pulls[queue])
 
-    def _io_done(self, queue: Queue, task: "asyncio.Task[None]") -> None:
+    def _io_done(self, taken: "_IoPull", nbytes: int, task: "asyncio.Task[None]") -> None:
         self._io_tasks.discard(task)
-        self._io_free[queue] += 1
-        self._ask_io(queue)
+        taken.messages, taken.nbytes = taken.messages - 1, taken.nbytes - nbytes
+        self._ask_io(taken)
 
-    def _ask_io(self, queue: Queue) -> None:
-        if not (self._closed or self.cordoned):
-            pull = self._io_pulls[queue]
-            pull.request(self._io_free[queue] - pull.outstanding)
+    def _ask_io(self, taken: "_IoPull") -> None:
+        if not (self._closed or self.cordoned) and taken.nbytes < self._settings.credit_bytes:
+            asked = taken.pull.outstanding
+            taken.pull.request(min(IO_REQUESTS, taken.limit - taken.messages) - asked)
 
     async def _open(self, queue: Queue, stream: str, consumer: str, accept: Accept) -> Pull:
         async def on_delivery(delivery: Delivery) -> None:
@@ -215,14 +230,14 @@ class Intake:
         """Request nothing more of any stage until `uncordon`; what is in flight goes on."""
         self.cordoned = True
         self._withdraw()
-        for pull in self._io_pulls.values():
-            pull.withdraw()
+        for each in self._io_pulls.values():
+            each.pull.withdraw()
 
     def uncordon(self) -> None:
         """Request messages again."""
         self.cordoned = False
-        for queue in self._io_pulls:
-            self._ask_io(queue)
+        for each in self._io_pulls.values():
+            self._ask_io(each)
         self.refill()
 
     async def hand_back_io(self) -> None:
@@ -244,6 +259,6 @@ class Intake:
         self._closed = True
         if self._later is not None:
             self._later.cancel()
-        pulls = (*self._pulls.values(), *self._io_pulls.values())
+        pulls = (*self._pulls.values(), *(each.pull for each in self._io_pulls.values()))
         await asyncio.gather(*(pull.close() for pull in pulls))
         await self.hand_back_io()

@@ -35,7 +35,7 @@ from workers.split import SplitHandler
 from workers.telemetry import Event, log_event, set_up_logging
 
 HELPER_PAUSE_S = 1.0
-CONCURRENT = {SPLIT: 2, COLLECT: 32}  # messages at a time: these two stages mostly wait for I/O
+CONCURRENT = {SPLIT: 64, COLLECT: 32}  # messages at a time: these two stages mostly wait (`MediaTurns`)
 
 
 class Worker:

@@ -1,7 +1,8 @@
 """The split stage: raw media from publishers that have only NATS -> segments, as `publish` would have sent them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from engines.media.medium import Input, PipelineMedia
 from engines.media.pcm import with_header
@@ -11,6 +12,7 @@ from pipelines.delivery import Delivery
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import finish_cancel
 from pipelines.publish import Publisher
+from pipelines.queue_share import QueueShare
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import PipelineError, StoreError, UsageError
@@ -21,6 +23,7 @@ from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_R
 from schemas.wire import Buffer
 from workers.failures import Failures
 from workers.in_flight import InFlight
+from workers.media_turns import MediaTurns
 
 Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
 
@@ -33,9 +36,15 @@ class SplitHandler:
         self._broker = broker
         self._failures = failures
         self._begin = begin
+        self._turns = MediaTurns()
+        self._suspects = asyncio.Lock()
 
     async def run(self, message: InFlight) -> None:
-        """Split the media of one message; if it cannot become a job, publish the reason."""
+        """Split the media of one message, in its turn; if it cannot become a job, publish the reason."""
+        async with self._turns.turn(message):
+            await self._run(message)
+
+    async def _run(self, message: InFlight) -> None:
         delivery = message.delivery
         where = delivery.subject, delivery.stream_seq, delivery.headers
         try:
@@ -49,16 +58,27 @@ class SplitHandler:
             if record.manifest.state.ended:
                 return  # this message is a repeat
             await self._failures.look_up(message)
-            await self._begin([message])
-            await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
-            await self._ask_for_collect(CollectRequest(job=message.job, name=record.manifest.name), delivery)
-            await _publish(publisher, record, with_header(media, delivery.headers.get(HEADER_CONTENT_TYPE, "")))
+            async with self._alone(message):
+                await self._begin([message])
+                await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
+                await self._ask_for_collect(CollectRequest(job=message.job, name=record.manifest.name), delivery)
+                content_type = delivery.headers.get(HEADER_CONTENT_TYPE, "")
+                await _publish(publisher, record, await asyncio.to_thread(with_header, media, content_type))
         except JobCancelled as error:
             await finish_cancel(self._broker, error.job)
         except UsageError as error:
             if message.job is not None:
                 raise
             await refuse_media(self._broker, error, media, *where)
+
+    @asynccontextmanager
+    async def _alone(self, message: InFlight) -> AsyncIterator[None]:
+        """Of media that may have crashed a worker split one at a time, so that the next crash has one cause."""
+        if not message.poison_candidate:
+            yield
+            return
+        async with self._suspects:
+            yield
 
     async def _job_of(self, message: InFlight, media: Buffer) -> tuple[Publisher, JobRecord]:
         """Begin the job of raw media, or resume it. Raises UsageError when there can be none, PluginMissing."""
@@ -67,7 +87,9 @@ class SplitHandler:
         _, _, priority = given_by(delivery.subject)
         spec = await self._pipeline_of(message.queue.pipeline, delivery.headers.get(HEADER_REVISION, ""))
         check_plugins(spec)
-        publisher = Publisher(self._broker, spec, tenant, priority, hosted=True)
+        stream = self._broker.names.work_stream(spec.name, spec.decode.name)
+        share = QueueShare(self._broker, stream, priority, message.pause)
+        publisher = Publisher(self._broker, spec, tenant, priority, hosted=True, share=share)
         source = await asyncio.to_thread(source_of, media)
         name = _name_of(delivery) or identity
         record = await publisher.begin(publisher.ref(identity), name, source, delivery.deliveries == 1, len(media))

@@ -16,6 +16,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from engines.mapped import BufferReader
 from schemas.errors import MediaError
 from schemas.wire import Buffer
 
@@ -46,14 +47,14 @@ def open_container(
     if format_name is not None and format_name not in FORMATS:
         raise MediaError(f"a container of format {format_name!r} is not supported", "send mp4, matroska or nut")
     limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
-    file: str | io.BytesIO
+    file: str | io.IOBase
     if isinstance(source, int):
         # FFmpeg reads a descriptor itself; a Python object would take the interpreter's lock for each 32 kB
         file = "fd:"
         os.lseek(source, 0, os.SEEK_SET)
         limits |= {"protocol_whitelist": "fd", "fd": str(source)}
     else:
-        file = io.BytesIO(source)
+        file = io.BytesIO(source) if isinstance(source, bytes) else BufferReader(source)
     opened: InputContainer = av.open(
         file,
         "r",

@@ -3,6 +3,7 @@
 import struct
 from email.message import Message
 
+from engines.mapped import joined
 from schemas.errors import UsageError
 from schemas.wire import Buffer
 
@@ -28,9 +29,9 @@ def with_header(body: Buffer, content_type: str) -> Buffer:
     rate, channels = (_number(given, name, content_type) for name in ("rate", "channels"))
     form = _LINEAR.get(kind) or _text(given, "format", "s16le").lower()
     if form in _WAVE:
-        return b"".join((_wave(form, rate, channels, len(body)), body))
+        return joined(_wave(form, rate, channels, len(body)), body)
     if form in _SUN:
-        return b"".join((_sun(form, rate, channels, len(body)), body))
+        return joined(_sun(form, rate, channels, len(body)), body)
     what = f"content type {content_type}: there is no format {form}"
     raise UsageError(what, f"there are {', '.join((*_WAVE, *_SUN))}")
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from engines.mapped import BufferReader
 from engines.media.albums import albums
 from engines.media.container import open_file, open_regular
 from engines.media.decode import Convert
@@ -159,7 +160,7 @@ def _raw_lines(given: Input) -> Iterator[bytes]:
         with open_file(given.source) as file, os.fdopen(os.dup(file), "rb") as opened:
             yield from _read_lines(opened)
     else:
-        yield from _read_lines(io.BytesIO(given.source))
+        yield from _read_lines(io.BufferedReader(BufferReader(given.source)))
 
 
 def _read_lines(opened: io.BufferedIOBase) -> Iterator[bytes]:
