@@ -79,13 +79,11 @@ def run(
         start_fork_server()  # it imports what workers need while we import what we need
 
     from cli.progress import Progress, summary
-    from engines.backends.choice import check_backend
+    from engines.needs import check_packages
     from schemas.jobs import Priority
 
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
-    if workers:  # a package that is missing here is missing in all of them
-        for card, _ in models.values():
-            check_backend(card, settings)
+    check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     if inputs == [Path("-")]:
         from cli.run_prompt import run_prompt
 

@@ -62,6 +62,7 @@ def watch(
 
     Example: rigflow watch fingerprint incoming --out results
     """
+    from engines.needs import check_packages
     from schemas.jobs import Priority
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
@@ -72,6 +73,7 @@ def watch(
     if out.samefile(folder):
         raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
     workers = workers_here(settings, workers)
+    check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     return asyncio.run(_watch(settings, spec, models, variant, folder, out, quiet, workers, priority, overwrite))
 

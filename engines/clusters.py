@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.extras import imported
+from engines.extras import Needs, imported
 from engines.part import Array
 from engines.similarity import ALIKE, Descriptors, compare
 
@@ -72,6 +72,9 @@ def compare_all(media: Sequence[Descriptors]) -> Pairs:
             similarity[one, other] = similarity[other, one] = match.similarity
             offset_s[one, other], offset_s[other, one] = match.offset_s, -match.offset_s
     return Pairs(similarity, offset_s)
+
+
+CLUSTERING = Needs(("scipy.cluster.hierarchy", "scipy.spatial.distance"), "cluster")
 
 
 def clustering_library() -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from engines.extras import Needs
 from engines.options import Options
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
@@ -53,6 +54,15 @@ class Lengthy(Protocol):
 
     def stop(self) -> None:
         """Make a `close` that runs in another thread raise OutputError soon."""
+        ...
+
+
+@runtime_checkable
+class Needing(Protocol):
+    """A format whose assembler imports optional packages."""
+
+    def needs(self, arrays: Mapping[str, Tensor]) -> Needs | None:
+        """Return what it imports to write parts that hold such arrays; None if it imports nothing."""
         ...
 
 

@@ -23,7 +23,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from engines.clusters import CLUSTERING
 from engines.encoding import Encoded, Origin, VideoOptions
+from engines.extras import Needs
 from engines.outputs.base import BaseFormat
 from engines.outputs.burned import BurnedFilm
 from engines.outputs.captions import CaptionStyle, Place
@@ -100,6 +102,10 @@ class TranscriptFormat(BaseFormat[TranscriptOptions]):
         if missing := [name for name in _NEEDS if name not in arrays]:
             held = ", ".join(f"`{name}`" for name in arrays)
             raise PipelineError(f"format transcript needs `{missing[0]}`, the part holds {held}", _SPEAK)
+
+    def needs(self, arrays: Mapping[str, Tensor]) -> Needs | None:
+        """Return what labels of speakers are computed with, when all the work is done."""
+        return CLUSTERING if VOICES in arrays else None
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return the part's lines."""

@@ -11,6 +11,10 @@ import pytest
 
 from engines.backends.choice import check_backend
 from engines.extras import imported
+from engines.needs import check_format
+from engines.plan import Plan
+from engines.planned import DecodePlan, Tensor
+from engines.speech.voices import VOICES
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
@@ -86,6 +90,22 @@ def test_a_backend_says_what_to_install(backend: str, module: str, extra: str, m
     with pytest.raises(PluginMissing, match=rf"model m needs the package {module}, which .* the extra {extra}: pip"):
         check_backend(card, Settings())
     check_backend(card.model_copy(update={"backend": None}), Settings())
+
+
+def test_a_package_that_writes_the_results_is_missed_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of speakers are computed when all the work is done."""
+    spec = builtin_pipeline("transcribe-speakers")
+    plan = partial(Plan, spec, DecodePlan(spec.decode, spec.media, spec.grid, {}, {}), {})
+    monkeypatch.setitem(sys.modules, "scipy.cluster.hierarchy", None)
+    check_format(plan({spec.stage[-2].name: {}}))
+    with pytest.raises(PluginMissing, match=r"format transcript of pipeline transcribe-speakers .* extra cluster: pip"):
+        check_format(plan({spec.stage[-2].name: {VOICES: Tensor("int16", ("W", "count", 256), ragged=True)}}))
+
+
+@pytest.mark.parametrize("name", ["transcribe-speakers", "summarise"])
+def test_pipelines_that_transcribe_cut_sound_at_the_same_places(name: str) -> None:
+    transcribe, other = builtin_pipeline("transcribe"), builtin_pipeline(name)
+    assert (other.decode, other.segment_s) == (transcribe.decode, transcribe.segment_s)
 
 
 def test_a_package_that_is_damaged_is_not_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
