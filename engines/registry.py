@@ -98,6 +98,7 @@ GROUPS: Mapping[str, Group] = {
             "shots": "engines.outputs.shots:ShotsFormat",
             "sound": "engines.outputs.sound:SoundFormat",
             "tags": "engines.outputs.tags:TagsFormat",
+            "tensors": "engines.outputs.tensors:TensorsFormat",
             "text": "engines.outputs.text_lines:TextFormat",
             "transcript": "engines.outputs.transcript:TranscriptFormat",
             "video": "engines.outputs.video:VideoFormat",
@@ -109,6 +110,7 @@ GROUPS: Mapping[str, Group] = {
         {
             "audio": "engines.media.audio:Audio",
             "image": "engines.media.image:Image",
+            "tensor": "engines.media.tensor:TensorMedium",
             "text": "engines.media.text:Text",
             "video": "engines.media.video:Video",
         },

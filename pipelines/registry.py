@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from engines.content import Content
 from engines.models.sounds import with_sound
+from engines.models.tensors import with_tensors
 from engines.plugins import plugins_of
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
@@ -47,7 +48,7 @@ async def publish_pipeline(
     """Publish a pipeline as the newest of its name, or as a variant; returns it with models and plugins pinned.
 
     It also says how long the warm-up of its segments is: the sum of what its models remember, one after the other; and
-    what windows of sound they take.
+    what windows of sound, or what tensors, they take.
     `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, PipelineError for a
     name that is not there, BrokerError.
     """
@@ -82,7 +83,8 @@ def with_pins(spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]
     if spec.decode.warm_up is None:
         remembered = sum(models[model][0].warm_up for model in spec.model_names.values())
         spec = spec.with_fields({f"{spec.decode.name}.warm_up": remembered})
-    spec = with_sound(spec, {name: card for name, (card, _) in models.items()})
+    cards = {name: card for name, (card, _) in models.items()}
+    spec = with_tensors(with_sound(spec, cards), cards)
     return spec.model_copy(update={"models": identities, "plugins": plugins})
 
 

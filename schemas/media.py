@@ -86,7 +86,7 @@ class Item(BaseModel):
 
     `path` names a file that publisher and workers share; the segment then has no buffers. `gray`: its picture is stored
     without colours, which decode says. `line`: it is a line of a file, and its name is not that of a file. `piece_of`:
-    pieces of one text have the same number; what is whole has none.
+    pieces of one file have the same number; what is whole has none. `more`: a further piece of it follows.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -96,6 +96,7 @@ class Item(BaseModel):
     gray: bool = False
     line: bool = False
     piece_of: Number | None = None
+    more: bool = False
 
 
 Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # the errors of all items could fill the memory

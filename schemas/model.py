@@ -87,6 +87,18 @@ def describe(dtype: str, shape: Sequence[int | str]) -> str:
     return f"{dtype} [{', '.join(str(size) for size in shape)}]"
 
 
+def fits(tensor: TensorSpec, dtype: str, shape: Sequence[int | str]) -> bool:
+    """Return whether an array of `dtype` and `shape` fits `tensor`; a dimension that is a name fits any number."""
+    return (
+        tensor.dtype == dtype
+        and len(tensor.shape) == len(shape)
+        and all(
+            isinstance(want, str) or isinstance(found, str) or want == found
+            for want, found in zip(tensor.shape, shape, strict=True)
+        )
+    )
+
+
 class _NamedInput(Spec):
     """The fields of an input that a card lists first."""
 
@@ -180,6 +192,11 @@ class ModelSpec(Spec):
         [head] = self.heads
         changed = head.model_copy(update={"options": _merged(head.options, options)})
         return self.model_copy(update={"heads": (changed,)})
+
+    def of_graph(self) -> "ModelSpec":
+        """The model as its graph is: without the pictures, the sound, the states and the heads of its card."""
+        inputs = tuple(TensorSpec(name=each.name, dtype=each.dtype, shape=each.shape) for each in self.inputs)
+        return self.model_copy(update={"inputs": inputs, "heads": ()})
 
     @property
     def warm_up(self) -> int:

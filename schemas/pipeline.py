@@ -82,13 +82,14 @@ class OperatorStage(OptionsBeside):
     `max_batch` rows, which wait `max_delay_ms` for others. `reads` maps what the operator reads to the names of arrays;
     `each`: it runs over each of these arrays, one after the other, and replaces it; `items`: a ragged array, whose
     items are the rows of the model; `keeps`: arrays that later stages still want beside what the operator gives;
-    `gives` maps names of what it gives to others; `head`: options that replace those of the card's head.
+    `gives` maps names of what it gives to others; `head`: options in place of the head's; `raw`: see `of_graph`.
     """
 
     kind: Name
     name: Name
     model: ModelRef | None = None
     head: dict[str, JsonValue] = Field(default={})
+    raw: bool = False
     max_batch: int = Field(default=32, ge=1, le=4096)
     max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
     reads: dict[str, str] = Field(default={})

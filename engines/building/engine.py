@@ -12,12 +12,11 @@ from engines.building.convert import Batch, converted
 from engines.building.store import EngineStore
 from engines.inference import trial
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.inference.session import fits
 from engines.own_process import in_own_process
 from schemas.engine import Agreement, EngineBasis, EngineSpec, Precision, Profile
 from schemas.engine import Range as ValueRange
 from schemas.errors import UsageError
-from schemas.model import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec, fits
 
 RECIPE = 1  # a version number: changes if the same basis gives another engine
 BATCH = (1, 8, 32)

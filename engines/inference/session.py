@@ -11,7 +11,7 @@ import numpy as np
 from engines.part import Array
 from schemas.arrays import DType
 from schemas.errors import ModelError
-from schemas.model import ModelSpec, TensorSpec, describe
+from schemas.model import ModelSpec, TensorSpec, describe, fits
 
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
 _OMIT = "export the model without it, or list its other outputs in its model card"
@@ -162,15 +162,3 @@ def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph:
             names = ", ".join(f"`{name}`" for name in found)
             raise ModelError(f"model `{spec.name}` has no {side} `{tensor.name}`, only {names}", _CORRECT)
         check_declared(spec.name, tensor, found[tensor.name], side)
-
-
-def fits(tensor: TensorSpec, dtype: str, shape: Sequence[int | str]) -> bool:
-    """Return whether an array of `dtype` and `shape` fits `tensor`; a dimension that is a name fits any number."""
-    return (
-        tensor.dtype == dtype
-        and len(tensor.shape) == len(shape)
-        and all(
-            isinstance(want, str) or isinstance(found, str) or want == found
-            for want, found in zip(tensor.shape, shape, strict=True)
-        )
-    )

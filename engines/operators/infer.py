@@ -7,7 +7,6 @@ from engines.inference.batch import infer_parts
 from engines.inference.filling import rows_of
 from engines.inference.heads import Heads
 from engines.inference.items import width_name
-from engines.inference.session import fits
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
 from engines.inference.tiles import JOINED
@@ -18,7 +17,7 @@ from engines.planned import INDEX, Arrays, Tensor, model_picture_name, model_sou
 from engines.ports import BatchCounts, RowKind, Session
 from engines.ragged import Ragged
 from schemas.errors import ModelError, OptionError, PipelineError, RigflowError, StageFieldError
-from schemas.model import ModelSpec, TensorSpec, describe
+from schemas.model import ModelSpec, TensorSpec, describe, fits
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 

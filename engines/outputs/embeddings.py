@@ -106,7 +106,7 @@ class EmbeddingsAssembler(NpzAssembler):
         return super().close()
 
     def _append_text(self, name: str, texts: Sequence[str]) -> None:
-        self._append(name, np.array(texts, np.str_))
+        self._columns.append(name, np.array(texts, np.str_))
 
 
 def _words(array: Array) -> str:

@@ -129,10 +129,10 @@ def test_each_kind_says_what_it_is_called() -> None:
 
 
 def test_a_pipeline_of_a_kind_that_is_not_there_is_refused() -> None:
-    with pytest.raises(PipelineError, match="there is no medium smell: there are audio, image, text, video"):
+    with pytest.raises(PipelineError, match="there is no medium smell: there are audio, image, tensor, text, video"):
         plan_pipeline(parse_pipeline(TEXT, "p.toml"), {})
     [error] = check_options(TEXT, "p.toml")
-    assert str(error) == "p.toml, line 3, media: there is no medium smell: there are audio, image, text, video"
+    assert str(error) == "p.toml, line 3, media: there is no medium smell: there are audio, image, tensor, text, video"
     with pytest.raises(PipelineError, match=r"p\.toml, line 1, media: missing"):
         parse_pipeline(TEXT.replace('media = ["video", "smell"]\n', ""), "p.toml")
 
