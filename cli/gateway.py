@@ -2,6 +2,7 @@
 
 import logging
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,13 @@ PORT = 8000
 def gateway(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = PORT,
+    keys: Annotated[bool, typer.Option("--keys", help="Ask for API keys on the loopback, too.")] = False,
+    everyone: Annotated[bool, typer.Option("--everyone", help="Ask for no API keys, wherever it listens.")] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate for HTTPS.", metavar="FILE")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, if not in the same file.", metavar="FILE")] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="Origin whose pages may use it, as https://a.example; repeat it.")
+    ] = None,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -25,22 +33,27 @@ def gateway(
 
     Jobs by upload, their progress and results, until Ctrl-C or SIGTERM.
 
-    It keeps nothing itself: any number of gateways can serve a fleet, and one that is killed loses nothing. Without
-    API keys it listens on the loopback only.
+    It keeps nothing itself: any number of gateways can serve a fleet, and one that is killed loses nothing. On other
+    addresses than the loopback it asks for API keys; `rigflow keys api add` makes them.
 
     Example: rigflow gateway --port 8000 --nats nats://rig1:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     try:
-        from gateway.server import serve
+        from gateway.server import Door, serve
     except ImportError as error:
         from engines.extras import install_extra
 
         raise UsageError(f"the gateway needs the package {error.name}", install_extra("gateway")) from error
-    if not _is_loopback(host):
-        raise UsageError(f"--host {host}: without API keys everyone could use the fleet", "listen on 127.0.0.1")
+    if everyone and keys:
+        raise UsageError("--everyone asks for no API keys, --keys asks for them", "leave out one of them")
+    tls = None if tls_cert is None else (tls_cert, tls_key or tls_cert)
+    for file in tls or ():
+        if not file.is_file():
+            raise UsageError(f"{file}: no such file", "check the path of the certificate and its key")
+    door = Door(host, port, keys or not (everyone or _is_loopback(host)), tls, tuple(cors or ()))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    return serve(settings, host, port, say)
+    return serve(settings, door, say)
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cli.text import warn
 from engines.scratch import scratch_folder
+from pipelines.growing_answer import GrowingAnswer
 from schemas.errors import ExitCode, MediaError, MessageError, UsageError
 from schemas.messages import decode
 from schemas.results import Delta
@@ -32,9 +33,7 @@ class ShownAnswer:
         self._shows = shows
         self._job = ""
         self._place: tuple[int, int, int] | None = None
-        self._generation = 0
-        self._again = ""  # the text of the latest generation
-        self.text = ""
+        self._answer = GrowingAnswer()
 
     def planned(self, outcomes: "list[JobOutcome]") -> None:
         """The job is known."""
@@ -57,23 +56,17 @@ class ShownAnswer:
             if isinstance(delta, Delta) and delta.key.job.id == self._job:
                 self._add(delta)
 
+    @property
+    def text(self) -> str:
+        """What is shown."""
+        return self._answer.text if self._shows else ""
+
     def _add(self, delta: Delta) -> None:
         place = (delta.key.segment, delta.key.part, delta.row)
         self._place = self._place or place
-        if place != self._place or delta.generation < self._generation:
-            return
-        if delta.generation > self._generation:  # the same text again
-            self._generation, self._again = delta.generation, ""
-        self._again += delta.text
-        if len(self._again) > len(self.text):
-            self.show(self._again)
-
-    def show(self, text: str) -> None:
-        """Write what is new in a text."""
-        if self._shows and text.startswith(self.text):
-            sys.stdout.write(text[len(self.text) :])
+        if place == self._place and (new := self._answer.take(delta)) and self._shows:
+            sys.stdout.write(new)
             sys.stdout.flush()
-            self.text = text
 
 
 def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", workers: int, variant: bool) -> ExitCode:

@@ -7,9 +7,10 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from gateway import problems
+from gateway import openai, problems, sessions
 from gateway.api import health, routers
 from gateway.callers import Identify, anyone
+from gateway.keys import KeyHolders
 from pipelines.broker import Broker
 from schemas.settings import Settings
 
@@ -28,7 +29,8 @@ def create_app(
 ) -> FastAPI:
     """The gateway of the fleet at `settings.nats`, which it connects to when it starts unless `broker` is connected.
 
-    `identify` gives the caller of a request; without it everyone may do everything, so listen on the loopback only.
+    `identify` gives the caller of a request, for example `KeyHolders`; without it everyone may do everything, so listen
+    on the loopback only.
     `further` are routers beside the native API.
     """
 
@@ -39,8 +41,11 @@ def create_app(
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)
+            following = [loop.create_task(identify.follow(connected))] if isinstance(identify, KeyHolders) else []
             yield
             stopping.set()
+            for task in following:
+                task.cancel()
 
     app = FastAPI(
         title="rigflow",
@@ -59,6 +64,6 @@ def create_app(
     app.include_router(health.router)
     for router in routers:
         app.include_router(router, prefix="/api/v1")
-    for router in further:
+    for router in (sessions.router, *openai.routers, *further):
         app.include_router(router)
     return app

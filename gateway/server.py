@@ -3,13 +3,19 @@
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from gateway.app import NAME, create_app
+from gateway.keys import KeyHolders
+from pipelines.api_keys import all_keys
 from pipelines.broker import Broker
 from schemas.errors import ExitCode, UsageError
 from schemas.settings import Settings
@@ -18,10 +24,24 @@ GRACE_S = 10  # requests that are under way at a signal may end
 BACKLOG = 4096
 
 
-def serve(settings: Settings, host: str, port: int, say: Callable[[str], None]) -> ExitCode:
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a gateway listens, and for whom: with `keys` for API keys alone. `tls` are a certificate and its key.
+
+    Pages of the `origins` may use it from a browser.
+    """
+
+    host: str
+    port: int
+    keys: bool
+    tls: tuple[Path, Path] | None = None
+    origins: tuple[str, ...] = ()
+
+
+def serve(settings: Settings, door: Door, say: Callable[[str], None]) -> ExitCode:
     """Serve the fleet at `settings.nats` until SIGINT or SIGTERM. Raises UsageError, BrokerError."""
-    with listen(host, port) as listening:
-        return asyncio.run(_serve(settings, listening, say))
+    with listen(door.host, door.port) as listening:
+        return asyncio.run(_serve(settings, door, listening, say))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -34,17 +54,23 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(what, "choose another --port or --host") from error
 
 
-async def _serve(settings: Settings, listening: socket.socket, say: Callable[[str], None]) -> ExitCode:
+async def _serve(settings: Settings, door: Door, listening: socket.socket, say: Callable[[str], None]) -> ExitCode:
     host, port = listening.getsockname()[:2]
     async with Broker.connected(settings, NAME) as broker:
-        say(f"rigflow serves http://{f'[{host}]' if ':' in host else host}:{port}")
-        by = await run(create_app(settings, broker=broker), listening)
+        if door.keys and not any(key.valid_at(time.time()) for key in await all_keys(broker)):
+            raise UsageError("the fleet has no API key, so no request could be answered", "rigflow keys api add NAME")
+        scheme = "http" if door.tls is None else "https"
+        say(f"rigflow serves {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        app = create_app(settings, KeyHolders() if door.keys else None, broker=broker)
+        if door.origins:
+            app.add_middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
+        by = await run(app, listening, door.tls)
     return ExitCode.INTERRUPTED if by is signal.SIGINT else ExitCode.OK
 
 
-async def run(app: FastAPI, listening: socket.socket) -> signal.Signals | None:
+async def run(app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | None = None) -> signal.Signals | None:
     """Serve an app on a socket until SIGINT or SIGTERM; that signal. At a second one requests under way are cut off."""
-    server, by = Server(app), list[signal.Signals]()
+    server, by = Server(app, tls), list[signal.Signals]()
 
     def on_signal(number: signal.Signals) -> None:
         by.append(number)
@@ -59,7 +85,8 @@ async def run(app: FastAPI, listening: socket.socket) -> signal.Signals | None:
 class Server(uvicorn.Server):
     """Serves an app until `stop`; without uvicorn's own handlers of signals, which end the process by the signal."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, tls: tuple[Path, Path] | None = None) -> None:
+        certificate, key = tls or (None, None)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -67,6 +94,8 @@ class Server(uvicorn.Server):
             lifespan="on",
             timeout_graceful_shutdown=GRACE_S,
             server_header=False,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         super().__init__(config)
         self._app = app

@@ -77,11 +77,16 @@ class ApiKeys:
             if key is not None and key.id == identity:
                 self._keys[identity] = key
 
+    def get(self, identity: str) -> ApiKey | None:
+        """The key with this id, if it may be used now."""
+        key = self._keys.get(identity)
+        return key if key is not None and key.valid_at(time.time()) else None
+
     def check(self, text: str) -> ApiKey | None:
         """The key of this text, if it may be used now. Takes as long for a wrong secret as for a right one."""
         prefix, _, rest = text.partition("_")
         identity, _, secret = rest.partition("_")
-        key = self._keys.get(identity)
+        key = self.get(identity)
         given = hashlib.sha256(secret.encode(errors="replace")).hexdigest()
         same = hmac.compare_digest(given, key.sha256 if key is not None else "")
-        return key if key is not None and same and prefix == PREFIX and key.valid_at(time.time()) else None
+        return key if key is not None and same and prefix == PREFIX else None

@@ -1,0 +1,120 @@
+"""`/v1/audio/transcriptions` and `/v1/audio/translations`: the pipeline `transcribe`."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import File, Form, Request, UploadFile
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from pydantic import JsonValue
+
+from gateway.callers import Submitter
+from gateway.fleet import Connected
+from gateway.openai.answers import EVENTS
+from gateway.openai.route import NotOffered, api_router, error_body
+from gateway.openai.running import Asked, ClientGone, content_of
+from gateway.openai.transcripts import TextInOrder, plain, verbose
+from gateway.openai.uploads import check_size, pieces
+from pipelines.job import Job
+from pipelines.job_events import PartMade
+from schemas.errors import RigflowError, UsageError
+
+router = api_router("openai")
+ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
+_FILES: list[JsonValue] = ["json", "srt", "vtt", "txt"]  # one variant for all forms of an answer
+_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt"}
+
+
+@router.post("/audio/transcriptions", response_model=None)
+async def transcriptions(
+    request: Request,
+    caller: Submitter,
+    broker: Connected,
+    file: Annotated[UploadFile, File()],
+    model: Annotated[str, Form(max_length=200)] = "",
+    language: Annotated[str, Form(max_length=32)] = "",
+    prompt: Annotated[str, Form(max_length=4000)] = "",
+    response_format: Annotated[ResponseFormat, Form()] = "json",
+    temperature: Annotated[float, Form(ge=0, le=1)] = 0.0,
+    stream: Annotated[bool, Form()] = False,
+) -> Response:
+    """Write what is said in a sound or a film. Times of words are in `verbose_json`, always."""
+    fields: dict[str, JsonValue] = {"transcribe.language": language} if language else {}
+    asked = Asked(request, broker, caller)
+    return await _transcribed(asked, file, model, prompt, response_format, temperature, stream, fields)
+
+
+@router.post("/audio/translations", response_model=None)
+async def translations(
+    request: Request,
+    caller: Submitter,
+    broker: Connected,
+    file: Annotated[UploadFile, File()],
+    model: Annotated[str, Form(max_length=200)] = "",
+    prompt: Annotated[str, Form(max_length=4000)] = "",
+    response_format: Annotated[ResponseFormat, Form()] = "json",
+    temperature: Annotated[float, Form(ge=0, le=1)] = 0.0,
+) -> Response:
+    """Write in English what is said in a sound or a film."""
+    fields: dict[str, JsonValue] = {"transcribe.task": "translate"}
+    asked = Asked(request, broker, caller)
+    return await _transcribed(asked, file, model, prompt, response_format, temperature, False, fields)
+
+
+async def _transcribed(
+    asked: Asked,
+    file: UploadFile,
+    model: str,
+    prompt: str,
+    form: ResponseFormat,
+    temperature: float,
+    stream: bool,
+    fields: dict[str, JsonValue],
+) -> Response:
+    if form == "diarized_json":
+        raise NotOffered("diarized_json is not offered", "run the pipeline transcribe-speakers by /api/v1/jobs")
+    if temperature:
+        raise UsageError("a temperature is not offered: texts are the most probable ones", "leave it out, or send 0")
+    size = check_size(file, asked.caller)
+    fields |= {"encode.files": _FILES} | ({"transcribe.prompt": prompt} if prompt else {})
+    spec = await asked.pipeline("transcribe", model, fields)
+    job = await asked.submit(spec, pieces(file), file.filename or "sound", size)
+    if stream:
+        headers = {"Cache-Control": "no-cache"}
+        return StreamingResponse(_events(asked, job), media_type=EVENTS, headers=headers)
+    files = await asked.files(job)
+    if form in ("srt", "vtt"):
+        return PlainTextResponse(await content_of(files, f".{form}"), media_type=_TYPES[form])
+    found = json.loads(await content_of(files, ".json"))
+    if form == "text":
+        return PlainTextResponse(plain(found) + "\n")
+    task = "translate" if "transcribe.task" in fields else "transcribe"
+    short = {"text": plain(found), "usage": _usage(found)}
+    return JSONResponse(verbose(found, task) if form == "verbose_json" else short)
+
+
+async def _events(asked: Asked, job: Job) -> AsyncIterator[str]:
+    """The text as it comes, in its order, then all of it."""
+    try:
+        text = TextInOrder(asked.broker)
+        async with aclosing(asked.events(job)) as events:
+            async for event in events:
+                if isinstance(event, PartMade):
+                    async for new in text.take(event):
+                        yield _event({"type": "transcript.text.delta", "delta": new})
+        found = json.loads(await content_of([file async for file in job.files()], ".json"))
+        yield _event({"type": "transcript.text.done", "text": plain(found), "usage": _usage(found)})
+    except ClientGone:
+        return
+    except RigflowError as error:
+        yield _event(error_body(error))
+    yield "data: [DONE]\n\n"
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+
+def _usage(found: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "duration", "seconds": round(found.get("duration", 0.0))}

@@ -1,0 +1,96 @@
+"""`/v1/chat/completions`: the pipeline `chat`, its answer whole or as it is written."""
+
+import json
+from typing import Any, Literal
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.callers import Submitter
+from gateway.fleet import Connected
+from gateway.openai.answers import Style, answered, streamed
+from gateway.openai.choices import AnswerFields, ResponseFormat, check_offered
+from gateway.openai.route import NotOffered, api_router
+from gateway.openai.running import Asked
+
+router = api_router("openai")
+_ROLES = {"developer": "system", "function": "tool"}
+
+
+class ContentPart(BaseModel):
+    """A piece of a message; of the types that OpenAI has, text alone is offered."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    text: str = ""
+
+
+class ChatMessage(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="allow")
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+
+    @property
+    def turn(self) -> dict[str, str]:
+        """The message as the fleet has it. Raises NotOffered for pictures and sound."""
+        parts = [] if self.content is None else self.content
+        if not isinstance(parts, str):
+            if other := next((part.type for part in parts if part.type not in ("text", "refusal")), None):
+                raise NotOffered(f"messages with {other} are not offered: send text")
+            parts = "\n".join(part.text for part in parts)
+        return {"role": _ROLES.get(self.role, self.role), "content": parts}
+
+
+class ChatRequest(AnswerFields):
+    """A conversation that is to be continued."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
+    response_format: ResponseFormat | None = None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """A line of JSON for each choice."""
+        further: dict[str, Any] = {"messages": [message.turn for message in self.messages]}
+        if self.max_completion_tokens is not None:
+            further["max_tokens"] = self.max_completion_tokens
+        if self.response_format is not None and self.response_format.grammar is not None:
+            further["schema"] = self.response_format.grammar
+        return [self.line(number) | further for number in range(self.n)]
+
+
+class ChatStyle(Style):
+    """The objects of a chat."""
+
+    prefix = "chatcmpl"
+
+    def whole(self, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        """A choice of an answer that is complete."""
+        message = {"role": "assistant", "content": row["text"], "refusal": None}
+        return {"index": number, "message": message, "finish_reason": row["finish"], "logprobs": None}
+
+    def piece(self, number: int, text: str | None, finish: str | None) -> dict[str, Any]:
+        """A choice of a piece; without a text it is the first one, or the last one."""
+        first = {"role": "assistant", "content": ""} if finish is None else {}
+        delta = first if text is None else {"content": text}
+        return {"index": number, "delta": delta, "finish_reason": finish, "logprobs": None}
+
+    def object(self, piece: bool) -> str:
+        """The name of the kind of object."""
+        return "chat.completion.chunk" if piece else "chat.completion"
+
+
+@router.post("/chat/completions", response_model=None)
+async def chat(request: Request, caller: Submitter, broker: Connected, wanted: ChatRequest) -> Response:
+    """Answer a conversation."""
+    check_offered(wanted, "tools", "functions", "logprobs", "audio", "prediction", "web_search_options")
+    asked = Asked(request, broker, caller)
+    spec = await asked.pipeline("chat", wanted.model, {"encode.format": "jsonl"})
+    body = "".join(json.dumps(line) + "\n" for line in wanted.lines()).encode()
+    job = await asked.submit(spec, body, "request.jsonl")
+    style = ChatStyle(job.id, wanted.model or spec.name)
+    if wanted.stream:
+        return streamed(asked, job, style, wanted.n, wanted.with_usage)
+    return await answered(asked, job, style)

@@ -1,0 +1,81 @@
+"""How an answer of a language model is chosen, in OpenAI's fields -> a line of JSON for the fleet."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
+
+from gateway.openai.route import NotOffered
+
+MOST_CHOICES = 16
+
+
+class StreamOptions(BaseModel):
+    """What a stream has besides text."""
+
+    include_usage: bool = False
+
+
+class ResponseFormat(BaseModel):
+    """The form of an answer; `json_schema` has the schema in a field of that name."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, JsonValue] | None = None
+
+    @property
+    def grammar(self) -> JsonValue:
+        """The JSON schema that an answer fulfils; None for any text."""
+        if self.type == "json_object":
+            return {"type": "object"}
+        return None if self.json_schema is None else self.json_schema.get("schema", {})
+
+
+class AnswerFields(BaseModel):
+    """The fields that chat and completions share; those that are not known are left alone, as OpenAI does."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str = Field(default="", max_length=200)
+    max_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
+    temperature: FiniteFloat | None = Field(default=None, ge=0, le=2)
+    top_p: FiniteFloat | None = Field(default=None, gt=0, le=1)
+    n: int = Field(default=1, ge=1, le=MOST_CHOICES)
+    stop: str | list[str] | None = Field(default=None)
+    seed: int | None = Field(default=None)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    presence_penalty: FiniteFloat | None = None
+    frequency_penalty: FiniteFloat | None = None
+    logit_bias: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _offered(self) -> Self:
+        for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is not offered: leave it out")
+        return self
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with the numbers of tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def line(self, number: int) -> dict[str, Any]:
+        """The fields of the line of JSON for one choice; several choices differ by their seed."""
+        seed = None if self.seed is None else (self.seed + number) % (1 << 31)
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        given = {
+            "id": str(number),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "stop": stop or None,
+            "seed": seed,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def check_offered(fields: AnswerFields, *names: str) -> None:
+    """Raise NotOffered when a request uses one of these fields."""
+    for name in names:
+        if (fields.model_extra or {}).get(name):
+            raise NotOffered(f"{name} is not offered: leave it out")

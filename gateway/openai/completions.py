@@ -1,0 +1,65 @@
+"""`/v1/completions`: the pipeline `complete`."""
+
+import json
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import Field
+
+from gateway.callers import Submitter
+from gateway.fleet import Connected
+from gateway.openai.answers import Style, answered, streamed
+from gateway.openai.choices import AnswerFields, check_offered
+from gateway.openai.route import api_router
+from gateway.openai.running import Asked
+
+router = api_router("openai")
+MOST_PROMPTS = 256
+
+
+class CompletionRequest(AnswerFields):
+    """A text, or several, that are to be continued."""
+
+    prompt: str | list[str] = Field(max_length=1 << 20)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """A line of JSON for each choice: all those of a text, then those of the next."""
+        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        each = [(text, number) for text in prompts for number in range(self.n)]
+        return [self.line(number) | {"id": str(place), "prompt": text} for place, (text, number) in enumerate(each)]
+
+
+class CompletionStyle(Style):
+    """The objects of completions."""
+
+    prefix = "cmpl"
+
+    def whole(self, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        """A choice of a text that is complete."""
+        return {"index": number, "text": row["text"], "finish_reason": row["finish"], "logprobs": None}
+
+    def piece(self, number: int, text: str | None, finish: str | None) -> dict[str, Any] | None:
+        """A choice of a piece; the first one would be empty."""
+        if text is None and finish is None:
+            return None
+        return {"index": number, "text": text or "", "finish_reason": finish, "logprobs": None}
+
+    def object(self, piece: bool) -> str:
+        """The name of the kind of object."""
+        return "text_completion"
+
+
+@router.post("/completions", response_model=None)
+async def complete(request: Request, caller: Submitter, broker: Connected, wanted: CompletionRequest) -> Response:
+    """Continue texts."""
+    check_offered(wanted, "suffix", "echo", "logprobs")
+    asked = Asked(request, broker, caller)
+    spec = await asked.pipeline("complete", wanted.model, {"encode.format": "jsonl"})
+    lines = wanted.lines()
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    job = await asked.submit(spec, body, "request.jsonl")
+    style = CompletionStyle(job.id, wanted.model or spec.name)
+    if wanted.stream:
+        return streamed(asked, job, style, len(lines), wanted.with_usage)
+    return await answered(asked, job, style)

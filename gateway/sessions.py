@@ -1,0 +1,96 @@
+"""Sessions of the page: a login with an API key gives a cookie that any gateway can check.
+
+The cookie names the key and its end, signed with the hash that the broker has of the key: no session is stored, and a
+key that is revoked ends its sessions. A request that changes something needs the header `X-Rigflow-CSRF`, whose value
+only a page of this origin can read.
+"""
+
+import hashlib
+import hmac
+import time
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Body, Request, Response
+from pydantic import BaseModel
+
+from gateway.problems import HttpError
+from pipelines.api_keys import ApiKeys
+from schemas.api_keys import ApiKey
+from schemas.api_roles import ApiRole
+
+SESSION, CSRF, CSRF_HEADER = "rigflow_session", "rigflow_csrf", "X-Rigflow-CSRF"
+SESSION_S = 12 * 3600
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+class Login(BaseModel):
+    """What a login needs: an API key."""
+
+    key: str
+
+
+class SessionView(BaseModel):
+    """Who is logged in."""
+
+    name: str
+    tenant: str
+    roles: tuple[ApiRole, ...]
+
+
+router = APIRouter(prefix="/api/v1/session", tags=["session"])
+
+
+@router.post("", status_code=HTTPStatus.CREATED)
+async def log_in(request: Request, response: Response, login: Annotated[Login, Body()]) -> SessionView:
+    """Begin a session: the answer sets a cookie for twelve hours."""
+    _check_origin(request)
+    keys: ApiKeys | None = getattr(request.app.state.identify, "keys", None)
+    key = keys.check(login.key) if keys is not None else None
+    if key is None:
+        raise HttpError(HTTPStatus.UNAUTHORIZED, "the API key is not known, expired or revoked", "check the key")
+    ends_s = int(time.time()) + SESSION_S
+    secure = request.url.scheme == "https"
+    value = f"{key.id}.{ends_s}.{_signature(key, f'session.{ends_s}')}"
+    response.set_cookie(SESSION, value, SESSION_S, secure=secure, httponly=True, samesite="strict")
+    response.set_cookie(CSRF, _signature(key, f"csrf.{value}"), SESSION_S, secure=secure, samesite="strict")
+    return SessionView(name=key.name, tenant=key.tenant, roles=key.roles)
+
+
+@router.delete("", status_code=HTTPStatus.NO_CONTENT)
+async def log_out(response: Response) -> None:
+    """End the session of this browser."""
+    response.delete_cookie(SESSION, httponly=True, samesite="strict")
+    response.delete_cookie(CSRF, samesite="strict")
+
+
+def key_of_session(request: Request, keys: ApiKeys | None) -> ApiKey | None:
+    """The key with which the session of a request was begun, if both are still valid."""
+    identity, _, rest = request.cookies.get(SESSION, "").partition(".")
+    ends, _, signature = rest.partition(".")
+    key = keys.get(identity) if keys is not None else None
+    if key is None or not ends.isascii() or not ends.isdigit() or int(ends) < time.time():
+        return None
+    return key if hmac.compare_digest(signature.encode(), _signature(key, f"session.{ends}").encode()) else None
+
+
+def check_csrf(request: Request, key: ApiKey) -> None:
+    """Raise HttpError unless a request of a session that changes something comes from a page of this origin."""
+    if request.method in _SAFE:
+        return
+    _check_origin(request)
+    wanted = _signature(key, f"csrf.{request.cookies.get(SESSION, '')}")
+    if not hmac.compare_digest(request.headers.get(CSRF_HEADER, "").encode(), wanted.encode()):
+        what = f"a request of a session needs the header {CSRF_HEADER}"
+        raise HttpError(HTTPStatus.FORBIDDEN, what, f"send the value of the cookie {CSRF}, or use an API key")
+
+
+def _check_origin(request: Request) -> None:
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not use a session", "use an API key")
+
+
+def _signature(key: ApiKey, text: str) -> str:
+    return hmac.new(key.sha256.encode(), text.encode(), hashlib.sha256).hexdigest()
