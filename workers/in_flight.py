@@ -13,7 +13,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -254,14 +253,8 @@ class InFlight:
             log_event(Event("unsettled", f"{where} could not be {state.value}: {error}", logging.WARNING))
 
 
-@contextmanager
-def charging(tasks: Sequence[Task]) -> Iterator[None]:
+def charge(tasks: Sequence[Task], seconds: float) -> None:
     """Share the seconds of a step among its tasks, by their weight."""
-    began_s = time.monotonic()
-    try:
-        yield
-    finally:
-        weights = [task.weight for task in tasks]
-        share_s = (time.monotonic() - began_s) / sum(weights)
-        for task, weight in zip(tasks, weights, strict=True):
-            task.computed_s += share_s * weight
+    weights = [task.weight for task in tasks]
+    for task, weight in zip(tasks, weights, strict=True):
+        task.computed_s += seconds * weight / sum(weights)

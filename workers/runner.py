@@ -24,7 +24,7 @@ from workers.failures import RETRY_S, Failures, Place, place_in_body
 from workers.first_task import first_task, read_content
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
-from workers.in_flight import InFlight, Queue, State, Task, charging
+from workers.in_flight import InFlight, Queue, State, Task, charge
 from workers.intake import Intake
 from workers.io_stages import IoStages
 from workers.messages_in_flight import MessagesInFlight
@@ -233,10 +233,10 @@ class Runner:
         self.heartbeats.move()
         pipeline, stage, began_s = tasks[0].pipeline.spec.name, tasks[0].stage, time.monotonic()
         try:
-            with charging(tasks):
-                return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
+            return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
         finally:
             took_s = time.monotonic() - began_s
+            charge(tasks, took_s)
             self.meter.step(pipeline, stage, took_s)
             self.handoff.took(pipeline, stage, took_s)
             self.in_flight.computing(())
@@ -254,7 +254,7 @@ class Runner:
     # handing over and failing
 
     async def hand_over(self, task: Task, part: Part) -> None:
-        """Give a part to the next stage, here or through its queue. One of entire media gets it of the collector."""
+        """Give a part to the next stage: here or by its queue, or by the collector where it takes the entire media."""
         if task.message.ended:
             return
         part, following = task.charged(part), task.pipeline.after(task.stage)
