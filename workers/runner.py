@@ -112,8 +112,6 @@ class Runner:
                 await self._wake.wait()
         self.in_flight.idle = False
 
-    # taking in
-
     async def accept(self, queue: Queue, delivery: Delivery) -> None:
         """Take a message and prepare it in a new asyncio task: the next message does not wait for it."""
         message = InFlight(delivery, queue, self._ended)
