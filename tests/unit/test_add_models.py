@@ -41,7 +41,7 @@ KNOWN: dict[str, dict[str, Any]] = {
         f"{IN}size": None,
         f"{IN}scale": 1 / 255,
         f"{IN}mean": None,
-        f"{IN}tile": [256, 256],
+        f"{IN}tile": [264, 264],
         f"{IN}overlap": 18,
         "heads.0.kind": "image",
         "heads.0.range": [0.0, 1.0],
