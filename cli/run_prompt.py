@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cli.text import warn
 from engines.scratch import scratch_folder
 from pipelines.growing_answer import GrowingAnswer
-from schemas.errors import ExitCode, MediaError, MessageError, UsageError
+from schemas.errors import ExitCode, MediaError, MessageError, RigflowError, UsageError
 from schemas.messages import decode
 from schemas.results import Delta
 
@@ -79,14 +79,25 @@ def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", wor
     with scratch_folder("prompt") as folder:
         path = folder / ("stdin.jsonl" if given.lstrip().startswith(b"{") else "stdin.txt")
         path.write_bytes(given)
-        outcome = asyncio.run(_run(settings, spec, models, path, workers, variant, listener))
-        if outcome.done is None:
-            raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
+        try:
+            outcome = asyncio.run(_run(settings, spec, models, path, workers, variant, listener))
+            if outcome.done is None:
+                raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
+        except RigflowError as error:
+            error.what, error.hint = (_without_path(text, path) for text in (error.what, error.hint))
+            raise
         names = [folder / name for name in outcome.done.files]
         rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
     if not rows:
         raise UsageError(f"pipeline {spec.name} writes no text", "give files as INPUT instead of -")
     return _written(rows, listener)
+
+
+def _without_path(text: str, path: Path) -> str:
+    """A text about the file that has what came by standard input."""
+    for name in (str(path.resolve()), str(path), path.name):
+        text = text.replace(name, "standard input")
+    return text
 
 
 def _written(rows: "list[dict[str, str]]", listener: ShownAnswer) -> ExitCode:
@@ -95,7 +106,7 @@ def _written(rows: "list[dict[str, str]]", listener: ShownAnswer) -> ExitCode:
     code = ExitCode.OK
     for number, row in enumerate(rows):
         if "error" in row:
-            warn(row["error"])
+            warn(str(row["error"]))
             code = ExitCode.SOME_FAILED
             continue
         text = str(row.get(TEXT, ""))

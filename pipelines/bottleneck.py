@@ -34,6 +34,8 @@ def bottleneck(fleet: FleetStatus) -> str:
     workers = hosts(fleet.workers, queue)
     if not workers:
         return f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and no worker hosts it."
+    if not any(worker.get("ready", True) for worker in workers):
+        return f"The bottleneck is {_name(queue)}: {_backlog(queue)}, while {_loading(workers)}."
     busiest, share = _busiest(workers)
     if queue.stage in (SPLIT, COLLECT) or share < IDLE:
         return (
@@ -69,6 +71,9 @@ def in_process(fleet: FleetStatus) -> str:
     busy = [min(1.0, sum(of["busy"] for of in worker["done"])) for worker in fleet.workers]
     share = sum(busy) / len(busy) if busy else 0.0
     text = f"{number:,} {'message is' if number == 1 else 'messages are'} in process, and "
+    loading = [worker for worker in fleet.workers if not worker.get("ready", True)]
+    if loading and len(loading) == len(fleet.workers):
+        return text + _loading(loading)
     text += f"{_count(fleet.workers)} {'is' if len(busy) == 1 else 'are'} {share:.0%} busy"
     busiest, of_time = _busiest(fleet.workers)
     if of_time >= IDLE:
@@ -135,6 +140,10 @@ def _backlog(queue: QueueStatus) -> str:
 
 def _count(workers: Sequence[Worker]) -> str:
     return f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}"
+
+
+def _loading(workers: Sequence[Worker]) -> str:
+    return f"{_count(workers)} {'loads its' if len(workers) == 1 else 'load their'} models"
 
 
 def _size(nbytes: float) -> str:

@@ -71,16 +71,20 @@ class HasPrecisions(TakesFiles, Protocol):
         ...
 
 
+def kinds() -> list[FolderKind]:
+    """All kinds of folders."""
+    return [load("folders", name)() for name in names("folders")]
+
+
 def folder_of(given: Path) -> Path:
     """The folder of a model of which a file is given that stands for the whole; otherwise the given path."""
-    kinds = (load("folders", name)() for name in names("folders"))
-    found = (kind.folder_of(given) for kind in kinds if isinstance(kind, HasPrecisions))
+    found = (kind.folder_of(given) for kind in kinds() if isinstance(kind, HasPrecisions))
     return next((folder for folder in found if folder is not None), given)
 
 
 def kind_of_folder(folder: Path) -> FolderKind | None:
     """The kind of a folder; None if it is no such model."""
-    return next((kind for name in names("folders") if fits(kind := load("folders", name)(), folder)), None)
+    return next((kind for kind in kinds() if fits(kind, folder)), None)
 
 
 def kind_of_backend(backend: str | None) -> FolderKind | None:

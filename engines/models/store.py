@@ -18,7 +18,7 @@ from engines.models.card_file import read_card
 from engines.models.card_text import card_toml
 from engines.models.catalogue import builtin_models, main_file, main_files, models_folder
 from engines.models.files import NewFiles, remove_unused
-from engines.models.folder_kinds import folder_of, kind_of_folder, take_folder
+from engines.models.folder_kinds import folder_of, kind_of_folder, kinds, take_folder
 from engines.models.folders import FIRST_GRAPHS, Taken, take
 from engines.models.ge2e import encoder_of
 from engines.models.voices import VOCODERS
@@ -31,7 +31,6 @@ _QUANTISED = ("model_optimized", "model_fp16", "model_quantized", "model_quant",
 _GENERAL = ("model", *_QUANTISED, "encoder_model", "encoder", "vision_model", "1")
 _STEPS = re.compile(r"model-steps-\d+")  # of Matcha
 _NO_NAMES = ("onnx", "visual")  # of folders between a model's own folder and its file
-_ANY = "give an .onnx file, a folder with one or of faster-whisper, ncnn's .param, or torch's .pth, .safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def find(given: Path, new: NewFiles) -> Found:
             return Found(path, name, Taken(convert(path.with_suffix(".param"), path.with_suffix(".bin"))))
         case suffix if suffix in torch_weights.SUFFIXES:
             return Found(path, name, Taken(encoder_of(path) or torch_weights.convert(path)))
-    raise ModelError(f"{path} is no model that rigflow reads", _ANY)
+    raise ModelError(f"{path} is no model that rigflow reads", _readable())
 
 
 def _in_folder(folder: Path) -> Path:
@@ -95,7 +94,16 @@ def _in_folder(folder: Path) -> Path:
                 raise ModelError(f"{place} has several models: {names}", "give the file of the one that you mean")
             if found:
                 return found[0]
-    raise ModelError(f"{folder} has no model", _ANY)
+    raise ModelError(f"{folder} has no model", _readable())
+
+
+def _readable() -> str:
+    """What `find` takes."""
+    from engines.models.torch_weights import SUFFIXES
+
+    folders = " or ".join(sorted({kind.main for kind in kinds()}))
+    files = f"an .onnx file of a network or a voice, ncnn's .param, or torch's {', '.join(SUFFIXES)}"
+    return f"give {files}; or a folder with one, or with {folders}"
 
 
 def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+from engines.models.publishers import where_to_get
 from engines.options import parse_options
 from engines.part import Part, Tick, Value
 from engines.planned import Arrays
@@ -15,6 +16,14 @@ from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+def model_hint(example: str, refused: ModelSpec | None = None) -> str:
+    """What to do where a stage runs no model, or one that does not fit and may be called as the right one."""
+    if refused is not None and refused.name == example:
+        get = where_to_get(example)
+        return f"`rigflow model show {example}` says what it is; the right one: {get}" if get else "add the right one"
+    return f'name one: model = "{example}"'
 
 
 def required_model(stage: OperatorStage, model: ModelSpec | None, hint: str = 'name one: model = "NAME"') -> ModelSpec:

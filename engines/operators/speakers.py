@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from engines.operators.base import BaseOperator, required_model
+from engines.operators.base import BaseOperator, model_hint, required_model
 from engines.operators.speech import PIECES, check_sound, sound_of
 from engines.options import Options
 from engines.part import Array, Part, Tick
@@ -19,7 +19,7 @@ from schemas.errors import MediaError, ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
-_HINT = 'name one: model = "speaker-encoder"'
+_MODEL = "speaker-encoder"
 
 
 class SpeakersOptions(Options):
@@ -41,7 +41,8 @@ class Speakers(BaseOperator[SpeakersOptions]):
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         super().__init__(stage, model)
-        _, self._length = voice_input(required_model(stage, model, _HINT))
+        model = required_model(stage, model, model_hint(_MODEL))
+        _, self._length = voice_input(model, model_hint(_MODEL, model))
 
     def plan(self, inputs: Arrays) -> Arrays:
         """See the class."""

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from engines.inference.states import fed_inputs, first_state
 from engines.of_jobs import OfJobs
-from engines.operators.base import BaseOperator, required_model
+from engines.operators.base import BaseOperator, model_hint, required_model
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
 from engines.planned import HEAD, SOUND, Arrays, Tensor
@@ -22,7 +22,7 @@ PIECES = "pieces"
 _QUIETER, _LEAST_QUIET = 0.15, 0.01
 _MOST_JOBS = 16  # whose first speech is kept, 2 MB each
 _AT_ONCE = 4096  # windows in one run of a network that takes many, 131 s; then `tick` is called
-_HINT = 'name Silero\'s: model = "silero-vad"'
+_MODEL = "silero-vad"
 
 
 class SpeechOptions(Options):
@@ -65,7 +65,7 @@ class Speech(BaseOperator[SpeechOptions]):
         self._rules = self._options.rules
         self._longest = int(self._options.longest_s * RATE)
         self._heads: OfJobs[Array] = OfJobs(_MOST_JOBS)
-        self._sound = _sound_input(required_model(stage, model, _HINT))
+        self._sound = _sound_input(required_model(stage, model, model_hint(_MODEL)))
 
     def plan(self, inputs: Arrays) -> Arrays:
         """`sound` and `pieces`."""
@@ -178,5 +178,5 @@ def _sound_input(model: ModelSpec) -> str:
     sizes = found and found.sound and (found.sound.rate, found.sound.samples, found.sound.context)
     if found is None or sizes != (RATE, WINDOW, CONTEXT) or others or len(answers) != 1 or not model.state_outputs:
         what = f"model `{model.name}` does not find speech: it is no network of Silero's form at 16 kHz"
-        raise ModelError(what, _HINT)
+        raise ModelError(what, model_hint(_MODEL, model))
     return found.name

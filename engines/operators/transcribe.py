@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from engines.operators.base import BaseOperator, required_model
+from engines.operators.base import BaseOperator, model_hint, required_model
 from engines.operators.speech import PIECES, check_sound, sound_of
 from engines.part import Array, Part, Tick, Value
 from engines.planned import Arrays, Tensor
@@ -23,7 +23,7 @@ from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
 WORDS, SPAN, LANGUAGE, QUALITY = "words", "span", "language", "quality"
-_MODEL = 'name one: model = "faster-whisper-base", see docs/transcribe.md'
+_MODEL = "faster-whisper-base"
 _RECOGNISERS: tuple[type[Recogniser], ...] = (WhisperRecogniser, FunasrRecogniser)
 
 
@@ -40,11 +40,11 @@ class Transcribe(BaseOperator[TranscribeOptions]):
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         super().__init__(stage, model)
-        model = required_model(stage, model, _MODEL)
+        model = required_model(stage, model, model_hint(_MODEL))
         kind = next((each for each in _RECOGNISERS if each.runs(model)), None)
         if kind is None:
             what = f"stage `{stage.name}`: model `{model.name}` is no Whisper, Paraformer or SenseVoice"
-            raise PipelineError(what, _MODEL)
+            raise PipelineError(what, f"{model_hint(_MODEL, model)}; see docs/transcribe.md")
         self._recogniser = kind(stage, model, self._options)
         self._most = min(stage.max_batch, self._recogniser.most_batch)
 

@@ -15,7 +15,6 @@ from schemas.model import ModelSpec, TensorSpec
 VOICES, HEARD = "voices", "heard"  # arrays of a part: vectors, and the seconds of each
 SCALE = 32767  # of a vector's numbers as int16: their products are whole, so their sums are exact in any order
 _PARTIALS_A_S, _COVERED = 1.3, 0.75  # Resemblyzer's
-_HINT = 'name a network of speakers: model = "speaker-encoder", see docs/transcribe.md'
 
 
 def spans_of(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
@@ -28,12 +27,12 @@ def spans_of(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
     return [(start, start + window) for start in starts]
 
 
-def voice_input(model: ModelSpec) -> tuple[TensorSpec, int]:
+def voice_input(model: ModelSpec, hint: str = "see docs/transcribe.md") -> tuple[TensorSpec, int]:
     """Return the input of bands of a network of speakers, and the length of its vectors. Raises ModelError."""
     found = next((tensor for tensor in model.inputs if tensor.bands is not None), None)
     sizes = model.outputs[0].shape
     if found is None or len(model.inputs) != 1 or len(sizes) != 2 or not isinstance(sizes[1], int):
-        raise ModelError(f"model `{model.name}` is no network of speakers, which takes bands of sound", _HINT)
+        raise ModelError(f"model `{model.name}` is no network of speakers, which takes bands of sound", hint)
     return found, sizes[1]
 
 

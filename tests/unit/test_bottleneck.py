@@ -111,6 +111,11 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
             "the time computing.",
         ),
         (
+            fleet([queue("decode", 2)], [worker({}) | {"ready": False}] * 2),
+            "The bottleneck is up decode: 2 messages wait (2.0 MB, the oldest for 10 s), while 2 workers load their "
+            "models.",
+        ),
+        (
             fleet([queue("decode", 2)], TWO, results=GB),
             "The bottleneck is the stream of results: 1,000.0 MB of 1,000.0 MB are kept, so encoders wait until "
             "results are collected or too old.",
@@ -129,6 +134,7 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         "nobody",
         "another",
         "stuck",
+        "loading",
         "results",
     ],
 )

@@ -203,7 +203,7 @@ FILES: Mapping[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize(
     ("files", "given", "words"),
     [
-        ("nothing", ".", ". has no model: give an .onnx file, a folder with one"),
+        ("nothing", ".", ". has no model: give an .onnx file of a network or a voice, "),
         ("nothing", "m.onnx", "m.onnx: no such file: check the path"),
         ("two", ".", ". has several models: a.onnx, b.onnx: give the file of the one that you mean"),
         ("text", "m.txt", "m.txt is no model that rigflow reads"),

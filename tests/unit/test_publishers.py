@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from engines.models.catalogue import own_model
+from engines.models.folder_kinds import kinds
 from engines.models.publishers import where_to_get
-from schemas.errors import ModelMissing
+from engines.models.store import find, new_files
+from engines.operators.base import model_hint
+from schemas.errors import ModelError, ModelMissing
+from schemas.model import ModelSpec
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,26 @@ def test_where_to_get_leaves_other_models_to_the_command(name: str) -> None:
     """`find_models` adds the option that runs another model: --model NAME, or --set of a stage, as for summarise."""
     assert "rigflow model add" in where_to_get(name)
     assert "--model" not in where_to_get(name)
+
+
+@pytest.mark.parametrize(
+    ("example", "page"),
+    [("silero-vad", "silero_vad.onnx"), ("speaker-encoder", "pretrained.pt"), ("faster-whisper-base", "Systran")],
+)
+def test_a_model_that_is_refused_is_not_advised(example: str, page: str) -> None:
+    """A user may have added another network by the very name that pipelines have."""
+    other = ModelSpec(name="other", inputs=(), outputs=(), sha256="0" * 64)
+    for refused in (None, other):
+        assert model_hint(example, refused) == f'name one: model = "{example}"'
+    hint = model_hint(example, other.model_copy(update={"name": example}))
+    assert "name one" not in hint
+    assert hint.startswith(f"`rigflow model show {example}` says what it is")
+    assert page in hint
+
+
+def test_every_kind_of_folder_is_named_where_there_is_no_model(tmp_path: Path) -> None:
+    with new_files() as new, pytest.raises(ModelError) as missing:
+        find(tmp_path, new)
+    assert all(kind.main in missing.value.hint for kind in kinds())
+    assert "genai_config.json" in missing.value.hint
+    assert "voice" in missing.value.hint
