@@ -30,6 +30,7 @@ class _Row:
     segments_done: int = 0
     frames: int = 0
     moved_s: float = 0.0
+    share: float = 0.0  # of its files, once the parts are done
 
 
 class Progress:
@@ -69,6 +70,11 @@ class Progress:
         row.done_s += end_s - start_s
         row.moved_s = time.monotonic()
 
+    def share(self, job: str, share: float) -> None:
+        """So much of a job's files is finished."""
+        row = self._rows[job]
+        row.share, row.moved_s = share, time.monotonic()
+
     def event(self, text: str) -> None:
         """A message for the user."""
         self._console.print(
@@ -94,6 +100,9 @@ def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
     total, done = (row.media_s, row.done_s) if row.media_s else (max(row.sent, 1), row.segments_done)
     bar = ProgressBar(total=total, completed=min(done, total), width=20)  # by parts: a segment may take long
     counts = f"{row.sent - row.segments_done} of {row.sent} in process"
+    if row.share:
+        bar, counts = ProgressBar(total=1.0, completed=row.share, width=20), "files are written"
+        return cell(row.outcome.name), bar, counts, f"{age(now - row.started_s)}, {row.share:.0%}"
     elapsed_s, silent_s = now - row.started_s, now - row.moved_s
     if silent_s <= SILENT_S:
         what = f"{rate(row.frames / max(0.001, elapsed_s))} frames/s"

@@ -45,6 +45,9 @@ class ShownAnswer:
     def part(self, job: str, meta: "PartMeta") -> None:
         """Show nothing."""
 
+    def share(self, job: str, share: float) -> None:
+        """Show nothing."""
+
     def event(self, text: str) -> None:
         """A message for the user."""
         warn(text)

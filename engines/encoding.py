@@ -50,7 +50,12 @@ class Traced(Protocol):
 
 @runtime_checkable
 class Lengthy(Protocol):
-    """An assembler whose `close` may take minutes."""
+    """An assembler whose `close` may take minutes; other threads use it meanwhile."""
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+        ...
 
     def stop(self) -> None:
         """Make a `close` that runs in another thread raise OutputError soon."""

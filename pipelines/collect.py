@@ -34,6 +34,7 @@ from schemas.segments import Fragment
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
 OnPart = Callable[[str, PartMeta], None]
+OnShare = Callable[[str, float], None]  # how much of a job's files is finished, 0 to 1, where that takes long
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 LOST_S = 10.0  # after this time without a result, the collector checks whether results were lost
@@ -54,6 +55,7 @@ class Collector:
         broker: Broker,
         spec: PipelineSpec,
         on_part: OnPart = lambda *_: None,
+        on_share: OnShare = lambda *_: None,
         deliver: Deliver | None = None,
         retention: Retention | None = None,
     ) -> None:
@@ -61,7 +63,7 @@ class Collector:
         self._models = spec.models
         self._format: Format = load_format(spec.encode)
         self._gathers = gathering_stage(spec)
-        self._on_part = on_part
+        self._on_part, self._on_share = on_part, on_share
         self._deliver = deliver
         self._retention = retention or Retention(broker)
         self._jobs: dict[str, CollectedJob] = {}
@@ -223,14 +225,14 @@ class Collector:
         while (piece := job.order.take(failures=self._caught_up)) is not None:
             job.add(*self._spool.take(piece), self._format)
 
-    # the manifest
-
     async def _note(self) -> None:
         """Write progress into manifests regularly, which survive this process; end jobs whose results are lost."""
         while True:
             await asyncio.sleep(NOTE_S)
             async with self._busy:
                 for job in self._unfinished():
+                    if job.share:
+                        self._on_share(job.ref.id, job.share)
                     if job.has_news:
                         await self._guarded(job, job.note_progress(self._broker))
                 if self._moved_s + LOST_S < time.monotonic():

@@ -163,6 +163,11 @@ class CollectedJob:
         self._notes += self._not_finite_notes()
         return files
 
+    @property
+    def share(self) -> float:
+        """How much of the files is finished, 0 to 1, where that takes long; 0.0 before."""
+        return self._closing.share if self._closing is not None else 0.0
+
     def fail(self, error: Exception) -> None:
         """End it with an error, which `Collector.wait` raises, and remove what was written."""
         if not self.finished.done():

@@ -41,6 +41,8 @@ class Silent:
     def part(self, job: str, meta: PartMeta) -> None:
         self.parts += 1
 
+    def share(self, job: str, share: float) -> None: ...
+
     def event(self, text: str) -> None:
         self.events.append(text)
 

@@ -38,6 +38,9 @@ class ProgressListener(Protocol):
     def part(self, job: str, meta: PartMeta) -> None:
         """A part of a job is done."""
 
+    def share(self, job: str, share: float) -> None:
+        """The work of a job is done, and so much of its files is finished, 0 to 1."""
+
     def event(self, text: str) -> None:
         """One line of text, for example that a worker died."""
 
@@ -75,7 +78,8 @@ async def run_jobs(
                     able = await _begin_all(client, spec, waiting, listener)
                     listener.planned(outcomes)
                     if able:
-                        await _run_all(Collector(broker, spec, both(listener.part, moved)), able)
+                        on_part, on_share = both(listener.part, moved), both(listener.share, moved)
+                        await _run_all(Collector(broker, spec, on_part, on_share), able)
                     if not (left and _to_begin_again(able, listener)):
                         break
                     await register(broker, settings, spec, models, variant)

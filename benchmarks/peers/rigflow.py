@@ -136,6 +136,8 @@ class ProgressListener:
     def part(self, job: str, meta: PartMeta) -> None:
         self._arrived()
 
+    def share(self, job: str, share: float) -> None: ...
+
     def event(self, text: str) -> None:
         print(text, file=sys.stderr)
 

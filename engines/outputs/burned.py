@@ -78,6 +78,7 @@ class BurnedFilm:
         self._options, self._style = options, style
         self._file: VideoFile | None = None
         self._stopped = False
+        self.share = 0.0  # of the film that is written
 
     def write(self, source: Path, cues: Sequence[Cue], origin_s: Fraction) -> list[Path]:
         """Draw cues, whose second 0 is at `origin_s` of the film; no file if it has no pictures. Raises OutputError."""
@@ -127,7 +128,9 @@ class BurnedFilm:
         assert self._file is not None
         if fragment is not None and piece.tracks is not None:
             self._file.add_tracks(fragment, piece.tracks.arrays)
-        for gop in made.result():
+        gops = made.result()
+        self.share = min(1.0, piece.end_s / max(piece.end_s, piece.media.duration_s, 1e-9))
+        for gop in gops:
             self._file.add(gop.meta, gop.made.arrays, gop.made.facts)
             self.notes += [note for note in gop.meta.notes if note not in self.notes]
 

@@ -239,6 +239,11 @@ class TranscriptAssembler:
         films = self._films(language or "")  # takes minutes, and may be stopped: before any file has its name
         return [file.close(ending) for file in self._files] + films
 
+    @property
+    def share(self) -> float:
+        """How much of the film with drawn subtitles is written, 0 to 1."""
+        return self._burned.share if self._burned is not None else 0.0
+
     def stop(self) -> None:
         """Stop drawing subtitles: `close` raises OutputError soon."""
         if self._burned is not None:

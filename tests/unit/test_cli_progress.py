@@ -93,3 +93,14 @@ def test_a_long_segment_shows_what_is_done_of_it_and_for_how_long(
     bar, _, words = rest.partition(output[0])
     assert (name, " ".join((output[0] + words).split())) == ("film.mp4", output)
     assert len(bar.strip()) == parts * 20 // 200
+
+
+def test_a_film_that_is_drawn_shows_how_much_of_it_is_written() -> None:
+    outcome = JobOutcome("film.mp4", JOB, [Path("film.mp4")], [])
+    progress = Progress(Console(width=120, record=True, file=io.StringIO()))
+    progress.planned([outcome])
+    progress.share(JOB.id, 0.25)
+    shown = io.StringIO()
+    Console(width=120, file=shown).print(progress.shown())
+    assert "files are written" in shown.getvalue()
+    assert "25%" in shown.getvalue()

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -71,9 +72,20 @@ def test_text_is_drawn_in_its_time_and_nothing_else_changes(tmp_path: Path, rota
 def test_the_film_does_not_depend_on_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = generated(Clip(frames=60, sound="aac"))
     monkeypatch.setattr(burned, "_SEGMENT_S", 0.4)  # pieces of one keyframe
+    shares, put = [], BurnedFilm._put
+
+    def noting(film: BurnedFilm, *given: Any) -> None:
+        put(film, *given)
+        shares.append(film.share)
+
     for threads in (1, 3):
         monkeypatch.setattr(burned, "cores", lambda number=threads: number)
+        shares.clear()
+        monkeypatch.setattr(BurnedFilm, "_put", noting)
         made(source, tmp_path / str(threads), Cue(0, 9, ("one", "two")), origin_s=Fraction(1, 2))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert len(set(shares)) > 2, "it grows while the film is drawn"
     one, three = (tmp_path / f"{threads}.burned.mp4" for threads in (1, 3))
     assert one.read_bytes() == three.read_bytes()
     assert len(shown(one)) == 60
