@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from pipelines.job_records import JobCancelled
 from pipelines.jobs import OtherInput
 from pipelines.message_store import FleetFull, NeverFits
+from pipelines.resumable import UploadMoved
 from schemas.errors import (
     BrokerError,
     ItemTooLarge,
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[RigflowError], HTTPStatus], ...] = (  # the first clas
     (ItemTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (NotFound, HTTPStatus.NOT_FOUND),
     (OtherInput, HTTPStatus.CONFLICT),
+    (UploadMoved, HTTPStatus.CONFLICT),
     (JobCancelled, HTTPStatus.CONFLICT),
     (UsageError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BrokerError, HTTPStatus.SERVICE_UNAVAILABLE),

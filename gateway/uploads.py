@@ -76,18 +76,16 @@ async def submit_body(
             raise HttpError(HTTPStatus.BAD_REQUEST, "the form has no boundary", "let your HTTP library make it")
         form = Form(options[b"boundary"], body)
         fields, file = await form.read_fields()
-        wanted = _with_fields(wanted, fields)
+        wanted = with_fields(wanted, fields)
         size, body = None, form.chunks()
         content_type, filename = file.content_type, file.filename
-    if not wanted.pipeline:
-        raise UsageError("no pipeline is given", "give ?pipeline=NAME; GET /api/v1/pipelines lists them")
     known = await find_manifest(broker, key, caller.tenant) if key else None
     job = await client_of(broker, caller).submit(
-        await _chosen(broker, wanted),
+        await chosen(broker, wanted),
         body,
         job=key,
         name=wanted.name or filename,
-        content_type=content_type if _CONTENT_TYPE.fullmatch(content_type) else "",
+        content_type=safe_type(content_type),
         priority=wanted.priority,
         size=size,
         patience_s=PATIENCE_S,
@@ -95,12 +93,19 @@ async def submit_body(
     return job, known is None or known.job.generation != job.ref.generation
 
 
-async def _chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:
-    """The pipeline by its name, or the revision that it is with other options."""
+async def chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:
+    """The pipeline by its name, or the revision that it is with other options. Raises UsageError."""
+    if not wanted.pipeline:
+        raise UsageError("no pipeline is given", "give ?pipeline=NAME; GET /api/v1/pipelines lists them")
     if not (wanted.model or wanted.set or wanted.stream is not None):
         return wanted.pipeline
     fields = parse_fields(wanted.set, "set", "encode.crf=16")
     return await variant(broker, wanted.pipeline, fields, wanted.model, wanted.stream)
+
+
+def safe_type(content_type: str) -> str:
+    """A content type that may be a header of a message; any other is left out."""
+    return content_type if _CONTENT_TYPE.fullmatch(content_type) else ""
 
 
 def _size_of(request: Request) -> int | None:
@@ -126,13 +131,14 @@ async def _counted(request: Request, caller: Caller) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _with_fields(wanted: MediaRequest, fields: list[tuple[str, str]]) -> MediaRequest:
+def with_fields(wanted: MediaRequest, fields: list[tuple[str, str]]) -> MediaRequest:
+    """What is wanted, with parameters that a form or metadata has. Raises UsageError."""
     unknown = [name for name, _ in fields if name not in MediaRequest.model_fields]
     if unknown:
         there = ", ".join(MediaRequest.model_fields)
-        raise UsageError(f"the form has an unknown field {unknown[0][:100]!a}", f"there are {there}")
+        raise UsageError(f"there is no parameter {unknown[0][:100]!a}", f"there are {there}")
     given: dict[str, Any] = dict(fields) | {"set": [*wanted.set, *(value for name, value in fields if name == "set")]}
     try:
         return MediaRequest.model_validate(wanted.model_dump() | given)
     except ValidationError as error:
-        raise UsageError(f"the form's field {format_field_error(error.errors()[0])}", "see its description") from error
+        raise UsageError(f"parameter {format_field_error(error.errors()[0])}", "see its description") from error

@@ -10,7 +10,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ async def put_blob(
             async with broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size)):
                 chunks_id = broker.connection.unique()
                 try:
-                    chunks = await _send_chunks(broker, bucket, chunks_id, _cut(body, _chunk_bytes(broker)))
+                    chunks = await _send_chunks(broker, bucket, chunks_id, _cut(body, chunk_bytes_of(broker)))
                     return await _describe(broker, bucket, chunks, name, metadata)
                 except BaseException as error:
                     await remove_chunks(broker, bucket, chunks_id)
@@ -82,7 +82,7 @@ async def send_stream(
                 async with asyncio.timeout(patience_s):
                     space = broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size))
                     await stack.enter_async_context(space)
-            return await _send_chunks(broker, bucket, chunks_id, _joined(body, _chunk_bytes(broker)), patience_s)
+            return await _send_chunks(broker, bucket, chunks_id, joined(body, chunk_bytes_of(broker)), patience_s)
     except BaseException as error:
         await remove_chunks(broker, bucket, chunks_id)
         if isinstance(error, TimeoutError) or (isinstance(error, ApiError) and error.full):
@@ -102,13 +102,14 @@ async def describe_blob(
         raise
 
 
-def _chunk_bytes(broker: MessageStore) -> int:
+def chunk_bytes_of(broker: MessageStore) -> int:
+    """Bytes of a chunk of a new object."""
     return min(CHUNK_BYTES, broker.max_body)
 
 
 def _stored_bytes(broker: MessageStore, size: int) -> int:
     """What an object of this size takes in its store."""
-    return size + RECORD_BYTES * (2 + size // _chunk_bytes(broker))
+    return size + RECORD_BYTES * (2 + size // chunk_bytes_of(broker))
 
 
 async def _describe(
@@ -141,24 +142,36 @@ async def _send_chunks(
     with broker.waiting_for_fleet() as wait:
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
-                until_s = time.monotonic() + patience_s
                 headers = {HEADER_ID: f"{chunks_id}/{number}"}
-                while True:
-                    try:
-                        await broker.store(f"$O.{bucket}.C.{chunks_id}", chunk, headers, until_full=True)
-                        break
-                    except ApiError as error:
-                        if not error.full or time.monotonic() >= until_s:
-                            raise
-                    wait()
-                    await asyncio.sleep(random.uniform(0.0, GIVE_WAY_S))  # another upload may be removed first
+                await store_chunk(broker, f"$O.{bucket}.C.{chunks_id}", chunk, headers, patience_s, wait)
                 hashed.update(chunk)
                 size += len(chunk)
                 number += 1
-    return Chunks(chunks_id, size, _chunk_bytes(broker), hashed.digest())
+    return Chunks(chunks_id, size, chunk_bytes_of(broker), hashed.digest())
 
 
-async def _joined(body: AsyncIterable[Buffer], chunk_bytes: int) -> AsyncGenerator[bytes, None]:
+async def store_chunk(
+    broker: MessageStore,
+    subject: str,
+    chunk: bytes,
+    headers: Mapping[str, str],
+    patience_s: float,
+    wait: Callable[[], None],
+) -> int:
+    """Store one chunk; its sequence. `wait` is called while the store is full. Raises ApiError after `patience_s`."""
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            acked, _ = await broker.store(subject, chunk, headers, until_full=True)
+            return acked.sequence
+        except ApiError as error:
+            if not error.full or time.monotonic() >= until_s:
+                raise
+        wait()
+        await asyncio.sleep(random.uniform(0.0, GIVE_WAY_S))  # another upload may be removed first
+
+
+async def joined(body: AsyncIterable[Buffer], chunk_bytes: int) -> AsyncGenerator[bytes, None]:
     """What comes in pieces of any size, in chunks of the same size."""
     waiting = bytearray()
     async for piece in body:

@@ -140,14 +140,22 @@ class Client:
             return opened
         with self._in_memory(size) as most_bytes:
             media = await receive(self.broker, source, size, most_bytes, patience_s)
-            ref = self.ref(spec, job or uuid.uuid4().hex[:20], priority)
-            wanted = Manifest(job=ref, name=name or ref.id, source=media.source, nbytes=media.size)
-            wanted = wanted.model_copy(update={"submitter": self.submitter})
-            chosen = isinstance(pipeline, PipelineSpec)
-            publishing = asyncio.create_task(self._publish(wanted, chosen, media, content_type, patience_s))
-            self._publishing.add(publishing)
-            publishing.add_done_callback(self._published)
-            return await asyncio.shield(publishing)
+            chosen, ref = isinstance(pipeline, PipelineSpec), self.ref(spec, job or uuid.uuid4().hex[:20], priority)
+            return await self.begin(ref, media, name, content_type, patience_s, chosen)
+
+    async def begin(
+        self, ref: JobRef, media: ReceivedMedia, name: str, content_type: str, patience_s: float, chosen: bool
+    ) -> Job:
+        """Make a job of media that came entirely. `chosen`: the caller named this revision of the pipeline.
+
+        It goes on if the caller is cancelled. Raises as `submit`.
+        """
+        wanted = Manifest(job=ref, name=name or ref.id, source=media.source, nbytes=media.size)
+        wanted = wanted.model_copy(update={"submitter": self.submitter})
+        publishing = asyncio.create_task(self._publish(wanted, chosen, media, content_type, patience_s))
+        self._publishing.add(publishing)
+        publishing.add_done_callback(self._published)
+        return await asyncio.shield(publishing)
 
     @contextmanager
     def _in_memory(self, size: int | None) -> Iterator[int]:
@@ -183,7 +191,6 @@ class Client:
     async def _publish(
         self, wanted: Manifest, chosen: bool, media: ReceivedMedia, content_type: str, patience_s: float
     ) -> Job:
-        """Make a job of media that came entirely. `chosen`: the caller named this revision of the pipeline."""
         published, ref = False, wanted.job
         try:
             known = await JobRecord.read(self.broker, ref)

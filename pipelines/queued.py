@@ -1,7 +1,8 @@
 """Finds and deletes the queued messages of one job. Jobs of a pipeline share its queues."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker, Stored
@@ -25,6 +26,14 @@ async def delete_queued(broker: Broker, job: JobRef) -> int:
     return len(found)
 
 
+async def is_queued(broker: Broker, job: JobRef) -> bool:
+    """Whether a message of a job, of any generation, waits in front of a stage or is in flight."""
+    async with aclosing(_queued(broker, job)) as found:
+        async for _ in found:
+            return True
+    return False
+
+
 async def is_idle(broker: Broker, pipeline: str) -> bool:
     """Whether no stage of a pipeline has a message, queued or in flight.
 
@@ -43,7 +52,7 @@ async def is_idle(broker: Broker, pipeline: str) -> bool:
     return looks[0] == looks[1]
 
 
-async def _queued(broker: Broker, job: JobRef) -> AsyncIterator[tuple[str, Stored]]:
+async def _queued(broker: Broker, job: JobRef) -> AsyncGenerator[tuple[str, Stored], None]:
     """The queued messages of a job without their bodies, and the stream of each."""
     names = broker.names
     work = names.work(job.pipeline, "*", job.priority)

@@ -33,12 +33,16 @@ UNKNOWN_BYTES = 1 << 20  # media of unknown size that has more goes through the 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMedia:
-    """All bytes of a media: in `body`, or in `chunks` at the broker. `source` identifies them."""
+    """All bytes of a media: in `body`, or in `chunks` at the broker. `source` identifies them.
+
+    `shared`: another process may make a job of the same chunks, so that a sweep removes them if no message has them.
+    """
 
     source: str
     size: int
     body: bytes = b""
     chunks: Chunks | None = None
+    shared: bool = False
 
 
 async def receive(
@@ -67,17 +71,18 @@ async def receive(
 def _in_memory(body: bytes) -> ReceivedMedia:
     if not body:
         raise MediaError("there are no bytes", "send a media")
-    return ReceivedMedia(_source(hashlib.sha256(body).digest()), len(body), body)
+    return ReceivedMedia(source_of(hashlib.sha256(body).digest()), len(body), body)
 
 
 async def _in_store(
     broker: Broker, source: AsyncIterable[Buffer], size: int | None, patience_s: float
 ) -> ReceivedMedia:
     chunks = await send_stream(broker, broker.names.blobs, source, size, patience_s)
-    return ReceivedMedia(_source(chunks.sha256), chunks.size, chunks=chunks)
+    return ReceivedMedia(source_of(chunks.sha256), chunks.size, chunks=chunks)
 
 
-def _source(sha256: bytes) -> str:
+def source_of(sha256: bytes) -> str:
+    """The identity of media with this SHA-256."""
     return f"sha256:{sha256.hex()}"
 
 
@@ -105,7 +110,7 @@ async def _counted(source: AsyncIterator[Buffer], size: int | None, before: int 
 
 async def forget(broker: Broker, media: ReceivedMedia) -> None:
     """Remove what was stored of media that is not published."""
-    if media.chunks is not None:
+    if media.chunks is not None and not media.shared:
         await remove_chunks(broker, broker.names.blobs, media.chunks.id)
 
 
@@ -138,7 +143,7 @@ async def publish_media(
         new = True  # the message may be stored; if not, a sweep removes the object
         raise
     finally:
-        if not new:
+        if not new and not media.shared:
             await discard_claims(broker, [blob])
             await forget(broker, media)
 

@@ -67,7 +67,7 @@ def publisher(names: Names, tenant: str) -> Role:
             f"{prefix}.work.*.*.*",
             f"{prefix}.results.{tenant}.*.*",
             f"{prefix}.usage.{tenant}.*.*.*.*",
-            *_keys(names.jobs, f"{tenant}.*", f"cancelled.{tenant}.*"),
+            *_keys(names.jobs, f"{tenant}.*", f"cancelled.{tenant}.*", f"upload.{tenant}.*"),
             *_keys(names.pipelines, ">"),
             f"$O.{names.blobs}.>",
             f"$O.{names.models}.>",

@@ -91,7 +91,8 @@ class Names:
 
     @property
     def jobs(self) -> str:
-        """KV bucket of jobs: `<tenant>.<job>` -> Manifest, `cancelled.<tenant>.<job>` -> JobRef.
+        """KV bucket of jobs: `<tenant>.<job>` -> Manifest, `cancelled.<tenant>.<job>` -> JobRef, and
+        `upload.<tenant>.<upload>` -> what a resumable upload is for.
 
         The JobRef has the last generation that was cancelled.
         """

@@ -1,6 +1,7 @@
 """The gateway's native API over a real fleet: jobs by upload, their events, results, and what ends early."""
 
 import asyncio
+import base64
 import io
 import json
 import time
@@ -195,6 +196,54 @@ async def test_uploads_that_end_early_or_meet_a_full_fleet_leave_nothing(
             async with asyncio.timeout(30):
                 while await stored(broker) != (0, 0):
                     await asyncio.sleep(0.05)
+
+
+def test_an_upload_is_continued_by_another_gateway_from_where_it_was_cut_off(fleet: Fleet, url: str) -> None:
+    body = real_clip("bikes").read_bytes()
+    tus = {"Tus-Resumable": "1.0.0"}
+    piece = {**tus, "Content-Type": "application/offset+octet-stream"}
+    names = (
+        f"filename {base64.b64encode('büke.mp4'.encode()).decode()},pipeline {base64.b64encode(b'simulated').decode()}"
+    )
+    with client(url) as http, Gateway(fleet.settings) as second, client(second.url) as other:
+        assert "creation" in http.options("/api/v1/uploads").headers["tus-extension"]
+        assert http.post("/api/v1/uploads", headers={"Tus-Resumable": "0.2"}).status_code == 412
+        begin = {**tus, "Upload-Length": str(len(body)), "Upload-Metadata": names, "Idempotency-Key": "tus-1"}
+        made = http.post("/api/v1/uploads", headers=begin)
+        assert (made.status_code, made.headers["location"]) == (201, "/api/v1/uploads/tus-1")
+        path = made.headers["location"]
+        assert http.patch(path, headers={**piece, "Upload-Offset": "5"}, content=body[:10]).status_code == 409
+        first = http.patch(path, headers={**piece, "Upload-Offset": "0"}, content=body[:1000])
+        assert (first.status_code, first.headers["upload-offset"]) == (204, "1000")
+
+        too_much = other.patch(path, headers={**piece, "Upload-Offset": "1000"}, content=body[1000:] + b"x")
+        assert (too_much.status_code, too_much.json()["code"]) == (409, "upload-moved")
+        at = int(other.head(path, headers=tus).headers["upload-offset"])
+        last = other.patch(path, headers={**piece, "Upload-Offset": str(at)}, content=body[at:])
+        assert (last.status_code, last.headers["rigflow-job"]) == (204, "tus-1")
+        assert http.head(path, headers=tus).headers["upload-offset"] == str(len(body))
+        assert http.get(path).json() == {"id": "tus-1", "size": len(body), "offset": len(body), "complete": True}
+        assert _ended(http, "tus-1")["state"] == "done"
+        assert http.get(f"{JOBS}/tus-1").json()["name"] == "büke.mp4"
+        plain = http.post(f"{JOBS}?pipeline=simulated", content=body).json()["id"]
+        assert _ended(http, plain)["digest"] == _ended(http, "tus-1")["digest"]
+        begin |= {"Idempotency-Key": "tus-2", "Upload-Length": str(3 * MIB)}
+        path = http.post("/api/v1/uploads", headers=piece | begin, content=body[:10]).headers["location"]
+
+        def there() -> int:
+            return int(other.head(path, headers=tus).headers["upload-offset"])
+
+        def cut_off() -> Iterator[bytes]:
+            yield bytes(2 * MIB)
+            while there() == 10:
+                time.sleep(0.05)
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            http.patch(path, headers={**piece, "Upload-Offset": "10"}, content=cut_off())
+        assert there() > 10
+        assert http.delete(path, headers=tus).status_code == 204
+        assert http.head(path, headers=tus).status_code == 404
 
 
 def test_pipelines_say_what_may_be_set_and_a_job_may_set_it(url: str) -> None:

@@ -1,0 +1,176 @@
+"""Uploads that can be interrupted and continued by any process: their state is at the broker alone.
+
+The bytes that came are chunks in the blob store, whose last one says how many there are. Each is stored only behind the
+one that its sender knew as the last, so that two senders cannot mix their bytes. A sweep removes the chunks of an
+upload that nothing is added to any more (`pipelines.sweep.AGE_S`).
+"""
+
+import hashlib
+import uuid
+from collections.abc import AsyncIterable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.blob_upload import Chunks, chunk_bytes_of, joined, remove_chunks, store_chunk
+from pipelines.broker import EXPECTED, WRONG_SEQUENCE, ApiError, Broker
+from pipelines.client import Client
+from pipelines.job import Job
+from pipelines.job_records import find_manifest
+from pipelines.message_store import FleetFull
+from pipelines.queued import is_queued
+from pipelines.raw_media import ReceivedMedia, source_of
+from pipelines.registry import load_pipeline
+from pipelines.values import decoded
+from schemas.declared import Name, is_token
+from schemas.errors import NotFound, StoreError, UsageError
+from schemas.fields import Count, GivenName, Label
+from schemas.jobs import Priority
+from schemas.subjects import HEADER_ID
+from schemas.wire import Buffer
+
+
+class UploadMoved(UsageError):
+    """The upload has another number of bytes than its sender says."""
+
+
+class Upload(BaseModel):
+    """What an upload is for: `size` bytes, which become a job of its id and of `revision` once they are there.
+
+    `chunks` is the subject token of the bytes; `published`: they became the job.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    id: Name
+    size: Count
+    chunks: Name
+    revision: Name
+    chosen: bool
+    published: bool = False
+    priority: Priority
+    name: GivenName = ""
+    content_type: Label = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """How many bytes of an upload are there, and the sequence of their last chunk (0: none)."""
+
+    size: int
+    sequence: int
+
+
+class Uploads:
+    """The resumable uploads of one tenant; `client` makes jobs of them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._broker: Broker = client.broker
+
+    async def create(
+        self, revision: str, chosen: bool, size: int, job: str, priority: Priority, name: str, content_type: str
+    ) -> Upload:
+        """Begin an upload; with the id of a known one of the same size it is that one. Raises UploadMoved."""
+        if job:
+            with suppress(NotFound):
+                known = await self.find(job)
+                if known.size != size:
+                    raise UploadMoved(f"upload {job} has {known.size:,} bytes", "choose another id, or delete it")
+                return known
+        upload = Upload(
+            id=job or uuid.uuid4().hex[:20],
+            size=size,
+            chunks=uuid.uuid4().hex,
+            revision=revision,
+            chosen=chosen,
+            priority=priority,
+            name=name,
+            content_type=content_type,
+        )
+        await self._write(upload)
+        return upload
+
+    async def find(self, identity: str) -> Upload:
+        """An upload by its id. Raises NotFound."""
+        known = is_token(identity)
+        body = await self._broker.get(self._broker.names.jobs, self._key(identity)) if known else None
+        upload = None if body is None else decoded(Upload, body, f"the upload {identity}")
+        if upload is None:
+            raise NotFound(f"there is no upload {identity[:100]!a}", "begin it again")
+        return upload
+
+    async def arrived(self, upload: Upload) -> Arrived:
+        """How much of it is there; all, once it is a job."""
+        last = await self._broker.last(f"OBJ_{self._broker.names.blobs}", self._subject(upload))
+        if last is not None:
+            start = last.headers.get(HEADER_ID, "").rpartition("/")[2]
+            if start.isdigit():
+                return Arrived(int(start) + len(last.body), last.sequence)
+        return Arrived(upload.size if upload.published else 0, 0)
+
+    async def append(self, upload: Upload, at: Arrived, body: AsyncIterable[Buffer], patience_s: float) -> Arrived:
+        """Add bytes behind those that are there. What came of a body that ends with an error stays.
+
+        Raises UploadMoved when another sender adds to it or there are too many bytes, FleetFull, BrokerError.
+        """
+        try:
+            with self._broker.waiting_for_fleet() as wait:
+                async with aclosing(joined(body, chunk_bytes_of(self._broker))) as chunks:
+                    async for chunk in chunks:
+                        if at.size + len(chunk) > upload.size:
+                            raise UploadMoved(f"upload {upload.id} has {upload.size:,} bytes", "send no more")
+                        headers = {HEADER_ID: f"{upload.chunks}/{at.size}", EXPECTED: str(at.sequence)}
+                        sequence = await store_chunk(
+                            self._broker, self._subject(upload), chunk, headers, patience_s, wait
+                        )
+                        at = Arrived(at.size + len(chunk), sequence)
+        except ApiError as error:
+            if error.code == WRONG_SEQUENCE:
+                raise UploadMoved(f"another sender adds to upload {upload.id}", "ask how much is there") from error
+            if error.full:
+                raise FleetFull("the store of media") from error
+            raise
+        return at
+
+    async def complete(self, upload: Upload, patience_s: float) -> Job:
+        """Make the job of an upload all of whose bytes are there; called again it is the same job. Raises as `submit`.
+
+        If this fails, the bytes stay, and it may be called again.
+        """
+        known = await find_manifest(self._broker, upload.id, self._client.tenant)
+        if known is not None and (upload.published or await is_queued(self._broker, known.job)):
+            await self._write(upload.model_copy(update={"published": True}))
+            return await self._client.find(upload.id)
+        spec = await load_pipeline(self._broker, upload.revision)
+        media = await self._media(upload)
+        ref = self._client.ref(spec, upload.id, upload.priority)
+        job = await self._client.begin(ref, media, upload.name, upload.content_type, patience_s, upload.chosen)
+        await self._write(upload.model_copy(update={"published": True}))
+        return job
+
+    async def delete(self, upload: Upload) -> None:
+        """Forget an upload and what came of it; a job that it became stays."""
+        if await find_manifest(self._broker, upload.id, self._client.tenant) is None:
+            await remove_chunks(self._broker, self._broker.names.blobs, upload.chunks)
+        await self._broker.delete_key(self._broker.names.jobs, self._key(upload.id))
+
+    async def _write(self, upload: Upload) -> None:
+        await self._broker.put(self._broker.names.jobs, self._key(upload.id), upload.model_dump_json().encode())
+
+    async def _media(self, upload: Upload) -> ReceivedMedia:
+        """The bytes of an upload, read once for their digest: any process may have stored them."""
+        hashed, size = hashlib.sha256(), 0
+        async for chunk in self._broker.read(f"OBJ_{self._broker.names.blobs}", self._subject(upload)):
+            hashed.update(chunk.body)
+            size += len(chunk.body)
+        if size != upload.size:
+            raise StoreError(f"{size:,} bytes of upload {upload.id} are there, of {upload.size:,}", "begin it again")
+        chunks = Chunks(upload.chunks, size, chunk_bytes_of(self._broker), hashed.digest())
+        return ReceivedMedia(source_of(hashed.digest()), size, chunks=chunks, shared=True)
+
+    def _key(self, identity: str) -> str:
+        return f"upload.{self._client.tenant}.{identity}"
+
+    def _subject(self, upload: Upload) -> str:
+        return f"$O.{self._broker.names.blobs}.C.{upload.chunks}"
