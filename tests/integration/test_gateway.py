@@ -203,7 +203,7 @@ def test_an_upload_is_continued_by_another_gateway_from_where_it_was_cut_off(fle
     tus = {"Tus-Resumable": "1.0.0"}
     piece = {**tus, "Content-Type": "application/offset+octet-stream"}
     names = (
-        f"filename {base64.b64encode('büke.mp4'.encode()).decode()},pipeline {base64.b64encode(b'simulated').decode()}"
+        f"filename {base64.b64encode('tus ü.mp4'.encode()).decode()},pipeline {base64.b64encode(b'simulated').decode()}"
     )
     with client(url) as http, Gateway(fleet.settings) as second, client(second.url) as other:
         assert "creation" in http.options("/api/v1/uploads").headers["tus-extension"]
@@ -224,7 +224,7 @@ def test_an_upload_is_continued_by_another_gateway_from_where_it_was_cut_off(fle
         assert http.head(path, headers=tus).headers["upload-offset"] == str(len(body))
         assert http.get(path).json() == {"id": "tus-1", "size": len(body), "offset": len(body), "complete": True}
         assert _ended(http, "tus-1")["state"] == "done"
-        assert http.get(f"{JOBS}/tus-1").json()["name"] == "büke.mp4"
+        assert http.get(f"{JOBS}/tus-1").json()["name"] == "tus ü.mp4"
         plain = http.post(f"{JOBS}?pipeline=simulated", content=body).json()["id"]
         assert _ended(http, plain)["digest"] == _ended(http, "tus-1")["digest"]
         begin |= {"Idempotency-Key": "tus-2", "Upload-Length": str(3 * MIB)}
@@ -290,13 +290,12 @@ def test_dead_letters_are_shown_sent_again_and_dropped(url: str) -> None:
 def test_a_cordoned_worker_takes_no_work_until_it_is_resumed(url: str) -> None:
     body = real_clip("bikes").read_bytes()
     with client(url) as http:
-        [worker] = http.get("/api/v1/workers").json()["workers"]
-        path = f"/api/v1/workers/{worker['name']}"
+        path = f"/api/v1/workers/{_worker(http)['name']}"
         assert http.get("/api/v1/rigs").json() == {"rigs": []}
         assert http.post("/api/v1/workers/other/cordon").status_code == 404
         for action in ("cordon", "drain"):
             assert http.post(f"{path}/{action}").json()["order"] == action
-            while _state(http) != "cordoned":
+            while _worker(http)["state"] != "cordoned":
                 time.sleep(0.05)
             job = http.post(f"{JOBS}?pipeline=simulated", content=body).json()["id"]
             time.sleep(0.5)
@@ -305,6 +304,8 @@ def test_a_cordoned_worker_takes_no_work_until_it_is_resumed(url: str) -> None:
             assert _ended(http, job)["state"] == "done"
 
 
-def _state(http: Any) -> str:
-    [worker] = http.get("/api/v1/workers").json()["workers"]
-    return str(worker["state"])
+def _worker(http: Any) -> dict[str, Any]:
+    """The one worker, once it has reported."""
+    while not (found := http.get("/api/v1/workers").json()["workers"]):
+        time.sleep(0.05)
+    return dict(found[0])
