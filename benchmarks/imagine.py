@@ -3,8 +3,9 @@
 FOLDER is a Stable Diffusion 1.5 as ONNX files, such as `benchmarks.random_stable` writes. The loop
 (`benchmarks.peers.plain_stable`) and rigflow's session, in this process and without a broker, take turns over the same
 prompts and seeds with Euler's method, each with the same number of pictures at a time. For each such number of
-`--batch` it prints pictures a minute, the ratio of each round, seconds a step and picture, and how far the pictures are
-apart. It says also whether a picture has the same bits alone in its batch, in another place, and beside others.
+`--batch` it prints medians of the loop and of rigflow, the least, median and largest ratio of the rounds, in seconds
+and in seconds of CPU, and how far the pictures are apart. It says also whether a picture has the same bits alone in its
+batch, in another place, and beside others.
 `--device cuda:0` measures a GPU.
 """
 
@@ -15,10 +16,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,34 +105,55 @@ class Both:
         return np.concatenate(made)
 
 
-def timed(method: Any, *given: Any) -> tuple[float, Any]:
-    """Seconds, and what it made."""
-    began = time.perf_counter()
+class Run(NamedTuple):
+    """Seconds, CPU seconds of this process, and the pictures."""
+
+    seconds: float
+    cpu_s: float
+    made: Any
+
+
+def timed(method: Any, *given: Any) -> Run:
+    """Run a method once."""
+    began, cpu = time.perf_counter(), time.process_time()
     made = method(*given)
-    return time.perf_counter() - began, made
+    return Run(time.perf_counter() - began, time.process_time() - cpu, made)
 
 
-def measure(both: Both, batch: int) -> dict[str, Any]:
-    """Let both take turns; the first round is to warm up."""
+def measure(both: Both) -> Iterator[dict[str, Any]]:
+    """Let both take turns, with each number of pictures in each round; the first round is to warm up."""
     given = both.given
-    seeds = list(range(max(given.pictures, batch)))
-    rounds = []
-    both.plain(seeds[:batch], batch)
-    both.own(seeds[:batch], batch)
-    for _ in range(given.rounds):
-        plain, own = timed(both.plain, seeds, batch), timed(both.own, seeds, batch)
-        rounds.append((plain, own))
-        print(f"  batch {batch}: loop {plain[0]:.2f} s, rigflow {own[0]:.2f} s", file=sys.stderr, flush=True)
-    apart = np.abs(rounds[-1][0][1].astype(int) - rounds[-1][1][1])
-    seconds = [median(each[n][0] for each in rounds) for n in range(2)]
-    return {
-        "batch": batch,
-        "pictures_a_minute": [round(60 * len(seeds) / each, 2) for each in seconds],
-        "s_a_step_and_picture": [round(each / len(seeds) / given.steps, 4) for each in seconds],
-        "ratios": [round(plain[0] / own[0], 3) for plain, own in rounds],
-        "apart": {"mean": round(float(apart.mean()), 4), "most": int(apart.max())},
-        "equal_bits": same_bits(both, batch, rounds[-1][1][1][0]) if batch > 1 else True,
-    }
+    seeds = list(range(max(given.pictures, *given.batch)))
+    rounds: dict[int, list[tuple[Run, Run]]] = {batch: [] for batch in given.batch}
+    for number in range(given.rounds + 1):
+        for batch, runs in rounds.items():
+            some = seeds if number else seeds[:batch]
+            pair = timed(both.plain, some, batch), timed(both.own, some, batch)
+            runs += [pair] if number else []
+            print(f"  batch {batch}: loop {pair[0].seconds:.2f} s, rigflow {pair[1].seconds:.2f} s", file=sys.stderr)
+    for batch, runs in rounds.items():
+        apart = np.abs(runs[-1][0].made.astype(int) - runs[-1][1].made)
+        seconds = [median(pair[n].seconds for pair in runs) for n in range(2)]
+        first = rounds[given.batch[0]]
+        yield {
+            "device": given.device,
+            "batch": batch,
+            "pictures_a_minute": [round(60 * len(seeds) / each, 2) for each in seconds],
+            "s_a_step_and_picture": [round(each / len(seeds) / given.steps, 4) for each in seconds],
+            "ratio": _ratios(plain.seconds / own.seconds for plain, own in runs),
+            "cpu_ratio": _ratios(plain.cpu_s / own.cpu_s for plain, own in runs),
+            "cpu_of_first_batch": _ratios(
+                one.cpu_s / own.cpu_s for (_, one), (_, own) in zip(first, runs, strict=True)
+            ),
+            "apart": {"mean": round(float(apart.mean()), 4), "most": int(apart.max())},
+            "equal_bits": same_bits(both, batch, runs[-1][1].made[0]) if batch > 1 else {},
+        }
+
+
+def _ratios(found: Iterable[float]) -> list[float]:
+    """Least, median and largest."""
+    values = sorted(found)
+    return [round(each, 3) for each in (values[0], median(values), values[-1])]
 
 
 def same_bits(both: Both, batch: int, expected: Any) -> dict[str, bool]:
@@ -161,8 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="rigflow-imagine-") as name:
         os.environ["HOME"] = name  # files of the model are kept there
         both = Both(given)
-        for batch in given.batch:
-            print(json.dumps({"device": given.device, **measure(both, batch)}), flush=True)
+        for line in measure(both):
+            print(json.dumps(line), flush=True)
         both.close()
     return 0
 

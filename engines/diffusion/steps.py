@@ -51,6 +51,8 @@ class Steps:
         try:
             outputs = self._predicted([sketch for _, sketch in sketches])
         except ModelError as error:
+            if self._batch > 1 and not error.hint:
+                error = ModelError(error.what, f"if memory is too small for {self._batch} pictures, lower `batch`")
             yield from ((number, error) for number, _ in sketches)
             return
         for (number, sketch), output in zip(sketches, outputs, strict=True):

@@ -58,12 +58,12 @@ class Safetensors:
         """Return a tensor of floats as float32. Raises ModelError."""
         described = self._tensors[name]
         try:
-            kind, shape = described["dtype"], [int(each) for each in described["shape"]]
+            kind, shape = str(described["dtype"]), [int(each) for each in described["shape"]]
             begin, end = (int(each) for each in described["data_offsets"])
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise ModelError(f"{self._path}: its header does not describe {name[:200]}", _AGAIN) from error
         if kind not in _DTYPES:
-            raise ModelError(f"{self._path}: {name[:200]} has the type {str(kind)[:20]}", "get it in float16")
+            raise ModelError(f"{self._path}: {name[:200]} has the type {kind[:20]}", "get it in float16")
         dtype = np.dtype(_DTYPES[kind])
         inside = 0 <= begin <= end <= self._size - self._begin
         if min(shape, default=0) < 0 or not inside or prod(shape) * dtype.itemsize != end - begin:

@@ -234,6 +234,16 @@ def test_damaged_files_are_refused_in_a_line(tmp_path: Path) -> None:
         ((3).to_bytes(8, "little") + b"{{{", "its header is no JSON"),
         ((20).to_bytes(8, "little") + b'{"unet.x.alpha": 12}', "its header does not describe unet.x.alpha"),
     ]
+    odd: list[tuple[dict[str, Any], str]] = [
+        ({"dtype": "F32", "shape": [1e999], "data_offsets": [0, 4]}, "does not describe unet.x.alpha"),
+        ({"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}, "has the type ['F32']"),
+        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, "does not lie in the file"),
+        ({"dtype": "F32", "shape": [1 << 70], "data_offsets": [0, 1 << 72]}, "does not lie in the file"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}, "does not lie in the file"),
+    ]
+    for described, text in odd:
+        header = json.dumps({"unet.x.alpha": described}).encode()
+        cases.append((len(header).to_bytes(8, "little") + header + bytes(4), text))
     for body, text in cases:
         path.write_bytes(body)
         with pytest.raises(ModelError) as raised:
