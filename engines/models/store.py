@@ -21,6 +21,7 @@ from engines.models.files import NewFiles, remove_unused
 from engines.models.folder_kinds import folder_of, kind_of_folder, kinds, take_folder
 from engines.models.folders import FIRST_GRAPHS, Taken, take
 from engines.models.ge2e import encoder_of
+from engines.models.lora import check_alone
 from engines.models.voices import VOCODERS
 from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import ModelCard
@@ -78,6 +79,7 @@ def find(given: Path, new: NewFiles) -> Found:
 
             return Found(path, name, Taken(convert(path.with_suffix(".param"), path.with_suffix(".bin"))))
         case suffix if suffix in torch_weights.SUFFIXES:
+            check_alone(path)
             return Found(path, name, Taken(encoder_of(path) or torch_weights.convert(path)))
     raise ModelError(f"{path} is no model that rigflow reads", _readable())
 
