@@ -27,6 +27,7 @@ from workers.intake import BULK_TURN, PATIENCE_S, Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
 
+_READ_S = 1.0  # most that a batch waits for a message that is being read
 _SOON_S = 30.0  # a part waits no longer for a full batch, so that what follows it in its media does not wait either
 _WAITING_BYTES = 512 << 20  # of parts that wait for a batch; with more, it runs as it is
 
@@ -128,7 +129,11 @@ class Batching:
         )
 
     def _coming(self, task: Task) -> bool:
-        """Whether messages for the batch of a task may come from the broker soon."""
+        """Whether messages for the batch of a task may come from the broker soon, or have come and are being read."""
+        now_s, pipeline = time.monotonic(), task.queue.pipeline
+        for message in self._in_flight.messages:
+            if message.queue.pipeline == pipeline and message.unread and now_s - message.taken_s < _READ_S:
+                return True
         counts = self._meter.stages[task.pipeline.spec.name, task.stage]
         rows = sum(sum(other.rows.values()) for other in self._alike(task))
         return self._intake.coming(task, rows * counts.seconds / counts.rows if counts.rows else math.inf)

@@ -148,6 +148,11 @@ class InFlight:
         return self.ended or self._retry_delay_s is not None
 
     @property
+    def unread(self) -> bool:
+        """Whether it is being read: it has no task yet."""
+        return self.state is State.TAKEN and not self.waiting and not self._active
+
+    @property
     def begun(self) -> bool:
         """Whether work on it has begun and is not over, and may crash this process now."""
         return self.state is State.BEGUN and not self.paused

@@ -25,6 +25,7 @@ from workers.messages_in_flight import MessagesInFlight
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 PATIENCE_S = 0.005  # a queue with messages answers within this
+LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
 IO_REQUESTS = 8  # open at a queue of `split` or `collect`
 BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
 
@@ -54,6 +55,7 @@ class Intake:
         self._pulls: dict[Queue, Pull] = {}
         self._depth: dict[Queue, int] = {}
         self._full: set[Queue] = set()  # queues that had more messages at the last delivery
+        self._late_until_s: dict[Queue, float] = {}  # queues that had more and have not answered: until when they may
         self._asked: Queue | None = None  # the one of them with an open request
         self._asked_s = 0.0
         self._taken = 0
@@ -158,8 +160,9 @@ class Intake:
         enough = self._free_items() <= 0 or work_s >= self._settings.prefetch_s
         if self._closed or self._paused or self.cordoned or enough:
             return False
+        late = {queue for queue, until_s in self._late_until_s.items() if time.monotonic() < until_s}
         return self._in_flight.nbytes < self._settings.credit_bytes and any(
-            queue.pipeline == task.queue.pipeline and self._depth[queue] <= task.depth for queue in self._full
+            queue.pipeline == task.queue.pipeline and self._depth[queue] <= task.depth for queue in self._full | late
         )
 
     def _ask(self, free_items: int, shortfall_s: float) -> None:
@@ -172,6 +175,7 @@ class Intake:
             if now - self._asked_s < PATIENCE_S:
                 return
             self._full.discard(self._asked)
+            self._late_until_s[self._asked] = self._asked_s + LATE_S
         for queue, pull in self._pulls.items():
             if queue not in self._full and not pull.outstanding:
                 pull.request(1)
@@ -206,6 +210,7 @@ class Intake:
         self._last_taken[queue] = self._taken
         if queue == self._asked:
             self._asked = None
+        self._late_until_s.pop(queue, None)
         if delivery.pending:
             self._full.add(queue)
         else:
