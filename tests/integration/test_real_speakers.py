@@ -163,6 +163,7 @@ async def test_any_fleet_names_the_same_speakers(home: Path, tmp_path: Path) -> 
         ("faster-whisper-base", TINY),
         ("120.0", "10.0"),
         ("reach_s = 10.0", "reach_s = 2.0"),
+        ("halvings = 2", "halvings = 1"),
         ("= 8", "= 8\nbeam = 1"),
         ("alike = 0.6", 'alike = 0.6, files = ["srt", "vtt", "json"]'),
     ):
