@@ -1,7 +1,8 @@
 """`python -m benchmarks.chat FOLDER`: tokens a second of one worker beside GenAI's own loop over the same prompts.
 
 Both have one thread, or with `--device cuda:0` the GPU. The loop gives all prompts to GenAI's engine at once, as its
-own examples do; before, some are timed one after the other. rigflow runs `chat` on a fleet of one worker, through the
+own examples do, which takes four at a time; before, some are timed one after the other, and after it as many as a
+worker has places for, as rows of one generator (`batched`). rigflow runs `chat` on a fleet of one worker, through the
 broker, from the file of prompts to the file of answers. They take turns for some rounds, because a busy machine is not
 as fast from minute to minute: the ratio of each round counts, and the CPU seconds of all processes for 1,000 tokens.
 Then interactive questions are asked while 100 bulk jobs wait, and their time to the first token is compared with that
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import numpy as np
 
 from benchmarks.measure import cpu_s, tree
-from engines.inference.genai_folder import overlay_of
-from engines.inference.genai_library import library
+from engines.generation.answering import Limits
+from engines.inference.genai_folder import limits_of, overlay_of
+from engines.inference.genai_library import library, padded
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24, help="most tokens of an answer")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--places", type=int, default=0, help="answers at a time; 0: as many as a worker has")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 with onnxruntime-genai-cuda")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rigflow-chat-") as scratch:
@@ -54,31 +58,40 @@ def main() -> None:
         if added.returncode:
             raise SystemExit(added.stderr)
         prompts = [f"{QUESTIONS[n % 4]} {SUBJECTS[n // 4 % 8]}?" for n in range(given.prompts)]
-        measure(given.folder, prompts, given.tokens, given.rounds, given.device, Path(scratch))
+        measure(given, prompts, Path(scratch))
 
 
-def measure(folder: Path, prompts: Sequence[str], tokens: int, rounds: int, device: str, scratch: Path) -> None:
+def measure(given: argparse.Namespace, prompts: Sequence[str], scratch: Path) -> None:
     """Let both take turns, and compare them."""
-    spec = builtin_pipeline("chat").with_fields({"chat.max_tokens": tokens})
-    loop, found = Loop(folder, spec, tokens, device), []
-    with Fleet(ONE_WORKER, scratch / "cache", devices=(device,)) as fleet:
-        asked(fleet, spec, prompts[:1], scratch, "warm")
-        for number in range(rounds):
+    spec = builtin_pipeline("chat").with_fields({"chat.max_tokens": given.tokens})
+    [(card, content)] = find_models(spec, None).values()
+    on_gpu = given.device != "cpu"
+    kv_bytes = limits_of(content, card, 1 << 60, on_gpu).slot_bytes * (given.places or 1000)  # type: ignore[arg-type]
+    limits = limits_of(content, card, kv_bytes, on_gpu)  # type: ignore[arg-type]
+    loop, found = Loop(given.folder, limits, given.tokens, given.device), []
+    with Fleet(ONE_WORKER, scratch / "cache", devices=(given.device,), kv_bytes=float(kv_bytes)) as fleet:
+        asked(fleet, spec, prompts, scratch, "warm")
+        loop.batched(prompts)
+        for number in range(given.rounds):
             alone, _ = loop.one_by_one(prompts[: max(1, len(prompts) // 4)])
             spent = [used_s()]
             engine, texts, written = loop.together(prompts)
             spent.append(used_s())
+            batched = loop.batched(prompts)
+            spent.append(used_s())
             ours, answers = asked(fleet, spec, prompts, scratch, f"round-{number}")
             spent.append(used_s())
-            cpu = {"engine": spent[1] - spent[0], "rigflow": spent[2] - spent[1]}
+            cpu = {"engine": spent[1] - spent[0], "rigflow": spent[3] - spent[2]}
             cpu = {name: round(each / written * 1000, 2) for name, each in cpu.items()}
             equal = sum(mine == theirs for mine, theirs in zip(answers, texts, strict=True))
-            found.append(ours / engine)
-            rates = {"loop": round(alone, 1), "engine": round(engine, 1), "rigflow": round(ours, 1)}
-            line = {"tokens_per_s": rates, "ratio": round(ours / engine, 3), "equal": equal}
+            found.append((ours / engine, ours / batched))
+            rates = {"loop": alone, "engine": engine, "batched": batched, "rigflow": ours}
+            rates = {name: round(each, 1) for name, each in rates.items()}
+            line = {"tokens_per_s": rates, "ratio": [round(each, 3) for each in found[-1]], "equal": equal}
             print(json.dumps({**line, "cpu_s_per_1000_tokens": cpu}), flush=True)
         firsts = asyncio.run(first_tokens(fleet, prompts))
-    print(json.dumps({"ratio_to_engine": round(statistics.median(found), 3), **firsts}), flush=True)
+    ratios = [round(statistics.median(each), 3) for each in zip(*found, strict=True)]
+    print(json.dumps({"ratio_to_engine": ratios[0], "ratio_to_batched": ratios[1], **firsts}), flush=True)
 
 
 def used_s() -> float:
@@ -89,12 +102,9 @@ def used_s() -> float:
 class Loop:
     """GenAI's own loops, over a model with the limits and on the device that the worker has."""
 
-    def __init__(self, folder: Path, spec: PipelineSpec, tokens: int, device: str) -> None:
-        from engines.inference.genai_folder import limits_of
-
+    def __init__(self, folder: Path, limits: Limits, tokens: int, device: str) -> None:
         self._og: Any = library()
-        [(card, content)] = find_models(spec, None).values()
-        limits = limits_of(content, card, 4 << 30)  # type: ignore[arg-type]
+        self._rows = limits.slots - limits.slots // 9
         config = self._og.Config(str(folder))
         config.overlay(json.dumps(overlay_of(limits)))
         config.clear_providers()
@@ -121,6 +131,22 @@ class Loop:
                 generator.generate_next_token()
                 count += 1
         return count / (time.monotonic() - began), count
+
+    def batched(self, prompts: Sequence[str]) -> float:
+        """Tokens a second of generators of as many rows as a worker has places for bulk, one after the other."""
+        began, count = time.monotonic(), 0
+        ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
+        for first in range(0, len(prompts), self._rows):
+            rows = padded([*map(self._asked, prompts[first : first + self._rows])], self._tokenizer.pad_token_id)
+            params, done = self._og.GeneratorParams(self._model), np.zeros(len(rows), bool)
+            params.set_search_options(max_length=rows.shape[1] + self._tokens, do_sample=False, batch_size=len(rows))
+            generator = self._og.Generator(self._model, params)
+            generator.append_tokens(rows)
+            while not generator.is_done():
+                generator.generate_next_token()
+                done |= np.isin(generator.get_next_tokens(), list(ends))
+                count += int((~done).sum())
+        return count / (time.monotonic() - began)
 
     def together(self, prompts: Sequence[str]) -> tuple[float, list[str], int]:
         """Tokens a second of all answers at once, the answers, and the number of tokens."""

@@ -21,6 +21,8 @@ from workers.intake import BULK_TURN
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
 
+STEPS_S = 0.03  # a step takes from 3 ms on a GPU, and the way to the computing thread and back about 1 ms
+
 
 class Steps(Protocol):
     """The parts of a runner that steps need, and what it does with tasks."""
@@ -45,10 +47,14 @@ class Steps(Protocol):
 
 
 def _stepped(session: Stepping, works: Sequence[Work], runner: Steps) -> None:
-    """Do a step of a session, and begin what follows from answers that have ended."""
-    session.step(runner.heartbeats.tick)
-    for work in works:
-        work.running.advance()
+    """Do steps of a session for a short time, at least one, and begin what follows from answers that have ended."""
+    until_s = time.monotonic() + STEPS_S
+    while True:
+        session.step(runner.heartbeats.tick)
+        for work in works:
+            work.running.advance()
+        if not session.busy or time.monotonic() >= until_s:
+            return
 
 
 class ContinuousSteps:

@@ -5,8 +5,8 @@ libraries that let answers join a batch do so when all of its answers have ended
 
 - An answer that a person waits for begins at the next step, in a group of such answers. Where no place is free, the
   answer of bulk with the fewest tokens is put back, at most once: it begins again later, and its text is the same.
-- While such answers run, the others pause, except in every `BULK_TURN`-th step.
-- Other answers leave one place in eight free, at least one. Their groups begin with as many answers as there can be.
+- Groups take turns, a step each. While such answers run, the others pause, except in every `BULK_TURN`-th step.
+- Other answers leave one place in nine free, at least one. Their groups begin with as many answers as there can be.
 """
 
 import time
@@ -19,9 +19,22 @@ from engines.generation.answer_request import AnswerRequest
 from engines.part import Tick
 from schemas.errors import RigflowError
 
-BULK_TURN = 8  # every eighth step is one of all groups, and so many steps an incomplete group of bulk waits for others
-_BULK_SHARE = 8  # of so many places, one is kept for answers that a person waits for
-_MOST_READ = 1024  # tokens of all questions of a group, with their padding: they are read in one step
+BULK_TURN = 8  # every eighth step is one of bulk, and so many steps an incomplete group of bulk waits for others
+_FEW = 4  # so many answers are one group however long their questions are: one by one they take twice the time
+_BULK_SHARE = 9  # of so many places, one is kept for answers that a person waits for
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`context`: tokens of a text and its answer together. `slots`: answers at a time; their keys and values take
+    `slot_bytes` each. `read`: tokens of questions of a group of more than a few answers,
+    which are read in one step.
+    """
+
+    context: int
+    slots: int
+    slot_bytes: int
+    read: int
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +67,6 @@ class _Running:
     group: Group
     members: list[Asked]
     urgent: bool
-    fresh: bool = True  # its questions are not read yet
 
     def tidy(self) -> bool:
         """Forget the members that are done; whether none is left."""
@@ -69,12 +81,12 @@ class _Running:
 
 @dataclass(slots=True, eq=False)
 class Answering:
-    """All answers of one session, of which `slots` run at a time.
+    """All answers of one session, within its limits.
 
     `start` makes a group, and may raise RigflowError. Answers with the same `kind` may share one; None: with no other.
     """
 
-    slots: int
+    limits: Limits
     start: Callable[[Sequence[Asked]], Group]
     kind: Callable[[AnswerRequest], int | None]
     _waiting: list[Asked] = field(default_factory=list)
@@ -85,7 +97,7 @@ class Answering:
     @property
     def room(self) -> int:
         """How many more answers can be begun without waiting for others to end."""
-        return max(0, self.slots - self._taken - len(self._waiting))
+        return max(0, self.limits.slots - self._taken - len(self._waiting))
 
     @property
     def busy(self) -> bool:
@@ -101,22 +113,21 @@ class Answering:
         self._waiting.append(asked)
 
     def step(self, tick: Tick) -> None:
-        """Add a token to every running answer, or to the urgent ones. At most one group reads its questions."""
+        """Add a token to the answers of one group: groups take turns, those of urgent answers before others."""
         self._begin_urgent()
         self._begin_bulk()
         self._turn += 1
         urgent = [each for each in self._running if each.urgent]
-        chosen = urgent if urgent and self._turn % BULK_TURN else self._running
-        for running in sorted(chosen, key=lambda each: (not each.urgent, each.fresh)):
-            fresh, running.fresh = running.fresh, False
+        others = [each for each in self._running if not each.urgent]
+        for running in [*urgent, *others][:1] if self._turn % BULK_TURN else [*others, *urgent][:1]:
+            self._running.remove(running)
+            self._running.append(running)
             try:
                 running.group.step()
             except RigflowError as error:
                 for each in running.members:
                     each.answer.fail(error)
             tick()
-            if fresh:
-                break
         self._tidy()
 
     def clear(self) -> None:
@@ -135,20 +146,20 @@ class Answering:
         bulk = [(each, running) for running in self._running if not running.urgent for each in running.members]
         bulk = [pair for pair in bulk if not pair[0].put_back]
         for each, running in sorted(bulk, key=lambda pair: pair[0].answer.tokens):
-            if self.slots - self._taken >= len(waiting):
+            if self.limits.slots - self._taken >= len(waiting):
                 break
             running.leave(each)
             each.put_back = True
             each.answer.repeat()
             self._waiting.insert(0, each)
         self._tidy()
-        self._begin(waiting[: self.slots - self._taken], urgent=True)
+        self._begin(waiting[: self.limits.slots - self._taken], urgent=True)
 
     def _begin_bulk(self) -> None:
         """Begin a group when at least half of the places for bulk are free, and it fills them or has waited."""
-        most = self.slots - max(1, self.slots // _BULK_SHARE) if self.slots > 1 else 1
+        most = self.limits.slots - max(1, self.limits.slots // _BULK_SHARE) if self.limits.slots > 1 else 1
         running = sum(len(each.members) for each in self._running if not each.urgent)
-        room = min(most - running, self.slots - self._taken)
+        room = min(most - running, self.limits.slots - self._taken)
         waiting = [each for each in self._waiting if not each.request.urgent]
         alone = next((each for each in waiting if self.kind(each.request) is None), None)
         if alone is not None and room > 0:
@@ -179,11 +190,17 @@ class Answering:
                 yield [each]
                 continue
             group = kinds.setdefault(kind, [])
-            if group and (len(group) + 1) * len(each.request.tokens) > _MOST_READ:
+            if group and not self._fits([*group, each]):
                 yield group
                 group = kinds[kind] = []
             group.append(each)
         yield from kinds.values()
+
+    def _fits(self, group: Sequence[Asked]) -> bool:
+        """Whether answers can be of one group. The last one has the longest question, to which others are padded."""
+        length, most = len(group[-1].request.tokens), max(each.request.max_tokens for each in group)
+        quick = len(group) <= _FEW or len(group) * length <= self.limits.read
+        return quick and length + most <= self.limits.context
 
     def _cancel(self, asked: Asked) -> None:
         asked.answer.end("cancelled")

@@ -19,7 +19,7 @@ from engines.generation.answering import Asked, Group
 from engines.inference.ct2_files import MODEL_FILE, read_binary, token_bytes
 from engines.inference.ct2_groups import CallGroup, failure
 from engines.inference.ct2_library import library, opened
-from engines.inference.genai_folder import Limits, context_of, slots_of
+from engines.inference.genai_folder import limits_by
 from engines.inference.text_session import TextSession
 from engines.inference.tokenizer_file import tokenizer_of
 from engines.speech.network import MAIN_FILE, file_named
@@ -35,8 +35,7 @@ class CTranslate2TextSession(TextSession):
 
     def __init__(self, model: ModelFiles, card: ModelSpec, kv_bytes: int, gpu: int | None = None) -> None:
         weights = model.folder / file_named(card.files, MODEL_FILE, card.name).sha256
-        slot_bytes = token_bytes(read_binary(weights), card.name) * context_of(card)
-        limits = Limits(context_of(card), slots_of(card.name, slot_bytes, kv_bytes), slot_bytes)
+        limits = limits_by(card, token_bytes(read_binary(weights), card.name), kv_bytes, gpu is not None)
         ct2 = library(card, "llm-ct2")
         self._tokenizers = imported("tokenizers", f"model {card.name}", "llm-ct2")
         self._tokenizer: Any = tokenizer_of(model, card, "llm-ct2")

@@ -1,8 +1,8 @@
 """Language models by ONNX Runtime GenAI: many answers at a time, which begin and end independently.
 
-Answers of the most probable tokens are written in groups by GenAI's `Engine`. Those that are drawn each have a
-`Generator`, because an engine with a static batch takes no seeds, and so have those to long questions, which an engine
-reads in one step. The tokens of an answer do not depend on other answers.
+Answers of the most probable tokens are written in groups, each by one generator. Those that are drawn have a generator
+for themselves, because it takes one seed, and so have those with a schema, and those to long questions, which are read
+in pieces. The tokens of an answer do not depend on other answers.
 """
 
 import json
@@ -16,21 +16,21 @@ from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest, Tokens
 from engines.generation.answering import Asked, Group
 from engines.inference.genai_folder import laid_out, limits_of, overlay_of
-from engines.inference.genai_groups import EngineGroup, GeneratorGroup, TokenWriter
+from engines.inference.genai_groups import BatchGroup, GeneratorGroup, TokenWriter
 from engines.inference.genai_library import LIBRARY_ERRORS, batches_rightly, in_a_line, library
 from engines.inference.text_session import TextSession
 from engines.scratch import ScratchFolder
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
-_MOST_TOGETHER = 256  # tokens of a question: a longer one is read in pieces, so that steps are short
+_TOGETHER = 256  # tokens of a question on the CPU: a longer one is read in pieces, so that steps are short
 
 
 class GenAiSession(TextSession):
     """One model on the CPU, by one thread, or on the GPU of number `gpu`. `begin` an answer, then `step`."""
 
     def __init__(self, model: ModelFiles, card: ModelSpec, kv_bytes: int, gpu: int | None = None) -> None:
-        limits = limits_of(model, card, kv_bytes)
+        limits = limits_of(model, card, kv_bytes, gpu is not None)
         self._og = library()
         super().__init__(model, card, limits)
         self._folder = ScratchFolder("genai")
@@ -40,6 +40,7 @@ class GenAiSession(TextSession):
             self._folder.remove()
             raise ModelError(f"model {card.name} cannot be loaded: {in_a_line(error)}", "download it again") from error
         self._batches = True
+        self._together = max(_TOGETHER, limits.read)
         ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         self._writer = TokenWriter(ends, card.name)
 
@@ -78,9 +79,10 @@ class GenAiSession(TextSession):
         self._folder.remove()
 
     def _kind(self, asked: AnswerRequest) -> int | None:
-        return 0 if asked.sampling is None and self._batches and len(asked.tokens) <= _MOST_TOGETHER else None
+        alone = asked.sampling is not None or asked.grammar or len(asked.tokens) > self._together
+        return 0 if self._batches and not alone else None
 
     def _start(self, asked: Sequence[Asked]) -> Group:
         if self._kind(asked[0].request) is None:
-            return GeneratorGroup(self._og, self._model, asked[0], self._writer)
-        return EngineGroup(self._og, self._model, asked, self._writer)
+            return GeneratorGroup(self._og, self._model, asked[0], self._writer, self._together // 2)
+        return BatchGroup(self._og, self._model, asked, self._writer, int(self._tokenizer.pad_token_id))

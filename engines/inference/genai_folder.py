@@ -4,28 +4,18 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engines.content import ModelFiles
+from engines.generation.answering import Limits
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
 MAIN = "genai_config.json"
-MOST_SLOTS = 16
+MOST_SLOTS, MOST_ON_GPU = 18, 72  # of which one in nine is for answers that a person waits for
+READ, READ_ON_GPU = 160, 4096  # tokens of questions in one step
 _FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`context`: tokens of a text and its answer together. `slots`: answers at a time; their keys and values take
-    `slot_bytes` each.
-    """
-
-    context: int
-    slots: int
-    slot_bytes: int
 
 
 def laid_out(model: ModelFiles, folder: Path) -> Path:
@@ -40,20 +30,20 @@ def laid_out(model: ModelFiles, folder: Path) -> Path:
     return folder
 
 
-def limits_of(model: ModelFiles, card: ModelSpec, kv_bytes: int) -> Limits:
+def limits_of(model: ModelFiles, card: ModelSpec, kv_bytes: int, on_gpu: bool = False) -> Limits:
     """Return the limits of a model, whose keys and values may take so many bytes. Raises ModelError."""
+    return limits_by(card, token_bytes(parsed(model.graph, card.name), card.name), kv_bytes, on_gpu)
+
+
+def limits_by(card: ModelSpec, token_bytes: int, kv_bytes: int, on_gpu: bool) -> Limits:
+    """Return the limits of a model whose token has so many bytes. Raises ModelError if there is no room for a text."""
     context = context_of(card)
-    slot_bytes = token_bytes(parsed(model.graph, card.name), card.name) * context
-    return Limits(context, slots_of(card.name, slot_bytes, kv_bytes), slot_bytes)
-
-
-def slots_of(name: str, slot_bytes: int, kv_bytes: int) -> int:
-    """Return how many answers of a model are written at a time. Raises ModelError if there is no room for one."""
-    slots = min(MOST_SLOTS, kv_bytes // slot_bytes)
+    slot_bytes = token_bytes * context
+    slots = min(MOST_ON_GPU if on_gpu else MOST_SLOTS, kv_bytes // slot_bytes)
     if slots < 1:
-        what = f"model {name} keeps {slot_bytes} bytes of a text, and the setting kv_bytes is {kv_bytes}"
+        what = f"model {card.name} keeps {slot_bytes} bytes of a text, and the setting kv_bytes is {kv_bytes}"
         raise ModelError(what, 'raise it, or add the model with a smaller context: --set inputs.0.shape=["N",2048]')
-    return slots
+    return Limits(context, slots, slot_bytes, READ_ON_GPU if on_gpu else READ)
 
 
 def overlay_of(limits: Limits) -> Mapping[str, Any]:
@@ -62,7 +52,6 @@ def overlay_of(limits: Limits) -> Mapping[str, Any]:
     return {
         "model": {"decoder": {"session_options": options}},
         "search": {"max_length": limits.context, "num_beams": 1, "batch_size": 1, "min_length": 0},
-        "engine": {"static_batching": {"max_batch_size": limits.slots}},
     }
 
 

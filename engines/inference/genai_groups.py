@@ -1,8 +1,4 @@
-"""Groups of answers that ONNX Runtime GenAI writes: a batch of its `Engine`, or a `Generator` for one answer.
-
-An engine has a group to itself. Its batch is static: a request that comes later waits until all of the batch have
-ended, even if there is room. Both are used by the thread alone that makes them.
-"""
+"""Groups of answers that ONNX Runtime GenAI writes: a generator of several rows, or one for one answer."""
 
 import time
 from collections.abc import Sequence
@@ -10,13 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.generation.answer import Finish
-from engines.generation.answer_request import Sampling
+from engines.generation.answer_request import Sampling, Tokens
 from engines.generation.answering import Asked
-from engines.inference.genai_library import EVENTS, LIBRARY_ERRORS, in_a_line
+from engines.inference.genai_library import LIBRARY_ERRORS, in_a_line, padded
 from schemas.errors import ModelError, RigflowError
-
-_PIECE = 128  # tokens of a question that is read in pieces, so that steps are short
 
 
 class TokenWriter:
@@ -33,93 +26,62 @@ class TokenWriter:
             answer.first_s = time.monotonic()
         if token in self._ends:
             answer.end("stop")
-        else:
-            answer.add(token)
+        elif not answer.add(token) and answer.tokens >= asked.request.max_tokens:
+            answer.end("length")
 
     def failure(self, error: Exception) -> RigflowError:
         """Return an error of the library as ours."""
         return ModelError(f"model {self._name} failed: {in_a_line(error)}", "correct the request")
 
 
-class EngineGroup:
-    """Answers of the most probable tokens, in a batch of an engine. Raises RigflowError."""
+class BatchGroup:
+    """Answers of the most probable tokens, by one generator: a row each. Raises RigflowError.
 
-    def __init__(self, og: Any, model: Any, asked: Sequence[Asked], writer: TokenWriter) -> None:
-        self._og = og
+    A row whose answer is done is computed until all are. GenAI's own engine does the same with four rows at most.
+    """
+
+    def __init__(self, og: Any, model: Any, asked: Sequence[Asked], writer: TokenWriter, pad: int) -> None:
+        self._asked: list[Asked | None] = list(asked)
         self._writer = writer
-        self._requests: dict[int, tuple[Asked, Any, int]] = {}
+        self._questions: Tokens | None = padded([each.request.tokens for each in asked], pad)
+        most = self._questions.shape[1] + max(each.request.max_tokens for each in asked)
         try:
-            self._engine = og.Engine(model)
-            self._events = self._engine.create_event_buffer(EVENTS)
+            params = og.GeneratorParams(model)
+            params.set_search_options(max_length=most, batch_size=len(asked), do_sample=False)
+            self._generator: Any = og.Generator(model, params)
         except LIBRARY_ERRORS as error:
             raise writer.failure(error) from error
-        for each in asked:
-            self._begin(each)
-
-    def _begin(self, asked: Asked) -> None:
-        """Begin an answer; one whose schema the library refuses fails alone."""
-        request = self._engine.create_request()
-        try:
-            options = self._og.TurnOptions(request)
-            options.set_max_generated_tokens(asked.request.max_tokens)
-            options.set_do_sample(False)
-            if asked.request.grammar:
-                options.set_guidance("json_schema", asked.request.grammar)
-            turn = request.begin_turn(asked.request.tokens, options)
-        except LIBRARY_ERRORS as error:
-            request.close()
-            asked.answer.fail(self._writer.failure(error))
-            return
-        self._requests[id(request)] = asked, request, turn
 
     def step(self) -> None:
-        """Let the engine write a token of each answer."""
-        if not self._requests:
-            return
-        flags = self._og.EngineEventFlags
+        """Read the questions, at first, and write a token of each answer."""
         try:
-            events = [
-                (id(event.request), event.flags, event.token, event.finish_reason)
-                for event in self._engine.run(self._events)
-            ]
+            if self._questions is not None:
+                self._generator.append_tokens(self._questions)
+                self._questions = None
+            self._generator.generate_next_token()
+            tokens = self._generator.get_next_tokens().tolist()
         except LIBRARY_ERRORS as error:
             raise self._writer.failure(error) from error
-        for request, flag, token, reason in events:
-            if request not in self._requests:
-                continue
-            asked = self._requests[request][0]
-            if flag & flags.TOKEN and not asked.answer.done:
-                self._writer.add(asked, int(token))
-            if flag & flags.FAILED:
-                asked.answer.fail(self._writer.failure(RuntimeError("its engine says no more")))
-            elif flag & flags.TURN_FINISHED:
-                asked.answer.end(self._finish(reason))
-                self._requests.pop(request)[1].close()
-
-    def _finish(self, reason: Any) -> Finish:
-        reasons = self._og.FinishReason
-        return "length" if reason in (reasons.MAX_GENERATED_TOKENS, reasons.MAX_SESSION_TOKENS) else "stop"
+        for asked, token in zip(self._asked, tokens, strict=True):
+            if asked is not None and not asked.answer.done:
+                self._writer.add(asked, token)
 
     def drop(self, asked: Asked) -> None:
-        """Cancel the request of an answer."""
-        for number, (member, request, turn) in list(self._requests.items()):
-            if member is asked:
-                request.cancel_turn(turn)
-                request.close()
-                del self._requests[number]
+        """Write no more tokens of an answer."""
+        self._asked[self._asked.index(asked)] = None
 
     def close(self) -> None:
-        """Free the engine and its keys and values."""
-        for _, request, _ in self._requests.values():
-            request.close()
-        self._requests.clear()
-        self._events = self._engine = None
+        """Free the generator, with its keys and values."""
+        self._generator = None
 
 
 class GeneratorGroup:
-    """One answer, by a generator: its question may be long, and its tokens may be drawn. Raises RigflowError."""
+    """One answer, by a generator: its question may be long, and its tokens may be drawn. Raises RigflowError.
 
-    def __init__(self, og: Any, model: Any, asked: Asked, writer: TokenWriter) -> None:
+    The question is read in pieces of so many tokens, so that steps are short.
+    """
+
+    def __init__(self, og: Any, model: Any, asked: Asked, writer: TokenWriter, piece: int) -> None:
         self._asked = asked
         self._writer = writer
         request = asked.request
@@ -132,7 +94,7 @@ class GeneratorGroup:
             self._generator: Any = og.Generator(model, params)
         except LIBRARY_ERRORS as error:
             raise writer.failure(error) from error
-        self._pieces = iter(np.split(request.tokens, range(_PIECE, len(request.tokens), _PIECE)))
+        self._pieces = iter(np.split(request.tokens, range(piece, len(request.tokens), piece)))
 
     def step(self) -> None:
         """Read a piece of the question, or write a token."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI as a library: its import, its errors, and whether its engine gives the answers of generators."""
+"""ONNX Runtime GenAI as a library: its import, its errors, and whether it answers together as it does alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,6 @@ import numpy as np
 from engines.extras import imported
 from engines.generation.answer_request import Tokens
 
-EVENTS = 64  # that an engine reports in one step
 LIBRARY_ERRORS = (RuntimeError, ValueError, MemoryError)
 _TRIALS = ("a", "What is it?", "one two three four five six", "The quick brown fox jumps over the lazy dog.")
 _TRIAL_TOKENS = 8
@@ -24,48 +23,38 @@ def in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def batches_rightly(og: Any, model: Any, tokenizer: Any) -> bool:
-    """Return whether an engine answers as generators do.
+def padded(questions: Sequence[Tokens], pad: int) -> Tokens:
+    """Return questions `[N, T]` as generators take them: with the token `pad` behind the shorter ones."""
+    rows = np.full((len(questions), max(map(len, questions))), pad, np.int32)
+    for row, question in zip(rows, questions, strict=True):
+        row[: len(question)] = question
+    return rows
 
-    That of GenAI 0.18 does not where positions are inputs of the graph, and a question has the token that ends answers,
-    as those of chat templates have.
+
+def batches_rightly(og: Any, model: Any, tokenizer: Any) -> bool:
+    """Return whether a generator gives the same answers together as it gives alone.
+
+    Those of GenAI 0.18 do not with every graph: they take a token that pads for padding wherever it is, and questions
+    of chat templates have the token that ends answers, which often is the same one.
     """
     ends = frozenset(int(token) for token in tokenizer.eos_token_ids)
     texts = [np.asarray(tokenizer.encode(text), np.int32) for text in _TRIALS]
     prompts = [np.concatenate([text, np.array(sorted(ends), np.int32), text]) for text in texts]
-    alone = [_alone(og, model, prompt, ends) for prompt in prompts]
+    alone = [_answers(og, model, prompt[None], ends)[0] for prompt in prompts]
     try:
-        engine = og.Engine(model)
-    except LIBRARY_ERRORS:  # it does not take models of this kind
+        return alone == _answers(og, model, padded(prompts, int(tokenizer.pad_token_id)), ends)
+    except LIBRARY_ERRORS:  # it takes one question at a time
         return False
-    return alone == _together(og, engine, prompts, ends)
 
 
-def _alone(og: Any, model: Any, prompt: Tokens, ends: frozenset[int]) -> list[int]:
-    """Return the first tokens of an answer."""
-    params = og.GeneratorParams(model)
-    params.set_search_options(max_length=len(prompt) + _TRIAL_TOKENS, do_sample=False)
-    generator, answer = og.Generator(model, params), []
-    generator.append_tokens(prompt)
+def _answers(og: Any, model: Any, rows: Tokens, ends: frozenset[int]) -> list[list[int]]:
+    """Return the first tokens of answers to rows, to the token that ends each."""
+    params, answers = og.GeneratorParams(model), []
+    params.set_search_options(max_length=rows.shape[1] + _TRIAL_TOKENS, do_sample=False, batch_size=len(rows))
+    generator = og.Generator(model, params)
+    generator.append_tokens(rows)
     while not generator.is_done():
         generator.generate_next_token()
-        answer.append(int(generator.get_next_tokens()[0]))
-    return [token for token in answer if token not in ends]
-
-
-def _together(og: Any, engine: Any, prompts: Sequence[Tokens], ends: frozenset[int]) -> list[list[int]]:
-    """Return the first tokens of answers that are written together."""
-    requests, events = [engine.create_request() for _ in prompts], engine.create_event_buffer(EVENTS)
-    for request, prompt in zip(requests, prompts, strict=True):
-        options = og.TurnOptions(request)
-        options.set_max_generated_tokens(_TRIAL_TOKENS)
-        options.set_do_sample(False)
-        request.begin_turn(prompt, options)
-    answers: dict[int, list[int]] = {id(request): [] for request in requests}
-    while engine.has_pending_requests():
-        for event in engine.run(events):
-            if event.flags & og.EngineEventFlags.TOKEN and event.token not in ends:
-                answers[id(event.request)].append(int(event.token))
-    for request in requests:
-        request.close()
-    return list(answers.values())
+        answers.append(list(map(int, generator.get_next_tokens())))
+    made = [list(answer) for answer in zip(*answers, strict=True)]
+    return [answer[: next((n for n, token in enumerate(answer) if token in ends), None)] for answer in made]

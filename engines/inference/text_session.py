@@ -6,9 +6,8 @@ from typing import Any
 from engines.content import ModelFiles
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest
-from engines.generation.answering import Answering, Asked, Group
+from engines.generation.answering import Answering, Asked, Group, Limits
 from engines.generation.chat_template import chat_text, template_of, texts_of
-from engines.inference.genai_folder import Limits
 from engines.part import Array, Tick
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -23,7 +22,7 @@ class TextSession:
         self.spec = card
         self.limits = limits
         self._template = template_of(texts_of(model), card.name)
-        self._answering = Answering(limits.slots, self._start, self._kind)
+        self._answering = Answering(limits, self._start, self._kind)
 
     @property
     def context(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest
-from engines.generation.answering import BULK_TURN, Answering, Asked
+from engines.generation.answering import BULK_TURN, Answering, Asked, Limits
 from schemas.errors import ModelError
 
 WORD = "abcdefghijklmnopqrstuvwxyz" * 4
@@ -41,10 +41,10 @@ class Letters:
 class Session:
     """`steps` are the answers of each step, by name; names are given in place of grammars."""
 
-    def __init__(self, slots: int, fails: str = "") -> None:
+    def __init__(self, slots: int, fails: str = "", read: int = 1024) -> None:
         self.steps: list[str] = []
         self._fails = fails
-        self.answering = Answering(slots, self._start, lambda request: 0)
+        self.answering = Answering(Limits(2048, slots, 1, read), self._start, lambda request: 0)
 
     def _start(self, asked: Sequence[Asked]) -> Letters:
         if any(each.request.grammar == self._fails for each in asked):
@@ -68,13 +68,13 @@ class Session:
 
 
 def test_an_answer_that_a_person_waits_for_is_written_at_the_next_step_and_bulk_in_its_turn() -> None:
-    session = Session(16)
+    session = Session(18)
     bulk = [session.ask(f"b{number}") for number in range(30)]
     session.step(3)
     person = session.ask("person", urgent=True)
     steps = session.step(2 * BULK_TURN)
     assert steps[0] == "person", "it waits for no answer of bulk"
-    assert steps.count("person") == 2 * BULK_TURN
+    assert steps.count("person") == 2 * (BULK_TURN - 1)
     assert sum(step.startswith("b0") for step in steps) == 2
     session.run()
     assert {answer.text for answer in (person, *bulk)} == {WORD[:20]}
@@ -110,28 +110,45 @@ def test_bulk_is_put_back_no_second_time_so_that_it_ends() -> None:
 
 
 def test_a_group_of_bulk_begins_when_it_fills_half_of_the_places_or_has_waited() -> None:
-    session = Session(16)
+    session = Session(18)
     session.ask("first", tokens=60)
     session.step()
     for number in range(20):
         session.ask(f"b{number:02}")
     session.step(3)
-    assert [step.count("b") for step in session.step()] == [0, 13], "fourteen of sixteen places are for bulk"
-    session.step(30)
-    assert [step.count("b") for step in session.step()] == [0, 7], "they waited until half of the places were free"
+    assert sorted(step.count("b") for step in session.step(2)) == [0, 15], "sixteen of eighteen places are for bulk"
+    session.step(45)
+    assert sorted(step.count("b") for step in session.step(2)) == [0, 5], (
+        "they waited until half of the places were free"
+    )
     late = session.ask("late", tokens=1)
     session.step(BULK_TURN)
     assert not late.text, "it waits for others"
-    session.step(3)
+    session.step(6)
     assert late.done
 
 
 def test_a_group_reads_so_many_tokens_of_questions_and_one_group_in_a_step() -> None:
-    session = Session(16)
+    session = Session(18)
     for number in range(8):
         session.ask(f"b{number}", length=250)
     assert session.step() == ["b0+b1+b2+b3"]
-    assert session.step() == ["b0+b1+b2+b3", "b4+b5+b6+b7"]
+    assert session.step(3) == ["b4+b5+b6+b7", "b0+b1+b2+b3", "b4+b5+b6+b7"]
+
+
+def test_a_group_is_read_within_the_limits_and_its_answers_end_within_the_context() -> None:
+    session = Session(18, read=160)
+    for number in range(8):
+        session.ask(f"b{number}", length=20 if number < 6 else 50)
+    assert session.step() == ["b0+b1+b2+b3+b4+b5"]
+    session = Session(18, read=160)
+    for number in range(6):
+        session.ask(f"b{number}", length=200)
+    assert session.step() == ["b0+b1+b2+b3"], "four are a group however long their questions are"
+    session = Session(18)
+    session.ask("much", tokens=2000)
+    session.ask("long", tokens=20, length=100)
+    assert session.step() == ["much"], "padded to the long question it would not end within the context"
 
 
 def test_a_group_that_cannot_begin_fails_alone_and_cancelled_answers_leave() -> None:

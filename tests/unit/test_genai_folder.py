@@ -71,8 +71,9 @@ def test_the_memory_of_texts_is_bounded(folder: Path) -> None:
     a_text = 100 * 2 * 2 * 8 * 4  # tokens, keys and values, heads, width, bytes
     limits = limits_of(content, spec, 5 * a_text + 1)
     assert (limits.context, limits.slots, limits.slot_bytes) == (100, 5, a_text)
-    assert overlay_of(limits)["engine"] == {"static_batching": {"max_batch_size": 5}}
-    assert limits_of(content, spec, 1 << 40).slots == 16
+    assert overlay_of(limits)["search"]["max_length"] == 100
+    assert limits_of(content, spec, 1 << 40).slots == 18
+    assert limits_of(content, spec, 1 << 40, on_gpu=True).slots == 72
     with pytest.raises(
         ModelError, match=f"keeps {a_text} bytes of a text, and the setting kv_bytes is 9: raise it, or"
     ):
