@@ -10,7 +10,7 @@ text, and those of the later runs from the start of the job. `memory` is the res
 the client and of the broker, every tenth of each later run.
 
 FOLDER may also be a Whisper in ONNX as optimum exports it, with a merged decoder: the script is then a plain loop of
-beam search over the same graphs (`benchmarks.peers.plain_whisper_onnx`), without times of words, and `--device cuda:0`
+beam search over the same graphs (`benchmarks.peers.plain_whisper_onnx`), with times of words, and `--device cuda:0`
 runs both on a GPU. `benchmarks.whisper_onnx` compares the same without a broker.
 """
 
@@ -36,7 +36,8 @@ from benchmarks.contest import Meter
 from benchmarks.peers.plain_transcriber import Transcriber
 from benchmarks.peers.plain_whisper_onnx import PlainWhisper
 from benchmarks.peers.rigflow import LocalFleet, Models
-from engines.content import Content, graph_of
+from engines.content import Content, ModelFiles, graph_of
+from engines.inference.whisper_decoder import MERGED
 from engines.models.catalogue import own_model
 from engines.models.folder_kinds import described, kind_of_folder, take_folder
 from engines.models.proposal import propose
@@ -119,11 +120,13 @@ def models_of(folder: Path, speech: bool = True) -> Iterator[dict[str, tuple[Mod
         yield {name: (model, content), **({"silero-vad": own_model("silero-vad")} if speech else {})}
 
 
-def script_of(folder: Path, device: str, threads: int) -> Script:
+def script_of(folder: Path, device: str, threads: int, content: Content) -> Script:
     """faster-whisper's pipeline, or for a folder of ONNX a loop over its graphs."""
     if (folder / "model.bin").is_file():
         return Transcriber(folder, PRECISION, threads)
-    return PlainWhisper(folder, device, threads)
+    assert isinstance(content, ModelFiles), "a folder has several files"
+    decoder = next(each for each in content.files if each.name == f"{MERGED}.onnx")
+    return PlainWhisper(folder, device, threads, decoder=content.folder / decoder.sha256)
 
 
 class Run(NamedTuple):
@@ -172,7 +175,7 @@ async def compare(
         try:
             run = runs_of(fleet, spec, models)
             made = [await run(short, out / "short", started_s)]
-            script = script_of(folder, device, workers)
+            script = script_of(folder, device, workers, models[folder.resolve().name][1])
             script.transcribe(short, out / "short.srt")
             for number in range(rounds):
                 made.append(own := await run(sound, out / str(number), None))

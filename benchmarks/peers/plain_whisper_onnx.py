@@ -1,7 +1,8 @@
 """A transcript as a user writes it with ONNX Runtime alone: an encoder, a merged decoder, and a loop of beam search.
 
 Keys and values stay on the device by IO binding; logits come to the host, where NumPy chooses the tokens. Rows of keys
-and values are taken by a graph of Gather nodes, as the sessions of rigflow do. There are no times of words.
+and values are taken by a graph of Gather nodes, as the sessions of rigflow do. Where the decoder gives the attention by
+which words are aligned, as `rigflow model add` makes it, tokens have times and probabilities.
 """
 
 import json
@@ -14,6 +15,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import helper
 
+from engines.inference.whisper_decoder import ATTENTION
+from engines.speech.alignment import path_of
 from engines.speech.mel import features
 
 RATE, CHUNK_S = 16_000, 28
@@ -21,9 +24,11 @@ _MOST = 224
 
 
 class PlainWhisper:
-    """`folder`: of optimum, with `decoder_model_merged.onnx`. `device`: cpu, or cuda:N."""
+    """`folder`: of optimum. `decoder`: in place of its `decoder_model_merged.onnx`. `device`: cpu, or cuda:N."""
 
-    def __init__(self, folder: Path, device: str, threads: int, beam: int = 5, batch: int = 8) -> None:
+    def __init__(
+        self, folder: Path, device: str, threads: int, beam: int = 5, batch: int = 8, decoder: Path | None = None
+    ) -> None:
         from tokenizers import Tokenizer
 
         self.beam, self.batch = beam, batch
@@ -37,7 +42,8 @@ class PlainWhisper:
         self.providers = ["CPUExecutionProvider"] if device == "cpu" else [cuda, "CPUExecutionProvider"]
         graphs = next(each for each in (folder, folder / "onnx") if (each / "encoder_model.onnx").is_file())
         self.encoder = self.session(str(graphs / "encoder_model.onnx"))
-        self.decoder = self.session(str(graphs / "decoder_model_merged.onnx"))
+        self.decoder = self.session(str(decoder or graphs / "decoder_model_merged.onnx"))
+        self.attentions = [each.name for each in self.decoder.get_outputs() if each.name.startswith(ATTENTION)]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         config = json.loads((folder / "config.json").read_text())
         self.bands, self.vocabulary = config["num_mel_bins"], config["vocab_size"]
@@ -56,6 +62,7 @@ class PlainWhisper:
         self.end = self.tokenizer.token_to_id("<|endoftext|>")
         self.first_mask = np.zeros(self.vocabulary, np.float32)
         self.first_mask[[self.end, self.tokenizer.encode(" ", add_special_tokens=False).ids[0]]] = -np.inf
+        self.aligned: list[tuple[Any, Any]] = []  # probabilities of tokens, and their path through the sound
         self.steps: list[tuple[int, int]] = []  # chunks and steps of each batch
 
     def session(self, model: Any) -> Any:
@@ -126,7 +133,25 @@ class PlainWhisper:
         best_of = [
             max(each, key=lambda pair: pair[0])[1] if each else texts[chunk * beam] for chunk, each in enumerate(ended)
         ]
-        return [self.tokenizer.decode([token for token in text if token < self.end]) for text in best_of]
+        texts_of = [[int(token) for token in text if token < self.end] for text in best_of]
+        if self.attentions:
+            self.times(texts_of, states, [len(chunk) for chunk in chunks], dict.fromkeys(self.past, unused))
+        return [self.tokenizer.decode(text) for text in texts_of]
+
+    def times(self, texts: Sequence[Sequence[int]], states: Any, samples: Sequence[int], past: dict[str, Any]) -> None:
+        """Align the tokens of texts with their sounds, and find the probability of each."""
+        tokens = np.full((len(texts), len(self.prompt) + max(map(len, texts)) + 1), self.end)
+        for row, text in zip(tokens, texts, strict=True):
+            row[: len(self.prompt) + len(text)] = [*self.prompt, *text]
+        given = {"input_ids": tokens, "encoder_hidden_states": states, "use_cache_branch": np.array([False]), **past}
+        names = ["logits", *self.attentions]
+        logits, *found = (each.numpy() for each in self.run(self.decoder, given, names, names))
+        attention, begin = np.concatenate(found, 1), len(self.prompt) - 1
+        for number, text in enumerate(texts):
+            rows = log_shares(logits[number, begin : begin + len(text), : self.end])
+            shares = np.exp(rows[np.arange(len(text)), text])
+            path = path_of(attention[number, :, : begin + len(text) + 2], begin, samples[number] // 320)
+            self.aligned += [(shares, path)]
 
     def transcribe(self, sound: Path, out: Path) -> list[str]:
         """The words of a wav of 16 kHz, in chunks of 28 s; writes them."""
