@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: kernels demo test test-models faults lint format bench bench-short clean
+.PHONY: kernels demo test test-models test-api faults lint format bench bench-short clean
 
 # with FILM=street.mp4 also the pipelines over that film whose models you keep
 demo: .venv/base
@@ -21,6 +21,11 @@ test-models: .venv/test-models
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test
 	$(BIN)/python -m pytest -m slow --timeout 1800 -s
+
+# requests by the gateway's own description, made by schemathesis: 0 failures
+test-api: export TEST_EXAMPLES ?= 50
+test-api: .venv/test-api
+	$(BIN)/python -m pytest -m slow --timeout 1800 -s tests/faults/test_gateway_schema.py
 
 lint: .venv/lint
 	$(BIN)/ruff check .
@@ -66,6 +71,10 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-models]'
 	# its file of weights alone: its dependencies are half a gigabyte, and nothing imports it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps resemblyzer==0.1.4
+	@touch $@
+
+.venv/test-api: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-api]'
 	@touch $@
 
 .venv/bench: pyproject.toml | .venv/bin/python

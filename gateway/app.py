@@ -14,6 +14,7 @@ from gateway.keys import KeyHolders
 from pipelines.broker import Broker
 from schemas.settings import Settings
 
+API = "/api/v1"
 NAME = "rigflow-gateway"  # of the connection
 DESCRIPTION = (
     "Send media through the pipelines of a rigflow fleet. Errors are problem details (RFC 9457) with a `hint`. "
@@ -54,16 +55,23 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
+        openapi_url=f"{API}/openapi.json",
         responses={"4XX": {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}},
     )
     app.state.identify = identify or anyone(settings.tenant)
     app.state.settings = settings
     app.state.stop = lambda: None
     problems.install(app)
-    app.include_router(health.router)
-    for router in routers:
-        app.include_router(router, prefix="/api/v1")
-    for router in (sessions.router, *openai.routers, *further):
-        app.include_router(router)
+    others = (health.router, sessions.router, *openai.routers, *further)
+    placed = [*((API, router) for router in routers), *(("", router) for router in others)]
+    for prefix, router in placed:
+        app.include_router(router, prefix=prefix)
+
+    def methods_of(path: str) -> set[str]:
+        """The methods that a path has."""
+        routes = ((prefix, route) for prefix, router in placed for route in router.routes if path.startswith(prefix))
+        found = (route for prefix, route in routes if route.path_regex.match(path.removeprefix(prefix)))
+        return {method for route in found for method in route.methods}
+
+    app.state.methods_of = methods_of
     return app

@@ -107,11 +107,13 @@ async def _on_error(_: Request, error: Exception) -> Response:
     return answer(*problem_of(error))
 
 
-async def _on_http_error(_: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
+    status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names the methods of one route of several
+        headers["Allow"] = ", ".join(sorted(request.app.state.methods_of(request.url.path)))
     detail = error.detail if error.detail != status.phrase else ""
-    return answer(Problem(title=status.phrase, status=status, detail=detail, code=_of_status(status)), error.headers)
+    return answer(Problem(title=status.phrase, status=status, detail=detail, code=_of_status(status)), headers)
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

@@ -17,7 +17,7 @@ from pipelines.broker import Broker
 from pipelines.job import Job
 from pipelines.job_records import find_manifest
 from pipelines.variants import variant
-from schemas.errors import UsageError, format_field_error
+from schemas.errors import PipelineUnknown, UsageError, format_field_error
 from schemas.fields import GivenName
 from schemas.given_fields import parse_fields
 from schemas.jobs import Priority
@@ -96,7 +96,7 @@ async def submit_body(
 async def chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:
     """The pipeline by its name, or the revision that it is with other options. Raises UsageError."""
     if not wanted.pipeline:
-        raise UsageError("no pipeline is given", "give ?pipeline=NAME; GET /api/v1/pipelines lists them")
+        raise PipelineUnknown("no pipeline is given", "give ?pipeline=NAME; GET /api/v1/pipelines lists them")
     if not (wanted.model or wanted.set or wanted.stream is not None):
         return wanted.pipeline
     fields = parse_fields(wanted.set, "set", "encode.crf=16")

@@ -20,10 +20,12 @@ from schemas.jobs import Key
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 SILENT_S = 15.0  # a comment is sent after this time, so that proxies keep the connection
 LastEventId = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=1 << 53, description="go on after this event")]
+_TEXT = {"type": "string"}
+_EVENT = {"type": "object", "properties": {"event": _TEXT, "data": _TEXT, "id": _TEXT}, "required": ["event", "data"]}
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "`progress`, `part`, `failure`, `text` and `file` events as they come, and at last `done`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 

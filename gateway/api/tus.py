@@ -34,7 +34,7 @@ _NAMES = {"filename": "name"}  # what clients of tus call it
 _BINARY = {PIECE: {"schema": {"type": "string", "format": "binary"}}}
 
 
-async def _speaks(version: Annotated[str, Header(alias="Tus-Resumable", description=VERSION)]) -> None:
+async def _speaks(version: Annotated[str, Header(alias="Tus-Resumable", json_schema_extra={"const": VERSION})]) -> None:
     if version != VERSION:
         headers = {"Tus-Version": VERSION}
         raise HttpError(HTTPStatus.PRECONDITION_FAILED, f"this speaks tus {VERSION}", f"send {VERSION}", headers)
