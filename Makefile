@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: kernels demo test test-models test-api faults lint format bench bench-short clean
+.PHONY: kernels demo test test-clients test-models test-api faults lint format bench bench-short clean
 
 # with FILM=street.mp4 also the pipelines over that film whose models you keep
 demo: .venv/base
@@ -17,6 +17,10 @@ test: .venv/test
 test-models: .venv/test-models
 	@test -n "$$TEST_WEIGHTS" || echo "TEST_WEIGHTS names no folder of real models: their tests are skipped"
 	$(BIN)/python -m pytest -m models -rs
+
+# the gateway by the clients that people have; `make test` does the same by plain HTTP
+test-clients: .venv/test-clients
+	$(BIN)/python -m pytest tests/integration/test_gateway_kserve.py
 
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test
@@ -65,6 +69,10 @@ clean:
 
 .venv/test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+.venv/test-clients: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-clients]'
 	@touch $@
 
 .venv/test-models: pyproject.toml | .venv/bin/python

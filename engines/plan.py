@@ -7,7 +7,7 @@ from functools import cached_property
 from engines.gathering import check_gathering
 from engines.media.medium import decoded_arrays
 from engines.models.sounds import with_sound
-from engines.models.tensors import with_tensors
+from engines.models.tensors import as_run, with_tensors
 from engines.operators.resize import Resize
 from engines.outputs.format import load_format
 from engines.part import Part
@@ -75,6 +75,7 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
     Raises ModelError if a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError if a
     stage reads or keeps an array that does not exist, or the format cannot encode the arrays of the last stage.
     """
+    models = as_run(spec, models)
     spec = with_tensors(with_sound(spec, models), models)
     decoded = decoded_arrays(spec.decode, spec.media, spec.grid)
     operators: dict[str, Operator] = {}

@@ -11,6 +11,7 @@ from gateway import openai, problems, sessions
 from gateway.api import health, routers
 from gateway.callers import Identify, anyone
 from gateway.keys import KeyHolders
+from gateway.kserve import routes as kserve
 from pipelines.broker import Broker
 from schemas.settings import Settings
 
@@ -62,7 +63,7 @@ def create_app(
     app.state.settings = settings
     app.state.stop = lambda: None
     problems.install(app)
-    others = (health.router, sessions.router, *openai.routers, *further)
+    others = (health.router, sessions.router, *openai.routers, kserve.router, *further)
     placed = [*((API, router) for router in routers), *(("", router) for router in others)]
     for prefix, router in placed:
         app.include_router(router, prefix=prefix)

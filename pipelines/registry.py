@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from engines.content import Content
 from engines.models.sounds import with_sound
-from engines.models.tensors import with_tensors
+from engines.models.tensors import as_run, with_tensors
 from engines.plugins import plugins_of
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
@@ -53,22 +53,33 @@ async def publish_pipeline(
     name that is not there, BrokerError.
     """
     pinned = with_pins(spec, models)
-    for card, content in (models[name] for name in pinned.models):
-        await publish_model(broker, card, content)
-    await put_revision(broker, pinned, variant)
+    run = as_run(spec, {name: models[name][0] for name in pinned.models})
+    for name in pinned.models:
+        card, content = models[name]
+        for each in {card.identity: card, run[name].identity: run[name]}.values():  # differ where a stage is `raw`
+            await publish_model(broker, each, content)
+    await put_revision(broker, pinned, variant, {name: models[name][0].identity for name in pinned.models})
     return pinned
 
 
-async def put_revision(broker: Broker, pinned: PipelineSpec, variant: bool = False) -> None:
-    """Write a revision whose models are at the broker, as the newest of its name or as a variant."""
+async def put_revision(
+    broker: Broker, pinned: PipelineSpec, variant: bool = False, identities: Mapping[str, str] | None = None
+) -> None:
+    """Write a revision whose models are at the broker, as the newest of its name or as a variant.
+
+    `identities` of its models, if others than the pinned ones are to be found by their names: of stages that are `raw`.
+    """
     bucket, revision = broker.names.pipelines, pinned.revision
     entries = {f"revision.{revision}": pinned.model_dump_json().encode()}
     entries[f"{'variant' if variant else 'name'}.{pinned.name}"] = revision.encode()
     named = {stage.model for stage in pinned.operators if stage.model is not None and not stage.head}
-    entries |= {f"model.{name}": identity.encode() for name, identity in pinned.models.items() if name in named}
+    if identities is None:
+        named -= {stage.model for stage in pinned.operators if stage.raw}
+    known = pinned.models if identities is None else identities
+    entries |= {f"model.{name}": identity.encode() for name, identity in known.items() if name in named}
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
-    for (key, value), known in zip(entries.items(), held, strict=True):  # the revision first: the name refers to it
-        if known != value:
+    for (key, value), old in zip(entries.items(), held, strict=True):  # the revision first: the name refers to it
+        if old != value:
             await broker.put(bucket, key, value)
 
 
@@ -77,14 +88,13 @@ def with_pins(spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]
     for stage, model in spec.model_names.items():
         if model not in models:
             raise ModelError(f"stage {stage}: model {model} is missing", "give its ONNX file")
-    used = {model: models[model][0] for model in spec.model_names.values()}
+    used = as_run(spec, {model: models[model][0] for model in spec.model_names.values()})
     identities = {name: card.identity for name, card in sorted(used.items())}
     plugins = plugins_of(spec, list(used.values()))
     if spec.decode.warm_up is None:
         remembered = sum(models[model][0].warm_up for model in spec.model_names.values())
         spec = spec.with_fields({f"{spec.decode.name}.warm_up": remembered})
-    cards = {name: card for name, (card, _) in models.items()}
-    spec = with_tensors(with_sound(spec, cards), cards)
+    spec = with_tensors(with_sound(spec, used), used)
     return spec.model_copy(update={"models": identities, "plugins": plugins})
 
 

@@ -7,6 +7,7 @@ pipeline that leaves its head as it is. By it a pipeline can be given another mo
 from collections.abc import Mapping
 from typing import Any
 
+from engines.models.tensors import as_run, without_tensors
 from engines.plan import plan_pipeline
 from pipelines.blob_upload import put_blob
 from pipelines.blobs import blob_info
@@ -77,6 +78,8 @@ async def _pinned(
     derived = known.decode.warm_up == sum(before[name].warm_up for name in known.model_names.values())
     if derived and not keep_warm_up:  # it is what the models say, and another model may say something else
         wanted = wanted.with_fields({f"{wanted.decode.name}.warm_up": None})
+    wanted = without_tensors(wanted, before)  # as with the warm-up
+    cards = as_run(wanted, cards)
     plan_pipeline(wanted, cards)
     pinned = with_pins(wanted, {name: (card, b"") for name, card in cards.items()})
     for card in cards.values():

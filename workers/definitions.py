@@ -44,12 +44,12 @@ def find_models(
     Raises ModelError when one is missing or does not fit its stage.
     """
     models: dict[str, tuple[ModelSpec, Content]] = {}
-    for name, (head, raw) in _changes(spec).items():
+    for name, head in _heads(spec).items():
         try:
             model, content = find_model(name, folder, cache)
         except ModelMissing as error:
             raise ModelMissing(error.what, f"{error.hint}; {_other_model(spec, name)} runs another") from error
-        models[name] = model.of_graph() if raw else model.with_head(head), content
+        models[name] = model.with_head(head), content
     plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     return models
 
@@ -70,21 +70,14 @@ def _other_model(spec: PipelineSpec, model: str) -> str:
     return " ".join(f"--set {stage}.model=NAME" for stage, name in stages.items() if name == model)
 
 
-def _changes(spec: PipelineSpec) -> dict[str, tuple[dict[str, JsonValue], bool]]:
-    """Model -> the options of its head that stages replace, and whether it is raw.
-
-    Raises PipelineError if two stages differ in them.
-    """
-    changes: dict[str, tuple[dict[str, JsonValue], bool]] = {}
+def _heads(spec: PipelineSpec) -> dict[str, dict[str, JsonValue]]:
+    """Model -> the options of its head that stages replace. Raises PipelineError if two stages differ in them."""
+    heads: dict[str, dict[str, JsonValue]] = {}
     for stage in spec.operators:
-        if stage.model is None:
-            continue
-        if changes.setdefault(stage.model, (stage.head, stage.raw)) != (stage.head, stage.raw):
-            what = f"pipeline {spec.name}: two stages run model {stage.model} with different `head` or `raw`"
+        if stage.model is not None and heads.setdefault(stage.model, stage.head) != stage.head:
+            what = f"pipeline {spec.name}: two stages run model {stage.model} with different `head`"
             raise PipelineError(what, "keep the model under a second name, or make two pipelines")
-        if stage.head and stage.raw:
-            raise PipelineError(f"pipeline {spec.name}, stage {stage.name}: `head` and `raw`", "leave one of them out")
-    return changes
+    return heads
 
 
 async def register(

@@ -72,6 +72,12 @@ class TensorMedium(BaseMedium[TensorOptions]):
             media = MediaInfo(kind=self.kind, timed=False, name=group[0].name)
             yield SegmentData(media, tuple(buffers), final, items=tuple(group), facts={_FIRST: first} if first else {})
 
+    def segments_of(self, name: str, arrays: Mapping[str, Array]) -> Iterator[SegmentData]:
+        """Yield the segments of one file of arrays that are `checked`, which is not there as bytes."""
+        media, item = MediaInfo(kind=self.kind, timed=False, name=name), Item(name=name)
+        for (first, piece, data), final in marked_last(_pieces(item, 0, None, arrays, self._options.rows)):
+            yield SegmentData(media, (data,), final, items=(piece,), facts={_FIRST: first} if first else {})
+
     def plan(self, grid: Grid) -> Arrays:
         """Return the declared arrays. Raises PipelineError if there are none, or one is called `index`."""
         if not self._inputs:
@@ -168,19 +174,28 @@ class TensorMedium(BaseMedium[TensorOptions]):
 
 
 def _pieces(
-    item: Item, number: int, data: Buffer, arrays: Mapping[str, Array], most: int
+    item: Item, number: int, data: Buffer | None, arrays: Mapping[str, Array], most: int
 ) -> Iterator[tuple[int, Item, Buffer]]:
-    """Yield a file as it is, or cut by rows: into pieces of up to `most`, of 4 MB where a row has less."""
+    """Yield a file as it is, in the bytes `data` if there are any, or cut by rows.
+
+    Pieces have up to `most`, and up to 4 MB where a row has less.
+    """
     rows = _rows(arrays)
     row_bytes = sum(array.nbytes for array in arrays.values()) // rows
     step = max(1, min(most, ALBUM_BYTES // max(1, row_bytes)))
     if rows <= step:
-        yield 0, item, data
+        yield 0, item, _npz(arrays) if data is None else data
         return
     for first in range(0, rows, step):
-        file, stop = io.BytesIO(), min(first + step, rows)
-        write_npz(file, {name: array[first:stop] for name, array in arrays.items()})
-        yield first, item.model_copy(update={"piece_of": number, "more": stop < rows}), file.getvalue()
+        stop = min(first + step, rows)
+        piece = item.model_copy(update={"piece_of": number, "more": stop < rows})
+        yield first, piece, _npz({name: array[first:stop] for name, array in arrays.items()})
+
+
+def _npz(arrays: Mapping[str, Array]) -> bytes:
+    file = io.BytesIO()
+    write_npz(file, arrays)
+    return file.getvalue()
 
 
 def _content(given: Input) -> Buffer:

@@ -1,14 +1,41 @@
-"""Finds what arrays of tensors the models of a pipeline take, and has its decode stage say so."""
+"""Pipelines that run models as their graphs are, and the arrays of tensors that they take."""
 
 import re
 from collections.abc import Mapping
 
 from engines.planned import Arrays, Tensor
 from engines.registry import load
+from schemas.errors import PipelineError
 from schemas.model import ModelSpec, describe
 from schemas.pipeline import PipelineSpec
 
+_INPUTS = "inputs"  # the option of a decode stage
 _WORD = re.compile(r"\w+")
+
+
+def as_run(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+    """Return the cards by which the stages run their models: of stages that say `raw` those of the graphs.
+
+    `models` has the card of each model by its name in a stage. Raises PipelineError if two stages differ in `raw`, or
+    one also has options of a head.
+    """
+    raw: dict[str, bool] = {}
+    for stage in spec.operators:
+        if stage.raw and stage.head:
+            raise PipelineError(f"pipeline {spec.name}, stage {stage.name}: `head` and `raw`", "leave one of them out")
+        if stage.model is not None and raw.setdefault(stage.model, stage.raw) != stage.raw:
+            what = f"pipeline {spec.name}: two stages run model {stage.model}, and one of them `raw`"
+            raise PipelineError(what, "keep the model under a second name, or make two pipelines")
+    return {name: card.of_graph() if raw.get(name) else card for name, card in models.items()}
+
+
+def without_tensors(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:
+    """Return the pipeline without declarations that `with_tensors` made of these models, for it to get others."""
+    given = spec.decode.options.get(_INPUTS)
+    rest = {name: value for name, value in spec.decode.options.items() if name != _INPUTS}
+    decode = spec.decode.model_copy(update={"options": rest})
+    bare = spec.model_copy(update={"stage": (decode, *spec.stage[1:])})
+    return bare if given and with_tensors(bare, models).decode.options.get(_INPUTS) == given else spec
 
 
 def with_tensors(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:
@@ -17,7 +44,7 @@ def with_tensors(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Pipelin
     `models` has the card of each model by its name in a stage. Raises PipelineError, ModelError as operators do.
     """
     known = {each for kind in spec.media for each in load("media", kind).options_class.model_fields}
-    if "inputs" not in known or spec.decode.options.get("inputs"):
+    if _INPUTS not in known or spec.decode.options.get(_INPUTS):
         return spec
     wanted: dict[str, str] = {}
     arrays: Arrays = {}
@@ -31,7 +58,7 @@ def with_tensors(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Pipelin
                 wanted[name] = describe(tensor.dtype, _shown(tensor.shape))
                 arrays[name] = Tensor(tensor.dtype, ("W", *tensor.shape[1:]))
         arrays |= stage.named(load("operators", stage.kind)(stage, model).plan(arrays))
-    return spec.with_fields({f"{spec.decode.name}.inputs": dict(wanted)}) if wanted else spec
+    return spec.with_fields({f"{spec.decode.name}.{_INPUTS}": dict(wanted)}) if wanted else spec
 
 
 def _shown(shape: tuple[int | str, ...]) -> tuple[int | str, ...]:

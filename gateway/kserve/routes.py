@@ -1,0 +1,216 @@
+"""The routes of KServe v2: health, metadata, configuration, statistics and inference."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from importlib.metadata import version as version_of
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+
+from engines.media.tensor import TensorMedium
+from gateway.callers import Reader, Submitter
+from gateway.fleet import Connected
+from gateway.kserve.bodies import JSON_LENGTH, Room, body_of, compressed, json_length
+from gateway.kserve.errors import KserveRoute
+from gateway.kserve.models import Models, Served, dense, idle_stages, labels_of
+from gateway.kserve.statistics import ModelStatistics
+from gateway.kserve.tensors import InferRequest, encode_answer, parse_request
+from gateway.problems import HttpError
+from pipelines.asking import Answered, Asker
+from pipelines.broker import Broker
+from pipelines.variants import model_names
+from schemas.errors import UsageError
+
+T = TypeVar("T")
+TIMEOUT_S = 300.0  # of a request that names none
+
+
+class _Kserve:
+    """What the routes share: prepared models, requests under way, and counts."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.models = Models(broker)
+        self.asker = Asker(broker)
+        self.room = Room()
+        self.statistics: defaultdict[tuple[str, str], ModelStatistics] = defaultdict(ModelStatistics)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.kserve = shared = _Kserve(app.state.broker)
+    yield
+    await shared.asker.close()
+
+
+async def _kserve(request: Request, _: Connected) -> _Kserve:
+    shared: _Kserve = request.app.state.kserve
+    return shared
+
+
+router = APIRouter(prefix="/v2", route_class=KserveRoute, lifespan=_lifespan, include_in_schema=False)
+Shared = Annotated[_Kserve, Depends(_kserve)]
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """Whether the gateway runs."""
+    return Response()
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """Whether the gateway reaches its broker."""
+    broker: Broker = request.app.state.broker
+    return Response(status_code=HTTPStatus.OK if broker.connection.connected else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@router.get("")
+async def server(caller: Reader) -> dict[str, Any]:
+    """What this server is, and the extensions of the protocol that it has."""
+    extensions = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+    return {"name": "rigflow", "version": version_of("rigflow"), "extensions": extensions}
+
+
+@router.post("/repository/index")
+async def index(caller: Reader, broker: Connected) -> list[dict[str, str]]:
+    """The models of the fleet, whatever they take."""
+    return [
+        {"name": name, "version": "1", "state": "READY", "reason": ""} for name in sorted(await model_names(broker))
+    ]
+
+
+@router.get("/models/stats")
+@router.get("/models/{name}/stats")
+@router.get("/models/{name}/versions/{version}/stats")
+async def statistics(caller: Reader, shared: Shared, name: str = "", version: str = "") -> dict[str, Any]:
+    """What this gateway answered since it began."""
+    if name:
+        card = (await shared.models.find(name, version)).card
+        known = [(card.name, card.version)]
+    else:
+        known = sorted(shared.statistics)
+    return {"model_stats": [shared.statistics[each].shown(*each) for each in known]}
+
+
+@router.get("/models/{name}")
+@router.get("/models/{name}/versions/{version}")
+async def metadata(name: str, caller: Reader, shared: Shared, version: str = "") -> dict[str, Any]:
+    """Inputs and outputs of a model."""
+    return (await shared.models.find(name, version)).metadata()
+
+
+@router.get("/models/{name}/config")
+@router.get("/models/{name}/versions/{version}/config")
+async def config(name: str, caller: Reader, shared: Shared, version: str = "") -> dict[str, Any]:
+    """The configuration of a model, in the fields of Triton's."""
+    return (await shared.models.find(name, version)).config()
+
+
+@router.get("/models/{name}/ready")
+@router.get("/models/{name}/versions/{version}/ready")
+async def model_ready(name: str, caller: Reader, shared: Shared, broker: Connected, version: str = "") -> Response:
+    """Whether the fleet knows a model, and has workers that take its requests."""
+    missing = await idle_stages(broker, (await shared.models.find(name, version)).spec)
+    if missing:
+        what = f"no worker takes work of stage {missing[0]}"
+        raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, what, "start one; see `rigflow status`")
+    return Response()
+
+
+@router.post("/models/{name}/infer")
+@router.post("/models/{name}/versions/{version}/infer")
+async def infer(request: Request, name: str, caller: Submitter, shared: Shared, version: str = "") -> Response:
+    """Run a model on tensors. A client that goes away cancels its request."""
+    served, began_ns = await shared.models.find(name, version), time.monotonic_ns()
+    counts = shared.statistics[served.card.name, served.card.version]
+    async with body_of(request, shared.room) as body:
+        try:
+            wanted, arrays = parse_request(body, json_length(request.headers))
+            timeout_s = _timeout_s(wanted)
+            _check_parameters(wanted)
+            segments = list(
+                TensorMedium(served.spec.decode).segments_of(wanted.id or "request", served.checked(arrays))
+            )
+            asking = shared.asker.ask(served.spec, segments, caller.tenant, caller.name)
+            found = await _while_there(request, asking, timeout_s)
+            head = {"model_name": served.card.name, "model_version": served.card.version}
+            head |= {"id": wanted.id} if wanted.id is not None else {}
+            content, json_bytes = encode_answer(head, _outputs(served, found), wanted, labels_of(served.card))
+        except Exception:
+            counts.fail.add(time.monotonic_ns() - began_ns)
+            raise
+    rows = sum(len(each.meta.pts) for each in found)
+    counts.answered(rows, time.monotonic_ns() - began_ns, sum(each.meta.computed_s for each in found))
+    return _answer(request, content, json_bytes)
+
+
+@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
+async def unknown(path: str, caller: Reader) -> Response:
+    """What is not offered."""
+    offered = "there are health, models/NAME (ready, config, stats, infer) and repository/index"
+    what = f"/v2/{path[:100]} is not offered here, or not by this method"
+    status = HTTPStatus.NOT_IMPLEMENTED if _is_tritons(path) else HTTPStatus.NOT_FOUND
+    raise HttpError(status, what, offered)
+
+
+def _is_tritons(path: str) -> bool:
+    """Return whether Triton offers a path: memory that is shared, models that are loaded, traces, logs, streams."""
+    parts = path.split("/")
+    return bool({"systemsharedmemory", "cudasharedmemory", "load", "unload", "trace", "logging"} & {*parts}) or parts[
+        -1
+    ] in ("generate", "generate_stream")
+
+
+def _outputs(served: Served, found: list[Answered]) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for each in found for name in each.arrays))
+    ragged = {str(name) for each in found for name in each.facts.get("ragged", ())}
+    return dense({name: [each.arrays[name] for each in found] for name in names}, ragged)
+
+
+def _check_parameters(wanted: InferRequest) -> None:
+    for name in ("sequence_id", "sequence_start", "sequence_end"):
+        if wanted.parameters.get(name):
+            raise UsageError(f"parameter {name}: no state is kept between requests", "send the state as an input")
+
+
+def _timeout_s(wanted: InferRequest) -> float:
+    given = wanted.parameters.get("timeout")
+    if given is None or given == 0:
+        return TIMEOUT_S
+    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+        raise UsageError("parameter timeout is a number of microseconds")
+    return min(TIMEOUT_S, given / 1e6)
+
+
+async def _while_there(request: Request, asking: Coroutine[Any, Any, T], timeout_s: float) -> T:
+    """Return an answer. Cancels it and raises HttpError if its client goes away or the time is over first."""
+    task, gone = asyncio.create_task(asking), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait([task, gone], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise HttpError(HTTPStatus.BAD_REQUEST, "the client went away")
+        what = f"there is no answer after {timeout_s:g} s"
+        raise HttpError(HTTPStatus.GATEWAY_TIMEOUT, what, "see `rigflow status`, or give it more time")
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _answer(request: Request, content: bytes, json_bytes: int | None) -> Response:
+    content, headers = compressed(content, request.headers.get("accept-encoding", ""))
+    if json_bytes is not None:
+        headers |= {JSON_LENGTH: str(json_bytes)}
+    media_type = "application/json" if json_bytes is None else "application/octet-stream"
+    return Response(content, headers=headers, media_type=media_type)
