@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from gateway import openai, problems, sessions
 from gateway.api import health, routers
@@ -70,9 +71,9 @@ def create_app(
 
     def methods_of(path: str) -> set[str]:
         """The methods that a path has."""
-        routes = ((prefix, route) for prefix, router in placed for route in router.routes if path.startswith(prefix))
-        found = (route for prefix, route in routes if route.path_regex.match(path.removeprefix(prefix)))
-        return {method for route in found for method in route.methods}
+        below = ((path.removeprefix(prefix), router.routes) for prefix, router in placed if path.startswith(prefix))
+        found = ((rest, route) for rest, routes in below for route in routes if isinstance(route, APIRoute))
+        return {method for rest, route in found if route.path_regex.match(rest) for method in route.methods}
 
     app.state.methods_of = methods_of
     return app

@@ -87,7 +87,7 @@ class _Rate:
 
 def _given_key(request: Request) -> str:
     kind, _, text = request.headers.get("authorization", "").partition(" ")
-    return text.strip() if kind.lower() == "bearer" else request.headers.get("x-api-key", "")
+    return str(text.strip() if kind.lower() == "bearer" else request.headers.get("x-api-key", ""))
 
 
 def _unauthorized(what: str) -> HttpError:
