@@ -73,7 +73,7 @@ def create_app(
         """The methods that a path has."""
         below = ((path.removeprefix(prefix), router.routes) for prefix, router in placed if path.startswith(prefix))
         found = ((rest, route) for rest, routes in below for route in routes if isinstance(route, APIRoute))
-        return {method for rest, route in found if route.path_regex.match(rest) for method in route.methods}
+        return {method for rest, route in found if route.path_regex.match(rest) for method in route.methods or ()}
 
     app.state.methods_of = methods_of
     return app
