@@ -15,8 +15,10 @@ from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
     from engines.models.companions.base import Line
+    from engines.models.files import NewFiles
     from engines.models.folders import Taken
     from engines.models.proposal import Proposal
+    from engines.models.store import Found
     from schemas.model import ModelSpec
 
 app = typer.Typer(
@@ -59,6 +61,13 @@ def add(
             help="A LoRA to merge into a Stable Diffusion, a .safetensors file; repeat it.", metavar="FILE[:STRENGTH]"
         ),
     ] = None,
+    sound: Annotated[
+        Path | None, typer.Option(help="Of a ZipVoice: speech of the voice to clone, 1 to 30 s.", metavar="FILE")
+    ] = None,
+    text: Annotated[str, typer.Option(help="What is said in --sound, word by word.", metavar="WORDS")] = "",
+    consent: Annotated[
+        Path | None, typer.Option(help="What allows the voice to be cloned; results name it.", metavar="FILE")
+    ] = None,
     show: Show = None,
     yes: Annotated[bool, typer.Option("--yes", help="Keep it without a question.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Propose and try only; keep nothing.")] = False,
@@ -76,6 +85,9 @@ def add(
 
     --lora style.safetensors:0.8 changes the weights of a Stable Diffusion by a LoRA, with that strength; 1 without one.
 
+    --sound ada.wav --text "Words of it." --consent ada.txt clones the voice of a sound with a folder of ZipVoice. The
+    consent of the person is kept with the model, and results name it.
+
     Weights in files beside the ONNX file belong to the model. So do the tokenizer, settings and further graphs of a
     folder, if their names are known.
 
@@ -84,7 +96,6 @@ def add(
     from engines.content import graph_of, size_of
     from engines.models.catalogue import models_folder, save_model, travelling
     from engines.models.companions.base import Sure
-    from engines.models.mixing import denoised
     from engines.models.proposal import propose
     from engines.models.store import check_name, find, new_files
     from engines.registry import load
@@ -92,15 +103,13 @@ def add(
 
     changes = {**parse_fields(given or [], "--set", "inputs.0.colours=bgr"), **({"name": name} if name else {})}
     with new_files() as new:
-        found = find(model, new)
-        if denoise is not None:
-            found, fields = denoised(found, denoise, new)
-            changes = {**fields, **changes}
-        if lora:
-            from engines.models.lora_merge import with_loras
+        if sound is not None or text or consent is not None:
+            from engines.models.cloning import cloned
 
-            found, fields = with_loras(found, lora, new)
-            changes = {**fields, **changes}
+            found, fields = cloned(model, sound, text, consent, new)
+        else:
+            found, fields = _changed(find(model, new), denoise, lora or [], new)
+        changes = {**fields, **changes}
         proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
         made = proposal.card().model_copy(update={"sha256": sha256, "files": found.taken.files})
@@ -212,6 +221,23 @@ def _agreed(question: str) -> bool:
         return typer.confirm(question, True)
     except typer.Abort:  # the end of the input, or Ctrl-C
         return False
+
+
+def _changed(
+    found: "Found", denoise: float | None, lora: Sequence[str], new: "NewFiles"
+) -> "tuple[Found, dict[str, str]]":
+    """The model mixed for a denoise strength, or with LoRAs in it, and the fields of its card that say so."""
+    fields: dict[str, str] = {}
+    if denoise is not None:
+        from engines.models.mixing import denoised
+
+        found, fields = denoised(found, denoise, new)
+    if lora:
+        from engines.models.lora_merge import with_loras
+
+        found, more = with_loras(found, lora, new)
+        fields = {**fields, **more}
+    return found, fields
 
 
 def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapping[str, Any]) -> "Proposal":

@@ -31,6 +31,7 @@ Arrays: TypeAlias = dict[str, Tensor]
 """The arrays of a part after some stage. The first dimension is "F", a row for each frame, or "W", for each window."""
 
 INDEX, FRAME_SIZE, SOURCE_SIZE, SOUND, HEAD = "index", "frame_size", "source_size", "sound", "head"
+CONSENT = "consent"  # texts: what allows the voice of a row of sound
 UTF8 = ".utf8"  # behind the name of an array of text, among the labels that a format gets
 
 

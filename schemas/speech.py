@@ -12,6 +12,15 @@ Symbols: TypeAlias = Annotated[tuple[Symbol, ...], Field(max_length=16)]
 VoiceName: TypeAlias = Annotated[str, Field(min_length=1, max_length=100)]
 Language: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,32}$")]
 
+MOST_STEPS = 1000
+
+
+class Consent(Spec):
+    """The file that allows a voice to be cloned: its name, and the SHA-256 of its bytes."""
+
+    file: Annotated[str, Field(min_length=1, max_length=200)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 
 class SpeechSpec(Spec):
     """How text becomes the inputs of a model, and what it gives: `sound [1, S]` float32 at `rate` Hz.
@@ -22,7 +31,8 @@ class SpeechSpec(Spec):
 
     `voices`: the columns of the input `voice [1, V]`, which mixes them if the model `blends`, and `languages` those
     that they speak. `noise`: what the input `noise [1, 2]` is by default, of the sound and of the durations. `peak`:
-    each sentence is made as loud as 16 bits hold.
+    each sentence is made as loud as 16 bits hold. `steps` and `guidance`: what the inputs `steps [1]` int64 and
+    `guidance [1]` are by default. `consent` is that of a cloned voice, which results name.
     """
 
     rate: int = Field(ge=1000, le=768_000)
@@ -38,6 +48,9 @@ class SpeechSpec(Spec):
     blends: bool = False
     noise: tuple[FiniteFloat, FiniteFloat] = (0.0, 0.0)
     peak: bool = False
+    steps: int = Field(default=0, ge=0, le=MOST_STEPS)
+    guidance: FiniteFloat = 0.0
+    consent: Consent | None = None
 
     @model_validator(mode="after")
     def _languages_of_voices(self) -> "SpeechSpec":

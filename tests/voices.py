@@ -127,25 +127,25 @@ def _tones(symbols: str, scales: str) -> tuple[list, dict]:
 
 
 def _write(
-    path: Path,
-    nodes: list,
-    constants: dict,
-    inputs: list,
-    output: tuple,
-    opset: int = 15,
-    meta: dict | None = None,
-    more: Sequence[tuple] = (),
+    path: Path, nodes: list, constants: dict, inputs: list, output: tuple, opset: int = 15, meta: dict | None = None
 ) -> None:
+    write_network(path, nodes, constants, inputs, [output], opset, meta or {})
+
+
+def write_network(
+    path: Path, nodes: list, constants: dict, inputs: list, outputs: Sequence[tuple], opset: int, meta: dict
+) -> None:
+    """An ONNX file with the constants that its nodes use."""
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
         "tones",
         [helper.make_tensor_value_info(*each) for each in inputs],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (output, *more)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs],
         [numpy_helper.from_array(array, name) for name, array in constants.items() if name in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    helper.set_model_props(model, {key: str(value) for key, value in (meta or {}).items()})
+    helper.set_model_props(model, {key: str(value) for key, value in meta.items()})
     path.write_bytes(model.SerializeToString())
 
 
@@ -203,7 +203,13 @@ def _write_vocoder(path: Path, rng: np.random.Generator) -> None:
         up = 0.1 * rng.standard_normal((BANDS, 1, HOP)).astype(np.float32)
         _write(path, nodes, {"up": up}, mels, ("audio", ["N", 1, "S"]), 13)
         return
-    weights = {name: rng.standard_normal((FFT // 2 + 1, BANDS, 1)).astype(np.float32) for name in ("wide", "turn")}
+    write_vocos(path, rng, BANDS, FFT, HOP, 22050)
+
+
+def write_vocos(path: Path, rng: np.random.Generator, bands: int, fft: int, hop: int, rate: int) -> None:
+    """A vocoder of Vocos with random weights."""
+    node, mels = helper.make_node, [("mels", TensorProto.FLOAT, ["N", bands, "L"])]
+    weights = {name: rng.standard_normal((fft // 2 + 1, bands, 1)).astype(np.float32) for name in ("wide", "turn")}
     nodes = [
         node("Conv", ["mels", "wide"], ["level"]),
         node("Abs", ["level"], ["mag"]),
@@ -211,7 +217,7 @@ def _write_vocoder(path: Path, rng: np.random.Generator) -> None:
         node("Cos", ["angle"], ["x"]),
         node("Sin", ["angle"], ["y"]),
     ]
-    outputs = [(name, ["N", FFT // 2 + 1, "L"]) for name in ("mag", "x", "y")]
-    meta = {"model_type": "vocos", "n_fft": FFT, "hop_length": HOP, "win_length": FFT, "center": 1, "normalized": 0}
-    meta |= {"window_type": "hann", "pad_mode": "reflect", "sample_rate": 22050}
-    _write(path, nodes, weights, mels, outputs[0], 15, meta, outputs[1:])
+    outputs = [(name, ["N", fft // 2 + 1, "L"]) for name in ("mag", "x", "y")]
+    meta = {"model_type": "vocos", "n_fft": fft, "hop_length": hop, "win_length": fft, "center": 1, "normalized": 0}
+    meta |= {"window_type": "hann", "pad_mode": "reflect", "sample_rate": rate}
+    write_network(path, nodes, weights, mels, outputs, 15, meta)

@@ -13,6 +13,7 @@ FUNASR_PAGES = (
     "of https://github.com/k2-fsa/sherpa-onnx/releases/tag/asr-models"
 )
 MATCHA_PAGE = "https://k2-fsa.github.io/sherpa/onnx/tts/pretrained_models/matcha.html"
+ZIPVOICE_PAGE = "https://k2-fsa.github.io/sherpa/onnx/tts/zipvoice.html"
 VOCODER_PAGE = "https://github.com/k2-fsa/sherpa-onnx/releases/tag/vocoder-models"
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for the name
@@ -37,6 +38,9 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "into one folder, then `rigflow model add FOLDER`",
     "matcha-icefall-.+": f"download its folder as {MATCHA_PAGE} says, and vocos-22khz-univ.onnx from {VOCODER_PAGE} "
     "into it, then `rigflow model add {name}`",
+    r"(?i:.*zipvoice.*)": f"download a folder of ZipVoice as {ZIPVOICE_PAGE} says, and vocos_24khz.onnx from "
+    f"{VOCODER_PAGE} into it, then clone a voice: `rigflow model add FOLDER --name {{name}} --sound FILE --text WORDS "
+    "--consent FILE`, see docs/speak.md",
 }
 
 

@@ -2,8 +2,9 @@
 
 That form has the inputs `symbols [1, L]` int64, `speed [1]` float32, where there are voices `voice [1, V]` float32, the
 share of each, and where its graph draws random numbers `noise [1, 2]` float32, how much of them, and `draw [1, 2]`
-int64, which. Its output is `sound [1, S]` float32. What its files say of symbols, voices and rate goes into the
-metadata of the graph, where `engines.models.companions.speech` finds it.
+int64, which. A cloned voice has `steps [1]` int64 and `guidance [1]` float32, too. The output is `sound [1, S]`
+float32. What the files say of symbols, voices and rate goes into the metadata of the graph, where
+`engines.models.companions.speech` finds it.
 
 ONNX Runtime's random numbers differ from run to run. They are taken from a table instead, from an element and by steps
 that `draw` names, so that a sentence sounds the same on every machine, however it is retried.
@@ -67,7 +68,7 @@ def _piper(model: Surgery, path: Path) -> tuple[bytes, list[Path]]:
     if speech.voices:
         _feed(model, "sid", "ArgMax", "voice", axis=1, keepdims=0)
         _add_input(model, "voice", TensorProto.FLOAT, [1, len(speech.voices)])
-    return _finished(model, speech), [source]
+    return finished(model, speech), [source]
 
 
 def _matcha(graph: bytes, path: Path) -> tuple[bytes, list[Path]]:
@@ -81,7 +82,7 @@ def _matcha(graph: bytes, path: Path) -> tuple[bytes, list[Path]]:
     _feed(model, "length_scale", "Div", np.ones(1, np.float32), "speed")
     _add_input(model, "speed", TensorProto.FLOAT, [1])
     _add_input(model, "noise", TensorProto.FLOAT, [1, 2])
-    return _finished(model, found.speech), found.files
+    return finished(model, found.speech), found.files
 
 
 def _kokoro(model: Surgery, path: Path) -> tuple[bytes, list[Path]]:
@@ -114,7 +115,7 @@ def _kokoro(model: Surgery, path: Path) -> tuple[bytes, list[Path]]:
         model.drop_input("speed")
         _add_input(model, "speed", TensorProto.FLOAT, [1])
     _add_input(model, "voice", TensorProto.FLOAT, [1, len(voices)])
-    return _finished(model, speech), [of_symbols, *of_voices]
+    return finished(model, speech), [of_symbols, *of_voices]
 
 
 def _kokoro_language(voice: str) -> str:
@@ -123,7 +124,7 @@ def _kokoro_language(voice: str) -> str:
     return names.get(voice[:1], "en-us")
 
 
-def _finished(model: Surgery, speech: SpeechSpec) -> bytes:
+def finished(model: Surgery, speech: SpeechSpec) -> bytes:
     """Return the file, its output made `sound [1, S]`, its random numbers drawn from a table."""
     if len(model.graph.output) != 1:
         raise ModelError(f"model `{model.name}` speaks, and has {len(model.graph.output)} outputs", "export one")

@@ -23,6 +23,7 @@ from engines.models.folders import FIRST_GRAPHS, Taken, take
 from engines.models.ge2e import encoder_of
 from engines.models.lora import check_alone
 from engines.models.voices import VOCODERS
+from engines.models.zipvoice import check_voiceless
 from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import ModelCard
 from schemas.model_files import FileSpec
@@ -64,6 +65,7 @@ def find(given: Path, new: NewFiles) -> Found:
         raise ModelError(f"{given}: no such file", "check the path")
     if (kind := kind_of_folder(folder := folder_of(given))) is not None:
         return Found(folder / kind.main, folder.resolve().name, take_folder(folder, kind, new, given))
+    check_voiceless(given)
     path = _in_folder(given) if given.is_dir() else given
     name = path.stem
     if name in _GENERAL or _STEPS.fullmatch(

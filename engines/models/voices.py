@@ -1,5 +1,6 @@
-"""Reads the files beside a model that speaks: Piper's settings; Kokoro's symbols and voices."""
+"""Reads the files beside a model that speaks: settings of Piper, symbols and voices of Kokoro, a tokens.txt."""
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from schemas.errors import ModelError, format_field_error
 from schemas.speech import SpeechSpec
 
 VOCODERS = ("vocos*.onnx", "hifigan*.onnx")  # they make sound of what a model of Matcha beside them gives
+_LINE = re.compile(r"(\S*)\s+(\d{1,9})\s*")  # of a tokens.txt; a space has no symbol
 _STYLE = 256  # numbers of a row of a voice
 _MOST_VOICES_BYTES = 1 << 30
 _MOST_SPEAKERS = 10_000
@@ -58,6 +60,16 @@ def piper_settings(path: Path) -> tuple[SpeechSpec, float, Path]:
         raise ModelError(f"{source}, {format_field_error(error.errors()[0])}", "download it again") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{source} is not the json of a voice of Piper: {error!r}", "download it again") from error
+
+
+def symbols_in(tokens: Path, what: str) -> dict[str, int]:
+    """Return the number of each symbol of one character in a tokens.txt; `what` begins the error. Raises ModelError."""
+    try:
+        text = tokens.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{what}, and {tokens.name} beside it cannot be read", "download its folder") from error
+    found = [match for line in text.splitlines() if (match := _LINE.fullmatch(line))]
+    return {match[1] or " ": int(match[2]) for match in reversed(found) if len(match[1]) <= 1}
 
 
 def kokoro_symbols(path: Path) -> tuple[dict[str, tuple[int, ...]], Path]:

@@ -9,18 +9,19 @@ from pydantic import Field
 from engines.operators.base import BaseOperator, each_part, each_row, required_model, with_rows
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
-from engines.planned import SOUND, Arrays, Tensor
+from engines.planned import CONSENT, SOUND, Arrays, Tensor
 from engines.ports import Session
 from engines.ragged import Ragged
 from engines.sentences import sentences
 from engines.speaking.espeak import check_espeak
 from engines.speaking.phonemes import symbols_of, voice_weights
 from engines.speaking.voice import Manner, speak
-from engines.texts import TEXT, text_of_row
+from engines.texts import TEXT, text_of_row, text_rows, text_tensor
 from engines.ticking import ticking
 from schemas.errors import ItemTooLarge, PipelineError, RigflowError, UsageError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
+from schemas.speech import MOST_STEPS
 
 _RATE = "rate"
 _MOST = 20_000  # characters of a row: some 20 minutes of sound, which are in memory together
@@ -33,7 +34,8 @@ _Weight: TypeAlias = Annotated[float, Field(ge=0, le=1000)]
 class SpeakOptions(Options):
     """`voice`: a name, or names with weights of a model that blends; "": its first. `language` of espeak-ng; "": the
     voice's own. `noise`, `noise_width`: of the sound and of the durations; None: the voice's own. `pause` in seconds is
-    between sentences of a row; `trim`: leave out silence at the ends of a sentence.
+    between sentences of a row; `trim`: leave out silence at the ends of a sentence. `steps`, `guidance`: of a cloned
+    voice; None: its own.
     """
 
     voice: str | dict[str, _Weight] = ""
@@ -44,6 +46,8 @@ class SpeakOptions(Options):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     pause: float = Field(default=0.3, ge=0, le=60)
     trim: bool = True
+    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=100)
 
 
 class Speak(BaseOperator[SpeakOptions]):
@@ -70,7 +74,13 @@ class Speak(BaseOperator[SpeakOptions]):
             raise PipelineError(f"stage `{stage.name}`: model `{model.name}`: {error.what}", error.hint) from error
         given = (options.noise, options.noise_width)
         noise = tuple(own if new is None else new for new, own in zip(given, speech.noise, strict=True))
-        self._manner = Manner(options.speed, voice, (noise[0], noise[1]), options.seed, options.trim)
+        if not speech.steps and (options.steps, options.guidance) != (None, None):
+            what = f"stage `{stage.name}`: model `{model.name}` does not speak in steps"
+            raise PipelineError(what, "steps and guidance are of cloned voices: omit them")
+        steps = speech.steps if options.steps is None else options.steps
+        guidance = speech.guidance if options.guidance is None else options.guidance
+        self._manner = Manner(options.speed, voice, (noise[0], noise[1]), options.seed, options.trim, steps, guidance)
+        self._consent = consent_of(model)
         self._pause = np.zeros(round(options.pause * speech.rate), np.float32)
 
     def plan(self, inputs: Arrays) -> Arrays:
@@ -81,7 +91,8 @@ class Speak(BaseOperator[SpeakOptions]):
             there = ", ".join(f"`{each}`" for each in inputs) or "nothing"
             what = f"stage `{self._stage.name}` speaks `{name}`, and {'it is no text' if text else f'there is {there}'}"
             raise PipelineError(what, 'take media = ["text"], or set reads')
-        return {SOUND: Tensor("float32", ("W", "count"), ragged=True), _RATE: Tensor("int32", ("W",))}
+        consent = {CONSENT: text_tensor()} if self._consent else {}
+        return {SOUND: Tensor("float32", ("W", "count"), ragged=True), _RATE: Tensor("int32", ("W",)), **consent}
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with its sound. A text that cannot be spoken is a failed item."""
@@ -98,6 +109,9 @@ class Speak(BaseOperator[SpeakOptions]):
             _RATE: np.full(len(sounds), self._speech.rate, np.int32),
         }
         notes = [] if all(map(len, sounds)) else [_NOTHING]
+        if self._consent:
+            made[CONSENT] = text_rows([self._consent] * len(sounds))
+            notes.append(self._consent)
         return with_rows(part, made, errors, self._stage.keeps, notes)
 
     def _of_text(self, text: str, session: Session, tick: Tick) -> Array:
@@ -115,3 +129,11 @@ class Speak(BaseOperator[SpeakOptions]):
                 tick()
             made += [self._pause, *chunks] if made and chunks else chunks
         return np.concatenate([np.zeros(0, np.float32), *made])
+
+
+def consent_of(model: ModelSpec) -> str:
+    """Return in words whose consent a cloned voice has; "" for other voices."""
+    consent = model.speech.consent if model.speech else None
+    if consent is None:
+        return ""
+    return f"synthetic speech, cloned voice {model.name}, consent {consent.file} sha256 {consent.sha256}"

@@ -3,7 +3,8 @@
 Of media without times it writes a file of each item, `<target>.wav` of a single one and `<target>/<name>.wav` of
 several; pieces of one text are one file, so that a long text may be many items. Of media with times it writes one file.
 Between rows of a file stands exact silence. A part's result is `samples [M]` int16 (`[M, 2]` of stereo),
-`lengths [W]` int64 and `rate [W]` int32, which subscribers can read directly.
+`lengths [W]` int64 and `rate [W]` int32, which subscribers can read directly. Where the part says whose consent its
+voice has, that is its fact `consent`, and in front of the file's comment.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +21,16 @@ from engines.outputs.base import BaseFormat
 from engines.outputs.images import NamedFiles, stem_of
 from engines.outputs.sound_file import SoundFile
 from engines.part import Array, Part, Tick, no_tick
-from engines.planned import Tensor
+from engines.planned import CONSENT, Tensor
 from engines.ragged import Ragged
+from engines.texts import text_of_row
 from schemas.errors import OutputError, PipelineError
 from schemas.media import Item, MediaInfo
 from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _FULL = 32767
+_MOST_CONSENT = 2000  # characters; results come from other programs, too
 _WHOLE = Item(name="", piece_of=0)  # of media with times
 _BY_SPEAK = "add a stage that makes sound before encode: speak"
 
@@ -74,12 +77,19 @@ class SoundFormat(BaseFormat[SoundOptions]):
                 "samples": whole_samples(sound.values),
                 "lengths": np.diff(sound.offsets).astype(np.int64),
                 "rate": part.array("rate").astype(np.int32),
-            }
+            },
+            _consent_of(part),
         )
 
     def assemble(self, target: Path, media: MediaInfo) -> "SoundAssembler":
         """Start the files."""
         return SoundAssembler(target, media, self._options)
+
+
+def _consent_of(part: Part) -> dict[str, Any]:
+    given = part.arrays.get(CONSENT)
+    told = dict.fromkeys(text_of_row(given, row) for row in range(len(given))) if isinstance(given, Ragged) else ()
+    return {CONSENT: "; ".join(told)} if told else {}
 
 
 def whole_samples(values: Array) -> Array:
@@ -101,6 +111,7 @@ class SoundAssembler:
         self._texts = 0  # those of failed items too
         self._sound: SoundFile | None = None
         self._comment = options.note
+        self._consent = ""
 
     def set_origin(self, origin: Origin) -> None:
         """Take what the sound was made by, for the comment of the files."""
@@ -110,6 +121,7 @@ class SoundAssembler:
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Encode the part's rows."""
+        self._consent = str(facts.get(CONSENT, ""))[:_MOST_CONSENT]
         items, rows = _items_of(meta, len(arrays["lengths"])), _rows_of(arrays)
         for item in items:
             if self._last is None or not _one_text(self._last, item):
@@ -147,7 +159,8 @@ class SoundAssembler:
             file = PartFile.create(self._names.path(stem_of(item)))
             self._files.append(file)
             options = self._options
-            self._sound = SoundFile(file, options.file, options.bitrate, options.silence, self._comment)
+            comment = "; ".join(filter(None, (self._consent, self._comment)))
+            self._sound = SoundFile(file, options.file, options.bitrate, options.silence, comment)
         return self._sound
 
     def _finish(self) -> None:

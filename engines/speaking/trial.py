@@ -28,5 +28,10 @@ def _tried(spec: ModelSpec, content: Content) -> tuple[float, int, int]:
     inner = [number for ids in list(speech.symbols.values())[-_SYMBOLS:] for number in (*ids, *speech.after)]
     voice = [1.0, *[0.0] * (len(speech.voices) - 1)] if speech.voices else []
     session = OnnxRuntimeSession(content, spec)
-    sound = speak(session, speech, [*speech.begin, *inner, *speech.end], Manner(voice=voice, noise=speech.noise))
+    sound = speak(
+        session,
+        speech,
+        [*speech.begin, *inner, *speech.end],
+        Manner(voice=voice, noise=speech.noise, steps=speech.steps, guidance=speech.guidance),
+    )
     return len(sound) / speech.rate, speech.rate, min(_SYMBOLS, len(speech.symbols))

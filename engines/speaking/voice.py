@@ -20,13 +20,18 @@ _MOST_S = 600  # of one sentence
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How to speak: `speed` 1 is the voice's own; `voice`: the share of each voice; `seed` of random numbers."""
+    """How to speak: `speed` 1 is the voice's own; `voice`: the share of each voice; `seed` of random numbers.
+
+    `steps` and `guidance` are of cloned voices.
+    """
 
     speed: float = 1.0
     voice: Sequence[float] = ()
     noise: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
     trim: bool = True
+    steps: int = 0
+    guidance: float = 0.0
 
 
 def speak(session: Session, speech: SpeechSpec, symbols: Sequence[int], manner: Manner) -> Array:
@@ -36,6 +41,8 @@ def speak(session: Session, speech: SpeechSpec, symbols: Sequence[int], manner: 
         "speed": np.array([manner.speed], np.float32),
         "voice": np.array([manner.voice], np.float32),
         "noise": np.array([manner.noise], np.float32),
+        "steps": np.array([manner.steps], np.int64),
+        "guidance": np.array([manner.guidance], np.float32),
         "draw": np.array([_draw(manner.seed, symbols)], np.int64),
     }
     names = [tensor.name for tensor in session.spec.inputs]
@@ -49,7 +56,7 @@ def speak(session: Session, speech: SpeechSpec, symbols: Sequence[int], manner: 
         raise ModelError(f"model `{session.spec.name}` gave sound that is no number", "take it in fp32")
     if len(sound) > _MOST_S * speech.rate:
         raise ModelError(f"model `{session.spec.name}` made more than {_MOST_S} s of one sentence", "speak faster")
-    sound = _trimmed(sound, speech.rate) if manner.trim else sound
+    sound = trimmed(sound, speech.rate) if manner.trim else sound
     peak = float(np.abs(sound).max(initial=0))
     return sound / np.float32(peak) if speech.peak and peak > _LEAST_PEAK else sound
 
@@ -61,7 +68,7 @@ def _draw(seed: int, symbols: Sequence[int]) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "big") & mask, int.from_bytes(digest[8:16], "big") & mask | 1
 
 
-def _trimmed(sound: Array, rate: int) -> Array:
+def trimmed(sound: Array, rate: int) -> Array:
     """Return sound without silence at its ends, but `_KEPT_S` of it."""
     level = np.abs(sound)
     loud = np.flatnonzero(level > _QUIET * level.max(initial=0))

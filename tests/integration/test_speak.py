@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from engines.models.catalogue import models_folder, save_model
+from engines.models.cloning import cloned
 from engines.models.proposal import propose
 from engines.models.store import find, new_files
 from schemas.pipeline import PipelineSpec
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet, Killing
 from tests.voices import RATE, write_piper
+from tests.zipvoices import WORDS, reference, write_wav, write_zipvoice
 from workers.definitions import find_pipeline
 
 BOOK = "".join(f"This is sentence {n}, of a book. Is it? Yes!\n\n" for n in range(20))
@@ -32,15 +34,20 @@ TEXTS = {
 @pytest.fixture(autouse=True)
 def _voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "consent.txt").write_text("I, Ada, allow it.")
+    zipvoice, sound = write_zipvoice(tmp_path / "zipvoice"), write_wav(tmp_path / "ada.wav", reference())
     with new_files() as new:
         found = find(write_piper(tmp_path), new)
         save_model(models_folder(), propose(found.path, found.content, found.name).card(), found.content)
+        found, _ = cloned(zipvoice, sound, WORDS, tmp_path / "consent.txt", new)
+        card = propose(found.path, found.content, "ada").card()
+        save_model(models_folder(), card.model_copy(update={"files": found.taken.files}), found.content)
 
 
-def speak(**options: Any) -> PipelineSpec:
+def speak(model: str = "tones", **options: Any) -> PipelineSpec:
     spec = find_pipeline("speak")[0]
     stages = [
-        stage.model_copy(update={"model": "tones", "options": options}) if stage.kind == "speak" else stage
+        stage.model_copy(update={"model": model, "options": options}) if stage.kind == "speak" else stage
         for stage in spec.stage
     ]
     return spec.model_copy(update={"stage": tuple(stages)})
@@ -69,11 +76,15 @@ def samples(path: Path) -> np.ndarray:
 
 def test_one_worker_three_and_kills_give_equal_files(tmp_path: Path) -> None:
     files, spec = written(tmp_path / "texts"), speak(noise=1.0, seed=7)
+    short = tmp_path / "short.txt"
+    short.write_text(BOOK[:400])
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
         [outcome] = fleet.run(spec, files, tmp_path / "one")
         [alone] = fleet.run(spec, files[:1], tmp_path / "alone")
+        [ada] = fleet.run(speak("ada", steps=2), [short], tmp_path / "ada-one")
     with Fleet(ONE_WORKER * 3, tmp_path / "cache") as fleet:
         fleet.run(spec, files, tmp_path / "three", Killing(fleet))
+        fleet.run(speak("ada", steps=2), [short], tmp_path / "ada-three", Killing(fleet))
     found = digests(tmp_path / "one")
     assert found == digests(tmp_path / "three")
     assert {Path(name).stem for name in found} == {"book", "marks", "emoji", "other", "q1"}
@@ -83,6 +94,10 @@ def test_one_worker_three_and_kills_give_equal_files(tmp_path: Path) -> None:
     assert "a text of 30000 characters is too long to be spoken in one piece, at most 20000: cut it" in long
     assert "a text without letters and digits became no sound" in " ".join(outcome.done.notes)
     assert alone.ok
+    assert [*digests(tmp_path / "ada-one")] == ["short.speak.wav"]
+    assert digests(tmp_path / "ada-one") == digests(tmp_path / "ada-three")
+    assert ada.done is not None
+    assert "cloned voice ada, consent consent.txt sha256 " in " ".join(ada.done.notes)
     [wav] = (tmp_path / "alone").iterdir()
     assert wav.name == "book.speak.wav"
     book = samples(wav)

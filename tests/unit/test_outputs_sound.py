@@ -13,6 +13,7 @@ from engines.outputs.sound import whole_samples
 from engines.part import Part
 from engines.planned import Tensor
 from engines.ragged import Ragged
+from engines.texts import text_rows
 from schemas.errors import OutputError, PipelineError
 from schemas.media import Item, MediaInfo
 from tests.unit.outputs_parts import VIDEO, assemble, feed, format_of, full_disk, make_part
@@ -143,6 +144,18 @@ def test_files_say_what_made_them_and_without_sound_they_can_be_opened(tmp_path:
     comment = "synthetic speech; rigflow, pipeline revision ffffffffffffffff, models joe aaaaaaaaaaaaaaaa"
     assert comment in tags.values()
     assert not any("Lavf" in value for value in tags.values())
+
+
+@pytest.mark.parametrize("file", ["wav", "flac", "mp3", "opus", "m4a"])
+def test_files_and_facts_name_the_consent_of_a_cloned_voice(tmp_path: Path, file: str) -> None:
+    format_ = format_of("sound", file=file, note="mine")
+    part = spoken([tone(0.1), tone(0.1)], ["a.txt", "a.txt"])
+    consent = "synthetic speech, cloned voice ada, consent ada.txt sha256 " + "a" * 64
+    part = part.with_arrays({**part.arrays, "consent": text_rows([consent] * 2)})
+    assert format_.encode(part).facts == {"consent": consent}
+    assert format_.encode(spoken([tone(0.1)], ["a.txt"])).facts == {}
+    (path,) = assemble(format_, tmp_path / "a", TEXTS, [part])
+    assert f"{consent}; mine" in read(path)[2].values()
 
 
 def test_whole_samples_are_symmetric_and_finite() -> None:
