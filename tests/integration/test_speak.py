@@ -114,7 +114,7 @@ def test_one_worker_three_and_kills_give_equal_files(tmp_path: Path) -> None:
     assert len(gaps) == 59
 
 
-@pytest.mark.models
+@pytest.mark.slow
 def test_a_cloned_voice_is_equal_where_a_worker_is_killed(tmp_path: Path) -> None:
     """Apart from the others, because what a killed worker held is given out again after 10 s."""
     short = shortened(tmp_path)
