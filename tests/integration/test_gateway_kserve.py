@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -24,6 +25,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from gateway.kserve import bodies  # noqa: E402
+from gateway.server import listen  # noqa: E402
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.job_records import all_manifests  # noqa: E402
 from pipelines.registry import builtin_pipeline  # noqa: E402
@@ -85,6 +87,13 @@ def request(x: Any, **more: Any) -> dict[str, Any]:
 def right(folder: Path, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     found: np.ndarray[Any, Any] = onnxruntime.InferenceSession(folder / "net.onnx").run(["y"], {"x": x})[0]
     return found
+
+
+def test_an_answer_in_two_pieces_does_not_wait_for_an_acknowledgement() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_models_say_what_they_take(http: Any) -> None:
