@@ -80,17 +80,22 @@ class Models:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._kept: dict[str, Served] = {}
-        self._has_queues = False
 
     async def find(self, name: str, version: str = "") -> Served:
         """A model by its name, in a version. Raises NotFound, UsageError for one without tensors, ModelError."""
         card = await self._card(name, version)
-        if card.identity not in self._kept:
+        if not await self._is_there(card):
             served = await self._prepared(card)
-            while len(self._kept) >= _KEPT:
+            while len(self._kept) >= _KEPT and card.identity not in self._kept:
                 del self._kept[next(iter(self._kept))]
             self._kept[card.identity] = served
         return self._kept[card.identity]
+
+    async def _is_there(self, card: ModelSpec) -> bool:
+        """Return whether a model is prepared, and the broker still has the pipeline that runs it."""
+        served = self._kept.get(card.identity)
+        bucket = self._broker.names.pipelines
+        return served is not None and await self._broker.get(bucket, f"revision.{served.spec.revision}") is not None
 
     async def _card(self, name: str, version: str) -> ModelSpec:
         bucket = self._broker.names.pipelines
@@ -117,9 +122,7 @@ class Models:
         graph = as_run(spec, {card.name: card})[card.name]
         plan_pipeline(spec, {card.name: graph})
         spec = with_pins(spec, {card.name: (graph, b"")})
-        if not self._has_queues:
-            await ensure_topology(self._broker, self._broker.settings, [spec])
-            self._has_queues = True
+        await ensure_topology(self._broker, self._broker.settings, [spec])
         if await blob_info(self._broker, self._broker.names.models, graph.identity) is None:
             await put_blob(self._broker, self._broker.names.models, graph.model_dump_json().encode(), graph.identity)
         await put_revision(self._broker, spec, variant=True)

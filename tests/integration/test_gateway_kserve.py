@@ -28,7 +28,7 @@ from gateway.kserve import bodies  # noqa: E402
 from gateway.server import listen  # noqa: E402
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.job_records import all_manifests  # noqa: E402
-from pipelines.registry import builtin_pipeline  # noqa: E402
+from pipelines.registry import builtin_pipeline, withdraw_pipeline  # noqa: E402
 from pipelines.usage import read_usage  # noqa: E402
 from tests.fleet import ONE_WORKER, Fleet  # noqa: E402
 from tests.gateway import Gateway  # noqa: E402
@@ -271,3 +271,34 @@ def test_tritons_own_client_works(http: Any, folder: Path) -> None:
     with pytest.raises(Exception, match="the fleet knows no model other"):
         client.get_model_metadata("other")
     client.close()
+
+
+def test_a_full_fleet_says_so_at_once(folder: Path, tmp_path: Path) -> None:
+    async def registered() -> None:
+        async with Broker.connected(fleet.settings, "test") as broker:
+            spec = builtin_pipeline("infer").with_model("net")
+            await register(broker, fleet.settings, spec, find_models(spec, folder), variant=True)
+
+    with Fleet((), tmp_path, queue_bytes=1 << 20) as fleet:  # without workers
+        asyncio.run(registered())
+        with Gateway(fleet.settings) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as client:
+            assert client.get("/v2/models/net/ready").status_code == 503
+            head = json.loads(BINARY)
+            head["inputs"][0] |= {"shape": [100_000, 4], "parameters": {"binary_data_size": 1_600_000}}
+            text = json.dumps(head).encode()
+            found = client.post(
+                "/v2/models/net/infer", content=text + bytes(1_600_000), headers={LENGTH: str(len(text))}
+            )
+            assert (found.status_code, found.headers["retry-after"]) == (503, "5"), found.text
+            full = "the fleet is full: the queue of pipeline infer takes no more now: send it again in a while"
+            assert found.json() == {"error": full}
+
+
+def test_a_withdrawn_pipeline_is_published_again(http: Any, fleet: Fleet) -> None:
+    async def withdrawn() -> None:
+        async with Broker.connected(fleet.settings, "test") as broker:
+            await withdraw_pipeline(broker, "infer")
+
+    assert picked(http, 4).json()["outputs"][0]["data"] == [4]
+    asyncio.run(withdrawn())
+    assert picked(http, 3).json()["outputs"][0]["data"] == [3]
