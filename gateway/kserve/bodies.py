@@ -38,8 +38,12 @@ class Room:
 
 
 @asynccontextmanager
-async def body_of(request: Request, room: Room) -> AsyncIterator[bytearray]:
-    """The body of a request, without compression, for a block. Raises UsageError, HttpError when it is too large."""
+async def body_of(request: Request, room: Room, allowed: int = 0) -> AsyncIterator[bytearray]:
+    """The body of a request, without compression, for a block. `allowed`: most bytes of its caller; 0: no own limit.
+
+    Raises UsageError, HttpError when it is too large.
+    """
+    most = min(allowed or MOST_BYTES, MOST_BYTES)
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", *_CODINGS):
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding {coding[:40]!a}", "use gzip or deflate")
@@ -48,8 +52,8 @@ async def body_of(request: Request, room: Room) -> AsyncIterator[bytearray]:
     try:
         async for piece in request.stream():
             for made in [piece] if unpacker is None else _unpacked(unpacker, piece):
-                if len(body) + len(made) > MOST_BYTES:
-                    too_large = f"a request has at most {MOST_BYTES:,} bytes"
+                if len(body) + len(made) > most:
+                    too_large = f"a request has at most {most:,} bytes"
                     raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large, "send fewer rows")
                 room.take(len(made))
                 taken += len(made)

@@ -127,7 +127,7 @@ async def infer(request: Request, name: str, caller: Submitter, shared: Shared, 
     """Run a model on tensors. A client that goes away cancels its request."""
     served, began_ns = await shared.models.find(name, version), time.monotonic_ns()
     counts = shared.statistics[served.card.name, served.card.version]
-    async with body_of(request, shared.room) as body:
+    async with body_of(request, shared.room, caller.upload_bytes) as body:
         try:
             wanted, arrays = parse_request(body, json_length(request.headers))
             timeout_s = _timeout_s(wanted)

@@ -24,12 +24,15 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
+from gateway.keys import KeyHolders  # noqa: E402
 from gateway.kserve import bodies  # noqa: E402
 from gateway.server import listen  # noqa: E402
+from pipelines.api_keys import make_key  # noqa: E402
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.job_records import all_manifests  # noqa: E402
 from pipelines.registry import builtin_pipeline, withdraw_pipeline  # noqa: E402
 from pipelines.usage import read_usage  # noqa: E402
+from schemas.api_roles import ApiRole  # noqa: E402
 from tests.fleet import ONE_WORKER, Fleet  # noqa: E402
 from tests.gateway import Gateway  # noqa: E402
 from tests.onnx_graphs import FLOAT, INT64, model_of, value  # noqa: E402
@@ -302,3 +305,29 @@ def test_a_withdrawn_pipeline_is_published_again(http: Any, fleet: Fleet) -> Non
     assert picked(http, 4).json()["outputs"][0]["data"] == [4]
     asyncio.run(withdrawn())
     assert picked(http, 3).json()["outputs"][0]["data"] == [3]
+
+
+def test_a_key_says_who_may_do_what_and_is_counted(fleet: Fleet, http: Any) -> None:
+    async def keys() -> tuple[str, str]:
+        async with Broker.connected(fleet.settings, "test") as broker:
+            submit = await make_key(broker, "triton", "studio", [ApiRole.SUBMIT, ApiRole.READ], upload_bytes=1000)
+            return submit[1], (await make_key(broker, "reader", "studio", [ApiRole.READ]))[1]
+
+    async def used() -> int:
+        async with Broker.connected(fleet.settings, "test") as broker:
+            return sum(each.frames for each in (await read_usage(broker, "studio", "0", "9", ())).values())
+
+    submit, reader = asyncio.run(keys())
+    with Gateway(fleet.settings, identify=KeyHolders()) as gateway, httpx.Client(base_url=gateway.url) as client:
+        url, rows = "/v2/models/net/infer", request([[1] * 4] * 2)
+        for key, wanted, status in (
+            ("", rows, 401),
+            (reader, rows, 403),
+            (submit, request([[1] * 4] * 100), 413),
+            (submit, rows, 200),
+        ):
+            found = client.post(url, json=wanted, headers={"Authorization": f"Bearer {key}"} if key else {})
+            assert (found.status_code, "error" in found.json()) == (status, status != 200), found.text
+        assert client.get("/v2/models/net", headers={"Authorization": f"Bearer {reader}"}).status_code == 200
+        assert client.get("/v2/health/ready").status_code == 200
+    assert asyncio.run(used()) == 2
