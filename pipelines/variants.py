@@ -78,7 +78,7 @@ async def _pinned(
     derived = known.decode.warm_up == sum(before[name].warm_up for name in known.model_names.values())
     if derived and not keep_warm_up:  # it is what the models say, and another model may say something else
         wanted = wanted.with_fields({f"{wanted.decode.name}.warm_up": None})
-    wanted = without_tensors(wanted, before)  # as with the warm-up
+    wanted = without_tensors(wanted, known, before)  # as with the warm-up
     cards = as_run(wanted, cards)
     plan_pipeline(wanted, cards)
     pinned = with_pins(wanted, {name: (card, b"") for name, card in cards.items()})

@@ -29,13 +29,18 @@ def as_run(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> dict[str, Mod
     return {name: card.of_graph() if raw.get(name) else card for name, card in models.items()}
 
 
-def without_tensors(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:
-    """Return the pipeline without declarations that `with_tensors` made of these models, for it to get others."""
-    given = spec.decode.options.get(_INPUTS)
-    rest = {name: value for name, value in spec.decode.options.items() if name != _INPUTS}
-    decode = spec.decode.model_copy(update={"options": rest})
-    bare = spec.model_copy(update={"stage": (decode, *spec.stage[1:])})
-    return bare if given and with_tensors(bare, models).decode.options.get(_INPUTS) == given else spec
+def without_tensors(wanted: PipelineSpec, known: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:
+    """Return `wanted`, a changed `known`, for it to get declarations of its own: without those that follow from the
+    `models` of `known`.
+    """
+    given = known.decode.options.get(_INPUTS)
+    follows = given and with_tensors(_bare(known), models).decode.options.get(_INPUTS) == given
+    return _bare(wanted) if follows and wanted.decode.options.get(_INPUTS) == given else wanted
+
+
+def _bare(spec: PipelineSpec) -> PipelineSpec:
+    options = {name: value for name, value in spec.decode.options.items() if name != _INPUTS}
+    return spec.model_copy(update={"stage": (spec.decode.model_copy(update={"options": options}), *spec.stage[1:])})
 
 
 def with_tensors(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:

@@ -24,9 +24,12 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
+from engines.media.tensor import TensorMedium  # noqa: E402
 from gateway.keys import KeyHolders  # noqa: E402
 from gateway.kserve import bodies  # noqa: E402
+from gateway.kserve.models import Models  # noqa: E402
 from gateway.server import listen  # noqa: E402
+from pipelines import asking  # noqa: E402
 from pipelines.api_keys import make_key  # noqa: E402
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.job_records import all_manifests  # noqa: E402
@@ -331,3 +334,21 @@ def test_a_key_says_who_may_do_what_and_is_counted(fleet: Fleet, http: Any) -> N
         assert client.get("/v2/models/net", headers={"Authorization": f"Bearer {reader}"}).status_code == 200
         assert client.get("/v2/health/ready").status_code == 200
     assert asyncio.run(used()) == 2
+
+
+def test_an_answer_that_passed_unheard_is_read_from_the_stream(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unheard(waiting: asking._Waiting) -> None:
+        """Subscribe to nothing, as while the connection is away."""
+
+    async def answered() -> list[float]:
+        async with Broker.connected(fleet.settings, "test") as broker:
+            served = await Models(broker).find("pick")
+            medium, asker = TensorMedium(served.spec.decode), asking.Asker(broker)
+            arrays = served.checked({"i": np.arange(5)})
+            found = await asker.ask(served.spec, list(medium.segments_of("a", arrays)), "main")
+            await asker.close()
+            return [float(number) for each in found for number in each.arrays["y"]]
+
+    monkeypatch.setattr(asking, "LOOK_S", 0.05)
+    monkeypatch.setattr(asking._Waiting, "open", unheard)
+    assert asyncio.run(answered()) == [0, 1, 2, 3, 4]

@@ -1,5 +1,6 @@
 """Tensors through a fleet: npz in and out, by any model, any cut and any batch, with the bytes of one plain session."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
+from pipelines.broker import Broker
+from pipelines.models import load_card
 from pipelines.registry import builtin_pipeline
+from pipelines.variants import variant
+from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet
 from tests.onnx_graphs import FLOAT, INT64, model_of, value
+from tests.simulated import models_of
+from workers.definitions import register
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -90,3 +97,18 @@ def test_models_that_take_a_row_at_a_time(fleet: Fleet, folder: Path, tmp_path: 
     [outcome] = fleet.run(infer("plain"), [tmp_path / "p.npz"], tmp_path / "out", folder=folder)
     assert outcome.ok
     assert np.array_equal(np.load(tmp_path / "out" / "p.infer.npz")["y"], -pictures)
+
+
+def test_a_job_may_have_another_model_with_other_inputs(fleet: Fleet, folder: Path) -> None:
+    async def varied() -> tuple[PipelineSpec, PipelineSpec, ModelSpec]:
+        async with Broker.connected(fleet.settings, "test") as broker:
+            first, other = infer("net"), infer("one")
+            await register(broker, fleet.settings, other, models_of(other, folder), variant=True)
+            known = await register(broker, fleet.settings, first, models_of(first, folder))
+            made = await variant(broker, "infer", {}, "one")
+            return known, made, await load_card(broker, made.models["one"])
+
+    known, made, card = asyncio.run(varied())
+    assert known.decode.options["inputs"] == {"x": "float32 [N, 64]", "ids": "int64 [N, s]"}
+    assert made.decode.options["inputs"] == {"x": "float32 [N, 8]"}
+    assert card == card.of_graph()
