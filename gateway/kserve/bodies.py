@@ -12,7 +12,7 @@ from gateway.problems import HttpError
 from schemas.errors import UsageError
 
 MOST_BYTES = NPZ_BYTES  # of a request, without compression
-ALL_BYTES = 1 << 30  # of all requests that are being answered
+ALL_BYTES = 512 << 20  # of all requests that are being answered; copies of them take a few times as much
 JSON_LENGTH = "Inference-Header-Content-Length"
 _CODINGS = {"gzip": 31, "deflate": 15}  # window bits of zlib
 _AT_A_TIME = 1 << 20

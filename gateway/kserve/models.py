@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from engines.media.tensor import TensorMedium
 from engines.models.tensors import as_run
 from engines.part import Array
 from engines.plan import plan_pipeline
@@ -68,10 +67,6 @@ class Served:
             "output": [_config(tensor) for tensor in self.graph.outputs],
             "dynamic_batching": {"preferred_batch_size": [self.max_batch], "max_queue_delay_microseconds": delay_us},
         }
-
-    def checked(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Return inputs as the model takes them. Raises MediaError, which says what it takes."""
-        return TensorMedium(self.spec.decode).checked(arrays)
 
 
 class Models:

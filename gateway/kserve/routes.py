@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version as version_of
@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
+from engines.media.segment_data import SegmentData
 from engines.media.tensor import TensorMedium
 from gateway.callers import Reader, Submitter
 from gateway.fleet import Connected
@@ -26,6 +27,7 @@ from pipelines.variants import model_names
 from schemas.errors import UsageError
 
 T = TypeVar("T")
+_LARGE_BYTES = 1 << 18
 TIMEOUT_S = 300.0  # of a request that names none
 
 
@@ -129,23 +131,19 @@ async def infer(request: Request, name: str, caller: Submitter, shared: Shared, 
     counts = shared.statistics[served.card.name, served.card.version]
     async with body_of(request, shared.room, caller.upload_bytes) as body:
         try:
-            wanted, arrays = parse_request(body, json_length(request.headers))
+            wanted, segments = await _step(len(body), _asked, body, json_length(request.headers), served)
             timeout_s = _timeout_s(wanted)
-            _check_parameters(wanted)
-            segments = list(
-                TensorMedium(served.spec.decode).segments_of(wanted.id or "request", served.checked(arrays))
-            )
             asking = shared.asker.ask(served.spec, segments, caller.tenant, caller.name)
             found = await _while_there(request, asking, timeout_s)
-            head = {"model_name": served.card.name, "model_version": served.card.version}
-            head |= {"id": wanted.id} if wanted.id is not None else {}
-            content, json_bytes = encode_answer(head, _outputs(served, found), wanted, labels_of(served.card))
+            answer_bytes = sum(array.nbytes for each in found for array in each.arrays.values())
+            accepted = request.headers.get("accept-encoding", "")
+            response = await _step(answer_bytes, _answer, served, wanted, found, accepted)
         except Exception:
             counts.fail.add(time.monotonic_ns() - began_ns)
             raise
     rows = sum(len(each.meta.pts) for each in found)
     counts.answered(rows, time.monotonic_ns() - began_ns, sum(each.meta.computed_s for each in found))
-    return _answer(request, content, json_bytes)
+    return response
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
@@ -165,7 +163,7 @@ def _is_tritons(path: str) -> bool:
     ] in ("generate", "generate_stream")
 
 
-def _outputs(served: Served, found: list[Answered]) -> dict[str, Any]:
+def _outputs(found: list[Answered]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for each in found for name in each.arrays))
     ragged = {str(name) for each in found for name in each.facts.get("ragged", ())}
     return dense({name: [each.arrays[name] for each in found] for name in names}, ragged)
@@ -208,8 +206,23 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _answer(request: Request, content: bytes, json_bytes: int | None) -> Response:
-    content, headers = compressed(content, request.headers.get("accept-encoding", ""))
+async def _step(nbytes: int, step: Callable[..., T], *arguments: Any) -> T:
+    """Return what a step gives; one on many bytes runs in a thread, so that other requests go on."""
+    return step(*arguments) if nbytes < _LARGE_BYTES else await asyncio.to_thread(step, *arguments)
+
+
+def _asked(body: bytearray, json_bytes: int | None, served: Served) -> tuple[InferRequest, list[SegmentData]]:
+    wanted, arrays = parse_request(body, json_bytes)
+    _check_parameters(wanted)
+    medium = TensorMedium(served.spec.decode)
+    return wanted, list(medium.segments_of(wanted.id or "request", medium.checked(arrays)))
+
+
+def _answer(served: Served, wanted: InferRequest, found: list[Answered], accepted: str) -> Response:
+    head = {"model_name": served.card.name, "model_version": served.card.version}
+    head |= {"id": wanted.id} if wanted.id is not None else {}
+    content, json_bytes = encode_answer(head, _outputs(found), wanted, labels_of(served.card))
+    content, headers = compressed(content, accepted)
     if json_bytes is not None:
         headers |= {JSON_LENGTH: str(json_bytes)}
     media_type = "application/json" if json_bytes is None else "application/octet-stream"

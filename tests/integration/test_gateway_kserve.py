@@ -344,7 +344,7 @@ def test_an_answer_that_passed_unheard_is_read_from_the_stream(fleet: Fleet, mon
         async with Broker.connected(fleet.settings, "test") as broker:
             served = await Models(broker).find("pick")
             medium, asker = TensorMedium(served.spec.decode), asking.Asker(broker)
-            arrays = served.checked({"i": np.arange(5)})
+            arrays = medium.checked({"i": np.arange(5)})
             found = await asker.ask(served.spec, list(medium.segments_of("a", arrays)), "main")
             await asker.close()
             return [float(number) for each in found for number in each.arrays["y"]]
