@@ -27,7 +27,7 @@ from schemas.status import WorkerStatus
 PIPELINE = "infer"
 DELAY_MS = 1.0  # that a batch waits for other requests
 _FEWEST_DIGITS = 8  # of an identity that stands for a version
-_KEPT = 256  # models that are prepared
+_KEPT = 256  # models
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Served:
 
 
 class Models:
-    """Prepares the models that are asked for. What it keeps is of one identity each, so that it never grows old."""
+    """Finds the models that are asked for. What it keeps is of one identity each, so that it never grows old."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -79,18 +79,21 @@ class Models:
     async def find(self, name: str, version: str = "") -> Served:
         """A model by its name, in a version. Raises NotFound, UsageError for one without tensors, ModelError."""
         card = await self._card(name, version)
-        if not await self._is_there(card):
-            served = await self._prepared(card)
-            while len(self._kept) >= _KEPT and card.identity not in self._kept:
+        if card.identity not in self._kept:
+            while len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[card.identity] = served
+            self._kept[card.identity] = _served(card)
         return self._kept[card.identity]
 
-    async def _is_there(self, card: ModelSpec) -> bool:
-        """Return whether a model is prepared, and the broker still has the pipeline that runs it."""
-        served = self._kept.get(card.identity)
-        bucket = self._broker.names.pipelines
-        return served is not None and await self._broker.get(bucket, f"revision.{served.spec.revision}") is not None
+    async def publish(self, served: Served) -> None:
+        """Publish the pipeline that runs a model, unless the broker has it. Raises BrokerError, StoreError."""
+        broker, names, spec, graph = self._broker, self._broker.names, served.spec, served.graph
+        if await broker.get(names.pipelines, f"revision.{spec.revision}") is not None:
+            return
+        await ensure_topology(broker, broker.settings, [spec])
+        if await blob_info(broker, names.models, graph.identity) is None:
+            await put_blob(broker, names.models, graph.model_dump_json().encode(), graph.identity)
+        await put_revision(broker, spec, variant=True)
 
     async def _card(self, name: str, version: str) -> ModelSpec:
         bucket = self._broker.names.pipelines
@@ -108,27 +111,24 @@ class Models:
             raise NotFound(f"model {name} has no version {version[:128]}", f"it has {card.version}, {known[:16]}")
         return card
 
-    async def _prepared(self, card: ModelSpec) -> Served:
-        if not card.inputs or any(tensor.dtype not in NAMES for tensor in (*card.inputs, *card.outputs)):
-            raise UsageError(f"model {card.name} takes no tensors of numbers", "see GET /api/v1/pipelines for others")
-        spec = builtin_pipeline(PIPELINE)
-        [stage] = spec.operators
-        spec = spec.with_fields({f"{stage.name}.model": card.name, f"{stage.name}.max_delay_ms": DELAY_MS})
-        graph = as_run(spec, {card.name: card})[card.name]
-        plan_pipeline(spec, {card.name: graph})
-        spec = with_pins(spec, {card.name: (graph, b"")})
-        await ensure_topology(self._broker, self._broker.settings, [spec])
-        if await blob_info(self._broker, self._broker.names.models, graph.identity) is None:
-            await put_blob(self._broker, self._broker.names.models, graph.model_dump_json().encode(), graph.identity)
-        await put_revision(self._broker, spec, variant=True)
-        return Served(card, graph, spec)
+
+def _served(card: ModelSpec) -> Served:
+    if not card.inputs or any(tensor.dtype not in NAMES for tensor in (*card.inputs, *card.outputs)):
+        raise UsageError(f"model {card.name} takes no tensors of numbers", "see GET /api/v1/pipelines for others")
+    spec = builtin_pipeline(PIPELINE)
+    [stage] = spec.operators
+    spec = spec.with_fields({f"{stage.name}.model": card.name, f"{stage.name}.max_delay_ms": DELAY_MS})
+    graph = as_run(spec, {card.name: card})[card.name]
+    plan_pipeline(spec, {card.name: graph})
+    return Served(card, graph, with_pins(spec, {card.name: (graph, b"")}))
 
 
 def labels_of(card: ModelSpec) -> dict[str, Sequence[str]]:
     """Output -> the labels of its last dimension, as the heads of a model's card have them."""
     found: dict[str, Sequence[str]] = {}
     for head in card.heads:
-        labels, output = head.options.get("labels"), head.options.get("output") or card.outputs[0].name
+        only = card.outputs[0].name if len(card.outputs) == 1 else None
+        labels, output = head.options.get("labels"), head.options.get("output") or only
         if isinstance(labels, list) and isinstance(output, str):
             found[output] = [str(label) for label in labels]
     return found

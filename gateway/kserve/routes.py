@@ -32,7 +32,7 @@ TIMEOUT_S = 300.0  # of a request that names none
 
 
 class _Kserve:
-    """What the routes share: prepared models, requests under way, and counts."""
+    """What the routes share: known models, requests under way, and counts."""
 
     def __init__(self, broker: Broker) -> None:
         self.models = Models(broker)
@@ -128,6 +128,7 @@ async def model_ready(name: str, caller: Reader, shared: Shared, broker: Connect
 async def infer(request: Request, name: str, caller: Submitter, shared: Shared, version: str = "") -> Response:
     """Run a model on tensors. A client that goes away cancels its request."""
     served, began_ns = await shared.models.find(name, version), time.monotonic_ns()
+    await shared.models.publish(served)
     counts = shared.statistics[served.card.name, served.card.version]
     async with body_of(request, shared.room, caller.upload_bytes) as body:
         try:

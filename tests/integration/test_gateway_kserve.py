@@ -285,10 +285,17 @@ def test_a_full_fleet_says_so_at_once(folder: Path, tmp_path: Path) -> None:
             spec = builtin_pipeline("infer").with_model("net")
             await register(broker, fleet.settings, spec, find_models(spec, folder), variant=True)
 
+    async def revisions() -> set[str]:
+        async with Broker.connected(fleet.settings, "test") as broker:
+            return {*await broker.items(broker.names.pipelines)}
+
     with Fleet((), tmp_path, queue_bytes=1 << 20) as fleet:  # without workers
         asyncio.run(registered())
         with Gateway(fleet.settings) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as client:
+            before = asyncio.run(revisions())
             assert client.get("/v2/models/net/ready").status_code == 503
+            assert client.get("/v2/models/net/config").status_code == 200
+            assert asyncio.run(revisions()) == before  # those who may read publish nothing
             head = json.loads(BINARY)
             head["inputs"][0] |= {"shape": [100_000, 4], "parameters": {"binary_data_size": 1_600_000}}
             text = json.dumps(head).encode()
@@ -342,7 +349,9 @@ def test_an_answer_that_passed_unheard_is_read_from_the_stream(fleet: Fleet, mon
 
     async def answered() -> list[float]:
         async with Broker.connected(fleet.settings, "test") as broker:
-            served = await Models(broker).find("pick")
+            models = Models(broker)
+            served = await models.find("pick")
+            await models.publish(served)
             medium, asker = TensorMedium(served.spec.decode), asking.Asker(broker)
             arrays = medium.checked({"i": np.arange(5)})
             found = await asker.ask(served.spec, list(medium.segments_of("a", arrays)), "main")
