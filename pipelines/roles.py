@@ -77,7 +77,7 @@ def publisher(names: Names, tenant: str) -> Role:
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs)),
             *_api([f"STREAM.MSG.DELETE.{results}"]),
         ),
-        subscribe=("_INBOX_publisher.>", f"{prefix}.deltas.{tenant}.>"),
+        subscribe=("_INBOX_publisher.>", *_feeds(names, tenant)),
     )
 
 

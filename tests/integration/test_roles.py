@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nkeys
+import numpy as np
 import pytest
 from nats.aio.client import Client
 
 from cli.app import answer
+from engines.media.tensor import TensorMedium
+from pipelines.asking import Asker
 from pipelines.broker import Broker
 from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.engines import pull_engine, push_engine
@@ -100,9 +103,23 @@ def test_publisher_and_worker_do_a_job_and_a_client_gets_its_result(guarded: Gua
         )
         assert outcome.ok, outcome.error
         kinds = asyncio.run(results_of_a_client(guarded, clip.read_bytes()))
+        assert asyncio.run(answers_of_a_publisher(guarded)) == [2]
         asyncio.run(swept(fleet.settings))
     assert {"part", "file", "done"} <= set(kinds)
     assert "Violation" not in guarded.log.read_text(), "nobody needs more"
+
+
+async def answers_of_a_publisher(guarded: Guarded) -> list[int]:
+    """The rows of the answer to a request of two rows, as the gateway makes one."""
+    settings = Settings.model_validate(guarded.settings("operator"))
+    async with Broker.connected(settings, "test") as broker:
+        wanted = builtin_pipeline("infer").with_model("fingerprint")
+        spec = await register(broker, settings, wanted, find_models(wanted, None), variant=True)
+    async with Broker.connected(Settings.model_validate(guarded.settings("publisher")), "test") as broker:
+        asker, arrays = Asker(broker), {"pixels": np.zeros((2, 5, 32, 32), np.uint8)}
+        found = await asker.ask(spec, list(TensorMedium(spec.decode).segments_of("a", arrays)), "main")
+        await asker.close()
+        return [len(each.meta.pts) for each in found]
 
 
 async def swept(settings: Settings) -> None:
@@ -221,7 +238,7 @@ SUBSCRIBE = {
     "rigflow.work.>": "",
     "rigflow.media.>": "",
     "rigflow.results.>": "",
-    "rigflow.results.main.>": "c",
+    "rigflow.results.main.>": "pc",
     "rigflow.dead.>": "",
     "$KV.>": "",
     "$KV.rigflow_jobs.>": "",
