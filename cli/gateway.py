@@ -53,6 +53,7 @@ def gateway(
             raise UsageError(f"{file}: no such file", "check the path of the certificate and its key")
     door = Door(host, port, keys or not (everyone or _is_loopback(host)), tls, tuple(cors or ()))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it would say that it starts and ends
     return serve(settings, door, say)
 
 

@@ -17,6 +17,7 @@ from pipelines.job_records import JobCancelled
 from pipelines.jobs import OtherInput
 from pipelines.message_store import FleetFull, NeverFits
 from pipelines.resumable import UploadMoved
+from pipelines.variants import ModelInUse
 from schemas.errors import (
     BrokerError,
     ItemTooLarge,
@@ -39,6 +40,7 @@ _STATUS: tuple[tuple[type[RigflowError], HTTPStatus], ...] = (  # the first clas
     (NotFound, HTTPStatus.NOT_FOUND),
     (OtherInput, HTTPStatus.CONFLICT),
     (UploadMoved, HTTPStatus.CONFLICT),
+    (ModelInUse, HTTPStatus.CONFLICT),
     (JobCancelled, HTTPStatus.CONFLICT),
     (UsageError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BrokerError, HTTPStatus.SERVICE_UNAVAILABLE),

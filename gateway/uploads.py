@@ -68,7 +68,7 @@ async def submit_body(
 
     Raises as `Client.submit`, and HttpError for a body that is too large, or a form that cannot be read.
     """
-    size, body = _size_of(request), _counted(request, caller)
+    size, body = _size_of(request), counted(request, caller)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     content_type, filename = request.headers.get("content-type", ""), ""
     if kind == b"multipart/form-data":
@@ -114,7 +114,7 @@ def _size_of(request: Request) -> int | None:
     return int(given) if given.isascii() and given.isdigit() else None
 
 
-async def _counted(request: Request, caller: Caller) -> AsyncIterator[bytes]:
+async def counted(request: Request, caller: Caller) -> AsyncIterator[bytes]:
     """The body of a request as it comes. Raises HttpError when it is larger than the caller may send."""
     most, total = caller.upload_bytes, _size_of(request) or 0
     too_large = HttpError(

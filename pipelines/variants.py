@@ -7,16 +7,22 @@ pipeline that leaves its head as it is. By it a pipeline can be given another mo
 from collections.abc import Mapping
 from typing import Any
 
+from engines.content import Content
 from engines.models.tensors import as_run, without_tensors
 from engines.plan import plan_pipeline
 from pipelines.blob_upload import put_blob
-from pipelines.blobs import blob_info
+from pipelines.blobs import blob_info, delete_blob
 from pipelines.broker import Broker
-from pipelines.models import load_card
+from pipelines.models import load_card, publish_model
 from pipelines.registry import known_pipelines, load_pipeline, put_revision, with_pins
-from schemas.errors import ModelMissing, NotFound
+from pipelines.values import decoded
+from schemas.errors import ModelMissing, NotFound, UsageError
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
+
+
+class ModelInUse(UsageError):
+    """A pipeline of the fleet runs the model."""
 
 
 class ModelUnknown(ModelMissing, NotFound):
@@ -38,6 +44,43 @@ async def find_model(broker: Broker, name: str) -> ModelSpec:
     return await load_card(broker, names[name])
 
 
+async def put_model(broker: Broker, card: ModelSpec, content: Content) -> list[PipelineSpec]:
+    """Publish a model, and have the pipelines that run one of its name run it; their new revisions.
+
+    Jobs that were submitted before keep the model that they have. Raises, before anything is changed, PipelineError or
+    ModelError when it does not fit one of the pipelines; BrokerError, StoreError.
+    """
+    changed = await _updated(broker, card)
+    await publish_model(broker, card, content)
+    await broker.put(broker.names.pipelines, f"model.{card.name}", card.identity.encode())
+    for spec in changed:
+        await put_revision(broker, spec)
+    return changed
+
+
+async def remove_model(broker: Broker, name: str) -> None:
+    """Forget a model, and delete what no revision of a pipeline needs of it. Raises ModelUnknown, ModelInUse."""
+    card = await find_model(broker, name)
+    using = [spec.name for spec in await known_pipelines(broker) if name in spec.models]
+    if using:
+        raise ModelInUse(f"model {name} is in use by pipelines {', '.join(using)}", "withdraw them first")
+    bucket = broker.names.pipelines
+    await broker.delete_key(bucket, f"model.{name}")
+    revisions = [decoded(PipelineSpec, body, key) for key, body in (await broker.items(bucket, "revision.*")).items()]
+    needed = {identity for spec in revisions if spec is not None for identity in spec.models.values()}
+    needed |= set((await model_names(broker)).values())
+    if card.identity in needed:
+        return
+    cards = [await load_card(broker, identity) for identity in needed]
+    kept = {file for each in cards for file in _files_of(each)}
+    for blob in {card.identity, *_files_of(card)} - kept:
+        await delete_blob(broker, broker.names.models, blob)
+
+
+def _files_of(card: ModelSpec) -> set[str]:
+    return {card.sha256, *(file.sha256 for file in card.files)}
+
+
 async def variant(
     broker: Broker, name: str, fields: Mapping[str, Any], model: str | None = None, stream: int | None = None
 ) -> PipelineSpec:
@@ -54,8 +97,8 @@ async def variant(
     return changed
 
 
-async def updated(broker: Broker, card: ModelSpec) -> list[PipelineSpec]:
-    """What each pipeline that runs a model of this name becomes with another one. Raises when it does not fit one."""
+async def _updated(broker: Broker, card: ModelSpec) -> list[PipelineSpec]:
+    """What each pipeline that runs a model of this name becomes with another one."""
     using = [spec for spec in await known_pipelines(broker) if card.name in spec.model_names.values()]
     return [await _pinned(broker, spec, spec, {card.name: card}) for spec in using]
 

@@ -1,5 +1,6 @@
 """The native API, `/api/v1`: a router for each kind of thing."""
 
-from gateway.api import dead, events, jobs, machines, pipelines, results, tus
+from gateway.api import dead, events, jobs, machines, models, pipelines, results, tus
 
-routers = (jobs.router, events.router, results.router, pipelines.router, dead.router, machines.router, tus.router)
+_MODULES = (jobs, events, results, tus, pipelines, models, dead, machines)
+routers = tuple(module.router for module in _MODULES)

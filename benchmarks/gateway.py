@@ -1,0 +1,118 @@
+"""Shows the memory of a gateway while many large uploads come at once, into a store that holds only some of them.
+
+`python -m benchmarks.gateway [--uploads 50] [--megabytes 2048] [--store 8192]`. No worker runs: each upload is deleted
+once it is a job, so that there is space for the next. An upload that is refused, because the store is full for longer
+than a gateway waits, is sent again after `Retry-After`.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+
+from benchmarks.fleet import simulated
+from pipelines.broker import Broker
+from pipelines.server import EmbeddedServer
+from schemas.settings import MIB, Settings
+from tests.simulated import models_of
+from workers.definitions import register
+
+PIECE = bytes(64 << 10)
+JOBS = "/api/v1/jobs"
+
+
+@dataclass(slots=True)
+class Seen:
+    """Resident memory of the gateway in bytes, and what became of requests."""
+
+    rss: list[int] = field(default_factory=list)
+    refused: int = 0
+    done: int = 0
+
+
+async def body(nbytes: int) -> AsyncIterator[bytes]:
+    """That many bytes."""
+    for at in range(0, nbytes, len(PIECE)):
+        yield PIECE[: nbytes - at]
+
+
+async def upload(http: httpx.AsyncClient, number: int, nbytes: int, seen: Seen) -> None:
+    """Send one media until it is taken, then delete its job."""
+    headers = {"Content-Length": str(nbytes), "Idempotency-Key": f"upload-{number}"}
+    while True:
+        answer = await http.post(f"{JOBS}?pipeline=simulated", content=body(nbytes), headers=headers)
+        if answer.status_code == 201:
+            break
+        assert answer.status_code == 503, answer.text
+        seen.refused += 1
+        await asyncio.sleep(float(answer.headers["retry-after"]))
+    seen.done += 1
+    (await http.delete(f"{JOBS}/upload-{number}")).raise_for_status()
+
+
+async def watch(pid: int, seen: Seen) -> None:
+    """Note the gateway's memory regularly."""
+    while True:
+        with open(f"/proc/{pid}/statm") as statm:
+            seen.rss.append(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        await asyncio.sleep(0.2)
+
+
+async def measure(settings: Settings, url: str, pid: int, uploads: int, nbytes: int) -> None:
+    """All uploads at once; prints what was seen."""
+    async with Broker.connected(settings, "benchmark") as broker:
+        await register(broker, settings, simulated(), models_of(simulated()))
+    seen, began_s = Seen(), time.monotonic()
+    limits = httpx.Limits(max_connections=2 * uploads)
+    async with httpx.AsyncClient(base_url=url, timeout=None, limits=limits) as http:
+        watching = asyncio.create_task(watch(pid, seen))
+        await asyncio.sleep(0.5)
+        idle = max(seen.rss)
+        await asyncio.gather(*(upload(http, number, nbytes, seen) for number in range(uploads)))
+        watching.cancel()
+    seconds = time.monotonic() - began_s
+    rate = uploads * nbytes / seconds / 1e6
+    print(f"{uploads} uploads of {nbytes / MIB:,.0f} MiB at once: {seconds:.0f} s, {rate:,.0f} MB/s")
+    print(f"refused with Retry-After and sent again: {seen.refused}; taken: {seen.done}")
+    step = max(1, -(-len(seen.rss) // 4))
+    quarters = [f"{max(seen.rss[at : at + step]) / MIB:.0f}" for at in range(0, len(seen.rss), step)]
+    print(f"memory of the gateway: idle {idle / MIB:.0f} MiB, most {max(seen.rss) / MIB:.0f} MiB")
+    print(f"most in each quarter of the time: {', '.join(quarters)} MiB")
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uploads", type=int, default=50)
+    parser.add_argument("--megabytes", type=int, default=2048)
+    parser.add_argument("--store", type=int, default=8192, help="MiB of media that the broker keeps")
+    given = parser.parse_args()
+    room = (3 * given.store + 4096) * MIB  # of all streams
+    server = EmbeddedServer(max_store_bytes=room)
+    server.start()
+    try:
+        settings = Settings(nats=server.url, results_bytes=given.store * MIB, store_bytes=room)
+        command = [sys.executable, "-m", "cli", "gateway", "--port", "0", "--nats", server.url]
+        gateway = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert gateway.stdout is not None
+        found = re.search(r"http://\S+", gateway.stdout.readline())
+        assert found is not None
+        try:
+            asyncio.run(measure(settings, found[0], gateway.pid, given.uploads, given.megabytes * MIB))
+        finally:
+            gateway.send_signal(signal.SIGTERM)
+            print(f"the gateway ended with code {gateway.wait()}")
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
