@@ -24,7 +24,7 @@ from tests.fleet import ONE_WORKER, Fleet  # noqa: E402
 from tests.simulated import models_of  # noqa: E402
 from workers.definitions import register  # noqa: E402
 
-JOBS, AT_ONCE, KILLS = 60, 30, 3
+JOBS, AT_ONCE, KILLS = 1000, 1000, 3
 
 
 class Killed:
