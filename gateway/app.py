@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -18,6 +19,7 @@ from schemas.settings import Settings
 
 API = "/api/v1"
 NAME = "rigflow-gateway"  # of the connection
+ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}}
 DESCRIPTION = (
     "Send media through the pipelines of a rigflow fleet. Errors are problem details (RFC 9457) with a `hint`. "
     "A request that creates something may have an `Idempotency-Key`: repeated with it, it is done once."
@@ -58,16 +60,18 @@ def create_app(
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         openapi_url=f"{API}/openapi.json",
-        responses={"4XX": {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}},
     )
     app.state.identify = identify or anyone(settings.tenant)
     app.state.settings = settings
     app.state.stop = lambda: None
     problems.install(app)
-    others = (health.router, sessions.router, *openai.routers, kserve.router, *further)
-    placed = [*((API, router) for router in routers), *(("", router) for router in others)]
+    own = [*((API, router) for router in routers), ("", health.router), ("", sessions.router)]
+    others = [
+        ("", router) for router in (*openai.routers, kserve.router, *further)
+    ]  # their errors have forms of others
+    placed = [*own, *others]
     for prefix, router in placed:
-        app.include_router(router, prefix=prefix)
+        app.include_router(router, prefix=prefix, responses=ERRORS if (prefix, router) in own else None)
 
     def methods_of(path: str) -> set[str]:
         """The methods that a path has."""
