@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -73,11 +74,12 @@ def create_app(
     for prefix, router in placed:
         app.include_router(router, prefix=prefix, responses=ERRORS if (prefix, router) in own else None)
 
-    def methods_of(path: str) -> set[str]:
-        """The methods that a path has."""
-        below = ((path.removeprefix(prefix), router.routes) for prefix, router in placed if path.startswith(prefix))
-        found = ((rest, route) for rest, routes in below for route in routes if isinstance(route, APIRoute))
-        return {method for rest, route in found if route.path_regex.match(rest) for method in route.methods or ()}
-
-    app.state.methods_of = methods_of
+    app.state.methods_of = partial(_methods_of, placed)
     return app
+
+
+def _methods_of(placed: Sequence[tuple[str, APIRouter]], path: str) -> set[str]:
+    """The methods that a path has, of all routes of these prefixes and routers."""
+    below = ((path.removeprefix(prefix), router.routes) for prefix, router in placed if path.startswith(prefix))
+    found = ((rest, route) for rest, routes in below for route in routes if isinstance(route, APIRoute))
+    return {method for rest, route in found if route.path_regex.match(rest) for method in route.methods or ()}
