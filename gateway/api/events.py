@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import asdict
@@ -15,8 +16,11 @@ from gateway.callers import Reader
 from gateway.fleet import Connected, client_of
 from pipelines.job import Job
 from pipelines.job_events import Ended, Event, FileMade, PartFailed, PartMade, Progress
+from schemas.errors import RigflowError
 from schemas.jobs import Key
 
+log = logging.getLogger("rigflow")
+_tasks: set[asyncio.Task[Any]] = set()  # so that none is forgotten while it ends
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 SILENT_S = 15.0  # a comment is sent after this time, so that proxies keep the connection
 LastEventId = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=1 << 53, description="go on after this event")]
@@ -42,29 +46,45 @@ async def events(
 
 
 async def _lines(job: Job, after: int, stopping: asyncio.Event) -> AsyncIterator[str]:
-    """Events as lines, and a comment while there are none; ends with the job, or when the gateway stops."""
+    """Events as lines, and a comment while there are none; ends with the job, or when the gateway stops.
+
+    The events are read by a task of its own: where the client goes away, this is cancelled at every `await`, and could
+    not end the reading.
+    """
+    coming: asyncio.Queue[Event | None] = asyncio.Queue(1)
+    reading = asyncio.create_task(_read(job, after, coming))
     stopped = asyncio.create_task(stopping.wait())
-    coming: asyncio.Task[Event | None] | None = None
-    async with aclosing(job.events(after)) as following:
-        try:
-            while not stopping.is_set():
-                coming = coming or asyncio.create_task(_next(following))
-                await asyncio.wait([coming, stopped], timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
+    _tasks.update((reading, stopped))
+    reading.add_done_callback(_tasks.discard)
+    stopped.add_done_callback(_tasks.discard)
+    try:
+        while not stopping.is_set():
+            getting = asyncio.create_task(coming.get())
+            try:
+                await asyncio.wait([getting, stopped], timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
                     yield ": \n\n"
                     continue
-                event, coming = coming.result(), None
-                if event is None:
-                    return
-                yield _line(job.id, event)
-        finally:
-            for task in (stopped, *([coming] if coming else [])):
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                event = getting.result()
+            finally:
+                getting.cancel()
+            if event is None:
+                return
+            yield _line(job.id, event)
+    finally:
+        reading.cancel()
+        stopped.cancel()
 
 
-async def _next(following: AsyncIterator[Event]) -> Event | None:
-    return await anext(following, None)
+async def _read(job: Job, after: int, coming: "asyncio.Queue[Event | None]") -> None:
+    """Put all events of a job, then None."""
+    try:
+        async with aclosing(job.events(after)) as following:
+            async for event in following:
+                await coming.put(event)
+    except RigflowError as error:
+        log.warning("the events of job %s end: %s", job.id, error)
+    await coming.put(None)
 
 
 def _line(job: str, event: Event) -> str:

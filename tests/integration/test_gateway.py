@@ -79,6 +79,8 @@ def test_a_job_by_upload_its_events_and_its_results(url: str) -> None:
         assert {"part", "file"} <= set(kinds)
         assert kinds[-1] == "done"
         assert events[-1][2]["state"] == "done"
+        with http.stream("GET", f"{JOBS}/{job}/events") as stream:
+            next(stream.iter_lines())  # and then the client goes away
         last = next(number for kind, number, _ in events if kind == "file")
         with http.stream("GET", f"{JOBS}/{job}/events", headers={"Last-Event-ID": str(last)}) as stream:
             assert {kind for kind, _, _ in events_of(stream.iter_lines())} == {"progress", "done"}
