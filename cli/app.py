@@ -2,7 +2,7 @@
 
 import re
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,8 @@ app = typer.Typer(
     help="One dependable media-inference service from many machines.\n\nExample: rigflow run scenes film.mp4",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    # `--install-completion` and `--show-completion`, for bash, zsh, fish and PowerShell
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -81,6 +82,24 @@ app.add_typer(keys)
 app.command()(usage)
 app.command()(doctor)
 
+
+@app.command("help")
+def help_(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="A command, as in `help jobs wait`.", metavar="COMMAND")
+    ] = None,
+) -> None:
+    """Show the help of a command, as its --help does.
+
+    Example: rigflow help jobs wait
+    """
+    _run([*(words or []), "--help"])
+
+
+def _run(arguments: list[str]) -> Any:
+    return app(arguments, prog_name="rigflow", standalone_mode=False)
+
+
 # the parser's words for a wrong number -> ours; other releases of the parser have other words
 _WORDS = {
     r"Input should be ": "it must be ",
@@ -95,7 +114,7 @@ _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser ra
 def answer(arguments: list[str]) -> int:
     """Run one command and return its exit code. Wrong usage ends with one line, as every other error does."""
     try:
-        return int(app(arguments or ["--help"], prog_name="rigflow", standalone_mode=False) or ExitCode.OK)
+        return int(_run(arguments or ["--help"]) or ExitCode.OK)
     except _BadUsage as error:
         warn(_usage_error(error))
         return ExitCode.USAGE

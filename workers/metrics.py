@@ -1,7 +1,9 @@
 """A rig's Prometheus metrics: counts of its workers, summed by stage, and the depths of the broker's queues."""
 
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -32,6 +34,8 @@ class Snapshot:
 def families(now: Snapshot) -> Iterator[Metric]:
     """Every metric family, in the order of docs/metrics.md."""
     stages = now.stages.items()
+    build = version("rigflow"), platform.python_version()
+    yield _gauge("rigflow_build_info", "1, with what the rig runs.", ("version", "python"), [(build, 1)])
 
     def count(name: str, text: str, of: Callable[[StageCounts], float]) -> CounterMetricFamily:
         return _counter(name, text, STAGE, ((key, of(counts)) for key, counts in stages))

@@ -56,10 +56,24 @@ def test_the_docs_list_every_exit_code() -> None:
     assert listed == {code.value for code in ExitCode}
 
 
+@pytest.mark.parametrize("words", [[], ["run"], ["jobs", "wait"], ["keys", "api", "add"]])
+def test_help_is_what_the_option_shows(words: list[str]) -> None:
+    asked, shown = rigflow("help", *words), rigflow(*words, "--help")
+    assert asked.returncode == 0
+    assert asked.stdout == shown.stdout
+
+
+def test_a_shell_completes_names_of_commands() -> None:
+    words = {"_RIGFLOW_COMPLETE": "complete_bash", "COMP_WORDS": "rigflow job", "COMP_CWORD": "1"}
+    assert rigflow_process(**words).stdout.split() == ["jobs"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
         (["runn"], "no such command 'runn'. Did you mean 'run'?: see rigflow --help"),
+        (["help", "runn"], "no such command 'runn'. Did you mean 'run'?: see rigflow --help"),
+        (["help", "jobs", "wat"], "no such command 'wat'. Did you mean 'wait'?: see rigflow jobs --help"),
         (["run"], "missing argument 'pipeline': see rigflow run --help"),
         (["status", "--jsn"], "no such option: --jsn"),
         (["up", "--port", "no"], "invalid value for '--port': it must be a whole number: see rigflow up --help"),

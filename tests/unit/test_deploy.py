@@ -123,6 +123,20 @@ def test_the_broker_takes_its_configuration(name: str, with_roles: bool, tmp_pat
     )
 
 
+def test_a_single_broker_listens_on_the_loopback_alone_unless_told(tmp_path: Path) -> None:
+    for words, address in (((), "127.0.0.1"), (("--addr", "0.0.0.0"), "0.0.0.0")):
+        log = tmp_path / f"{address}.log"
+        started = [nats_server_binary(), "-c", DEPLOY / "nats" / "single.conf", "--port", "-1", "-m", "0", *words]
+        process = subprocess.Popen([*map(str, started), "--store_dir", str(tmp_path), "--log", str(log)])
+        try:
+            while not log.exists() or "Server is ready" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+        finally:
+            process.terminate()
+            process.wait()
+        assert re.findall(r"Listening for client connections on (\S+):\d+", log.read_text()) == [address]
+
+
 # metrics
 
 
@@ -229,6 +243,16 @@ def test_prometheus_finds_every_rig() -> None:
         assert services[name]["command"][-1].endswith(f":{found['port']}")
 
 
+def test_alerts_say_how_soon_and_what_to_do() -> None:
+    [group] = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "runbook"}, rule["alert"]
+        for words in re.findall(r"`rigflow ([a-z ]+)`", rule["annotations"]["runbook"]):
+            shown = rigflow("help", *words.split())
+            assert shown.returncode == 0, shown.stderr
+
+
 ALERTS_TEST = """
 rule_files: [{rules}]
 evaluation_interval: 15s
@@ -242,9 +266,10 @@ tests:
       - eval_time: 8m
         alertname: BrokerAway
         exp_alerts:
-          - exp_annotations:
+          - exp_labels: {{severity: critical}}
+            exp_annotations:
               summary: rigs run, and none has reached the broker for a minute
-              action: publishers and rigs wait and lose nothing; start the broker again on its store
+              runbook: publishers and rigs wait and lose nothing; start the broker again on its store
       - {{eval_time: 8m, alertname: RigGone, exp_alerts: []}}
       - {{eval_time: 8m, alertname: DeadLetters, exp_alerts: []}}
 """

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import platform
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,8 @@ def test_what_prometheus_reads() -> None:
 
 def test_what_nobody_knows_is_left_out() -> None:
     text = exposition(Snapshot()).decode()
-    assert re.search(r"^rigflow", text, re.MULTILINE) is None
+    build = f'rigflow_build_info{{python="{platform.python_version()}",version="{version("rigflow")}"}} 1.0'
+    assert re.findall(r"^rigflow.*", text, re.MULTILINE) == [build]
 
 
 def test_a_heartbeat_travels_and_counts_add_up() -> None:
