@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.definitions import Models
+    from workers.watched import Patterns
 
 
 @ends_well
@@ -41,6 +42,13 @@ def watch(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
     overwrite: Overwrite = False,
     quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is complete.")] = 2.0,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only such files, as '*.mp4' or 'cam1/*'; repeat it.", metavar="PATTERN")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="No such files, as '*.upload'; repeat it.", metavar="PATTERN")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also what was done or failed before, once more.")] = False,
     workers: Workers = None,
     model: ModelName = None,
     fields: StageFields = None,
@@ -58,12 +66,13 @@ def watch(
     Also over those that are there already, until Ctrl-C or SIGTERM. A file is taken once it stopped growing. A copy of
     a file that was done is not done again, also after a restart: what was done is kept in a ledger beside the results.
     Files in DIR are only read. The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*, or where that is taken
-    OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part and *.tmp are left alone.
+    OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part and *.tmp are left alone, and what is not media.
 
     Example: rigflow watch fingerprint incoming --out results
     """
     from engines.needs import check_packages
     from schemas.jobs import Priority
+    from workers.watched import Patterns
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
@@ -75,7 +84,10 @@ def watch(
     workers = workers_here(settings, workers)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
-    return asyncio.run(_watch(settings, spec, models, variant, folder, out, quiet, workers, priority, overwrite))
+    patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
+    return asyncio.run(
+        _watch(settings, spec, models, variant, folder, out, quiet, workers, priority, overwrite, patterns, again)
+    )
 
 
 async def _watch(
@@ -89,6 +101,8 @@ async def _watch(
     workers: int,
     priority: "Priority",
     overwrite: bool,
+    patterns: "Patterns",
+    again: bool,
 ) -> ExitCode:
     from functools import partial
 
@@ -102,6 +116,8 @@ async def _watch(
 
     ledger = Ledger(ledger_path(out, spec.name), out)
     ledger.open()
+    if again:
+        ledger.forget_results()
     try:
         async with (
             local_fleet(settings, workers, Progress(stderr())) as fleet,
@@ -112,7 +128,7 @@ async def _watch(
             spec = await register(broker, fleet, spec, models, variant)
             ledger.revision = spec.revision
             with OutputNames(out, overwrite) as names:
-                watching = FolderWatch(client, spec, priority, folder, out, ledger, names, quiet_s, say, mend)
+                watching = FolderWatch(client, spec, priority, folder, out, ledger, names, quiet_s, say, mend, patterns)
                 await _until_stopped(watching.run())
     finally:
         ledger.close()

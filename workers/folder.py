@@ -19,9 +19,10 @@ from schemas.pipeline import PipelineSpec
 from schemas.text import count
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger
+from workers.media_folder import MEDIA_TYPES, is_media_by_name
 from workers.run import as_ours, open_job, run_job
 from workers.waits import Repair, explained, repaired
-from workers.watched import Quiet, Stamp, content_digest, scan, stamp_of
+from workers.watched import ALL_FILES, Patterns, Quiet, Stamp, content_digest, scan, stamp_of
 
 Report = Callable[[str], None]
 AT_ONCE = 16  # files in process: enough to keep a fleet busy with images, few enough to repeat after a crash
@@ -54,7 +55,9 @@ class FolderWatch:
         quiet_s: float,
         report: Report,
         repair: Repair,
+        patterns: Patterns = ALL_FILES,
     ) -> None:
+        self._patterns = patterns
         self._client = client
         self._broker = client.broker
         self._spec = spec
@@ -94,7 +97,7 @@ class FolderWatch:
 
     async def _look(self) -> dict[str, Stamp]:
         """The files that have to be processed now or soon."""
-        found = await asyncio.to_thread(scan, self._folder, self._out)
+        found = await asyncio.to_thread(scan, self._folder, self._out, self._patterns)
         for name, reason in found.skipped.items():
             if self._skipped.get(name) != reason:
                 self._report(f"{self._folder if name == '.' else name}: left alone: {reason}")
@@ -247,7 +250,7 @@ class FolderWatch:
         elif now not in (None, stamp):
             self._report(f"{name}: it changed while it was read; it is processed again when it is quiet")
         elif error is not None:
-            await self._failed(name, stamp, digest, error)
+            await self._failed(name, stamp, digest, error, outcome.kind)
         elif done is not None:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
@@ -255,14 +258,19 @@ class FolderWatch:
             did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s"
             self._report(f"{name}: {', '.join(files)} ({did}{missing})")
 
-    async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError) -> None:
-        """Record an error of the media. An error of the disk or the broker is raised, and the file is tried again."""
+    async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError, kind: str) -> None:
+        """Record an error of the media. An error of the disk or the broker is raised, and the file is tried again.
+
+        A file whose name is not that of media is left alone, which is no failure; where it was taken for text or
+        arrays, its name said so.
+        """
         if error.disposition is not Disposition.REJECT or isinstance(error, OutputError):
             raise error
         if await _digest_of(self._folder / name) != digest:
             return
-        await asyncio.to_thread(self._ledger.record, name, stamp, digest, (), (str(error),))
-        self._report(f"{name}: {error}")
+        foreign = kind in ("", *MEDIA_TYPES) and not is_media_by_name(name)
+        await asyncio.to_thread(self._ledger.record, name, stamp, digest, (), () if foreign else (str(error),))
+        self._report(f"{name}: left alone: {error}" if foreign else f"{name}: {error}")
 
 
 async def _digest_of(path: Path) -> str:

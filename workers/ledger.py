@@ -131,6 +131,13 @@ class Ledger:
         if self._lock is not None:
             self._lock.close()
 
+    def forget_results(self) -> None:
+        """Have every file processed again; under the same names, so that its results are replaced."""
+        with self._busy:
+            if self._database is not None:
+                self._database.execute("DELETE FROM contents")
+            self._contents.clear()
+
     def knows(self, name: str, stamp: Stamp) -> bool:
         """Whether this file with this stamp was processed by this pipeline, and its results exist."""
         known = self._files.get(name)

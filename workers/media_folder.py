@@ -25,7 +25,7 @@ from workers.watched import Stamp, content_digest, scan
 
 GROUP = 512  # images: few enough to repeat after a crash, many enough that a fleet has work while one is written
 _KINDS = mimetypes.MimeTypes(filenames=())  # without the lists of this machine: all machines leave the same files alone
-_MEDIA = ("image", "video", "audio")
+MEDIA_TYPES = ("image", "video", "audio")  # the first half of a MIME type, and kinds of media
 _TEXTS = frozenset(("txt", "json"))  # named as the picture, as programs that train on pictures expect
 
 
@@ -165,7 +165,7 @@ class MediaFolder:
 
     def _may_be_media(self, name: str) -> bool:
         """Whether the suffix of a file is not one of programs and other files that no medium of the pipeline takes."""
-        return _kind_of(os.path.splitext(name)[1]) in ("", *_MEDIA, *self._spec.media)
+        return _kind_of(os.path.splitext(name)[1]) in ("", *MEDIA_TYPES, *self._spec.media)
 
     def _unrecognised(self, name: str, error: RigflowError) -> None:
         if is_media_by_name(name) and not isinstance(error, UsageError):
@@ -202,7 +202,7 @@ class MediaFolder:
 
 def is_media_by_name(name: str) -> bool:
     """Whether the suffix of a file is one of pictures, videos or sound."""
-    return _kind_of(os.path.splitext(name)[1]) in _MEDIA
+    return _kind_of(os.path.splitext(name)[1]) in MEDIA_TYPES
 
 
 @cache

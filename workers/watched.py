@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from hashlib import file_digest
 from pathlib import Path
 
@@ -22,6 +23,30 @@ class Stamp:
     inode: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """Chooses files by shell patterns, upper and lower case alike. One with a `/` is for the path, others for the name.
+
+    A file is chosen if it has one of `include`, or there is none, and has none of `exclude`.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def choose(self, path: str) -> bool:
+        """Whether the file of a path in the folder is chosen."""
+        included = not self.include or any(_matches(path, each) for each in self.include)
+        return included and not any(_matches(path, each) for each in self.exclude)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    text = path if "/" in pattern else os.path.basename(path)
+    return fnmatchcase(text.lower(), pattern.lower())
+
+
+ALL_FILES = Patterns()
+
+
 @dataclass(slots=True)
 class Scan:
     """The content of a folder: files by their path in it, and the reasons why others are skipped."""
@@ -30,8 +55,10 @@ class Scan:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def scan(folder: Path, leave_out: Path) -> Scan:
+def scan(folder: Path, leave_out: Path, patterns: Patterns = ALL_FILES) -> Scan:
     """All files under `folder` by their path in it, without hidden and unfinished ones and those in `leave_out`.
+
+    Files that `patterns` do not choose are in neither list.
 
     A path that is no regular file, leads out of the folder or cannot be read is in `skipped` with the reason; "." is
     the folder itself.
@@ -53,7 +80,9 @@ def scan(folder: Path, leave_out: Path) -> Scan:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting += [relative] if os.path.join(real, entry.name) != left_out else []
-            elif not (entry.is_dir() or os.path.splitext(entry.name)[1].lower() in UNFINISHED):
+            elif not (
+                entry.is_dir() or os.path.splitext(entry.name)[1].lower() in UNFINISHED or not patterns.choose(relative)
+            ):
                 try:
                     found.files[relative] = _stamp_in(entry, home)
                 except FileNotFoundError:

@@ -38,10 +38,10 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 @contextmanager
 def watching(
-    fleet: Fleet, incoming: Path, out: Path, end: int = signal.SIGTERM, quiet_s: float = 0.3
+    fleet: Fleet, incoming: Path, out: Path, *words: str, end: int = signal.SIGTERM, quiet_s: float = 0.3
 ) -> "Iterator[subprocess.Popen[str]]":
     """`rigflow watch` in a process of its own; it must end by itself, and well, unless it is killed."""
-    command = [sys.executable, "-m", "cli", "watch", "fingerprint", str(incoming), "--out", str(out)]
+    command = [sys.executable, "-m", "cli", "watch", "fingerprint", str(incoming), "--out", str(out), *words]
     environment = os.environ | {"RIGFLOW_NATS": fleet.settings.nats, "RIGFLOW_CACHE": fleet.settings.cache}
     process = subprocess.Popen([*command, "--quiet", str(quiet_s)], stdout=subprocess.PIPE, text=True, env=environment)
     try:
@@ -84,11 +84,11 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
         arrives(incoming / "notes.txt", b"not media")
         text = reported(process, 2)
         assert "deep/picture.jpg: deep/picture.fingerprint.npz (" in text
-        assert "notes.txt is not media" in text
+        assert "notes.txt: left alone: " in text
         arrives(incoming / "copy.mp4", clip.read_bytes())
         assert "copy.mp4: the same content as bikes.mp4" in reported(process, 1)
     assert (clip.stat().st_mtime_ns, clip.stat().st_size) == (before.st_mtime_ns, before.st_size)
-    assert set(outcomes(out)) == {"bikes.mp4", "deep/picture.jpg", "notes.txt"}
+    assert outcomes(out) == {"bikes.mp4": [], "deep/picture.jpg": [], "notes.txt": []}
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*.npz"))
     assert files == ["bikes.fingerprint.npz", "deep/picture.fingerprint.npz"]
     written = (out / files[0]).stat().st_mtime_ns
@@ -104,6 +104,12 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
         arrives(incoming / "again.jpg", still("mjpeg", seed=5))  # so that the folder is looked at now
         assert "renamed.mp4: renamed.fingerprint.npz (" in reported(process, 2)
     assert (out / files[0]).stat().st_mtime_ns == written
+    picture = out / "deep" / "picture.fingerprint.npz"
+    content = picture.read_bytes()
+    picture.write_bytes(b"damaged")
+    with watching(fleet, incoming, out, "--again", "--include", "*.JPG", "--exclude", "again*") as process:
+        assert "deep/picture.jpg: deep/picture.fingerprint.npz (" in reported(process, 1)
+    assert picture.read_bytes() == content
     assert not list(out.rglob("*.part"))
 
 

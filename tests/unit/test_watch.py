@@ -14,7 +14,7 @@ from engines.outputs.names import OutputNames, Wanted
 from schemas.errors import OutputError, StoreError
 from schemas.text import printable
 from workers.ledger import Ledger
-from workers.watched import Quiet, Stamp, content_digest, scan, stamp_of
+from workers.watched import Patterns, Quiet, Stamp, content_digest, scan, stamp_of
 
 QUIET_S = 2.0
 
@@ -89,6 +89,26 @@ def test_scan_sees_files_in_folders_but_nothing_hidden_unfinished_or_of_the_resu
     assert sorted(found) == ["a.mp4", "deep/er/b.jpg", "out2/g.mp4"]
     assert found["a.mp4"] == stamp_of(tmp_path / "a.mp4")
     assert found["a.mp4"].nbytes == 4
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "found"),
+    [
+        ((), (), ["a.mp4", "cam/B.MP4", "cam/c.jpg", "notes.txt"]),
+        (("*.mp4",), (), ["a.mp4", "cam/B.MP4"]),
+        (("*.mp4", "*.jpg"), ("B*",), ["a.mp4", "cam/c.jpg"]),
+        (("cam/*",), ("*/c.*",), ["cam/B.MP4"]),
+        ((), ("[abc].*",), ["notes.txt"]),
+        (("[",), (), []),
+    ],
+)
+def test_patterns_choose_files_by_name_or_by_path(
+    include: tuple[str, ...], exclude: tuple[str, ...], found: list[str], tmp_path: Path
+) -> None:
+    for name in ("a.mp4", "cam/B.MP4", "cam/c.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(scan(tmp_path, tmp_path / "out", Patterns(include, exclude)).files) == found
 
 
 def test_what_is_no_file_of_the_folder_is_left_alone_in_words(tmp_path: Path) -> None:
