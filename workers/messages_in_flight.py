@@ -41,6 +41,11 @@ class MessagesInFlight:
                     await message.cancel()
 
     @property
+    def urgent(self) -> bool:
+        """Whether there is a message that a person waits for. Called by any thread."""
+        return any(map(is_urgent, (*list(self.messages), *list(self.io_messages))))
+
+    @property
     def urgent_room(self) -> int:
         """How many more messages that a person waits for can join the work that is going on."""
         if not self.continuing.busy:
