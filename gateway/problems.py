@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problem details: what happened, and the hint that the command line gives, too."""
 
 import logging
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +24,7 @@ from schemas.errors import (
     RigflowError,
     StoreError,
     UsageError,
+    error_code,
     reason_of,
 )
 from schemas.fields import clean_name
@@ -32,7 +32,6 @@ from schemas.fields import clean_name
 log = logging.getLogger("rigflow")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5  # of a full fleet; a broker that starts again is there sooner
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _STATUS: tuple[tuple[type[RigflowError], HTTPStatus], ...] = (  # the first class that fits
     (FleetFull, HTTPStatus.SERVICE_UNAVAILABLE),
     (NeverFits, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -79,7 +78,7 @@ def status_of(error: RigflowError) -> HTTPStatus:
 def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
     """An error of rigflow as a problem, and the headers of its answer."""
     status = status_of(error)
-    code = status.phrase.lower().replace(" ", "-") if isinstance(error, HttpError) else _code(type(error))
+    code = status.phrase.lower().replace(" ", "-") if isinstance(error, HttpError) else error_code(error)
     problem = Problem(
         type=f"urn:rigflow:error:{code}",
         title=status.phrase,
@@ -98,10 +97,6 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
     """A problem as the answer of a request."""
     body = problem.model_dump(exclude_defaults=True) | {"type": problem.type}
     return JSONResponse(body, problem.status, dict(headers or {}), MEDIA_TYPE)
-
-
-def _code(kind: type[RigflowError]) -> str:
-    return _CAMEL.sub("-", kind.__name__).lower()
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

@@ -47,7 +47,7 @@ def worker(names: Names) -> Role:
             "$JS.ACK.>",
             *_api(LOOK),
             *_api(f"CONSUMER.MSG.NEXT.*.{consumer}" for consumer in consumers),
-            *_reading(read, followed=(results, f"KV_{names.pipelines}", f"KV_{names.jobs}")),
+            *_reading(read, followed=(results, f"KV_{names.pipelines}", f"KV_{names.jobs}", names.usage_stream)),
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs, engines, f"KV_{names.attempts}")),
             *_api([f"STREAM.MSG.DELETE.{results}"]),
         ),

@@ -71,21 +71,22 @@ class FleetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Depths:
-    """The depth of the queue in front of each (pipeline, stage), the number of dead letters, and the claim checks.
+    """The depth of the queue in front of each (pipeline, stage), the dead letters, the claim checks, and the results.
 
     The queue of `split` serves all pipelines, so its pipeline is the empty name.
     """
 
     queues: Mapping[tuple[str, str], StreamStatus]
-    dead: int
+    dead: StreamStatus = StreamStatus()
     claims: StreamStatus = StreamStatus()
+    results: StreamStatus = StreamStatus()
 
 
 async def queue_depths(broker: Broker) -> Depths:
     """Depths of the queues, by one request. Raises BrokerError."""
     names = broker.names
     queues: dict[tuple[str, str], StreamStatus] = {}
-    dead, claims = 0, StreamStatus()
+    kept: dict[str, StreamStatus] = {}
     for info in await listed(broker, "STREAM.LIST", "streams"):
         subjects = info["config"].get("subjects") or [""]
         kind = subjects[0].removeprefix(f"{names.prefix}.").split(".")
@@ -93,11 +94,10 @@ async def queue_depths(broker: Broker) -> Depths:
             queues[kind[1], kind[2]] = _stream(info)
         elif kind[0] == "media":
             queues[kind[2], SPLIT] = _stream(info)
-        elif info["config"]["name"] == names.dead_stream:
-            dead = info["state"]["messages"]
-        elif info["config"]["name"] == f"OBJ_{names.blobs}":
-            claims = _stream(info)
-    return Depths(queues, dead, claims)
+        else:
+            kept[info["config"]["name"]] = _stream(info)
+    stores = (names.dead_stream, f"OBJ_{names.blobs}", names.results_stream)
+    return Depths(queues, *(kept.get(name, StreamStatus()) for name in stores))
 
 
 async def fleet_status(broker: Broker) -> FleetStatus:

@@ -4,12 +4,14 @@ A class has two properties: its *disposition*, which decides how a worker settle
 exit code, with which the command line ends. This module imports nothing of rigflow.
 """
 
+import re
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar, Self
 
 from schemas.text import printable, shortened, without_passwords
 
+_CAPITALS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 ERROR_CHARACTERS = 2000  # of what an error says, which may quote a value of any size
 
 
@@ -72,6 +74,12 @@ class RigflowError(Exception):
     def __str__(self) -> str:
         what, hint = shortened(self.what, ERROR_CHARACTERS), shortened(self.hint, ERROR_CHARACTERS)
         return printable(without_passwords(f"{what}: {hint}" if hint else what))
+
+
+def error_code(error: BaseException | type[BaseException]) -> str:
+    """Return the name of an error's class in lower case with hyphens, for programs: "pipeline-error"."""
+    kind = error if isinstance(error, type) else type(error)
+    return _CAPITALS.sub("-", kind.__name__).lower()
 
 
 def format_error(error: BaseException) -> str:

@@ -44,6 +44,18 @@ class Used(BaseModel):
         return Used(**{name: getattr(self, name) + getattr(other, name) for name in Used.model_fields})
 
 
+class EndedJob(Used):
+    """What one job used, as it is stored; `took_s` are the seconds from its arrival to its end."""
+
+    took_s: Duration = 0.0
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """What one job used, from the manifest of its end."""
+        job = super().of(manifest)
+        return job.model_copy(update={"took_s": max(0.0, manifest.ended_s - manifest.created_s)})
+
+
 class UsageOf(BaseModel):
     """Whose use it is: a tenant, an API key (`-`: none), a pipeline and a day of UTC. None: of all together."""
 

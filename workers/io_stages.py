@@ -12,6 +12,7 @@ from workers.failures import Failures, place_of_job
 from workers.in_flight import InFlight, Queue
 from workers.intake import Intake
 from workers.messages_in_flight import MessagesInFlight
+from workers.telemetry import Meter
 
 
 class MessageHandler(Protocol):
@@ -30,12 +31,20 @@ class IoStages:
     """Runs the messages of these stages. An error fails the entire job of its message."""
 
     def __init__(
-        self, intake: Intake, in_flight: MessagesInFlight, failures: Failures, on_end: Callable[[InFlight], None]
+        self,
+        intake: Intake,
+        in_flight: MessagesInFlight,
+        failures: Failures,
+        on_end: Callable[[InFlight], None],
+        meter: Meter,
+        on_failed: Callable[[str, str, Exception], None],
     ) -> None:
         self._intake = intake
         self._in_flight = in_flight
         self._failures = failures
         self._on_end = on_end
+        self._meter = meter
+        self._on_failed = on_failed  # called for each message that failed for good
 
     async def host(self, spec: PipelineSpec, stage: str, work: MessageHandler, limit: int) -> None:
         """Take messages of a stage, up to `limit` at a time."""
@@ -44,6 +53,8 @@ class IoStages:
     async def _run(self, work: MessageHandler, queue: Queue, delivery: Delivery) -> None:
         message = InFlight(delivery, queue, self._on_end)
         self._in_flight.io_messages.add(message)
+        self._meter.received(queue.pipeline, queue.stage, message.nbytes, delivery.deliveries)
+        self._meter.task(queue.pipeline, queue.stage)
         try:
             await work.run(message)
             await message.ack()
@@ -51,4 +62,6 @@ class IoStages:
             await asyncio.shield(message.hand_back())
             raise
         except Exception as error:
-            await self._failures.settle(message, error, place_of_job, functools.partial(work.on_failure, message))
+            on_failure = functools.partial(work.on_failure, message)
+            if await self._failures.settle(message, error, place_of_job, on_failure):
+                self._on_failed(queue.pipeline, queue.stage, error)

@@ -1,100 +1,168 @@
-"""A rig's Prometheus metrics: counts of its workers, summed by stage, and the depths of the broker's queues."""
+"""A rig's Prometheus metrics: counts of its workers summed by stage, the broker's queues, ended jobs, its GPUs."""
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from pipelines.status import Depths
+from engines.device.sensors import GpuReading
+from pipelines.status import Depths, StreamStatus
+from workers.gpu_metrics import gpu_families
+from workers.job_metrics import JobCounts, job_families
+from workers.samples import Samples, alone, counter, gauge, histogram
+from workers.slot import Slot
 from workers.telemetry import BUCKETS_S, StageCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STAGE = ("pipeline", "stage")
 WORKER = ("worker",)
+COUNTERS: Mapping[str, tuple[str, Callable[[StageCounts], float]]] = {
+    "messages": ("Messages that a stage took from its queue.", lambda counts: counts.messages),
+    "tasks": ("These, and parts that a worker handed to its own next stage.", lambda counts: counts.tasks),
+    "parts": ("Parts that a stage finished.", lambda counts: counts.parts),
+    "frames": ("Frames in the parts that a stage finished.", lambda counts: counts.frames),
+    "held_tiles": (
+        "Tiles that a model did not compute because they equal those of the frame before.",
+        lambda counts: counts.held,
+    ),
+    "batches": ("Runs of a stage's model.", lambda counts: counts.batches),
+    "batch_rows": ("Rows in the runs of a stage's model.", lambda counts: counts.rows),
+    "batch_room": ("The most rows that the runs of a stage's model could have had.", lambda counts: counts.room),
+    "tokens": ("Tokens that a language model wrote.", lambda counts: counts.tokens),
+    "answers": ("Answers of a language model that have begun.", lambda counts: counts.answers),
+    "first_token_seconds": (
+        "Seconds from question to first token, of all answers together.",
+        lambda counts: counts.first_seconds,
+    ),
+    "redeliveries": ("Messages taken that had been delivered before.", lambda counts: counts.redeliveries),
+}
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """The values of a rig at one moment: messages in flight and bytes of memory by running worker, `deaths` by worker.
+    """The values of a rig at one moment: counts by stage, its workers, its GPUs, and jobs by (tenant, pipeline).
 
     `depths` is None while the broker is away: its metrics are then left out, and no old values are repeated.
     """
 
     stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
-    in_flight: Mapping[str, int] = field(default_factory=dict)
-    memory: Mapping[str, int] = field(default_factory=dict)
-    deaths: Mapping[str, int] = field(default_factory=dict)
+    workers: Sequence[Slot] = ()
     depths: Depths | None = None
+    jobs: Mapping[tuple[str, str], JobCounts] = field(default_factory=dict)
+    gpus: Sequence[GpuReading] = ()
+    rig: str = ""
 
 
 def families(now: Snapshot) -> Iterator[Metric]:
     """Every metric family, in the order of docs/metrics.md."""
-    stages = now.stages.items()
-    build = version("rigflow"), platform.python_version()
-    yield _gauge("rigflow_build_info", "1, with what the rig runs.", ("version", "python"), [(build, 1)])
-
-    def count(name: str, text: str, of: Callable[[StageCounts], float]) -> CounterMetricFamily:
-        return _counter(name, text, STAGE, ((key, of(counts)) for key, counts in stages))
-
-    yield count("rigflow_parts", "Parts that a stage finished.", lambda counts: counts.parts)
-    yield count("rigflow_frames", "Frames in the parts that a stage finished.", lambda counts: counts.frames)
-    yield count(
-        "rigflow_held_tiles",
-        "Tiles that a model did not compute because they equal those of the frame before.",
-        lambda counts: counts.held,
-    )
-    yield count("rigflow_batches", "Runs of a stage's model.", lambda counts: counts.batches)
-    yield count("rigflow_batch_rows", "Rows in the runs of a stage's model.", lambda counts: counts.rows)
-    yield count(
-        "rigflow_batch_room",
-        "The most rows that the runs of a stage's model could have had.",
-        lambda counts: counts.room,
-    )
-    yield count("rigflow_tokens", "Tokens that a language model wrote.", lambda counts: counts.tokens)
-    yield count("rigflow_answers", "Answers of a language model that have begun.", lambda counts: counts.answers)
-    yield count(
-        "rigflow_first_token_seconds",
-        "Seconds from question to first token, of all answers together.",
-        lambda counts: counts.first_seconds,
-    )
-    yield _steps(now.stages)
-    yield _stage_bytes(now.stages)
-    yield count(
-        "rigflow_redeliveries",
-        "Messages taken that had been delivered before.",
-        lambda counts: counts.redeliveries,
-    )
-    yield count("rigflow_failures", "Pieces of work that failed for good.", lambda counts: counts.failures)
-    yield _gauge("rigflow_worker_in_flight", "Messages that a worker holds.", WORKER, _alone(now.in_flight))
-    yield _gauge("rigflow_worker_resident_memory_bytes", "Resident memory of a worker.", WORKER, _alone(now.memory))
-    yield _counter("rigflow_worker_deaths", "Worker processes that ended unexpectedly.", WORKER, _alone(now.deaths))
-    yield from _families_of_depths(now.depths)
+    about = [((version("rigflow"), platform.python_version(), now.rig), 1.0)]
+    yield gauge("rigflow_build_info", "Versions of a rig, always 1.", ("version", "python", "rig"), about)
+    yield from job_families(now.jobs)
+    yield from _families_of_stages(now.stages)
+    yield from _families_of_workers(now.workers)
+    yield from _families_of_queues(now)
+    yield from _families_of_stores(now.depths)
+    yield from gpu_families(now.gpus)
 
 
-def _families_of_depths(depths: Depths | None) -> Iterator[Metric]:
-    """What the broker holds; without values while it does not answer."""
-    queues = {} if depths is None else depths.queues
-    yield _gauge(
-        "rigflow_queue_bytes",
-        "Bytes in the queue in front of a stage, those in workers' hands included.",
-        STAGE,
-        ((key, queue.nbytes) for key, queue in queues.items()),
+def _families_of_stages(stages: Mapping[tuple[str, str], StageCounts]) -> Iterator[Metric]:
+    for name, (text, of) in COUNTERS.items():
+        yield counter(f"rigflow_{name}", text, STAGE, ((key, of(counts)) for key, counts in stages.items()))
+    steps = ((key, counts.steps, counts.seconds) for key, counts in stages.items())
+    yield histogram("rigflow_step_seconds", "Time of one step of a stage's computing.", STAGE, BUCKETS_S, steps)
+    moved = (
+        ((*key, way), value)
+        for key, counts in stages.items()
+        for way, value in (("in", counts.received_bytes), ("out", counts.sent_bytes))
     )
-    yield _gauge(
-        "rigflow_queue_oldest_seconds",
-        "Age of the oldest message in the queue in front of a stage.",
-        STAGE,
-        ((key, queue.oldest_s) for key, queue in queues.items()),
+    text = "Bytes that a stage took from its queue (in) and gave to the broker (out)."
+    yield counter("rigflow_stage_bytes", text, (*STAGE, "direction"), moved)
+    failed = (
+        ((*key, reason), failures) for key, counts in stages.items() for reason, failures in counts.failures.items()
     )
-    claims = [] if depths is None else [((), depths.claims.nbytes)]
+    text = "Pieces of work that failed for good, by the kind of the error."
+    yield counter("rigflow_failures", text, (*STAGE, "reason"), failed)
+
+
+def _families_of_workers(slots: Sequence[Slot]) -> Iterator[Metric]:
+    beats = {slot.options.name: slot.heartbeat for slot in slots if slot.heartbeat}
+
+    def of(name: str, text: str, values: Mapping[str, float]) -> Metric:
+        return gauge(f"rigflow_worker_{name}", text, WORKER, alone(values))
+
+    states = (((slot.options.name, slot.state.replace(" ", "-")), 1.0) for slot in slots)
+    yield gauge("rigflow_worker_state", "State of a worker, always 1.", (*WORKER, "state"), states)
+    ready = {slot.options.name: float(not slot.unready) for slot in slots}
+    yield of("ready", "1 when a worker runs and its engines have answered their warm-up.", ready)
+    loaded = {name: beat.loaded for name, beat in beats.items()}
+    yield of("engines_loaded", "Models that a worker has loaded.", loaded)
+    loading = {name: len(beat.loading) for name, beat in beats.items()}
+    yield of("engines_loading", "Models that a worker loads now.", loading)
+    yield of("in_flight", "Messages that a worker holds.", {name: beat.in_flight for name, beat in beats.items()})
+    still = {name: beat.still_s for name, beat in beats.items()}
+    yield of("still_seconds", "Seconds since the work of a worker moved.", still)
+    step = {name: beat.step_s for name, beat in beats.items()}
+    yield of("step_age_seconds", "Seconds that the running step of a worker has taken.", step)
+    memory = {name: beat.rss_bytes for name, beat in beats.items()}
+    yield of("resident_memory_bytes", "Resident memory of a worker.", memory)
+    deaths = alone({slot.options.name: slot.died for slot in slots})
+    yield counter("rigflow_worker_deaths", "Worker processes that ended unexpectedly.", WORKER, deaths)
+    given_up = {slot.options.name: float(slot.given_up) for slot in slots}
+    yield of("given_up", "1 when a worker died too often and is not started again.", given_up)
+
+
+def _families_of_queues(now: Snapshot) -> Iterator[Metric]:
+    """The queues of the broker; without values while it does not answer."""
+    queues = {} if now.depths is None else now.depths.queues
+
+    def of(name: str, text: str, value: Callable[[StreamStatus], float]) -> Metric:
+        return gauge(f"rigflow_queue_{name}", text, STAGE, ((key, value(queue)) for key, queue in queues.items()))
+
+    text = "Messages in the queue in front of a stage, those in workers' hands included."
+    yield of("messages", text, lambda queue: queue.messages)
+    yield of("bytes", "Bytes of these messages.", lambda queue: queue.nbytes)
+    yield of(
+        "limit_bytes",
+        "Bytes that the queue may hold; publishers wait when it is full.",
+        lambda queue: queue.limit_bytes,
+    )
+    yield of(
+        "oldest_seconds", "Age of the oldest message in the queue in front of a stage.", lambda queue: queue.oldest_s
+    )
+    text = "Computing time of the queue in front of a stage, by the mean of what this rig computed there."
+    yield gauge("rigflow_queue_predicted_seconds", text, STAGE, _predicted(now.stages, queues))
+
+
+def _predicted(
+    stages: Mapping[tuple[str, str], StageCounts], queues: Mapping[tuple[str, str], StreamStatus]
+) -> Samples:
+    """Messages of a queue times the mean time of one, where this rig has computed some."""
+    for key, queue in queues.items():
+        counts = stages.get(key)
+        if counts is not None and counts.tasks and counts.seconds:
+            yield key, queue.messages * counts.seconds / counts.tasks
+
+
+def _families_of_stores(depths: Depths | None) -> Iterator[Metric]:
+    """What else the broker holds."""
+    yield gauge("rigflow_broker_up", "1 while this rig reaches the broker.", (), [((), float(depths is not None))])
+    known = [] if depths is None else [depths]
+
+    def of(name: str, text: str, value: Callable[[Depths], float]) -> Metric:
+        return gauge(f"rigflow_{name}", text, (), (((), value(depths)) for depths in known))
+
     text = "Bytes of bodies that are larger than a message, whatever stream their messages are in."
-    yield _gauge("rigflow_claim_check_bytes", text, (), claims)
-    dead = [] if depths is None else [((), depths.dead)]
-    yield _gauge("rigflow_dead_letters", "Dead letters at the broker.", (), dead)
+    yield of("claim_check_bytes", text, lambda depths: depths.claims.nbytes)
+    yield of("claim_check_limit_bytes", "Bytes that these may have.", lambda depths: depths.claims.limit_bytes)
+    yield of("results_bytes", "Bytes of results that are not collected.", lambda depths: depths.results.nbytes)
+    text = "Bytes that these may have; workers wait when there are as many."
+    yield of("results_limit_bytes", text, lambda depths: depths.results.limit_bytes)
+    yield of("dead_letters", "Dead letters at the broker.", lambda depths: depths.dead.messages)
+    yield of("dead_letter_bytes", "Bytes of dead letters.", lambda depths: depths.dead.nbytes)
 
 
 def exposition(now: Snapshot) -> bytes:
@@ -107,44 +175,3 @@ def exposition(now: Snapshot) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Once())
     return generate_latest(registry)
-
-
-Samples = Iterable[tuple[tuple[str, ...], float]]
-
-
-def _alone(values: Mapping[str, float]) -> Samples:
-    return (((name,), value) for name, value in values.items())
-
-
-def _counter(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _steps(stages: Mapping[tuple[str, str], StageCounts]) -> HistogramMetricFamily:
-    family = HistogramMetricFamily("rigflow_step_seconds", "Time of one step of a stage's computing.", labels=STAGE)
-    for key, counts in stages.items():
-        buckets, total = [], 0
-        for limit_s, steps in zip((*BUCKETS_S, float("inf")), counts.steps, strict=True):
-            total += steps
-            buckets.append(("+Inf" if limit_s == float("inf") else str(limit_s), float(total)))
-        family.add_metric(key, buckets, counts.seconds)
-    return family
-
-
-def _stage_bytes(stages: Mapping[tuple[str, str], StageCounts]) -> CounterMetricFamily:
-    text = "Bytes that a stage took from its queue (in) and gave to the broker (out)."
-    family = CounterMetricFamily("rigflow_stage_bytes", text, labels=(*STAGE, "direction"))
-    for key, counts in stages.items():
-        family.add_metric((*key, "in"), counts.received_bytes)
-        family.add_metric((*key, "out"), counts.sent_bytes)
-    return family

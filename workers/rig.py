@@ -11,12 +11,14 @@ import time
 from http import HTTPStatus
 from pathlib import Path
 
+from engines.device.sensors import GpuSensors
 from pipelines.broker import Broker
 from pipelines.status import Depths, queue_depths
 from schemas.errors import BrokerError, ExitCode, RigflowError
 from schemas.rig import ALL_STAGES, RigSpec
 from schemas.settings import Settings
 from workers.endpoints import Endpoints, Response
+from workers.job_metrics import EndedJobs
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
 from workers.options import WorkerOptions
 from workers.slot import Slot
@@ -39,6 +41,8 @@ class Rig:
         self._state = "working"
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
         self._url = ""
+        self._sensors = GpuSensors.open() if settings.metrics else None
+        self._ended_jobs = EndedJobs()
         self._broker: Broker | None = None
         self._away = ", connecting"
         self._stopping = asyncio.Event()
@@ -112,13 +116,18 @@ class Rig:
     async def _supervise(self) -> ExitCode:
         """Keep the workers running until a signal; at a second signal they hand back their messages at once."""
         watching = asyncio.create_task(self._supervisor.watch())
-        reporting = asyncio.create_task(self._report())
+        assert self._broker is not None
+        reporting = [asyncio.create_task(self._report())]
+        if self._settings.metrics:
+            reporting.append(asyncio.create_task(self._ended_jobs.follow(self._broker)))
         try:
             await self._unless_stopped(watching)  # raises GivenUp
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-            reporting.cancel()
+            for task in reporting:
+                task.cancel()
+            await asyncio.gather(*reporting, return_exceptions=True)
         self._state = "draining"
         grace_s, hard_s = self._settings.stop_grace_s, self._settings.stop_hard_s
         text = f"stopping: workers finish what they hold within {grace_s:.0f} s; at a second signal they hand it back"
@@ -165,14 +174,14 @@ class Rig:
         return Response(exposition(await self._snapshot()), content_type=CONTENT_TYPE)
 
     async def _snapshot(self) -> Snapshot:
-        slots = self._supervisor.slots
-        beats = {slot.options.name: slot.heartbeat for slot in slots if slot.heartbeat}
+        gpus = await asyncio.to_thread(self._sensors.read) if self._sensors else ()
         return Snapshot(
             stages=self._supervisor.counts(),
-            in_flight={name: beat.in_flight for name, beat in beats.items()},
-            memory={name: beat.rss_bytes for name, beat in beats.items()},
-            deaths={slot.options.name: slot.died for slot in slots},
+            workers=self._supervisor.slots,
             depths=await self._queue_depths(),
+            jobs=self._ended_jobs.counts,
+            gpus=gpus,
+            rig=self.name,
         )
 
     async def _queue_depths(self) -> Depths | None:

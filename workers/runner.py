@@ -14,7 +14,7 @@ from engines.part import Part, encode_part
 from pipelines.broker import Broker
 from pipelines.cancelled import Cancelled
 from pipelines.delivery import Delivery
-from schemas.errors import Disposition, RigflowError
+from schemas.errors import Disposition, RigflowError, error_code
 from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
 from workers.batching import Batching, part_of
@@ -62,7 +62,7 @@ class Runner:
         self.cancelled = Cancelled(broker)
         self.in_flight = MessagesInFlight()
         self.intake = Intake(broker, settings, self.in_flight, self.accept, concurrency)
-        self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended)
+        self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended, self.meter, self._count_failure)
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: computing.step is not None)
         self._continuous = ContinuousSteps(broker, self)
@@ -133,6 +133,7 @@ class Runner:
         except Exception as error:
             await self._reject(message, error)
             return
+        self.meter.task(message.queue.pipeline, message.queue.stage)
         message.add(task)
         self._wake.set()
         self.intake.refill()
@@ -262,6 +263,7 @@ class Runner:
         if task.pipeline.gathers(following):
             self._outbox.send_result(task, part, await self.computing.run(task.pipeline.to_gather, part, following))
         elif following in task.pipeline.hosted and not self._batching.spills(handed):
+            self.meter.task(task.pipeline.spec.name, following)
             task.message.add(handed)
             self._wake.set()
         else:
@@ -279,7 +281,7 @@ class Runner:
             if await self._failures.retry(message, error, RETRY_S):
                 self.counts["retries"] += 1
             else:
-                self._count_failure(task.pipeline.spec.name, task.stage)
+                self._count_failure(task.pipeline.spec.name, task.stage, error)
                 known = None if fatal or part is None else Place(part.meta.key, False, part.meta.span_s)
                 place = known or await place_in_body(message)
                 await self._failures.publish(message, error, task.stage, place)
@@ -292,8 +294,8 @@ class Runner:
     async def _reject(self, message: InFlight, error: Exception) -> None:
         """Retry or fail a message that has no task: it cannot be read, or its pipeline or model cannot be loaded."""
         if not message.ended and await self._failures.settle(message, error, place_in_body):
-            self._count_failure(message.queue.pipeline, message.queue.stage)
+            self._count_failure(message.queue.pipeline, message.queue.stage, error)
 
-    def _count_failure(self, pipeline: str, stage: str) -> None:
+    def _count_failure(self, pipeline: str, stage: str, error: Exception) -> None:
         self.counts["failures"] += 1
-        self.meter.failed(pipeline, stage)
+        self.meter.failed(pipeline, stage, error_code(error))

@@ -32,6 +32,7 @@ class StageCounts:
 
     A step may produce several parts (infer, a batch) or none (the end of a decode). `held` are tiles, see `PartMeta`.
     `batches` are the runs of a model, `rows` the rows in them, `room` the most rows that they could have had.
+    `messages` came from its queue, `tasks` are these and parts that its own worker handed on. `failures` are by reason.
     `tokens` are those that a language model wrote, `answers` those with a first token, for which they waited
     `first_seconds` together.
     """
@@ -47,7 +48,9 @@ class StageCounts:
     received_bytes: int = 0
     sent_bytes: int = 0
     redeliveries: int = 0
-    failures: int = 0
+    messages: int = 0
+    tasks: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
     answers: int = 0
     first_seconds: float = 0.0
@@ -55,9 +58,11 @@ class StageCounts:
     def add(self, other: "StageCounts") -> None:
         """Add the counts of another worker or of an earlier process."""
         for each in fields(self):
-            if each.name != "steps":
+            if each.name not in ("steps", "failures"):
                 setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
         self.steps = [mine + theirs for mine, theirs in zip(self.steps, other.steps, strict=True)]
+        for reason, failures in other.failures.items():
+            self.failures[reason] = self.failures.get(reason, 0) + failures
 
 
 class Meter:
@@ -70,7 +75,12 @@ class Meter:
         """Count a message from the queue of a stage."""
         counts = self.stages[pipeline, stage]
         counts.received_bytes += nbytes
+        counts.messages += 1
         counts.redeliveries += deliveries > 1
+
+    def task(self, pipeline: str, stage: str) -> None:
+        """Count a piece of work that comes before a stage."""
+        self.stages[pipeline, stage].tasks += 1
 
     def step(self, pipeline: str, stage: str, seconds: float) -> None:
         """Count a step of a stage."""
@@ -106,9 +116,10 @@ class Meter:
         """Count bytes that a stage sends to the broker."""
         self.stages[pipeline, stage].sent_bytes += nbytes
 
-    def failed(self, pipeline: str, stage: str) -> None:
-        """Count a final failure."""
-        self.stages[pipeline, stage].failures += 1
+    def failed(self, pipeline: str, stage: str, reason: str) -> None:
+        """Count a final failure; `reason` is one of a small set."""
+        failures = self.stages[pipeline, stage].failures
+        failures[reason] = failures.get(reason, 0) + 1
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from tests.clips import Clip, make_clip
 from tests.fleet import ONE_STAGE_EACH, Fleet
 from tests.simulated import models_of
 from workers.definitions import register
+from workers.job_metrics import EndedJobs, JobCounts
 
 PIPELINE, FRAMES = "fingerprint", 50
 SPEC = builtin_pipeline(PIPELINE)
@@ -38,7 +39,11 @@ def test_each_job_counts_once_for_its_key_whatever_its_collector_repeats(tmp_pat
         asyncio.run(_raw_and_repeated(fleet.settings, clip))
         day = day_of(time.time())
         found = asyncio.run(_usage(fleet.settings, day))
+        counted = asyncio.run(_counted(fleet.settings))
         listed = rigflow("usage", "--by", "key", "--csv", "--nats", fleet.settings.nats)
+    assert (counted.used.jobs, counted.used.failed, counted.used.frames) == (3, 1, 2 * FRAMES)
+    assert counted.took_s > 0
+    assert sum(counted.steps) == 3
     ours, website = (found[_place(key, day)] for key in (NO_KEY, "website"))
     assert set(found) == {_place(NO_KEY, day), _place("website", day)}
     assert (ours.jobs, ours.failed, ours.frames, ours.nbytes) == (1, 0, FRAMES, clip.stat().st_size)
@@ -50,6 +55,16 @@ def test_each_job_counts_once_for_its_key_whatever_its_collector_repeats(tmp_pat
     lines = listed.stdout.splitlines()
     assert lines[0] == "key,jobs,failed,frames,media_s,computed_s,nbytes,tokens"
     assert [line.split(",")[:4] for line in lines[1:]] == [["-", "1", "0", "50"], ["website", "2", "1", "50"]]
+
+
+async def _counted(settings: Settings) -> JobCounts:
+    """What a rig's metrics count of the jobs that ended."""
+    jobs = EndedJobs()
+    async with Broker.connected(settings, name="test") as broker:
+        following = asyncio.create_task(jobs.follow(broker, first=1))
+        await _until(lambda: ("main", PIPELINE) in jobs.counts and jobs.counts["main", PIPELINE].used.jobs == 3)
+        following.cancel()
+    return jobs.counts["main", PIPELINE]
 
 
 async def _raw_and_repeated(settings: Settings, clip: Path) -> None:

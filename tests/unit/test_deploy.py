@@ -18,12 +18,13 @@ import yaml
 from pipelines.child import nats_server_binary
 from schemas.settings import Settings
 from tests.cli import rigflow
-from workers.metrics import Snapshot, families
+from tests.unit.test_metrics import snapshot
+from workers.metrics import families
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = ROOT / "compose.yaml"
-DASHBOARD = DEPLOY / "grafana" / "dashboards" / "rigflow.json"
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").iterdir())
 SCRAPED = {"job", "instance", "le"}  # labels that are not ours
 TOOLS = Path(sys.executable).parent
 
@@ -123,51 +124,27 @@ def test_the_broker_takes_its_configuration(name: str, with_roles: bool, tmp_pat
     )
 
 
-def test_a_single_broker_listens_on_the_loopback_alone_unless_told(tmp_path: Path) -> None:
-    for words, address in (((), "127.0.0.1"), (("--addr", "0.0.0.0"), "0.0.0.0")):
-        log = tmp_path / f"{address}.log"
-        started = [nats_server_binary(), "-c", DEPLOY / "nats" / "single.conf", "--port", "-1", "-m", "0", *words]
-        process = subprocess.Popen([*map(str, started), "--store_dir", str(tmp_path), "--log", str(log)])
-        try:
-            while not log.exists() or "Server is ready" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-        finally:
-            process.terminate()
-            process.wait()
-        assert re.findall(r"Listening for client connections on (\S+):\d+", log.read_text()) == [address]
-
-
 # metrics
 
 
 def known() -> dict[str, set[str]]:
     """Name of every series that a rig gives -> its labels."""
     series: dict[str, set[str]] = {"up": set()}
-    snapshot = _full_snapshot()
-    for family in families(snapshot):
+    for family in families(snapshot()):
         for sample in family.samples:
             series.setdefault(sample.name, set()).update(sample.labels)
     return series
 
 
-def _full_snapshot() -> Snapshot:
-    from pipelines.status import StreamStatus
-    from workers.metrics import Depths
-    from workers.telemetry import StageCounts
-
-    stage, worker = ("scenes", "decode"), "w"
-    depths = Depths({stage: StreamStatus()}, 0)
-    return Snapshot({stage: StageCounts()}, {worker: 1}, {worker: 1}, {worker: 1}, depths)
-
-
 def queries() -> Iterator[tuple[str, str]]:
-    """Where a query stands, and the query: of alerts, of the dashboard, of docs/metrics.md."""
+    """Where a query stands, and the query: of alerts, of the dashboards, of docs/metrics.md."""
     for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"]
+    for dashboard in DASHBOARDS:
+        for panel in json.loads(dashboard.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{dashboard.stem}, {panel['title']}", target["expr"]
     block = (ROOT / "docs" / "metrics.md").read_text().split("```promql\n")[1].split("```")[0]
     for line in block.splitlines():
         yield "docs/metrics.md", line.split("#")[0]
@@ -189,12 +166,12 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     series = known()
     asked: set[str] = set()
     for where, query in queries():
-        parsed = promql_parser.parse(query.replace("$pipeline", ".*"))
+        parsed = promql_parser.parse(re.sub(r"\$(pipeline|tenant|rig)\b", ".*", query))
         found = list(selectors(parsed))
         assert found, (where, query)
         labels: set[str] = set()
         for selector in found:
-            assert selector.name in series, f"{where}: nobody gives {selector.name}"
+            assert selector.name in series, f"{where}: no rig has {selector.name}"
             labels |= series[selector.name]
             for matcher in selector.matchers.matchers:
                 assert matcher.name in series[selector.name] | SCRAPED, (
@@ -208,8 +185,31 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     assert not {name for name in unseen if not name.endswith("_created")}, "nothing shows these"
 
 
-def test_the_dashboard_is_whole() -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
+def test_every_alert_has_a_severity_and_a_runbook_that_is_there() -> None:
+    [group] = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    section = operations.split("## Alerts\n")[1].split("\n## ")[0]
+    assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == [rule["alert"] for rule in group["rules"]]
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["action"]
+
+
+def test_there_is_a_dashboard_for_the_fleet_pipelines_and_tenants() -> None:
+    assert [path.stem for path in DASHBOARDS] == ["fleet", "pipeline", "tenant"]
+    home = compose()["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).name in {path.name for path in DASHBOARDS}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_is_whole(path: Path) -> None:
+    dashboard = json.loads(path.read_text())
+    assert dashboard["uid"] == f"rigflow-{path.stem}"
+    for variable in dashboard["templating"]["list"]:
+        name, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
+        assert label in known()[name] | SCRAPED
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"][0]
@@ -243,16 +243,6 @@ def test_prometheus_finds_every_rig() -> None:
         assert services[name]["command"][-1].endswith(f":{found['port']}")
 
 
-def test_alerts_say_how_soon_and_what_to_do() -> None:
-    [group] = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
-    for rule in group["rules"]:
-        assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "runbook"}, rule["alert"]
-        for words in re.findall(r"`rigflow ([a-z ]+)`", rule["annotations"]["runbook"]):
-            shown = rigflow("help", *words.split())
-            assert shown.returncode == 0, shown.stderr
-
-
 ALERTS_TEST = """
 rule_files: [{rules}]
 evaluation_interval: 15s
@@ -260,6 +250,7 @@ tests:
   - interval: 15s
     input_series:
       - {{series: 'up{{job="rigflow",instance="a"}}', values: '1x40'}}
+      - {{series: 'rigflow_broker_up{{job="rigflow",instance="a"}}', values: '1x8 0x31'}}
       - {{series: 'rigflow_dead_letters{{job="rigflow",instance="a"}}', values: '0x8 stale _x31'}}
     alert_rule_test:
       - {{eval_time: 1m, alertname: BrokerAway, exp_alerts: []}}
@@ -269,7 +260,8 @@ tests:
           - exp_labels: {{severity: critical}}
             exp_annotations:
               summary: rigs run, and none has reached the broker for a minute
-              runbook: publishers and rigs wait and lose nothing; start the broker again on its store
+              action: publishers and rigs wait and lose nothing; start the broker again on its store
+              runbook: docs/operations.md#brokeraway
       - {{eval_time: 8m, alertname: RigGone, exp_alerts: []}}
       - {{eval_time: 8m, alertname: DeadLetters, exp_alerts: []}}
 """

@@ -2,19 +2,26 @@
 
 import asyncio
 import logging
-import platform
 import re
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engines.device.sensors import GpuReading
 from pipelines.status import Depths, StreamStatus
 from schemas.errors import UsageError
 from schemas.rig import parse_rig, rig_name
+from schemas.settings import Settings
+from schemas.usage import EndedJob
 from workers.endpoints import Endpoints, Response
+from workers.gpu_metrics import COUNTERS, GAUGES
+from workers.job_metrics import EndedJobs
 from workers.metrics import Snapshot, exposition, families
+from workers.options import WorkerOptions
+from workers.slot import Slot
 from workers.telemetry import (
     BUCKETS_S,
     LINES,
@@ -40,20 +47,31 @@ def snapshot() -> Snapshot:
         meter.step(*KEY, seconds)
     meter.part(*KEY, frames=12)
     meter.sent(*KEY, 300)
-    meter.failed(*KEY)
+    meter.task(*KEY)
+    meter.failed(*KEY, "out-of-memory")
+    meter.failed(*KEY, "bad-media")
+    meter.failed(*KEY, "bad-media")
     queue = StreamStatus(3, 5000, 10_000, 7.5)
-    depths = Depths({KEY: queue}, dead=6, claims=StreamStatus(2, 700))
-    return Snapshot(meter.stages, {"w": 2}, {"w": 10**8}, {"w": 4}, depths)
+    depths = Depths({KEY: queue}, StreamStatus(6, 60), StreamStatus(2, 700, 900), StreamStatus(5, 50, 70))
+    ended = EndedJobs()
+    for subject, took_s in (("a", 0.2), ("b", 40.0), ("a", 0.2)):  # the end of job a is stored twice
+        job = EndedJob(jobs=1, failed=subject == "b", frames=12, media_s=2.0, took_s=took_s)
+        ended.count(subject, "main", "up", job)
+    beat = Heartbeat("working", ready=False, why="loads", still_s=3.0, step_s=2.5, in_flight=2, rss_bytes=10**8)
+    beat.loading, beat.loaded = ["m"], 4
+    slot = Slot(WorkerOptions(settings=Settings(), stages=("infer",), name="w"), heartbeat=beat, died=4)
+    slot.process = cast(Any, object())
+    gpu = GpuReading("0", "P104", "GPU-1", "535", dict.fromkeys((*GAUGES, *COUNTERS), 0.5))
+    gpu = replace(gpu, clocks={"sm": 1.5e9}, throttled={"power-cap": 1.0}, pcie={"sent": 2e8})
+    return Snapshot(meter.stages, [slot], depths, ended.counts, [gpu], "r")
 
 
 def values() -> dict[str, float]:
     """Every sample of `snapshot` as Prometheus reads it."""
     read = text_string_to_metric_families(exposition(snapshot()).decode())
     samples = [sample for family in read for sample in family.samples]
-    return {
-        sample.name + sample.labels.get("direction", "") + sample.labels.get("le", ""): sample.value
-        for sample in samples
-    }
+    labels = ("direction", "reason", "le")
+    return {sample.name + "".join(sample.labels.get(label, "") for label in labels): sample.value for sample in samples}
 
 
 def test_the_table_in_the_docs_is_what_is_told() -> None:
@@ -86,17 +104,36 @@ def test_what_prometheus_reads() -> None:
         3,
     ]
     assert (found["rigflow_stage_bytes_totalin"], found["rigflow_stage_bytes_totalout"]) == (1000, 300)
-    assert (found["rigflow_redeliveries_total"], found["rigflow_failures_total"]) == (1, 1)
+    assert found["rigflow_redeliveries_total"] == 1
+    reasons = [found[f"rigflow_failures_total{reason}"] for reason in ("out-of-memory", "bad-media")]
+    assert reasons == [1, 2]
+    assert found["rigflow_queue_predicted_seconds"] == pytest.approx(3 * 99.3005)  # messages, seconds of the one task
+    assert (found["rigflow_jobs_total"], found["rigflow_job_failures_total"]) == (2, 1)
+    assert (found["rigflow_job_seconds_bucket0.25"], found["rigflow_job_seconds_bucket60.0"]) == (1, 2)
+    assert found["rigflow_job_seconds_sum"] == pytest.approx(40.2)
+    assert (found["rigflow_worker_engines_loaded"], found["rigflow_worker_engines_loading"]) == (4, 1)
+    assert (found["rigflow_worker_ready"], found["rigflow_worker_given_up"], found["rigflow_broker_up"]) == (0, 0, 1)
+    assert (found["rigflow_gpu_power_watts"], found["rigflow_gpu_throttledpower-cap"]) == (0.5, 1)
+    assert (found["rigflow_queue_messages"], found["rigflow_claim_check_limit_bytes"]) == (3, 900)
     assert (found["rigflow_worker_in_flight"], found["rigflow_worker_resident_memory_bytes"]) == (2, 10**8)
     assert found["rigflow_claim_check_bytes"] == 700
     assert (found["rigflow_worker_deaths_total"], found["rigflow_dead_letters"]) == (4, 6)
     assert (found["rigflow_queue_bytes"], found["rigflow_queue_oldest_seconds"]) == (5000, 7.5)
 
 
-def test_what_nobody_knows_is_left_out() -> None:
+def test_what_is_not_known_is_left_out() -> None:
     text = exposition(Snapshot()).decode()
-    build = f'rigflow_build_info{{python="{platform.python_version()}",version="{version("rigflow")}"}} 1.0'
-    assert re.findall(r"^rigflow.*", text, re.MULTILINE) == [build]
+    assert re.findall(r"^rigflow\w+", text, re.MULTILINE) == ["rigflow_build_info", "rigflow_broker_up"]
+
+
+def test_names_are_by_the_conventions_of_prometheus() -> None:
+    found = list(families(snapshot()))
+    assert len(found) >= 50
+    for family in found:
+        assert re.fullmatch(r"rigflow(_[a-z0-9]+)+", family.name), family.name
+        assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|percent|mhz|total)$", family.name), family.name
+        assert family.documentation.endswith("."), family.name
+    assert len({family.name for family in found}) == len(found)
 
 
 def test_a_heartbeat_travels_and_counts_add_up() -> None:

@@ -1,0 +1,90 @@
+"""Metrics of jobs, from what each of them used: the broker has one message for each job that ended."""
+
+import asyncio
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from prometheus_client.core import Metric
+
+from pipelines.broker import Broker
+from pipelines.follow import follow
+from pipelines.usage import ended_job
+from schemas.errors import RigflowError
+from schemas.usage import EndedJob, Used
+from workers.samples import counter, histogram
+
+BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21600.0, 86400.0)
+REMEMBERED = 20_000  # jobs that were counted: the end of one may be stored again
+AWAY_S = 2.0  # before the stream is followed again
+TENANT = ("tenant", "pipeline")
+
+
+@dataclass(slots=True)
+class JobCounts:
+    """Jobs of one tenant and pipeline; `steps[n]` of them took at most `BUCKETS_S[n]` seconds."""
+
+    used: Used = field(default_factory=Used)
+    took_s: float = 0.0
+    steps: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+
+    def add(self, job: EndedJob) -> None:
+        """Count a job."""
+        self.used += job
+        self.took_s += job.took_s
+        self.steps[bisect_left(BUCKETS_S, job.took_s)] += 1
+
+
+class EndedJobs:
+    """Counts the jobs that end while this rig runs, whichever rig or command collects them: `follow` for ever."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str], JobCounts] = {}
+        self._counted: OrderedDict[str, None] = OrderedDict()
+
+    async def follow(self, broker: Broker, first: int | None = None) -> None:
+        """Count the jobs that end from now on, or from sequence `first` of the stream on."""
+        while True:
+            try:
+                await self._follow(broker, first)
+            except RigflowError:  # the broker is away, has no such stream, or does not permit it: status goes on
+                await asyncio.sleep(AWAY_S)
+
+    async def _follow(self, broker: Broker, first: int | None) -> None:
+        stream = broker.names.usage_stream
+        if first is None:
+            first = (await broker.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"] + 1
+        async with aclosing(follow(broker, stream, [f"{broker.names.prefix}.usage.>"], first=first)) as following:
+            async for stored in following:
+                found = None if stored is None else ended_job(stored)
+                if found is not None and stored is not None:
+                    self.count(stored.subject, *found)
+
+    def count(self, subject: str, tenant: str, pipeline: str, job: EndedJob) -> None:
+        """Count a job once; `subject` is its own."""
+        if subject in self._counted:
+            return
+        self._counted[subject] = None
+        if len(self._counted) > REMEMBERED:
+            self._counted.popitem(last=False)
+        self.counts.setdefault((tenant, pipeline), JobCounts()).add(job)
+
+
+def job_families(counts: Mapping[tuple[str, str], JobCounts]) -> Iterator[Metric]:
+    """Every family of jobs, in the order of docs/metrics.md."""
+
+    def of(name: str, text: str, attribute: str) -> Metric:
+        samples = ((key, float(getattr(each.used, attribute))) for key, each in counts.items())
+        return counter(f"rigflow_job_{name}" if name else "rigflow_jobs", text, TENANT, samples)
+
+    steps = ((key, each.steps, each.took_s) for key, each in counts.items())
+    yield histogram("rigflow_job_seconds", "Time of a job from its arrival to its end.", TENANT, BUCKETS_S, steps)
+    yield of("", "Jobs that ended.", "jobs")
+    yield of("failures", "Of these, jobs that ended with failures.", "failed")
+    yield of("frames", "Frames of the jobs that ended.", "frames")
+    yield of("media_seconds", "Seconds of media of the jobs that ended.", "media_s")
+    yield of("device_seconds", "Seconds that devices computed for the jobs that ended.", "computed_s")
+    yield of("input_bytes", "Bytes of the media of the jobs that ended.", "nbytes")
+    yield of("tokens", "Tokens that language models read and wrote for the jobs that ended.", "tokens")
