@@ -2,11 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: kernels demo test test-clients test-models test-api faults lint format bench bench-short clean
+.PHONY: kernels demo install test test-clients test-models test-api faults lint format bench bench-short clean
 
 # with FILM=street.mp4 also the pipelines over that film whose models you keep
 demo: .venv/base
 	$(BIN)/python -m cli.demo $(FILM)
+
+# the command `rigflow` for this user; EXTRAS=[gateway,search] adds these
+install: HOME_VENV := $(HOME)/.local/share/rigflow-venv
+install:
+	$(PYTHON) -m venv "$(HOME_VENV)"
+	"$(HOME_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check ".$(EXTRAS)"
+	mkdir -p "$(HOME)/.local/bin"
+	ln -sf "$(HOME_VENV)/bin/rigflow" "$(HOME)/.local/bin/rigflow"
+	@echo "$(HOME)/.local/bin/rigflow is there; that folder is to be on your PATH"
 
 # four processes on two cores: some tests wait. Commands that tests start share one compilation of our modules.
 test: export PYTHONDONTWRITEBYTECODE =

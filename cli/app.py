@@ -16,6 +16,7 @@ from cli.jobs import app as jobs
 from cli.keys import app as keys
 from cli.label import label
 from cli.model import app as model
+from cli.nats_keys import nats
 from cli.near import near
 from cli.pipelines import app as pipelines
 from cli.publish import publish
@@ -59,6 +60,7 @@ def _rigflow(
 
 
 keys.add_typer(api_keys)
+keys.command()(nats)
 app.command()(run)
 app.command()(publish)
 app.command()(results)

@@ -50,9 +50,8 @@ class Runner:
         self._broker = broker
         self._load_pipeline = load_pipeline
         self._failures = failures
-        self._wake = asyncio.Event()
+        self._wake, self._drained = asyncio.Event(), asyncio.Event()
         self._outbox = Outbox(broker, self.failed)
-        self._drained = asyncio.Event()
         self._stopping = False
         self._fatal: Exception | None = None  # `serve` raises it after every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()

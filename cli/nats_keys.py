@@ -1,0 +1,39 @@
+"""`rigflow keys nats`: makes the key of a user of the broker."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import ends_well
+from cli.text import warn
+from schemas.errors import ExitCode, OutputError
+
+
+@ends_well
+def nats(
+    out: Annotated[Path, typer.Argument(help="File for the seed, for --credentials; only you can read it.")],
+) -> ExitCode:
+    """Make a key of a user of the broker.
+
+    The seed goes into the file and is shown nowhere, the public key to stdout. The broker needs the public key: deploy/nats/roles.conf takes it from NKEY_WORKER,
+    NKEY_PUBLISHER, NKEY_CLIENT and NKEY_OPERATOR.
+
+    Example: rigflow keys nats worker.nk
+    """
+    import nkeys
+
+    seed = bytearray(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise OutputError(f"{out} is there already", "a key is never replaced: give another name") from error
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}") from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(bytes(seed) + b"\n")
+    print(public)
+    warn(f"the seed is in {out}: give it to its owner alone, and the public key to the broker")
+    return ExitCode.OK
