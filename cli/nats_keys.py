@@ -17,8 +17,8 @@ def nats(
 ) -> ExitCode:
     """Make a key of a user of the broker.
 
-    The seed goes into the file and is shown nowhere, the public key to stdout. The broker needs the public key: deploy/nats/roles.conf takes it from NKEY_WORKER,
-    NKEY_PUBLISHER, NKEY_CLIENT and NKEY_OPERATOR.
+    The seed goes into the file and is shown nowhere, the public key to stdout. The broker needs the public key:
+    deploy/nats/roles.conf takes it from NKEY_WORKER, NKEY_PUBLISHER, NKEY_CLIENT and NKEY_OPERATOR.
 
     Example: rigflow keys nats worker.nk
     """

@@ -43,7 +43,7 @@ def rig(
     from workers.instance_lock import instance_lock
     from workers.telemetry import set_up_logging
 
-    set_up_logging(rig=spec.name)
+    set_up_logging(settings, rig=spec.name)
     with instance_lock(settings.cache_folder / "rigs" / spec.name, spec.name) as scratch:
         start_fork_server()  # it imports what workers need while we import what we need
         import uvloop

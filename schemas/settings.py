@@ -36,6 +36,22 @@ def home_folder() -> Path:
         raise UsageError("this user has no home folder", "set HOME, or RIGFLOW_CACHE and RIGFLOW_STORE") from error
 
 
+class LogFormat(StrEnum):
+    """How a line of a log is written: `key=value ...`, or one object of JSON."""
+
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least level of what a log has."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class Settings(BaseModel):
     """Everything that may be set; `docs/settings.md` is made from this class."""
 
@@ -100,6 +116,8 @@ class Settings(BaseModel):
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to return the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
+    log_format: LogFormat = Field(default=LogFormat.LOGFMT, description="lines of a rig's log: logfmt or json")
+    log_level: LogLevel = Field(default=LogLevel.INFO, description="least level in it: debug, info, warning or error")
     backend: str = Field(
         default="onnxruntime",
         pattern=r"^[A-Za-z0-9_-]+$",

@@ -212,7 +212,7 @@ def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> No
     if options.scratch:
         tempfile.tempdir = options.scratch
     if options.rig:
-        set_up_logging(rig=options.rig, worker=options.name)
+        set_up_logging(options.settings, rig=options.rig, worker=options.name)
     work(options, heartbeats)
 
 

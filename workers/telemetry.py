@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from engines.ports import BatchCounts
+from schemas.settings import LogFormat, Settings
 from schemas.text import printable, without_passwords
 
 LINES, LINES_WITHIN_S = 60, 60.0  # of one kind in the log
@@ -177,12 +178,12 @@ def log_event(event: Event) -> None:
     log.log(event.level, event.text, extra={"facts": {"event": event.what, **event.facts}})
 
 
-def set_up_logging(**always: Fact) -> None:
-    """Have every record go to stderr as one line of `key=value`, `always` in each; limited by `_Limit`."""
+def set_up_logging(settings: Settings, **always: Fact) -> None:
+    """Have every record go to stderr as one line of `settings.log_format`, `always` in each; limited by `_Limit`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Limit())
-    handler.setFormatter(_Line(always))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    handler.setFormatter(_LINES[settings.log_format](always))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
 
 
 class _Limit(logging.Filter):
@@ -224,6 +225,10 @@ class _Line(logging.Formatter):
         self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
+        return " ".join(f"{key}={_value(fact)}" for key, fact in self.facts(record).items())
+
+    def facts(self, record: logging.LogRecord) -> dict[str, Fact]:
+        """All that a line says."""
         facts: dict[str, Fact] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -233,11 +238,28 @@ class _Line(logging.Formatter):
         }
         if record.exc_info:
             facts["trace"] = self.formatException(record.exc_info)
-        return " ".join(f"{key}={_value(fact)}" for key, fact in facts.items())
+        return facts
+
+
+class _JsonLine(_Line):
+    """The same as one object of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = self.facts(record).items()
+        return json.dumps(
+            {key: _shown(fact) if isinstance(fact, str) else fact for key, fact in facts}, ensure_ascii=False
+        )
+
+
+_LINES = {LogFormat.LOGFMT: _Line, LogFormat.JSON: _JsonLine}
+
+
+def _shown(text: str) -> str:
+    """A text without passwords and control characters."""
+    return printable(without_passwords(text), keep="\n\t")  # json escapes these two
 
 
 def _value(fact: Fact) -> str:
-    text = f"{fact:.3f}".rstrip("0").rstrip(".") if isinstance(fact, float) else str(fact)
-    text = printable(without_passwords(text), keep="\n\t")  # json escapes these two
+    text = _shown(f"{fact:.3f}".rstrip("0").rstrip(".") if isinstance(fact, float) else str(fact))
     plain = text and not any(char.isspace() or char in '"=' for char in text)
     return text if plain else json.dumps(text, ensure_ascii=False)

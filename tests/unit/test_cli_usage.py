@@ -157,3 +157,10 @@ def test_a_rig_without_any_of_its_gpus_ends_at_once(tmp_path: Path) -> None:
 
 def test_a_rig_with_one_of_its_devices_works() -> None:
     check_devices(RigSpec(worker=(WorkerGroup(device=ABSENT), WorkerGroup(device="cpu"))))
+
+
+def test_help_is_a_command_too() -> None:
+    for words in ((), ("status",), ("keys", "api", "add")):
+        assert rigflow("help", *words).stdout == rigflow(*words, "--help").stdout
+    wrong = rigflow("help", "nosuch")
+    assert (wrong.returncode, "no such command 'nosuch'" in wrong.stderr) == (2, True)

@@ -1,6 +1,7 @@
 """A rig's metrics: docs/metrics.md against the code, the text against Prometheus's own parser, logs and pages."""
 
 import asyncio
+import json
 import logging
 import re
 from dataclasses import replace
@@ -14,7 +15,7 @@ from engines.device.sensors import GpuReading
 from pipelines.status import Depths, StreamStatus
 from schemas.errors import UsageError
 from schemas.rig import parse_rig, rig_name
-from schemas.settings import Settings
+from schemas.settings import LogFormat, LogLevel, Settings
 from schemas.usage import EndedJob
 from workers.endpoints import Endpoints, Response
 from workers.gpu_metrics import COUNTERS, GAUGES
@@ -151,7 +152,7 @@ def test_a_log_line_is_one_line_of_keys_and_values(capsys: pytest.CaptureFixture
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     try:
-        set_up_logging(rig="r")
+        set_up_logging(Settings(), rig="r")
         log_event(Event("died", 'it "fell"\nover', facts={"pause_s": 0.2, "exit": "signal SIGKILL"}))
     finally:
         root.handlers, root.level = before
@@ -160,6 +161,23 @@ def test_a_log_line_is_one_line_of_keys_and_values(capsys: pytest.CaptureFixture
     expected = r' level=warning rig=r event=died pause_s=0.2 exit="signal SIGKILL" msg="it \"fell\"\nover"'
     assert re.match(r"time=\d{4}-\d\d-\d\dT[\d:.]+\+00:00", line)
     assert line.rstrip().endswith(expected)
+
+
+def test_a_log_line_as_json_without_control_characters_and_passwords(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    try:
+        set_up_logging(Settings(log_format=LogFormat.JSON, log_level=LogLevel.WARNING), rig="r")
+        log_event(Event("ready", "below the level", logging.INFO))
+        log_event(Event("died", "nats://me:secret@host \x1b[31m", facts={"pause_s": 0.25, "pid": 7}))
+    finally:
+        root.handlers, root.level = before
+    (line,) = capsys.readouterr().err.splitlines()
+    found = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", found.pop("time"))
+    assert "secret" not in line
+    assert "\x1b" not in found.pop("msg")
+    assert found == {"level": "warning", "rig": "r", "event": "died", "pause_s": 0.25, "pid": 7}
 
 
 def test_lines_of_one_kind_are_limited_and_the_next_says_how_many_were_dropped() -> None:
