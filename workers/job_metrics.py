@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 
 from pipelines.broker import Broker
 from pipelines.follow import follow
+from pipelines.jetstream import Gone
 from pipelines.usage import ended_job
 from schemas.errors import RigflowError
 from schemas.usage import EndedJob, Used
@@ -43,23 +44,31 @@ class EndedJobs:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], JobCounts] = {}
         self._counted: OrderedDict[str, None] = OrderedDict()
+        self._next: int | None = None  # the sequence in the stream to go on at
 
     async def follow(self, broker: Broker, first: int | None = None) -> None:
         """Count the jobs that end from now on, or from sequence `first` of the stream on."""
+        self._next = first
         while True:
             try:
-                await self._follow(broker, first)
-            except RigflowError:  # the broker is away, has no such stream, or does not permit it: status goes on
-                await asyncio.sleep(AWAY_S)
+                await self._follow(broker)
+            except Gone:  # a fleet without pipelines: what comes into the stream ended later
+                self._next = 1
+            except RigflowError:  # the broker is away, or does not permit it: the rig's other metrics go on
+                pass
+            await asyncio.sleep(AWAY_S)
 
-    async def _follow(self, broker: Broker, first: int | None) -> None:
+    async def _follow(self, broker: Broker) -> None:
         stream = broker.names.usage_stream
-        if first is None:
-            first = (await broker.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"] + 1
-        async with aclosing(follow(broker, stream, [f"{broker.names.prefix}.usage.>"], first=first)) as following:
+        if self._next is None:
+            self._next = (await broker.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"] + 1
+        subjects = [f"{broker.names.prefix}.usage.>"]
+        async with aclosing(follow(broker, stream, subjects, first=self._next)) as following:
             async for stored in following:
-                found = None if stored is None else ended_job(stored)
-                if found is not None and stored is not None:
+                if stored is None:
+                    continue
+                self._next = stored.sequence + 1
+                if (found := ended_job(stored)) is not None:
                     self.count(stored.subject, *found)
 
     def count(self, subject: str, tenant: str, pipeline: str, job: EndedJob) -> None:
