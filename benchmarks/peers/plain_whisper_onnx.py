@@ -115,14 +115,7 @@ class PlainWhisper:
             shares = (log_shares(logits.numpy()[:, -1]) + totals.reshape(-1, 1)).reshape(count, -1)
             best = np.argpartition(-shares, 2 * beam, axis=1)[:, : 2 * beam]
             best = np.take_along_axis(best, np.argsort(-np.take_along_axis(shares, best, 1), axis=1), 1)
-            kept = np.zeros((count, beam), np.int64)
-            for chunk, row in enumerate(best):
-                stays = [place for place in row if place % self.vocabulary != self.end]
-                for place in row[:beam]:
-                    if place % self.vocabulary == self.end:
-                        found = texts[chunk * beam + place // self.vocabulary]
-                        ended[chunk].append((shares[chunk, place] / number, found))
-                kept[chunk] = stays[:beam]
+            kept = self.keep(best, shares / number, texts, ended)
             totals = np.take_along_axis(shares, kept, 1)
             rows = (kept // self.vocabulary + beam * np.arange(count)[:, None]).reshape(-1)
             texts = np.concatenate([texts[rows], kept.reshape(-1, 1) % self.vocabulary], 1)
@@ -137,6 +130,18 @@ class PlainWhisper:
         if self.attentions:
             self.times(texts_of, states, [len(chunk) for chunk in chunks], dict.fromkeys(self.past, unused))
         return [self.tokenizer.decode(text) for text in texts_of]
+
+    def keep(self, best: Any, means: Any, texts: Any, ended: list[list[tuple[float, Any]]]) -> Any:
+        """The places of the beams that go on; those that end are added to `ended`."""
+        kept = np.zeros((len(best), self.beam), np.int64)
+        for chunk, row in enumerate(best):
+            stays = [place for place in row if place % self.vocabulary != self.end]
+            for place in row[: self.beam]:
+                if place % self.vocabulary == self.end:
+                    found = texts[chunk * self.beam + place // self.vocabulary]
+                    ended[chunk].append((means[chunk, place], found))
+            kept[chunk] = stays[: self.beam]
+        return kept
 
     def times(self, texts: Sequence[Sequence[int]], states: Any, samples: Sequence[int], past: dict[str, Any]) -> None:
         """Align the tokens of texts with their sounds, and find the probability of each."""
