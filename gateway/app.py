@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from gateway import openai, problems, sessions
+from gateway import openai, page, problems, sessions
 from gateway.api import health, routers
 from gateway.callers import Identify, anyone
 from gateway.keys import KeyHolders

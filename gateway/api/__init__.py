@@ -1,6 +1,6 @@
 """The native API, `/api/v1`: a router for each kind of thing."""
 
-from gateway.api import dead, events, jobs, machines, models, pipelines, results, tus
+from gateway.api import dead, events, fleet, jobs, machines, models, pipelines, results, tus
 
-_MODULES = (jobs, events, results, tus, pipelines, models, dead, machines)
+_MODULES = (jobs, events, results, tus, pipelines, models, dead, machines, fleet)
 routers = tuple(module.router for module in _MODULES)

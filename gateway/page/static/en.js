@@ -1,0 +1,17 @@
+export const en = {
+  skip: "Skip to content", language: "Language", light: "Light", dark: "Dark", logout: "Log out",
+  jobs: "Jobs", submit: "Submit", fleet: "Fleet", pipelines: "Pipelines", dead: "Dead letters",
+  login: "Log in", key: "API key", loginHelp: "`rigflow keys api add NAME` makes a key.", loggedIn: "Logged in as {name}",
+  loading: "Loading", none: "Nothing here yet.", refresh: "Refresh", more: "Show more", back: "All jobs", failed_: "That did not work",
+  name: "Name", pipeline: "Pipeline", state: "State", progress: "Progress", begun: "Begun", actions: "Actions", id: "Id",
+  all: "All states", publishing: "uploading", published: "running", done: "done", failed: "failed", cancelled: "cancelled",
+  cancel: "Cancel", retry: "Retry", delete: "Delete", download: "Download", zip: "Download all as zip", confirmDelete: "Delete job {id} and its results?",
+  noJobs: "No jobs yet. Submit a media to begin.", frames: "Frames", lost: "Lost frames", duration: "Duration", input: "Input", failures: "Failures",
+  missing: "Missing seconds", results: "Results", noFiles: "There are no files before the end of the job.", notes: "Notes", openJob: "Open job {name}",
+  percent: "{percent} % done", jobState: "Job {name}: {state}", words: "Text with times", play: "Play from {time}", picture: "Picture {name}", compare: "Before and after", compareSlider: "Share of the picture before",
+  dropHere: "Drop files here, or choose them", choose: "Choose files", options: "Options", optional: "Leave a field empty to keep the pipeline's value.", send: "Submit", sending: "{name}: {percent} % sent", sent: "{name} is job {id}", bulk: "With the bulk work of the fleet, not before it",
+  noPipelines: "The fleet has no pipelines yet. `rigflow up` publishes those that come with it.", takes: "Takes", stages: "Stages", models: "Models", file: "File", noFile: "Choose a file first.",
+  bottleneck: "What the fleet waits for", workers: "Workers", rigs: "Rigs", queues: "Queues", worker: "Worker", device: "Device", doing: "Works on", memory: "Memory", holds: "Holds", order: "Order", cordon: "Cordon", drain: "Drain", resume: "Resume",
+  stage: "Stage", waiting: "Waiting", bytes: "Bytes", oldest: "Oldest", inFlight: "In flight", rig: "Rig", host: "Host", noWorkers: "No worker reports. Start some with `rigflow up` or `rigflow rig`.", emptyQueues: "All queues are empty.", stored: "The broker stores {bytes}.", temperature: "Temperature", power: "Power",
+  reason: "Reason", when: "Failed at", job: "Job", place: "Place", attempts: "Attempts", noLetters: "No dead letters: nothing has failed for good.", drop: "Drop", wholeJob: "the whole job", segment: "segment {number}", confirmDrop: "Drop dead letter {number}? Its input is deleted.",
+};

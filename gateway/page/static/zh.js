@@ -1,0 +1,17 @@
+export const zh = {
+  skip: "跳到正文", language: "语言", light: "浅色", dark: "深色", logout: "退出",
+  jobs: "作业", submit: "提交", fleet: "机群", pipelines: "流水线", dead: "死信",
+  login: "登录", key: "API 密钥", loginHelp: "用 `rigflow keys api add NAME` 生成密钥。", loggedIn: "已登录：{name}",
+  loading: "正在载入", none: "这里还没有内容。", refresh: "刷新", more: "显示更多", back: "全部作业", failed_: "操作没有成功",
+  name: "名称", pipeline: "流水线", state: "状态", progress: "进度", begun: "开始时间", actions: "操作", id: "编号",
+  all: "全部状态", publishing: "上传中", published: "运行中", done: "完成", failed: "失败", cancelled: "已取消",
+  cancel: "取消", retry: "重试", delete: "删除", download: "下载", zip: "全部下载为 zip", confirmDelete: "删除作业 {id} 及其结果？",
+  noJobs: "还没有作业。请先提交媒体文件。", frames: "帧", lost: "丢失的帧", duration: "时长", input: "输入", failures: "失败",
+  missing: "缺失的秒数", results: "结果", noFiles: "作业结束之前没有文件。", notes: "说明", openJob: "打开作业 {name}",
+  percent: "已完成 {percent} %", jobState: "作业 {name}：{state}", words: "带时间的文本", play: "从 {time} 播放", picture: "图片 {name}", compare: "前后对比", compareSlider: "显示原图的比例",
+  dropHere: "把文件拖到这里，或者选择文件", choose: "选择文件", options: "选项", optional: "留空则使用流水线的值。", send: "提交", sending: "{name}：已发送 {percent} %", sent: "{name} 的作业编号是 {id}", bulk: "与机群的批量工作一起做，不优先",
+  noPipelines: "机群还没有流水线。`rigflow up` 会发布自带的流水线。", takes: "接受", stages: "阶段", models: "模型", file: "文件", noFile: "请先选择文件。",
+  bottleneck: "机群在等待什么", workers: "工作进程", rigs: "机器", queues: "队列", worker: "工作进程", device: "设备", doing: "正在做", memory: "内存", holds: "持有", order: "指令", cordon: "停止接收", drain: "排空", resume: "恢复",
+  stage: "阶段", waiting: "等待", bytes: "字节", oldest: "最早", inFlight: "处理中", rig: "机器", host: "主机", noWorkers: "没有工作进程。请用 `rigflow up` 或 `rigflow rig` 启动。", emptyQueues: "所有队列都是空的。", stored: "消息服务器存有 {bytes}。", temperature: "温度", power: "功率",
+  reason: "原因", when: "失败时间", job: "作业", place: "位置", attempts: "尝试次数", noLetters: "没有死信：没有彻底失败的任务。", drop: "丢弃", wholeJob: "整个作业", segment: "第 {number} 段", confirmDrop: "丢弃死信 {number}？它的输入会被删除。",
+};
