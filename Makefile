@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: kernels demo install test test-clients test-models test-api faults lint format bench bench-short clean
+.PHONY: kernels demo install test test-clients test-page test-models test-api faults lint format bench bench-short clean
 
 # with FILM=street.mp4 also the pipelines over that film whose models you keep
 demo: .venv/base
@@ -30,6 +30,10 @@ test-models: .venv/test-models
 # the gateway by the clients that people have; `make test` does the same by plain HTTP
 test-clients: .venv/test-clients
 	$(BIN)/python -m pytest tests/integration/test_gateway_kserve.py
+
+# a person's way through the page of the gateway, in Debian's chromium; PAGE_SHOTS names a folder for pictures
+test-page: .venv/test-page
+	$(BIN)/python -m pytest -m page tests/page
 
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test
@@ -88,6 +92,10 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-models]'
 	# its file of weights alone: its dependencies are half a gigabyte, and nothing imports it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps resemblyzer==0.1.4
+	@touch $@
+
+.venv/test-page: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-page]'
 	@touch $@
 
 .venv/test-api: pyproject.toml | .venv/bin/python

@@ -67,9 +67,7 @@ def create_app(
     app.state.stop = lambda: None
     problems.install(app)
     own = [*((API, router) for router in routers), ("", health.router), ("", sessions.router)]
-    others = [
-        ("", router) for router in (*openai.routers, kserve.router, *further)
-    ]  # their errors have forms of others
+    others = [("", router) for router in (page.router, *openai.routers, kserve.router, *further)]  # with other errors
     placed = [*own, *others]
     for prefix, router in placed:
         app.include_router(router, prefix=prefix, responses=ERRORS if (prefix, router) in own else None)

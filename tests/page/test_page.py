@@ -102,7 +102,7 @@ def test_a_film_is_submitted_followed_and_cancelled(page: Any, tmp_path: Path) -
     page.get_by_role("progressbar", name="% done").wait_for()
     checked(page, "job-running")
     page.get_by_role("button", name=f"Cancel: {clip.name}").click()
-    page.get_by_text("cancelled", exact=True).wait_for()
+    page.get_by_role("heading", name="Failures").wait_for()
     checked(page, "job-cancelled")
 
 
@@ -145,11 +145,13 @@ def test_what_failed_is_a_dead_letter_that_is_tried_again_and_dropped(page: Any,
 def test_every_view_is_clean_in_the_dark_on_a_phone_and_in_chinese(page: Any, view: str) -> None:
     page.goto(f"/#{view}")
     page.get_by_role("heading", level=1).wait_for()
+    page.get_by_text("Loading", exact=True).wait_for(state="detached")
     page.get_by_role("button", name="Dark").click()
     checked(page, f"{view}-dark")
     page.set_viewport_size(PHONE)
     page.get_by_role("combobox", name="Language").select_option("zh")
     page.get_by_role("button", name="浅色").wait_for()
+    page.get_by_text("正在载入").wait_for(state="detached")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     checked(page, f"{view}-phone-chinese")
 

@@ -71,7 +71,7 @@ async function show() {
   const [name, argument] = route();
   heads();
   document.title = `${t(name === "job" ? "jobs" : name)} · rigflow`;
-  content.replaceChildren(h("p", { class: "soft" }, t("loading")));
+  content.replaceChildren(h("h1", { class: "unseen" }, t(name === "job" ? "jobs" : name)), h("p", { class: "soft" }, t("loading")));
   const signal = leaving.signal;
   await attempt(async () => {
     const made = await views[name](argument, signal);
