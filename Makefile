@@ -29,7 +29,7 @@ test-models: .venv/test-models
 
 # the gateway by the clients that people have; `make test` does the same by plain HTTP
 test-clients: .venv/test-clients
-	$(BIN)/python -m pytest tests/integration/test_gateway_kserve.py
+	$(BIN)/python -m pytest tests/integration/test_gateway_kserve.py tests/integration/test_openai.py
 
 # a person's way through the page of the gateway, in Debian's chromium; PAGE_SHOTS names a folder for pictures
 test-page: .venv/test-page
