@@ -73,7 +73,7 @@ def test_the_memory_of_texts_is_bounded(folder: Path) -> None:
     assert (limits.context, limits.slots, limits.slot_bytes) == (100, 5, a_text)
     assert overlay_of(limits)["search"]["max_length"] == 100
     assert limits_of(content, spec, 1 << 40).slots == 18
-    assert limits_of(content, spec, 1 << 40, on_gpu=True).slots == 72
+    assert limits_of(content, spec, 1 << 40, on_gpu=True).slots == 36
     with pytest.raises(
         ModelError, match=f"keeps {a_text} bytes of a text, and the setting kv_bytes is 9: raise it, or"
     ):
