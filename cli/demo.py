@@ -7,12 +7,14 @@ saves the frame in the middle of each result as a picture.
 import subprocess
 import sys
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
 from av.filter import Graph
 from PIL import Image
 
+from cli.gateway import PORT
 from engines.media.container import open_container, open_file
 
 SHOTS = ("testsrc2=size=640x360:rate=25", "mandelbrot=size=640x360:rate=25", "smptehdbars=size=640x360:rate=25")
@@ -102,6 +104,8 @@ def main() -> int:
         if code := run_with_models(given, out):
             return code
     print(f"\nEverything is in {out}/: descriptors as npz, shots as jsonl with a contact sheet, the film at 1280x720.")
+    if find_spec("fastapi") is not None:
+        print(f"`rigflow up`, and `rigflow gateway` beside it: http://127.0.0.1:{PORT} is a page for your own films.")
     return 0
 
 

@@ -121,7 +121,7 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(_: Request, error: Exception) -> Response:
-    return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # its client has gone
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
