@@ -76,7 +76,7 @@ def usage(
 def _table(names: list[str], found: "dict[UsageOf, Used]") -> "Table":
     rows: list[list[RenderableType]] = [
         [
-            *(one_line(word) for word in place.model_dump(include=set(names)).values()),
+            *(one_line(getattr(place, name)) for name in names),
             f"{used.jobs:,}",
             f"{used.failed:,}",
             f"{used.frames:,}",

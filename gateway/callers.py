@@ -36,7 +36,11 @@ def anyone(tenant: str) -> Identify:
     async def identify(request: Request) -> Caller:
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not use this gateway", "use API keys")
+            raise HttpError(
+                HTTPStatus.FORBIDDEN,
+                "a page of another origin may not use this gateway",
+                "start the gateway with --cors ORIGIN and --keys",
+            )
         return Caller(tenant)
 
     return identify

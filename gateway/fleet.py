@@ -20,7 +20,7 @@ async def _connected(request: Request) -> Broker:
         async with asyncio.timeout(AWAY_S):
             await broker.connection.wait_connected()
     except TimeoutError:
-        raise BrokerError("the broker is away", "try again; see the gateway's log") from None
+        raise BrokerError("the broker is away", "try again; it is the one that the gateway was started with") from None
     return broker
 
 

@@ -96,7 +96,10 @@ async def submit_body(
 async def chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:
     """The pipeline by its name, or the revision that it is with other options. Raises UsageError."""
     if not wanted.pipeline:
-        raise PipelineUnknown("no pipeline is given", "give ?pipeline=NAME; GET /api/v1/pipelines lists them")
+        raise PipelineUnknown(
+            "no pipeline is given",
+            "give ?pipeline=NAME, or a form's field in front of its file; GET /api/v1/pipelines lists them",
+        )
     if not (wanted.model or wanted.set or wanted.stream is not None):
         return wanted.pipeline
     fields = parse_fields(wanted.set, "set", "encode.crf=16")

@@ -11,6 +11,7 @@ from pipelines.follow import follow_bucket
 from pipelines.values import decoded
 from schemas.api_keys import ApiKey
 from schemas.api_roles import ApiRole
+from schemas.declared import is_token
 from schemas.errors import UsageError
 
 PREFIX = "rf"
@@ -26,6 +27,8 @@ async def make_key(
     expires_s: float = 0.0,
 ) -> tuple[ApiKey, str]:
     """Make a key; returned with its text `rf_ID_SECRET`, which is stored nowhere. Raises UsageError."""
+    if not is_token(name):
+        raise UsageError(f"API key {name[:100]!a}", "use letters, digits, - and _, at most 64")
     if any(known.name == name and not known.revoked_s for known in await all_keys(broker)):
         raise UsageError(f"there is an API key {name}", "choose another name, or revoke that one first")
     identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)

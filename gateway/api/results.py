@@ -50,7 +50,7 @@ async def archive(job: str, caller: Reader, broker: Connected) -> StreamingRespo
     found = await client_of(broker, caller).find(job)
     files = [file async for file in found.files()]
     if not files:
-        raise NotFound(f"job {job} has no files", "there are none before its end; GET /api/v1/jobs/JOB shows it")
+        raise NotFound(f"job {job} has no files", "GET /api/v1/jobs/JOB says whether it has ended, and what failed")
     headers = {"Content-Disposition": f'attachment; filename="{found.id}.zip"'}
     return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
 

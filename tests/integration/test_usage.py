@@ -41,6 +41,7 @@ def test_each_job_counts_once_for_its_key_whatever_its_collector_repeats(tmp_pat
         found = asyncio.run(_usage(fleet.settings, day))
         counted = asyncio.run(_counted(fleet.settings))
         listed = rigflow("usage", "--by", "key", "--csv", "--nats", fleet.settings.nats)
+        shown = rigflow("usage", "--by", "day", "--by", "pipeline", "--nats", fleet.settings.nats, COLUMNS="200")
     assert (counted.used.jobs, counted.used.failed, counted.used.frames) == (3, 1, 2 * FRAMES)
     assert counted.took_s > 0
     assert sum(counted.steps) == 3
@@ -52,6 +53,9 @@ def test_each_job_counts_once_for_its_key_whatever_its_collector_repeats(tmp_pat
     assert (website.jobs, website.failed, website.nbytes) == (2, 1, clip.stat().st_size + len(b"no media"))
     assert website.frames == FRAMES
     assert website.computed_s > 0
+    titles, row = (line.split() for line in shown.stdout.splitlines())
+    assert dict(zip(titles, row, strict=False))["pipeline"] == PIPELINE
+    assert row[0] == day
     lines = listed.stdout.splitlines()
     assert lines[0] == "key,jobs,failed,frames,media_s,computed_s,nbytes,tokens"
     assert [line.split(",")[:4] for line in lines[1:]] == [["-", "1", "0", "50"], ["website", "2", "1", "50"]]
@@ -97,6 +101,8 @@ def test_a_key_is_shown_once_checked_everywhere_and_refused_when_it_is_revoked(s
     made = rigflow("keys", "api", "add", "website", "--tenant", "studio", "--role", "submit", *where)
     text = made.stdout.strip()
     assert "key website of tenant studio allows submit" in made.stderr
+    odd = rigflow("keys", "api", "add", "we ird", *where)
+    assert (odd.returncode, "API key 'we ird': use letters" in odd.stderr) == (2, True)
     again = rigflow("keys", "api", "add", "website", *where)
     assert (again.returncode, "there is an API key website: choose another name" in again.stderr) == (2, True)
     assert asyncio.run(_checked(settings, text)) == [True, False, False, False, False]
