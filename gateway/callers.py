@@ -27,6 +27,13 @@ class Caller:
 Identify: TypeAlias = Callable[[Request], Awaitable[Caller]]
 
 
+def check_origin(request: Request, what: str, hint: str) -> None:
+    """Raise HttpError when a browser sends a request for a page of another origin, which may not use `what`."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise HttpError(HTTPStatus.FORBIDDEN, f"a page of another origin may not use {what}", hint)
+
+
 def anyone(tenant: str) -> Identify:
     """Everyone may do everything for one tenant: for a gateway that listens on the loopback alone.
 
@@ -34,13 +41,7 @@ def anyone(tenant: str) -> Identify:
     """
 
     async def identify(request: Request) -> Caller:
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            raise HttpError(
-                HTTPStatus.FORBIDDEN,
-                "a page of another origin may not use this gateway",
-                "start the gateway with --cors ORIGIN and --keys",
-            )
+        check_origin(request, "this gateway", "start the gateway with --cors ORIGIN and --keys")
         return Caller(tenant)
 
     return identify

@@ -78,7 +78,7 @@ def status_of(error: RigflowError) -> HTTPStatus:
 def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
     """An error of rigflow as a problem, and the headers of its answer."""
     status = status_of(error)
-    code = status.phrase.lower().replace(" ", "-") if isinstance(error, HttpError) else error_code(error)
+    code = _of_status(status) if isinstance(error, HttpError) else error_code(error)
     problem = Problem(
         type=f"urn:rigflow:error:{code}",
         title=status.phrase,

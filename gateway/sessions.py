@@ -10,11 +10,11 @@ import hmac
 import time
 from http import HTTPStatus
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel
 
+from gateway.callers import check_origin
 from gateway.problems import HttpError
 from pipelines.api_keys import ApiKeys
 from schemas.api_keys import ApiKey
@@ -45,7 +45,7 @@ router = APIRouter(prefix="/api/v1/session", tags=["session"])
 @router.post("", status_code=HTTPStatus.CREATED)
 async def log_in(request: Request, response: Response, login: Annotated[Login, Body()]) -> SessionView:
     """Begin a session: the answer sets a cookie for twelve hours."""
-    _check_origin(request)
+    check_origin(request, "a session", "use an API key")
     keys: ApiKeys | None = getattr(request.app.state.identify, "keys", None)
     key = keys.check(login.key) if keys is not None else None
     if key is None:
@@ -79,17 +79,11 @@ def check_csrf(request: Request, key: ApiKey) -> None:
     """Raise HttpError unless a request of a session that changes something comes from a page of this origin."""
     if request.method in _SAFE:
         return
-    _check_origin(request)
+    check_origin(request, "a session", "use an API key")
     wanted = _signature(key, f"csrf.{request.cookies.get(SESSION, '')}")
     if not hmac.compare_digest(request.headers.get(CSRF_HEADER, "").encode(), wanted.encode()):
         what = f"a request of a session needs the header {CSRF_HEADER}"
         raise HttpError(HTTPStatus.FORBIDDEN, what, f"send the value of the cookie {CSRF}, or use an API key")
-
-
-def _check_origin(request: Request) -> None:
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not use a session", "use an API key")
 
 
 def _signature(key: ApiKey, text: str) -> str:

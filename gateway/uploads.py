@@ -16,6 +16,7 @@ from gateway.problems import HttpError
 from pipelines.broker import Broker
 from pipelines.job import Job
 from pipelines.job_records import find_manifest
+from pipelines.registry import load_pipeline
 from pipelines.variants import variant
 from schemas.errors import PipelineUnknown, UsageError, format_field_error
 from schemas.fields import GivenName
@@ -103,7 +104,7 @@ async def chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:
     if not (wanted.model or wanted.set or wanted.stream is not None):
         return wanted.pipeline
     fields = parse_fields(wanted.set, "set", "encode.crf=16")
-    return await variant(broker, wanted.pipeline, fields, wanted.model, wanted.stream)
+    return await variant(broker, await load_pipeline(broker, wanted.pipeline), fields, wanted.model, wanted.stream)
 
 
 def safe_type(content_type: str) -> str:

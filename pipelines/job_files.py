@@ -71,6 +71,10 @@ class JobFile:
         for at in range(start, end, OBJECT_BYTES):
             yield stored.body[at : min(end, at + OBJECT_BYTES)]
 
+    async def read(self) -> bytes:
+        """All of its bytes. Raises StoreError when the file is gone."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
 
 async def job_files(broker: Broker, job: JobRef) -> AsyncIterator[JobFile]:
     """The files of a job that the broker has, the newest of each name, in the order in which they came."""

@@ -4,7 +4,7 @@
 worker and of all workers of a rig.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 
 from pipelines.broker import Broker
@@ -38,14 +38,21 @@ async def all_orders(broker: Broker) -> dict[tuple[str, str], Order]:
     return {(kind, name): order for (kind, name), order in places.items()}
 
 
+def order_of(orders: Mapping[tuple[str, str], Order], worker: str, rig: str) -> Order:
+    """The order that applies to a worker: of its own and its rig's the stricter one."""
+    given = (orders.get(("worker", worker), Order.WORK), orders.get(("rig", rig), Order.WORK))
+    return max(given, key=_STRICTER.index)
+
+
 async def follow_orders(broker: Broker, worker: str, rig: str) -> AsyncIterator[Order]:
     """The order of a worker as it is and whenever it changes, for ever."""
-    orders: dict[str, Order] = {}
+    orders: dict[tuple[str, str], Order] = {}
     now = Order.WORK
     async for key, body in follow_bucket(broker, broker.names.pipelines, "order.*.*"):
-        if key in (f"order.worker.{worker}", f"order.rig.{rig}"):
-            orders[key] = _parse(body)
-            order = max(orders.values(), key=_STRICTER.index)
+        _, kind, name = key.split(".")
+        if (kind, name) in (("worker", worker), ("rig", rig)):
+            orders[kind, name] = _parse(body)
+            order = order_of(orders, worker, rig)
             if order is not now:
                 now = order
                 yield order

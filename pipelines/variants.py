@@ -14,7 +14,7 @@ from pipelines.blob_upload import put_blob
 from pipelines.blobs import blob_info, delete_blob
 from pipelines.broker import Broker
 from pipelines.models import load_card, publish_model
-from pipelines.registry import known_pipelines, load_pipeline, put_revision, with_pins
+from pipelines.registry import known_pipelines, put_revision, with_pins
 from pipelines.values import decoded
 from schemas.errors import ModelMissing, NotFound, UsageError
 from schemas.model import ModelSpec
@@ -82,13 +82,16 @@ def _files_of(card: ModelSpec) -> set[str]:
 
 
 async def variant(
-    broker: Broker, name: str, fields: Mapping[str, Any], model: str | None = None, stream: int | None = None
+    broker: Broker,
+    known: PipelineSpec,
+    fields: Mapping[str, Any],
+    model: str | None = None,
+    stream: int | None = None,
 ) -> PipelineSpec:
     """A pipeline of the fleet with other values of its stages' fields, or another model, as a revision of its own.
 
-    Without changes it is the newest of its name. Raises PipelineError, ModelError.
+    Without changes it is `known`. Raises PipelineError, ModelError.
     """
-    known = await load_pipeline(broker, name)
     wanted = known.with_fields(fields).with_model(model).with_stream(stream)
     if wanted.revision == known.revision:
         return known

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from gateway.callers import Reader
 from gateway.fleet import Connected
 from pipelines.bottleneck import bottleneck
-from pipelines.orders import Order, all_orders
-from pipelines.status import FleetStatus, QueueStatus, fleet_status
+from pipelines.orders import Order, all_orders, order_of
+from pipelines.status import QueueStatus, fleet_status
 from schemas.jobs import Priority
 
 router = APIRouter(tags=["machines"])
@@ -50,18 +50,12 @@ async def fleet(caller: Reader, broker: Connected) -> FleetView:
         store_bytes=status.store_bytes,
         dead_letters=status.dead.messages,
         queues=[_queue(each) for each in status.queues],
-        workers=[dict(each) | {"order": _order(each, orders)} for each in status.workers],
-        rigs=_rigs(status, orders),
+        workers=[
+            dict(each) | {"order": order_of(orders, each["worker"], str(each.get("rig", "")))}
+            for each in status.workers
+        ],
+        rigs=[dict(each) | {"order": orders.get(("rig", each["rig"]), Order.WORK)} for each in status.rigs],
     )
-
-
-def _order(worker: Any, orders: dict[tuple[str, str], Order]) -> str:
-    own = orders.get(("worker", worker["worker"]), Order.WORK)
-    return (orders.get(("rig", str(worker.get("rig", ""))), Order.WORK) if own is Order.WORK else own).value
-
-
-def _rigs(status: FleetStatus, orders: dict[tuple[str, str], Order]) -> list[dict[str, Any]]:
-    return [dict(each) | {"order": orders.get(("rig", each["rig"]), Order.WORK).value} for each in status.rigs]
 
 
 def _queue(queue: QueueStatus) -> QueueView:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from gateway.callers import Operator, Reader
 from gateway.fleet import Connected
 from pipelines.broker import Broker
-from pipelines.orders import Order, all_orders, give_order
+from pipelines.orders import Order, all_orders, give_order, order_of
 from pipelines.status import process_statuses
 from schemas.errors import NotFound
 
@@ -122,7 +122,6 @@ async def _ordered(broker: Broker, kind: str, name: str, action: Action, known: 
 
 def _worker(status: dict[str, Any], orders: dict[tuple[str, str], Order]) -> WorkerView:
     name, rig = status["worker"], str(status.get("rig", ""))
-    own, rigs = orders.get(("worker", name), Order.WORK), orders.get(("rig", rig), Order.WORK)
     return WorkerView(
         name=name,
         rig=rig,
@@ -131,7 +130,7 @@ def _worker(status: dict[str, Any], orders: dict[tuple[str, str], Order]) -> Wor
         stages=status["stages"],
         state=status["state"],
         why=status.get("why", ""),
-        order=rigs if own is Order.WORK else own,
+        order=order_of(orders, name, rig),
         in_flight=status["in_flight"],
         rss_bytes=status["rss_bytes"],
         at=status["at_s"],

@@ -20,6 +20,7 @@ from gateway.kserve.errors import KserveRoute
 from gateway.kserve.models import Models, Served, dense, idle_stages, labels_of
 from gateway.kserve.statistics import ModelStatistics
 from gateway.kserve.tensors import InferRequest, encode_answer, parse_request
+from gateway.leaving import client_left
 from gateway.problems import HttpError
 from pipelines.asking import Answered, Asker
 from pipelines.broker import Broker
@@ -187,7 +188,7 @@ def _timeout_s(wanted: InferRequest) -> float:
 
 async def _while_there(request: Request, asking: Coroutine[Any, Any, T], timeout_s: float) -> T:
     """Return an answer. Cancels it and raises HttpError if its client goes away or the time is over first."""
-    task, gone = asyncio.create_task(asking), asyncio.create_task(_disconnected(request))
+    task, gone = asyncio.create_task(asking), asyncio.create_task(client_left(request))
     try:
         await asyncio.wait([task, gone], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -200,11 +201,6 @@ async def _while_there(request: Request, asking: Coroutine[Any, Any, T], timeout
         for each in (task, gone):
             each.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _step(nbytes: int, step: Callable[..., T], *arguments: Any) -> T:

@@ -1,22 +1,18 @@
-"""Answers of language models as OpenAI's objects: whole, or in pieces by server-sent events."""
+"""Answers of language models as OpenAI's objects: whole, or in pieces."""
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
-from gateway.openai.route import error_body
-from gateway.openai.running import Asked, ClientGone, rows_of
+from gateway.openai.running import Asked, rows_of
 from pipelines.growing_answer import GrowingAnswer
 from pipelines.job import Job
 from pipelines.job_events import TextWritten
-from schemas.errors import MediaError, RigflowError
-
-EVENTS = "text/event-stream"
+from schemas.errors import MediaError
 
 
 class Style(ABC):
@@ -32,8 +28,16 @@ class Style(ABC):
         """A choice of an answer that is complete."""
 
     @abstractmethod
-    def piece(self, number: int, text: str | None, finish: str | None) -> dict[str, Any] | None:
-        """A choice of a piece: of a text, or without one the first and the last; None: there is no such piece."""
+    def first(self, number: int) -> dict[str, Any] | None:
+        """A choice before its text; None where a stream begins with the text."""
+
+    @abstractmethod
+    def text(self, number: int, text: str) -> dict[str, Any]:
+        """A choice of a piece of its text."""
+
+    @abstractmethod
+    def last(self, number: int, finish: str) -> dict[str, Any]:
+        """A choice behind its text, with why that ended."""
 
     @abstractmethod
     def object(self, piece: bool) -> str:
@@ -51,49 +55,25 @@ async def answered(asked: Asked, job: Job, style: Style) -> Response:
     return JSONResponse(style.answer(choices, usage=_usage(rows)))
 
 
-def streamed(asked: Asked, job: Job, style: Style, choices: int, with_usage: bool) -> Response:
-    """The answers of a job as they are written."""
-    pieces = _pieces(asked, job, style, choices, with_usage)
-    return StreamingResponse(_events(pieces), media_type=EVENTS, headers={"Cache-Control": "no-cache"})
-
-
-async def _pieces(
-    asked: Asked, job: Job, style: Style, choices: int, with_usage: bool
-) -> AsyncIterator[dict[str, Any]]:
+async def pieces(asked: Asked, job: Job, style: Style, choices: int, with_usage: bool) -> AsyncIterator[dict[str, Any]]:
+    """The answers of a job as they are written. Raises as `Asked.events`, MediaError where one has failed."""
     answers = [GrowingAnswer() for _ in range(choices)]
     for number in range(choices):
-        if (first := style.piece(number, None, None)) is not None:
+        if (first := style.first(number)) is not None:
             yield style.answer([first], True)
     async with aclosing(asked.events(job)) as events:
         async for event in events:
             if isinstance(event, TextWritten) and event.delta.name.isdigit() and int(event.delta.name) < choices:
                 number = int(event.delta.name)
                 if new := answers[number].take(event.delta):
-                    yield style.answer([_there(style.piece(number, new, None))], True)
+                    yield style.answer([style.text(number, new)], True)
     rows = _checked(await rows_of([file async for file in job.files()]))
     for number, (answer, row) in enumerate(zip(answers, rows, strict=True)):
         if new := answer.finish(row["text"]):
-            yield style.answer([_there(style.piece(number, new, None))], True)
-        yield style.answer([_there(style.piece(number, None, row["finish"]))], True)
+            yield style.answer([style.text(number, new)], True)
+        yield style.answer([style.last(number, row["finish"])], True)
     if with_usage:
         yield style.answer([], True, usage=_usage(rows))
-
-
-async def _events(pieces: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
-    """Pieces as server-sent events; an error that comes late is an event as well."""
-    try:
-        async for piece in pieces:
-            yield f"data: {json.dumps(piece, ensure_ascii=False)}\n\n"
-    except ClientGone:
-        return
-    except RigflowError as error:
-        yield f"data: {json.dumps(error_body(error))}\n\n"
-    yield "data: [DONE]\n\n"
-
-
-def _there(piece: dict[str, Any] | None) -> dict[str, Any]:
-    assert piece is not None
-    return piece
 
 
 def _checked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

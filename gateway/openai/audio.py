@@ -6,19 +6,19 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import File, Form, Request, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import JsonValue
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
-from gateway.openai.answers import EVENTS
-from gateway.openai.route import NotOffered, api_router, error_body
-from gateway.openai.running import Asked, ClientGone, content_of
-from gateway.openai.transcripts import TextInOrder, plain, verbose
+from gateway.openai.route import NotOffered, api_router
+from gateway.openai.running import Asked, content_of
+from gateway.openai.streams import streamed
+from gateway.openai.transcripts import TextInOrder, plain, usage_of, verbose
 from gateway.openai.uploads import check_size, pieces
 from pipelines.job import Job
 from pipelines.job_events import PartMade
-from schemas.errors import RigflowError, UsageError
+from schemas.errors import UsageError
 
 router = api_router("openai")
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
@@ -81,8 +81,7 @@ async def _transcribed(
     spec = await asked.pipeline("transcribe", model, fields)
     job = await asked.submit(spec, pieces(file), file.filename or "sound", size)
     if stream:
-        headers = {"Cache-Control": "no-cache"}
-        return StreamingResponse(_events(asked, job), media_type=EVENTS, headers=headers)
+        return streamed(_text(asked, job))
     files = await asked.files(job)
     if form in ("srt", "vtt"):
         return PlainTextResponse(await content_of(files, f".{form}"), media_type=_TYPES[form])
@@ -90,31 +89,17 @@ async def _transcribed(
     if form == "text":
         return PlainTextResponse(plain(found) + "\n")
     task = "translate" if "transcribe.task" in fields else "transcribe"
-    short = {"text": plain(found), "usage": _usage(found)}
+    short = {"text": plain(found), "usage": usage_of(found)}
     return JSONResponse(verbose(found, task) if form == "verbose_json" else short)
 
 
-async def _events(asked: Asked, job: Job) -> AsyncIterator[str]:
+async def _text(asked: Asked, job: Job) -> AsyncIterator[dict[str, Any]]:
     """The text as it comes, in its order, then all of it."""
-    try:
-        text = TextInOrder(asked.broker)
-        async with aclosing(asked.events(job)) as events:
-            async for event in events:
-                if isinstance(event, PartMade):
-                    async for new in text.take(event):
-                        yield _event({"type": "transcript.text.delta", "delta": new})
-        found = json.loads(await content_of([file async for file in job.files()], ".json"))
-        yield _event({"type": "transcript.text.done", "text": plain(found), "usage": _usage(found)})
-    except ClientGone:
-        return
-    except RigflowError as error:
-        yield _event(error_body(error))
-    yield "data: [DONE]\n\n"
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
-
-
-def _usage(found: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "duration", "seconds": round(found.get("duration", 0.0))}
+    text = TextInOrder(asked.broker)
+    async with aclosing(asked.events(job)) as events:
+        async for event in events:
+            if isinstance(event, PartMade):
+                async for new in text.take(event):
+                    yield {"type": "transcript.text.delta", "delta": new}
+    found = json.loads(await content_of([file async for file in job.files()], ".json"))
+    yield {"type": "transcript.text.done", "text": plain(found), "usage": usage_of(found)}

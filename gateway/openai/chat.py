@@ -1,6 +1,5 @@
 """`/v1/chat/completions`: the pipeline `chat`, its answer whole or as it is written."""
 
-import json
 from typing import Any, Literal
 
 from fastapi import Request
@@ -9,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
-from gateway.openai.answers import Style, answered, streamed
+from gateway.openai.answers import Style, answered, pieces
 from gateway.openai.choices import AnswerFields, ResponseFormat, check_offered
 from gateway.openai.route import NotOffered, api_router
 from gateway.openai.running import Asked
+from gateway.openai.streams import streamed
 
 router = api_router("openai")
 _ROLES = {"developer": "system", "function": "tool"}
@@ -71,10 +71,19 @@ class ChatStyle(Style):
         message = {"role": "assistant", "content": row["text"], "refusal": None}
         return {"index": number, "message": message, "finish_reason": row["finish"], "logprobs": None}
 
-    def piece(self, number: int, text: str | None, finish: str | None) -> dict[str, Any]:
-        """A choice of a piece; without a text it is the first one, or the last one."""
-        first = {"role": "assistant", "content": ""} if finish is None else {}
-        delta = first if text is None else {"content": text}
+    def first(self, number: int) -> dict[str, Any]:
+        """A choice that says whose text follows."""
+        return self._piece(number, {"role": "assistant", "content": ""}, None)
+
+    def text(self, number: int, text: str) -> dict[str, Any]:
+        """A choice of a piece of its text."""
+        return self._piece(number, {"content": text}, None)
+
+    def last(self, number: int, finish: str) -> dict[str, Any]:
+        """A choice without text, and why it ended."""
+        return self._piece(number, {}, finish)
+
+    def _piece(self, number: int, delta: dict[str, str], finish: str | None) -> dict[str, Any]:
         return {"index": number, "delta": delta, "finish_reason": finish, "logprobs": None}
 
     def object(self, piece: bool) -> str:
@@ -88,9 +97,8 @@ async def chat(request: Request, caller: Submitter, broker: Connected, wanted: C
     check_offered(wanted, "tools", "functions", "logprobs", "audio", "prediction", "web_search_options")
     asked = Asked(request, broker, caller)
     spec = await asked.pipeline("chat", wanted.model, {"encode.format": "jsonl"})
-    body = "".join(json.dumps(line) + "\n" for line in wanted.lines()).encode()
-    job = await asked.submit(spec, body, "request.jsonl")
+    job = await asked.ask(spec, wanted.lines())
     style = ChatStyle(job.id, wanted.model or spec.name)
     if wanted.stream:
-        return streamed(asked, job, style, wanted.n, wanted.with_usage)
+        return streamed(pieces(asked, job, style, wanted.n, wanted.with_usage))
     return await answered(asked, job, style)

@@ -1,6 +1,5 @@
 """`/v1/completions`: the pipeline `complete`."""
 
-import json
 from typing import Any
 
 from fastapi import Request
@@ -9,10 +8,11 @@ from pydantic import Field
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
-from gateway.openai.answers import Style, answered, streamed
+from gateway.openai.answers import Style, answered, pieces
 from gateway.openai.choices import AnswerFields, check_offered
 from gateway.openai.route import api_router
 from gateway.openai.running import Asked
+from gateway.openai.streams import streamed
 
 router = api_router("openai")
 MOST_PROMPTS = 256
@@ -39,11 +39,16 @@ class CompletionStyle(Style):
         """A choice of a text that is complete."""
         return {"index": number, "text": row["text"], "finish_reason": row["finish"], "logprobs": None}
 
-    def piece(self, number: int, text: str | None, finish: str | None) -> dict[str, Any] | None:
-        """A choice of a piece; the first one would be empty."""
-        if text is None and finish is None:
-            return None
-        return {"index": number, "text": text or "", "finish_reason": finish, "logprobs": None}
+    def first(self, number: int) -> None:
+        """Return None: a stream begins with the text."""
+
+    def text(self, number: int, text: str) -> dict[str, Any]:
+        """A choice of a piece of its text."""
+        return {"index": number, "text": text, "finish_reason": None, "logprobs": None}
+
+    def last(self, number: int, finish: str) -> dict[str, Any]:
+        """A choice without text, and why it ended."""
+        return {"index": number, "text": "", "finish_reason": finish, "logprobs": None}
 
     def object(self, piece: bool) -> str:
         """The name of the kind of object."""
@@ -57,9 +62,8 @@ async def complete(request: Request, caller: Submitter, broker: Connected, wante
     asked = Asked(request, broker, caller)
     spec = await asked.pipeline("complete", wanted.model, {"encode.format": "jsonl"})
     lines = wanted.lines()
-    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    job = await asked.submit(spec, body, "request.jsonl")
+    job = await asked.ask(spec, lines)
     style = CompletionStyle(job.id, wanted.model or spec.name)
     if wanted.stream:
-        return streamed(asked, job, style, len(lines), wanted.with_usage)
+        return streamed(pieces(asked, job, style, len(lines), wanted.with_usage))
     return await answered(asked, job, style)

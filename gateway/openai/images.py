@@ -1,7 +1,6 @@
 """`/v1/images/edits` enlarges a picture by `upscale`, `/v1/images/generations` draws pictures by `imagine`."""
 
 import base64
-import json
 import time
 from typing import Annotated, Any, Literal
 
@@ -62,11 +61,10 @@ async def generations(request: Request, caller: Submitter, broker: Connected, wa
     asked = Asked(request, broker, caller)
     spec = await asked.pipeline("imagine", wanted.model, {"encode.format": "image"})
     lines = [{"id": str(number), **line} for number in range(wanted.n)]
-    job = await asked.submit(spec, "".join(json.dumps(each) + "\n" for each in lines).encode(), "request.jsonl")
+    job = await asked.ask(spec, lines)
     return JSONResponse(await _pictures(await asked.files(job)))
 
 
 async def _pictures(files: list[JobFile]) -> dict[str, Any]:
-    contents = [b"".join([chunk async for chunk in file.chunks()]) for file in files]
-    data = [{"b64_json": base64.b64encode(content).decode()} for content in contents]
+    data = [{"b64_json": base64.b64encode(await file.read()).decode()} for file in files]
     return {"created": int(time.time()), "data": data}

@@ -4,16 +4,17 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request
 from pydantic import JsonValue
 
 from gateway.callers import Caller
 from gateway.fleet import PATIENCE_S, client_of
+from gateway.leaving import client_left
 from pipelines.broker import Broker
 from pipelines.job import Job
 from pipelines.job_events import Ended, Event
@@ -26,8 +27,6 @@ from schemas.pipeline import PipelineSpec
 from schemas.results import Done
 from schemas.wire import Buffer
 
-T = TypeVar("T")
-MOST_ROWS_BYTES = 64 << 20
 # names that OpenAI's clients have in their examples: they stand for the model that the fleet's pipeline has
 _OPENAIS = re.compile(r"(gpt|chatgpt|o\d|whisper|tts|dall-e|text-embedding|text-davinci|davinci|babbage)([-.].*)?")
 
@@ -48,7 +47,7 @@ class Asked:
         """A pipeline with a model, as clients name it, and with other fields. Raises NotFound, PipelineError."""
         spec = await load_pipeline(self.broker, name)
         own = model in ("", name, *spec.model_names.values()) or _OPENAIS.fullmatch(model)
-        return await variant(self.broker, name, fields or {}, None if own else model)
+        return await variant(self.broker, spec, fields or {}, None if own else model)
 
     async def submit(
         self, spec: PipelineSpec, source: Buffer | AsyncIterable[Buffer], name: str, size: int | None = None
@@ -64,16 +63,36 @@ class Asked:
             patience_s=PATIENCE_S,
         )
 
+    async def ask(self, spec: PipelineSpec, lines: Sequence[Mapping[str, Any]]) -> Job:
+        """Begin the job of a request that is lines of JSON. Raises as `submit`."""
+        return await self.submit(spec, "".join(f"{json.dumps(line)}\n" for line in lines).encode(), "request.jsonl")
+
     async def events(self, job: Job) -> AsyncGenerator[Event, None]:
         """What happens to the job, until its end. Cancels it when the client leaves. Raises ClientGone, MediaError."""
         async with aclosing(job.events()) as events:
-            while True:
-                event = await self.unless_gone(anext(events), job)
-                if isinstance(event, Ended):
-                    _check(event.done)
-                yield event
-                if isinstance(event, Ended):
-                    return
+            leaving = asyncio.create_task(client_left(self.request))
+            coming: asyncio.Future[Event] | None = None
+            try:
+                while True:
+                    coming = asyncio.ensure_future(anext(events))
+                    await asyncio.wait((coming, leaving), return_when=asyncio.FIRST_COMPLETED)
+                    if not coming.done():
+                        await job.cancel()
+                        raise ClientGone("the client closed its connection")
+                    event = coming.result()
+                    if isinstance(event, Ended):
+                        _check(event.done)
+                    yield event
+                    if isinstance(event, Ended):
+                        return
+            except asyncio.CancelledError:
+                await asyncio.shield(job.cancel())
+                raise
+            finally:
+                under_way: list[asyncio.Future[Any]] = [leaving, *([coming] if coming is not None else [])]
+                for each in under_way:
+                    each.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
 
     async def files(self, job: Job) -> list[JobFile]:
         """The files of the job, once it is over. Raises as `events`."""
@@ -81,28 +100,6 @@ class Asked:
             async for _ in events:
                 pass
         return [file async for file in job.files()]
-
-    async def unless_gone(self, work: Coroutine[Any, Any, T], job: Job) -> T:
-        """The answer of `work`. Raises ClientGone when the client closes its connection before."""
-        doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(self.request))
-        try:
-            await asyncio.wait((doing, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                await job.cancel()
-                raise ClientGone("the client closed its connection")
-            return doing.result()
-        except asyncio.CancelledError:
-            await asyncio.shield(job.cancel())
-            raise
-        finally:
-            doing.cancel()
-            leaving.cancel()
-
-
-async def _gone(request: Request) -> None:
-    """Wait until the client leaves; its body was read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _check(done: Done) -> None:
@@ -123,4 +120,4 @@ async def content_of(files: list[JobFile], suffix: str) -> bytes:
     file = next((file for file in files if file.name.endswith(suffix)), None)
     if file is None:
         raise StoreError("the results of the job are gone from the broker", "send the request again")
-    return b"".join([chunk async for chunk in file.chunks()])
+    return await file.read()

@@ -13,7 +13,6 @@ from gateway.openai.running import Asked
 from schemas.errors import StoreError
 
 router = api_router("openai")
-_FILES = {"mp3": "mp3", "opus": "opus", "flac": "flac", "wav": "wav", "pcm": "wav", "m4a": "m4a"}
 _TYPES = {"mp3": "audio/mpeg", "opus": "audio/ogg", "pcm": "audio/pcm", "m4a": "audio/mp4"}
 # OpenAI's voices: they stand for the first voice of the fleet's model
 _VOICES = frozenset(
@@ -40,7 +39,8 @@ async def speak(request: Request, caller: Submitter, broker: Connected, wanted: 
     if wanted.stream_format == "sse" or wanted.response_format == "aac":
         what = "stream_format sse" if wanted.stream_format == "sse" else "response_format aac"
         raise NotOffered(f"{what} is not offered", "take mp3, opus, flac, wav, pcm or m4a, as a file")
-    fields: dict[str, JsonValue] = {"encode.format": "sound", "encode.file": _FILES[wanted.response_format]}
+    form = wanted.response_format
+    fields: dict[str, JsonValue] = {"encode.format": "sound", "encode.file": "wav" if form == "pcm" else form}
     if wanted.voice and wanted.voice not in _VOICES:
         fields["speak.voice"] = wanted.voice
     if wanted.speed != 1.0:
@@ -52,6 +52,6 @@ async def speak(request: Request, caller: Submitter, broker: Connected, wanted: 
     if not files:
         raise StoreError("the results of the job are gone from the broker", "send the request again")
     [file] = files
-    start = _WAV_HEAD if wanted.response_format == "pcm" else 0
-    form, headers = wanted.response_format, {"Content-Length": str(file.size - start)}
+    start = _WAV_HEAD if form == "pcm" else 0
+    headers = {"Content-Length": str(file.size - start)}
     return StreamingResponse(file.chunks(start), media_type=_TYPES.get(form, f"audio/{form}"), headers=headers)

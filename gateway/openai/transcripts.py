@@ -22,6 +22,11 @@ def plain(found: dict[str, Any]) -> str:
     return " ".join(segment["text"].strip() for segment in found["segments"]).strip()
 
 
+def usage_of(found: dict[str, Any]) -> dict[str, Any]:
+    """What a transcript is charged by: the seconds of its sound."""
+    return {"type": "duration", "seconds": round(found.get("duration", 0.0))}
+
+
 def verbose(found: dict[str, Any], task: str) -> dict[str, Any]:
     """OpenAI's `verbose_json`: segments and words; fields that only its decoder has are left out, or neutral."""
     segments = [
@@ -40,7 +45,7 @@ def verbose(found: dict[str, Any], task: str) -> dict[str, Any]:
         "text": plain(found),
         "segments": segments,
         "words": words,
-        "usage": {"type": "duration", "seconds": round(found.get("duration", 0.0))},
+        "usage": usage_of(found),
     }
 
 

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from pipelines.broker import Broker
 from pipelines.models import load_card
-from pipelines.registry import builtin_pipeline
+from pipelines.registry import builtin_pipeline, load_pipeline
 from pipelines.variants import variant
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
@@ -105,7 +105,7 @@ def test_a_job_may_have_another_model_with_other_inputs(fleet: Fleet, folder: Pa
             first, other = infer("net"), infer("one")
             await register(broker, fleet.settings, other, models_of(other, folder), variant=True)
             known = await register(broker, fleet.settings, first, models_of(first, folder))
-            made = await variant(broker, "infer", {}, "one")
+            made = await variant(broker, await load_pipeline(broker, "infer"), {}, "one")
             return known, made, await load_card(broker, made.models["one"])
 
     known, made, card = asyncio.run(varied())

@@ -142,8 +142,11 @@ def test_what_is_not_there_is_said_in_the_form_that_the_client_reads(client: Any
 def test_a_key_says_who_may_do_what_and_is_counted(fleet: Fleet) -> None:
     website, reader = asyncio.run(_keys(fleet.settings))
     with Gateway(fleet.settings, identify=KeyHolders()) as gateway:
-        with opened(gateway, "rf_000000000000_wrong") as nobody, pytest.raises(openai.AuthenticationError, match="not"):
-            nobody.models.list()
+        with (
+            opened(gateway, "rf_000000000000_wrong") as unknown,
+            pytest.raises(openai.AuthenticationError, match="not"),
+        ):
+            unknown.models.list()
         with opened(gateway, reader) as reading, pytest.raises(openai.PermissionDeniedError, match="the role submit"):
             reading.audio.speech.create(model="tts-1", voice="alloy", input="One.")
         with opened(gateway, website) as hasty, pytest.raises(openai.RateLimitError, match="2 requests") as raised:
