@@ -23,6 +23,12 @@ class Caller:
     name: str | None = None
     upload_bytes: int = 0
 
+    def check_upload(self, nbytes: int) -> None:
+        """Raise HttpError when an upload of that size is more than it may send."""
+        if 0 < self.upload_bytes < nbytes:
+            what = f"an upload may have {self.upload_bytes:,} bytes"
+            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "use another API key")
+
 
 Identify: TypeAlias = Callable[[Request], Awaitable[Caller]]
 

@@ -120,17 +120,11 @@ def _size_of(request: Request) -> int | None:
 
 async def counted(request: Request, caller: Caller) -> AsyncIterator[bytes]:
     """The body of a request as it comes. Raises HttpError when it is larger than the caller may send."""
-    most, total = caller.upload_bytes, _size_of(request) or 0
-    too_large = HttpError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an upload may have {most:,} bytes", "use another API key"
-    )
-    if 0 < most < total:
-        raise too_large
+    caller.check_upload(_size_of(request) or 0)
     total = 0
     async for piece in request.stream():
         total += len(piece)
-        if 0 < most < total:
-            raise too_large
+        caller.check_upload(total)
         if piece:
             yield piece
 

@@ -75,9 +75,7 @@ async def create(
     key: IdempotencyKey = "",
 ) -> Response:
     """Begin an upload. It becomes a job, whose id is that of the upload, when its last byte is there."""
-    if 0 < caller.upload_bytes < size:
-        what = f"an upload may have {caller.upload_bytes:,} bytes"
-        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "use another API key")
+    caller.check_upload(size)
     fields = _parse_metadata(metadata)
     content_type = fields.pop("filetype", "")
     wanted = with_fields(wanted, [(_NAMES.get(name, name), value) for name, value in fields.items()])

@@ -16,9 +16,7 @@ def check_size(file: UploadFile, caller: Caller) -> int:
     size = file.size or 0
     if not size:
         raise HttpError(HTTPStatus.BAD_REQUEST, "the file is empty", "send a media")
-    if caller.upload_bytes and size > caller.upload_bytes:
-        what = f"the file has {size:,} bytes, and the key allows {caller.upload_bytes:,}"
-        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "send less, or use another key")
+    caller.check_upload(size)
     return size
 
 
