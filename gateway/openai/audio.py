@@ -102,4 +102,6 @@ async def _text(asked: Asked, job: Job) -> AsyncIterator[dict[str, Any]]:
                 async for new in text.take(event):
                     yield {"type": "transcript.text.delta", "delta": new}
     found = json.loads(await content_of([file async for file in job.files()], ".json"))
+    if rest := text.finish(plain(found)):
+        yield {"type": "transcript.text.delta", "delta": rest}
     yield {"type": "transcript.text.done", "text": plain(found), "usage": usage_of(found)}

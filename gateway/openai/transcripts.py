@@ -8,6 +8,7 @@ from typing import Any
 from engines.part import unpack_arrays
 from pipelines.blobs import load
 from pipelines.broker import Broker
+from pipelines.growing_answer import GrowingAnswer
 from pipelines.job_events import PartMade
 from schemas.errors import MessageError, StoreError
 from schemas.messages import decode
@@ -50,33 +51,42 @@ def verbose(found: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 class TextInOrder:
-    """The text of parts, in the order of the media, as soon as all before it is there."""
+    """The text of parts, in the order of the media, as soon as all before it is there.
+
+    A collector deletes the results of a job that is done: after one that was not read in time nothing more is given,
+    and `finish` gives the rest.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._waiting: dict[tuple[int, int], PartMade] = {}
-        self._next = (0, 0)
-        self._begun = False
+        self._next: tuple[int, int] | None = (0, 0)  # None: a result was deleted before it was read
+        self._shown = GrowingAnswer()
 
     async def take(self, part: PartMade) -> AsyncIterator[str]:
         """Take a part that is at the broker, and give the text that is next in order."""
         self._waiting[part.header.segment, part.header.part] = part
-        while (ready := self._waiting.pop(self._next, None)) is not None:
+        while self._next is not None and (ready := self._waiting.pop(self._next, None)) is not None:
             segment, number = self._next
             self._next = (segment + 1, 0) if ready.header.last else (segment, number + 1)
             text = await self._text(ready)
-            if text:
-                yield f" {text}" if self._begun else text
-                self._begun = True
+            if text is None:
+                self._next = None
+            elif text:
+                yield self.finish(" ".join(filter(None, (self._shown.text, text))))
 
-    async def _text(self, part: PartMade) -> str:
-        """The text of a part; "" where its result was taken from the broker meanwhile: the end has all of it."""
+    def finish(self, text: str) -> str:
+        """Take the entire text, and return what is new in it."""
+        return self._shown.finish(text)
+
+    async def _text(self, part: PartMade) -> str | None:
+        """The text of a part; None where its result is gone."""
         stored = await self._broker.message(self._broker.names.results_stream, part.sequence)
         if stored is None:
-            return ""
+            return None
         with suppress(MessageError, StoreError):
             message, buffers = decode(await load(self._broker, stored))
             if isinstance(message, Result) and "rows" in message.arrays:
                 lines = bytes(unpack_arrays(message.arrays, buffers)["rows"]).decode().splitlines()
                 return " ".join(json.loads(line)["text"].strip() for line in lines if line).strip()
-        return ""
+        return None
