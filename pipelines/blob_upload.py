@@ -79,13 +79,12 @@ async def send_stream(
     try:
         async with contextlib.AsyncExitStack() as stack:
             if size is not None:
-                async with asyncio.timeout(patience_s):
-                    space = broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size))
-                    await stack.enter_async_context(space)
+                space = broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size), patience_s)
+                await stack.enter_async_context(space)
             return await _send_chunks(broker, bucket, chunks_id, joined(body, chunk_bytes_of(broker)), patience_s)
     except BaseException as error:
         await remove_chunks(broker, bucket, chunks_id)
-        if isinstance(error, TimeoutError) or (isinstance(error, ApiError) and error.full):
+        if isinstance(error, ApiError) and error.full:
             raise FleetFull(f"the broker's store {bucket}") from error
         raise
 

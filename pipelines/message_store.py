@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -47,16 +49,30 @@ class Uploads:
         self._reserved: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
-    async def reserve(self, stream: str, nbytes: int) -> AsyncIterator[None]:
-        """Wait until a stream has space for `nbytes`, and reserve it for the block. Raises NeverFits, BrokerError."""
-        async with self._turns[stream]:
+    async def reserve(self, stream: str, nbytes: int, patience_s: float = math.inf) -> AsyncIterator[None]:
+        """Wait until a stream has space for `nbytes`, and reserve it for the block.
+
+        Raises FleetFull when there is none for `patience_s`, however long the broker takes to say so; NeverFits,
+        BrokerError.
+        """
+        full, until_s = FleetFull(f"the broker's store {stream.removeprefix('OBJ_')}"), time.monotonic() + patience_s
+        try:
+            async with asyncio.timeout(None if patience_s == math.inf else patience_s):
+                await self._turns[stream].acquire()
+        except TimeoutError:
+            raise full from None
+        try:
             attempt = 0
             with self._broker.waiting_for_fleet() as wait:
                 while not await self._fits(stream, nbytes):
+                    if time.monotonic() >= until_s:
+                        raise full
                     attempt += 1
                     wait()
                     await pause(attempt)
             self._reserved[stream] += nbytes
+        finally:
+            self._turns[stream].release()
         try:
             yield
         finally:
