@@ -47,11 +47,9 @@ def create_app(
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)
-            following = [loop.create_task(identify.follow(connected))] if isinstance(identify, KeyHolders) else []
-            yield
-            stopping.set()
-            for task in following:
-                task.cancel()
+            async with identify.following(connected) if isinstance(identify, KeyHolders) else nullcontext():
+                yield
+                stopping.set()
 
     app = FastAPI(
         title="rigflow",

@@ -4,9 +4,11 @@ Every gateway follows the keys at the broker, so a key that is revoked is refuse
 question to the broker.
 """
 
+import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -24,17 +26,29 @@ _HINT = "send it as `Authorization: Bearer KEY`; `rigflow keys api add NAME` mak
 
 
 class KeyHolders:
-    """Tells callers by their keys. Run `follow` in a task."""
+    """Tells callers by their keys, inside `following`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._rates: dict[str, _Rate] = {}
         self.keys: ApiKeys | None = None
 
-    async def follow(self, broker: Broker) -> None:
-        """Keep to the keys at the broker, until cancelled."""
+    @asynccontextmanager
+    async def following(self, broker: Broker) -> AsyncIterator[None]:
+        """Keep to the keys at the broker. They are read when it begins: no valid key is refused by a gateway's start.
+
+        Raises what reading them raises.
+        """
         self.keys = ApiKeys(broker)
-        await self.keys.follow()
+        task, read = asyncio.create_task(self.keys.follow()), asyncio.create_task(self.keys.read.wait())
+        try:
+            await asyncio.wait((task, read), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+            yield
+        finally:
+            task.cancel()
+            read.cancel()
 
     async def __call__(self, request: Request) -> Caller:
         """Give the caller of a request. Raises HttpError without a valid key, or when it sends too many requests."""

@@ -1,5 +1,6 @@
 """API keys in a bucket of the broker: made, revoked, and checked by every gateway without a request."""
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -72,10 +73,11 @@ class ApiKeys:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._keys: dict[str, ApiKey] = {}
+        self.read = asyncio.Event()  # set once the keys that there were at the beginning are here
 
     async def follow(self) -> None:
         """Read all keys, then every change, until cancelled."""
-        async for identity, body in follow_bucket(self._broker, self._broker.names.keys):
+        async for identity, body in follow_bucket(self._broker, self._broker.names.keys, current=self.read):
             key = decoded(ApiKey, body, f"the API key {identity}")
             if key is not None and key.id == identity:
                 self._keys[identity] = key

@@ -52,17 +52,30 @@ async def follow(
         await broker.drop_reader(stream, consumer)
 
 
-async def follow_bucket(broker: Broker, bucket: str, pattern: str = ">") -> AsyncIterator[tuple[str, bytes]]:
-    """Keys and values of a bucket, those there are and then every change, for ever; the bucket may come later."""
+async def follow_bucket(
+    broker: Broker, bucket: str, pattern: str = ">", current: asyncio.Event | None = None
+) -> AsyncIterator[tuple[str, bytes]]:
+    """Keys and values of a bucket, those there are and then every change, for ever; the bucket may come later.
+
+    `current` is set once those that there were at the call have been taken.
+    """
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     while True:
         try:
             async with aclosing(follow(broker, stream, [prefix + pattern])) as following:
                 async for stored in following:
-                    if stored is not None and DELETED not in stored.headers:
+                    if stored is None:
+                        _set(current)
+                    elif DELETED not in stored.headers:
                         yield stored.subject.removeprefix(prefix), stored.body
         except StreamGone:
+            _set(current)
             await asyncio.sleep(ABSENT_S)
+
+
+def _set(event: asyncio.Event | None) -> None:
+    if event is not None:
+        event.set()
 
 
 async def pending(broker: Broker, stream: str, consumer: str) -> int:
