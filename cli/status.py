@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, cell, list_of, one_line, size, stdout, table
+from cli.text import age, cell, list_of, moment, one_line, size, stdout, table
 from schemas.errors import ExitCode
+from schemas.status import ENDED, LOST, STOPPED
 from schemas.text import rate, without_passwords
 
 if TYPE_CHECKING:
@@ -257,12 +258,16 @@ def _warning(what: str, why: str) -> "RenderableType":
 
 def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
     """Workers without a process, by the status of their rig: their own last status is still stored."""
-    workers = (worker for rig in fleet.rigs for worker in rig["workers"])
+    running = (rig for rig in fleet.rigs if rig["state"] not in ENDED)
+    workers = (worker for rig in running for worker in rig["workers"])
     return {worker["worker"]: worker for worker in workers if worker["state"] in ("given up", "down")}
 
 
 def _state(status: Mapping[str, Any]) -> str:
-    """The state of a worker or a rig; or for how long it has sent no status."""
+    """The state of a worker or a rig, since when a rig has ended, or for how long there was no status."""
+    if status["state"] in ENDED:
+        text = f"{status['state']} since {moment(status['at_s'])}"
+        return f"[red]{text}[/]" if status["state"] == LOST else text
     silent_s = time.time() - status["at_s"]
     return f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else str(status["state"])
 
@@ -274,11 +279,11 @@ def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
 
 def _rig_row(rig: Mapping[str, Any]) -> "list[RenderableType]":
     workers = rig["workers"]
-    ready = sum(not worker["why"] for worker in workers)
+    ready = sum(not worker["why"] for worker in workers) if rig["state"] not in ENDED else 0
     deaths = sum(worker["deaths"] for worker in workers)
     return [
         *(one_line(rig["rig"]), one_line(rig["host"]), _state(rig), one_line(rig["metrics"] or "none")),
         f"{len(workers)}",
-        f"{ready}" if ready == len(workers) else f"[yellow]{ready}[/]",
+        f"{ready}" if ready == len(workers) or rig["state"] == STOPPED else f"[yellow]{ready}[/]",
         f"[yellow]{deaths}[/]" if deaths else "0",
     ]

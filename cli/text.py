@@ -80,6 +80,12 @@ def clock(at_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s)) if at_s else "-"
 
 
+def moment(at_s: float) -> str:
+    """A Unix time as time of the day, with the date unless that is today, in this machine's time zone."""
+    date, at = clock(at_s).split(" ")
+    return at if date == time.strftime("%Y-%m-%d") else f"{date} {at}"
+
+
 def one_line(text: object) -> "Text":
     """A `cell` that ends with an ellipsis where its column is too narrow, in place of several lines."""
     made = cell(text)

@@ -40,6 +40,7 @@ def worker(names: Names) -> Role:
             f"{prefix}.dead.*.*",
             f"{prefix}.usage.*.*.*.*.*",
             *_keys(names.rigs, ">"),
+            *_keys(names.last_seen, "*.*"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),
             *_keys(names.attempts, ">"),
             f"$O.{names.blobs}.>",
@@ -59,7 +60,8 @@ def publisher(names: Names, tenant: str) -> Role:
     """Publishes jobs of one tenant and collects them; sees the fleet's counts, takes no work."""
     prefix, results = names.prefix, names.results_stream
     blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
-    read = (results, f"KV_{names.pipelines}", f"KV_{names.jobs}", f"KV_{names.rigs}", blobs, models)
+    buckets = (names.pipelines, names.jobs, names.rigs, names.last_seen)
+    read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models)
     return Role(
         "publisher",
         publish=(

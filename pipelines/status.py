@@ -12,7 +12,7 @@ from pipelines.topology import listed
 from pipelines.values import decoded
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
-from schemas.status import RigStatus, Status, WorkerStatus
+from schemas.status import ENDED, LOST, STOPPED, RigStatus, Status, WorkerStatus
 from schemas.subjects import COLLECT, SPLIT
 
 Info = Mapping[str, Any]  # a stream or a consumer, in the fields of JetStream's API
@@ -54,7 +54,8 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """The status at one moment. `pipelines`: name -> revision; `workers`, `rigs`: the last status of each.
+    """The status at one moment. `pipelines`: name -> revision; `workers`, `rigs`: the last status of each,
+    of rigs that ended too.
 
     `claims` are the bodies of messages that are too large for their streams, whatever stream that is.
     """
@@ -103,10 +104,10 @@ async def queue_depths(broker: Broker) -> Depths:
 async def fleet_status(broker: Broker) -> FleetStatus:
     """The status of the fleet now. Raises BrokerError."""
     names = broker.names
-    account, specs, rigs, infos = await asyncio.gather(
+    account, specs, (workers, rigs), infos = await asyncio.gather(
         broker.api("INFO"),
         hosted_pipelines(broker),
-        broker.items(names.rigs),
+        process_statuses(broker),
         listed(broker, "STREAM.LIST", "streams"),
     )
     streams = {info["config"]["name"]: info for info in infos}
@@ -121,8 +122,8 @@ async def fleet_status(broker: Broker) -> FleetStatus:
         store_bytes=account["storage"],
         pipelines={spec.name: spec.revision for spec in specs},
         queues=queues,
-        workers=_statuses(WorkerStatus, rigs, "worker."),
-        rigs=_statuses(RigStatus, rigs, "rig."),
+        workers=workers,
+        rigs=rigs,
         results=_stream(streams.get(names.results_stream)),
         dead=_stream(streams.get(names.dead_stream)),
         claims=_stream(streams.get(f"OBJ_{names.blobs}")),
@@ -130,9 +131,22 @@ async def fleet_status(broker: Broker) -> FleetStatus:
 
 
 async def process_statuses(broker: Broker) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The last status of each worker, and of each rig. Raises BrokerError."""
-    found = await broker.items(broker.names.rigs)
-    return _statuses(WorkerStatus, found, "worker."), _statuses(RigStatus, found, "rig.")
+    """The last status of each worker that runs, and of each rig that runs or was seen lately. Raises BrokerError.
+
+    The broker forgets the status of a rig that sends none for `RIG_AGE_S`, by its own clock, and what it has seen of it
+    after the setting `rigs_age_s`.
+    """
+    found, seen = await asyncio.gather(broker.items(broker.names.rigs), broker.items(broker.names.last_seen, "rig.*"))
+    return _statuses(WorkerStatus, found, "worker."), known_rigs(found, seen)
+
+
+def known_rigs(found: Mapping[str, bytes], seen: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Rigs that run as they are, the others as `stopped` or `lost` since their last status."""
+    running = {rig["rig"]: rig for rig in _statuses(RigStatus, found, "rig.")}
+    last = {rig["rig"]: rig for rig in _statuses(RigStatus, seen, "rig.")}
+    ended = {name: rig | {"state": STOPPED if rig["state"] == STOPPED else LOST} for name, rig in last.items()}
+    rigs = [rig for _, rig in sorted((ended | running).items())]
+    return [rig | {"since_s": rig["at_s"] if rig["state"] in ENDED else 0.0} for rig in rigs]
 
 
 def _statuses(model: type[Status], statuses: Mapping[str, bytes], prefix: str) -> list[dict[str, Any]]:

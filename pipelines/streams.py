@@ -19,6 +19,7 @@ USAGE_AGE_S = 400 * DAY_S  # what jobs used: more than a year
 ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
 RIG_AGE_S = 10.0  # the status of a worker that sends no status any more
 SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
+SEEN_BYTES = 16 << 20  # of rigs that run or ran: some thousands
 USAGE_BYTES = 512 << 20  # about a million jobs
 UNBOUNDED = -1  # limited only by the size of the broker's store
 IN_FLIGHT = 50_000  # messages of one queue that all workers together may hold
@@ -49,6 +50,7 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
         StreamPlan(_bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
         StreamPlan(_bucket(names.keys, SMALL_BYTES)),
         StreamPlan(_bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),
+        StreamPlan(_bucket(names.last_seen, SEEN_BYTES, settings.rigs_age_s, discard="old")),
         StreamPlan(_bucket(names.attempts, SMALL_BYTES, ATTEMPT_AGE_S, discard="old")),
         StreamPlan(_objects(names.models, UNBOUNDED)),
         StreamPlan(_objects(names.engines, UNBOUNDED)),

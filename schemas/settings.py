@@ -85,6 +85,9 @@ class Settings(BaseModel):
     queue_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
     results_bytes: int = Field(default=2048 * MIB, ge=MIB, description="most bytes of results kept")
     results_age_s: float = Field(default=604800.0, gt=0, description="seconds that results are kept")
+    rigs_age_s: float = Field(
+        default=604800.0, gt=0, description="seconds that the status shows a rig that stopped or was lost"
+    )
     dead_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes of dead letters kept")
     ack_wait_s: float = Field(
         default=10.0, gt=0.2, description="seconds without progress after which another worker gets the message"

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.fields import Count, GivenName, Moment, Seconds
 
+STOPPED, LOST = "stopped", "lost"  # states of a rig that ended in order, and of one that does not report any more
+ENDED = (STOPPED, LOST)
+
 
 class Status(BaseModel):
     """Base of the status of a process; it may have further fields."""
@@ -73,7 +76,7 @@ class SlotStatus(Status):
 
 
 class RigStatus(Status):
-    """A machine and its workers."""
+    """A machine and its workers. `since_s`: when a rig that is `stopped` or `lost` ended; 0 while it runs."""
 
     rig: GivenName
     host: GivenName
@@ -81,3 +84,4 @@ class RigStatus(Status):
     at_s: Moment
     metrics: GivenName
     workers: tuple[SlotStatus, ...]
+    since_s: Moment = 0.0

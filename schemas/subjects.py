@@ -100,8 +100,13 @@ class Names:
 
     @property
     def rigs(self) -> str:
-        """KV bucket of worker status."""
+        """KV bucket of the status of workers and rigs that run."""
         return f"{self.prefix}_rigs"
+
+    @property
+    def last_seen(self) -> str:
+        """KV bucket of rigs that run, or ran: `rig.<name>` -> its last RigStatus."""
+        return f"{self.prefix}_last_seen"
 
     @property
     def attempts(self) -> str:

@@ -17,6 +17,7 @@ from pipelines.status import Depths, queue_depths
 from schemas.errors import BrokerError, ExitCode, RigflowError
 from schemas.rig import ALL_STAGES, RigSpec
 from schemas.settings import Settings
+from schemas.status import STOPPED
 from workers.endpoints import Endpoints, Response
 from workers.job_metrics import EndedJobs
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
@@ -26,6 +27,7 @@ from workers.supervisor import Supervisor
 from workers.telemetry import Event, Fact, log_event
 
 STATUS_EVERY_S = 2.0
+SEEN_EVERY_S = 10.0  # a rig that dies is lost since a moment that is right within this time
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0  # between attempts to reach the broker
 DEPTHS_S = 2.0  # how long the depths of queues are kept, and most seconds to wait for them
 
@@ -39,6 +41,7 @@ class Rig:
         self._scratch = scratch
         self._supervisor = Supervisor(self._workers(spec), log_event)
         self._state = "working"
+        self._seen = ("", 0.0)  # the state in the bucket of what was last seen, and when it was put there
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
         self._url = ""
         self._sensors = GpuSensors.open() if settings.metrics else None
@@ -144,7 +147,7 @@ class Rig:
         """Write the status `stopped` if the broker is there, and disconnect."""
         if self._broker is None:
             return
-        self._state = "stopped"
+        self._state = STOPPED
         if self._broker.connection.connected:
             with contextlib.suppress(RigflowError, TimeoutError):
                 async with asyncio.timeout(DEPTHS_S):
@@ -200,7 +203,7 @@ class Rig:
     # status
 
     async def _report(self) -> None:
-        """Put the rig's status into KV; it expires there when the rig is gone."""
+        """Put the rig's status into KV; it expires there when the rig is gone, but for what was last seen of it."""
         assert self._broker is not None
         while True:
             with contextlib.suppress(RigflowError):  # the broker is away: no client could read it either
@@ -217,7 +220,11 @@ class Rig:
             "metrics": self._url,
             "workers": [_describe(slot) for slot in self._supervisor.slots],
         }
-        await broker.put(broker.names.rigs, f"rig.{self.name}", json.dumps(status).encode())
+        key, body = f"rig.{self.name}", json.dumps(status).encode()
+        await broker.put(broker.names.rigs, key, body)
+        if self._state != self._seen[0] or time.monotonic() - self._seen[1] >= SEEN_EVERY_S:
+            await broker.put(broker.names.last_seen, key, body)
+            self._seen = (self._state, time.monotonic())
 
 
 def _describe(slot: Slot) -> dict[str, object]:

@@ -33,11 +33,12 @@ class WorkerView(BaseModel):
 
 
 class RigView(BaseModel):
-    """A machine, by its last status."""
+    """A machine, by its last status. One that stopped or was lost is listed as long as the setting rigs_age_s says."""
 
     name: str
     host: str
-    state: str
+    state: str = Field(description="working, draining, stopped or lost")
+    since: float = Field(description="when it stopped or was lost, in seconds since 1970; 0 while it runs")
     order: Order
     workers: list[str]
     metrics: str = Field(description="URL of its metrics; empty for none")
@@ -88,6 +89,7 @@ async def rigs(caller: Reader, broker: Connected) -> RigList:
                 name=each["rig"],
                 host=each["host"],
                 state=each["state"],
+                since=each["since_s"],
                 order=orders.get(("rig", each["rig"]), Order.WORK),
                 workers=[slot["worker"] for slot in each["workers"]],
                 metrics=each["metrics"],
