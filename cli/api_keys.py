@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.help import Commands
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, list_of, one_line, say, size, stdout, warn
 from schemas.api_roles import ApiRole
@@ -15,10 +16,9 @@ from schemas.errors import ExitCode
 if TYPE_CHECKING:
     from schemas.api_keys import ApiKey
 
-app = typer.Typer(
+app = Commands(
     name="api",
     help="Keys of the HTTP gateway.\n\nExample: rigflow keys api add website --role submit --role read",
-    rich_markup_mode=None,
 )
 
 
@@ -30,8 +30,12 @@ def add(
         list[ApiRole] | None, typer.Option("--role", help="What it allows; repeat it. Default: submit and read.")
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose jobs it sees. Default: the setting tenant.")] = None,
-    rate: Annotated[float, typer.Option(min=0.0, help="Most requests a second at one gateway; 0: no limit.")] = 0.0,
-    upload_bytes: Annotated[int, typer.Option(min=0, help="Most bytes of an upload; 0: no limit of its own.")] = 0,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Most requests a second at one gateway; 0: no limit.", metavar="N")
+    ] = 0.0,
+    upload_bytes: Annotated[
+        int, typer.Option(min=0, help="Most bytes of an upload; 0: no limit of its own.", metavar="BYTES")
+    ] = 0,
     days: Annotated[float, typer.Option(min=0.0, help="Days until it expires; 0: never.")] = 0.0,
     nats: FleetUrl = None,
     credentials: Credentials = None,

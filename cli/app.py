@@ -12,6 +12,7 @@ from cli.dead import app as dead
 from cli.doctor import doctor
 from cli.engine import app as engine
 from cli.gateway import gateway
+from cli.help import Commands
 from cli.jobs import app as jobs
 from cli.keys import app as keys
 from cli.label import label
@@ -21,7 +22,7 @@ from cli.near import near
 from cli.pipelines import app as pipelines
 from cli.publish import publish
 from cli.results import results
-from cli.rig import rig
+from cli.rig import app as rig
 from cli.run import run
 from cli.search import search
 from cli.status import status
@@ -30,13 +31,12 @@ from cli.topology import app as topology
 from cli.up import up
 from cli.usage import usage
 from cli.watch import watch
-from cli.worker import worker
+from cli.worker import app as worker
 from schemas.errors import ExitCode, UsageError
 
-app = typer.Typer(
+app = Commands(
     name="rigflow",
     help="One dependable media-inference service from many machines.\n\nExample: rigflow run scenes film.mp4",
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     # `--install-completion` and `--show-completion`, for bash, zsh, fish and PowerShell
     add_completion=True,
@@ -67,8 +67,8 @@ app.command()(results)
 app.add_typer(jobs)
 app.command()(watch)
 app.command()(up)
-app.command()(rig)
-app.command()(worker)
+app.add_typer(rig)
+app.add_typer(worker)
 app.command()(gateway)
 app.command()(status)
 app.add_typer(dead)

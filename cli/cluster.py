@@ -30,7 +30,7 @@ def cluster(
     duplicate: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Similarity from which on two are near-duplicates.")
     ] = 0.95,
-    out: Annotated[Path, typer.Option(help="Folder for the clusters; made if missing.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for the clusters; made if missing.", metavar="DIR")] = Path("."),
     overwrite: Overwrite = False,
 ) -> ExitCode:
     """Group media that are alike.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.help import Commands
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from cli.results import write_result
 from cli.run import prepare_folder
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
     from schemas.wire import Buffer
 
-app = typer.Typer(
+app = Commands(
     name="dead",
     help="Show failed work, send it again, or delete it.\n\nExample: rigflow dead list",
-    rich_markup_mode=None,
 )
 
 Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters.", metavar="NUMBER...")]
@@ -53,7 +53,7 @@ def list_(
 def show(
     number: Annotated[int, typer.Argument(help="Number of a dead letter.")],
     save: Annotated[
-        Path | None, typer.Option(help="Write the media that failed to this file, or into this folder.")
+        Path | None, typer.Option(help="Write the media that failed to this file, or into this folder.", metavar="PATH")
     ] = None,
     nats: FleetUrl = None,
     credentials: Credentials = None,

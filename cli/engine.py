@@ -9,6 +9,7 @@ import typer
 from cli.engine_bench import bench
 from cli.engine_share import Keys, at_fleet, gpus_of, pull, push, store_of
 from cli.export import export
+from cli.help import Commands
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
 from cli.text import say, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from schemas.engine import EngineSpec
     from schemas.model import ModelSpec
 
-app = typer.Typer(
+app = Commands(
     name="engine",
-    rich_markup_mode=None,
     help="Build, test, measure and share engines for GPUs.\n\nExample: rigflow engine build faces --for sm86",
 )
 app.command()(bench)
@@ -43,7 +43,7 @@ def build(
     ] = None,
     calibrate: Annotated[
         list[Path] | None,
-        typer.Option(help="A video or image of yours to test on and take int8 ranges from; repeat it."),
+        typer.Option(help="A video or image of yours to test on and take int8 ranges from; repeat it.", metavar="FILE"),
     ] = None,
     pipeline: Annotated[str, typer.Option(help="The pipeline that feeds the model, for --calibrate.")] = "",
     backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the GPU.")] = "",

@@ -26,7 +26,7 @@ def bench(
     batches: Annotated[str, typer.Option(help="Batch sizes in rows.", metavar="N,N...")] = "1,2,4,8,16,32",
     seconds: Annotated[float, typer.Option(help="Seconds that each batch size is run.", min=0.01)] = 2.0,
     latency_ms: Annotated[
-        float, typer.Option(help="Highest 99th percentile that the best batch may have.", min=0)
+        float, typer.Option(help="Highest 99th percentile that the best batch may have.", metavar="MS", min=0)
     ] = 0.0,
     dim: Annotated[
         list[str] | None, typer.Option(help="Size of a free dimension but the batch.", metavar="NAME=SIZE")

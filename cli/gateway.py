@@ -23,7 +23,8 @@ def gateway(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate for HTTPS.", metavar="FILE")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, if not in the same file.", metavar="FILE")] = None,
     cors: Annotated[
-        list[str] | None, typer.Option(help="Origin whose pages may use it, as https://a.example; repeat it.")
+        list[str] | None,
+        typer.Option(help="Origin whose pages may use it, as https://a.example; repeat it.", metavar="URL"),
     ] = None,
     nats: FleetUrl = None,
     credentials: Credentials = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.help import Commands
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, clock, list_of, one_line, say, say_fields, stdout, warn
 from schemas.errors import ExitCode
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
     from schemas.jobs import JobRef, Manifest
     from schemas.settings import Settings
 
-app = typer.Typer(
+app = Commands(
     name="jobs",
     help="Show jobs and their progress, wait for them, or cancel them.\n\nExample: rigflow jobs list",
-    rich_markup_mode=None,
 )
 
 JobIds: TypeAlias = Annotated[list[str], typer.Argument(help="Ids of jobs.", metavar="JOB...")]
@@ -82,7 +82,9 @@ def cancel(
 @ends_well
 def wait(
     jobs: JobIds,
-    timeout: Annotated[float | None, typer.Option(min=0.0, help="Most seconds to wait. Default: for ever.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.0, help="Most seconds to wait. Default: for ever.", metavar="SECONDS")
+    ] = None,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,

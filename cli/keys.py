@@ -1,9 +1,8 @@
 """`rigflow keys`: keys of the broker's users and of the HTTP gateway."""
 
-import typer
+from cli.help import Commands
 
-app = typer.Typer(
+app = Commands(
     name="keys",
     help="Keys of the broker's users and of the HTTP gateway.\n\nExample: rigflow keys nats worker.nk",
-    rich_markup_mode=None,
 )

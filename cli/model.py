@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from cli.help import Commands
 from cli.model_trial import try_model
 from cli.options import SettingsFile, ends_well, settings_from
 from cli.text import cell, say, say_sentence, size, stdout, table, warn
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from engines.models.store import Found
     from schemas.model import ModelSpec
 
-app = typer.Typer(
+app = Commands(
     name="model",
-    rich_markup_mode=None,
     help="Add models, show them, try them on a picture.\n\nExample: rigflow model add yolov8n.onnx",
 )
 

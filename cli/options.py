@@ -14,7 +14,7 @@ import typer
 
 from cli.closed_output import reader_gone
 from cli.text import warn
-from schemas.errors import ExitCode, RigflowError, first_error
+from schemas.errors import ExitCode, RigflowError, UsageError, first_error
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
     from schemas.pipeline import PipelineSpec
@@ -53,7 +53,7 @@ StageFields: TypeAlias = Annotated[
     ),
 ]
 Workers: TypeAlias = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes here. Default: one a core, none with --nats.")
+    int | None, typer.Option(min=0, help="Worker processes here. Default: one a core, none with --nats.", metavar="N")
 ]
 SettingsFile: TypeAlias = Annotated[
     Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
@@ -63,7 +63,6 @@ SettingsFile: TypeAlias = Annotated[
 def settings_from(file: Path | None, **given: Any) -> "Settings":
     """The settings of this command: its options go before the environment, then the file, then the defaults."""
     from engines.registry import exists, names
-    from schemas.errors import UsageError
     from schemas.settings import load_settings
 
     settings = load_settings(given, os.environ, file)
@@ -82,7 +81,6 @@ def fleet_from(file: Path | None, **given: Any) -> "Settings":
 def workers_here(settings: "Settings", given: int | None) -> int:
     """How many workers a command starts: as many as given, or one a core where no fleet has any. Raises UsageError."""
     from engines.machine import cores
-    from schemas.errors import UsageError
 
     workers = given if given is not None else 0 if settings.nats else cores()
     if workers == 0 and not settings.nats:
@@ -112,21 +110,35 @@ def default_store() -> Path:
     return home_folder() / ".local" / "share" / "rigflow" / "store"
 
 
-def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
-    """End the process with a command's exit code; an error or Ctrl-C gives one line on stderr and a named code."""
+def ends_well(command: Callable[P, ExitCode | None]) -> Callable[P, None]:
+    """End the process with a command's exit code; an error or Ctrl-C gives one line on stderr and a named code.
+
+    A group's own function gives None where one of its commands is to run.
+    """
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code: int = command(*args, **kwargs)
+            code: int | None = command(*args, **kwargs)
         except Exception as error:
             code = _report(first_error(error))
         except KeyboardInterrupt:
             warn("interrupted")
             code = ExitCode.INTERRUPTED
-        raise typer.Exit(code)
+        if code is not None:
+            raise typer.Exit(code)
 
     return run
+
+
+def command_of(context: typer.Context) -> str | None:
+    """The command of a group that is to run in place of the group itself. Raises UsageError for options before it."""
+    name = context.invoked_subcommand
+    given = [key for key in context.params if getattr(context.get_parameter_source(key), "name", "") == "COMMANDLINE"]
+    if name is not None and given:
+        path = context.command_path
+        raise UsageError(f"options of {path} stand before {name}", f"put them behind: {path} {name} NAME --nats URL")
+    return name
 
 
 @contextmanager

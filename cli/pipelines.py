@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from cli.help import Commands
 from cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
 from cli.text import list_of, one_line, say, say_sentence, stdout
 from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 T = TypeVar("T")
-app = typer.Typer(
+app = Commands(
     name="pipelines",
-    rich_markup_mode=None,
     help="List, show and check pipelines.\n\nExample: rigflow pipelines list",
 )
 

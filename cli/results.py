@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def results(
     jobs: Annotated[list[str], typer.Argument(help="Ids of jobs, as `rigflow publish` prints them.", metavar="JOB...")],
     follow: Annotated[bool, typer.Option("--follow", help="Wait until the jobs are complete.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")] = Path("."),
     overwrite: Overwrite = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,

@@ -6,15 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from cli.help import Commands
+from cli.options import Credentials, FleetUrl, SettingsFile, command_of, ends_well, fleet_from
+from cli.orders import add_orders, forget
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from schemas.rig import RigSpec, WorkerGroup
 
 
+app = Commands(name="rig", invoke_without_command=True)
+
+
+@app.callback()
 @ends_well
 def rig(
+    context: typer.Context,
     nats: FleetUrl = None,
     name: Annotated[str, typer.Option(help="What `status` calls it. Default: the machine's name.")] = "",
     config: Annotated[
@@ -26,8 +33,8 @@ def rig(
     ] = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
-) -> ExitCode:
-    """Run all workers of this machine.
+) -> ExitCode | None:
+    """Run all workers of this machine, or give orders to rigs.
 
     Until Ctrl-C or SIGTERM. A worker that dies is started again; one that dies too often is given up; one that is stuck
     is killed. At the first signal workers finish their messages, at the second they return them. --config says which
@@ -36,6 +43,8 @@ def rig(
 
     Example: rigflow rig --nats nats://rig1:4222 --config rig.toml
     """
+    if command_of(context):
+        return None
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, metrics=metrics)
     spec = _spec(config, name)
     check_devices(spec)
@@ -50,7 +59,11 @@ def rig(
 
         from workers.rig import Rig
 
-        return uvloop.run(Rig(settings, spec, scratch).run())
+        return uvloop.run(Rig(settings, spec, scratch, str(config or "")).run())
+
+
+add_orders(app, "rig")
+app.command()(forget)
 
 
 def _spec(config: Path | None, name: str) -> "RigSpec":

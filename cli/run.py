@@ -44,7 +44,7 @@ def run(
     inputs: Annotated[
         list[Path], typer.Argument(help="Files that the pipeline takes, a folder, or - for a text.", metavar="INPUT...")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")] = Path("."),
     workers: Workers = None,
     overwrite: Overwrite = False,
     only_new: Annotated[bool, typer.Option("--only-new", help="Of a folder: not what was done before.")] = False,

@@ -11,7 +11,7 @@ import typer
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, cell, list_of, moment, one_line, size, stdout, table
 from schemas.errors import ExitCode
-from schemas.status import ENDED, LOST, STOPPED
+from schemas.states import ENDED, LOST, STOPPED
 from schemas.text import rate, without_passwords
 
 if TYPE_CHECKING:

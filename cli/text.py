@@ -1,5 +1,6 @@
 """Lines, numbers and tables for people; unprintable characters in text from outside are escaped."""
 
+import json
 import os
 import re
 import sys
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 def say(text: object, keep: str = "") -> None:
     """Print an answer: a line on stdout, or with line ends in `keep` many. Raises BrokenPipeError (`| head -1`)."""
     print(printable(without_passwords(str(text)), keep), flush=True)
+
+
+def say_json(answer: object, lines: bool = False) -> None:
+    """Print an answer for programs; with `lines` in one line, for those that read one after the other."""
+    print(json.dumps(answer, indent=None if lines else 2, default=str), flush=True)
 
 
 def say_sentence(text: str, indent: str = "") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.help import Commands
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from, settings_from
 from cli.text import age, say, size
 from schemas.errors import ExitCode
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
 
-app = typer.Typer(
+app = Commands(
     name="topology",
     help="Compare the broker's streams with the settings, or change them.\n\nExample: rigflow topology plan",
 )
@@ -75,7 +76,7 @@ def apply(
 @app.command()
 @ends_well
 def sweep(
-    age: Annotated[float, typer.Option(min=0.0, help="Keep what is younger, in seconds.")] = 3600.0,
+    age: Annotated[float, typer.Option(min=0.0, help="Keep what is younger, in seconds.", metavar="SECONDS")] = 3600.0,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,

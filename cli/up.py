@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @ends_well
 def up(
-    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes. Default: one a core.", metavar="N")
+    ] = None,
     store: Store = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help=f"Port of the broker; 0: any. Default: {UP_PORT}.")

@@ -39,9 +39,11 @@ if TYPE_CHECKING:
 def watch(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     folder: Annotated[Path, typer.Argument(help="Folder to watch, with the folders in it.", metavar="DIR")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")],
     overwrite: Overwrite = False,
-    quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is complete.")] = 2.0,
+    quiet: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without a change until a file is complete.", metavar="SECONDS")
+    ] = 2.0,
     include: Annotated[
         list[str] | None, typer.Option(help="Only such files, as '*.mp4' or 'cam1/*'; repeat it.", metavar="PATTERN")
     ] = None,

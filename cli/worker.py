@@ -1,18 +1,28 @@
 """`rigflow worker`: runs one worker in this process, for a broker on another machine."""
 
+import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from cli.text import warn
-from schemas.errors import ExitCode, UsageError
+from cli.help import Commands
+from cli.options import Credentials, FleetUrl, SettingsFile, command_of, ends_well, fleet_from
+from cli.orders import add_orders
+from schemas.errors import UsageError
 from schemas.text import without_passwords
 
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
+
+app = Commands(name="worker", invoke_without_command=True)
+
+
+@app.callback()
 @ends_well
 def worker(
+    context: typer.Context,
     stages: Annotated[
         str, typer.Option(help="Kinds or names of the stages it runs, with commas. Default: all.", metavar="STAGES")
     ] = "",
@@ -23,8 +33,8 @@ def worker(
     ] = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
-) -> ExitCode:
-    """Run one worker in this process until Ctrl-C or SIGTERM.
+) -> None:
+    """Run one worker in this process until Ctrl-C or SIGTERM, or give orders to workers.
 
     It serves every pipeline that the broker knows; models come from the broker too. Stages are split, decode, encode,
     collect and operators (resize, infer ...), or the names that pipelines give theirs. Stages in one worker pass their
@@ -32,6 +42,8 @@ def worker(
 
     Example: rigflow worker --stages decode,resize --nats nats://rig1:4222
     """
+    if command_of(context):
+        return
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, device=device)
     wanted = parse_stages(stages)
     from schemas.rig import ALL_STAGES
@@ -42,19 +54,21 @@ def worker(
         at = without_passwords(settings.nats)
         print(f"rigflow worker on {at}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr, flush=True)
 
-    if names := [stage for stage in wanted if stage not in kinds_of_stages()]:
-        are = "is no kind of stage" if len(names) == 1 else "are no kinds of stages"
-        warn(f"{', '.join(names)} {are}: it serves pipelines with a stage of that name")
+    if wanted:
+        asyncio.run(_check_stages(settings, wanted))
     options = WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device)
     work(options, on_connected=announce)
 
 
-def kinds_of_stages() -> tuple[str, ...]:
-    """All kinds of stages that this machine can run."""
-    from engines.registry import names
-    from schemas.rig import ALL_STAGES
+add_orders(app, "worker")
 
-    return (*ALL_STAGES, "split", "decode", *names("operators"), "encode", "collect")
+
+async def _check_stages(settings: "Settings", stages: tuple[str, ...]) -> None:
+    from pipelines.broker import Broker
+    from workers.known_stages import check_stages
+
+    async with Broker.connected(settings, name="rigflow-worker") as broker:
+        await check_stages(broker, stages, "--stages")
 
 
 def parse_stages(text: str) -> tuple[str, ...]:

@@ -6,11 +6,15 @@ worker and of all workers of a rig.
 
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from schemas.declared import is_token
-from schemas.errors import UsageError
+from pipelines.status import process_statuses
+from schemas.errors import NotFound, UsageError
+from schemas.states import ENDED
+
+Kind: TypeAlias = Literal["worker", "rig"]
 
 
 class Order(StrEnum):
@@ -24,11 +28,34 @@ class Order(StrEnum):
 _STRICTER = (Order.WORK, Order.CORDON, Order.DRAIN)
 
 
-async def give_order(broker: Broker, kind: str, name: str, order: Order) -> None:
-    """Give an order to a `worker` or all workers of a `rig`. Raises UsageError for a name that none can have."""
-    if not is_token(name):
-        raise UsageError(f"{name[:100]!a} cannot be the name of a {kind}", "GET /api/v1/workers lists them")
+async def give_order(broker: Broker, kind: Kind, name: str, order: Order) -> None:
+    """Give an order to a worker, or to all workers of a rig. Raises NotFound when the fleet knows none of that name."""
+    known = await _known(broker, kind)
+    if name not in known and (kind, name) not in await all_orders(broker):
+        raise NotFound(f"there is no {kind} {name[:100]!a}", f"there {_are(sorted(known))}")
     await broker.put(broker.names.pipelines, f"order.{kind}.{name}", order.value.encode())
+
+
+async def forget_rig(broker: Broker, name: str) -> None:
+    """Forget a rig that stopped or was lost, and its order. Raises NotFound, UsageError when it runs."""
+    known = await _known(broker, "rig")
+    if name not in known:
+        raise NotFound(f"there is no rig {name[:100]!a}", f"there {_are(sorted(known))}")
+    if known[name] not in ENDED:
+        raise UsageError(f"rig {name} is {known[name]}", "stop it first, by SIGTERM")
+    await broker.delete_key(broker.names.last_seen, f"rig.{name}")
+    await broker.delete_key(broker.names.rigs, f"rig.{name}")
+    await broker.delete_key(broker.names.pipelines, f"order.rig.{name}")
+
+
+async def _known(broker: Broker, kind: Kind) -> dict[str, str]:
+    """The workers or rigs that the fleet knows, and their states."""
+    workers, rigs = await process_statuses(broker)
+    return {each[kind]: each["state"] for each in (workers if kind == "worker" else rigs)}
+
+
+def _are(names: list[str]) -> str:
+    return f"{'is' if len(names) < 2 else 'are'} {', '.join(names) or 'none'}"
 
 
 async def all_orders(broker: Broker) -> dict[tuple[str, str], Order]:

@@ -12,7 +12,8 @@ from pipelines.topology import listed
 from pipelines.values import decoded
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
-from schemas.status import ENDED, LOST, STOPPED, RigStatus, Status, WorkerStatus
+from schemas.states import ENDED, LOST, STOPPED
+from schemas.status import RigStatus, Status, WorkerStatus
 from schemas.subjects import COLLECT, SPLIT
 
 Info = Mapping[str, Any]  # a stream or a consumer, in the fields of JetStream's API

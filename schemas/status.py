@@ -6,9 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.fields import Count, GivenName, Moment, Seconds
 
-STOPPED, LOST = "stopped", "lost"  # states of a rig that ended in order, and of one that does not report any more
-ENDED = (STOPPED, LOST)
-
 
 class Status(BaseModel):
     """Base of the status of a process; it may have further fields."""

@@ -17,9 +17,10 @@ from pipelines.status import Depths, queue_depths
 from schemas.errors import BrokerError, ExitCode, RigflowError
 from schemas.rig import ALL_STAGES, RigSpec
 from schemas.settings import Settings
-from schemas.status import STOPPED
+from schemas.states import STOPPED
 from workers.endpoints import Endpoints, Response
 from workers.job_metrics import EndedJobs
+from workers.known_stages import check_stages
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
 from workers.options import WorkerOptions
 from workers.slot import Slot
@@ -33,12 +34,17 @@ DEPTHS_S = 2.0  # how long the depths of queues are kept, and most seconds to wa
 
 
 class Rig:
-    """Runs the workers of `spec` until SIGTERM or SIGINT; `scratch` is the folder for their temporary files."""
+    """Runs the workers of `spec` until SIGTERM or SIGINT; `scratch` is the folder for their temporary files.
 
-    def __init__(self, settings: Settings, spec: RigSpec, scratch: Path) -> None:
+    `source` names the file of `spec` in errors.
+    """
+
+    def __init__(self, settings: Settings, spec: RigSpec, scratch: Path, source: str = "") -> None:
         self.name = spec.name
         self._settings = settings
         self._scratch = scratch
+        self._stages = tuple(dict.fromkeys(stage for group in spec.worker for stage in group.stages))
+        self._source = source
         self._supervisor = Supervisor(self._workers(spec), log_event)
         self._state = "working"
         self._seen = ("", 0.0)  # the state in the bucket of what was last seen, and when it was put there
@@ -66,7 +72,7 @@ class Rig:
         ]
 
     async def run(self) -> ExitCode:
-        """Work until SIGTERM or SIGINT. Raises UsageError (port taken, no URL of a broker), GivenUp."""
+        """Work until SIGTERM or SIGINT. Raises UsageError (port taken, no URL of a broker, no such stage), GivenUp."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         pages = {"/metrics": self._metrics, "/livez": self._livez, "/readyz": self._readyz}
@@ -78,6 +84,8 @@ class Rig:
         try:
             if not await self._unless_stopped(connecting):
                 return ExitCode.OK
+            assert self._broker is not None
+            await check_stages(self._broker, self._stages, self._source)
             return await self._supervise()
         finally:
             connecting.cancel()

@@ -9,9 +9,8 @@ from pydantic import BaseModel, Field
 from gateway.callers import Operator, Reader
 from gateway.fleet import Connected
 from pipelines.broker import Broker
-from pipelines.orders import Order, all_orders, give_order, order_of
+from pipelines.orders import Kind, Order, all_orders, give_order, order_of
 from pipelines.status import process_statuses
-from schemas.errors import NotFound
 
 router = APIRouter(tags=["machines"])
 
@@ -103,20 +102,16 @@ async def rigs(caller: Reader, broker: Connected) -> RigList:
 @router.post("/workers/{name}/{action}")
 async def order_worker(name: str, action: Action, caller: Operator, broker: Connected) -> Ordered:
     """Have a worker take no more work (cordon), hand back what it holds, too (drain), or work again (resume)."""
-    found, _ = await process_statuses(broker)
-    return await _ordered(broker, "worker", name, action, [each["worker"] for each in found])
+    return await _ordered(broker, "worker", name, action)
 
 
 @router.post("/rigs/{name}/{action}")
 async def order_rig(name: str, action: Action, caller: Operator, broker: Connected) -> Ordered:
     """The same for all workers of a rig."""
-    _, found = await process_statuses(broker)
-    return await _ordered(broker, "rig", name, action, [each["rig"] for each in found])
+    return await _ordered(broker, "rig", name, action)
 
 
-async def _ordered(broker: Broker, kind: str, name: str, action: Action, known: list[str]) -> Ordered:
-    if name not in known and (kind, name) not in await all_orders(broker):
-        raise NotFound(f"there is no {kind} {name[:100]!a}", f"there are {', '.join(known) or 'none'}")
+async def _ordered(broker: Broker, kind: Kind, name: str, action: Action) -> Ordered:
     order = Order.WORK if action is Action.RESUME else Order(action.value)
     await give_order(broker, kind, name, order)
     return Ordered(name=name, order=order)
