@@ -16,6 +16,7 @@ from gateway.callers import Identify, anyone
 from gateway.keys import KeyHolders
 from gateway.kserve import routes as kserve
 from pipelines.broker import Broker
+from pipelines.job_index import JobIndex
 from schemas.settings import Settings
 
 API = "/api/v1"
@@ -44,6 +45,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
             app.state.broker = connected
+            app.state.jobs = JobIndex(connected)
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)

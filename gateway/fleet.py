@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from gateway.callers import Caller
 from pipelines.broker import Broker
 from pipelines.client import Client
+from pipelines.job_index import JobIndex
 from schemas.errors import BrokerError
 
 AWAY_S = 5.0  # a broker that starts again is there sooner; a request waits no longer for one that is away
@@ -25,6 +26,14 @@ async def _connected(request: Request) -> Broker:
 
 
 Connected: TypeAlias = Annotated[Broker, Depends(_connected)]
+
+
+async def _jobs(request: Request, broker: Connected) -> JobIndex:
+    index: JobIndex = request.app.state.jobs
+    return index
+
+
+KnownJobs: TypeAlias = Annotated[JobIndex, Depends(_jobs)]
 
 
 def client_of(broker: Broker, caller: Caller) -> Client:

@@ -1,6 +1,6 @@
 """One job: its events, its files, its end. Everything is read from the broker, so that any process can do it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -60,9 +60,9 @@ class Job:
         """What happened and happens, until it is over; see `pipelines.job_events.job_events`."""
         return job_events(self._broker, self.ref, after)
 
-    def files(self) -> AsyncIterator[JobFile]:
-        """Its finished files at the broker: those that a worker collected."""
-        return job_files(self._broker, self.ref)
+    def files(self, after: int = 0, name: str | None = None) -> AsyncGenerator[JobFile, None]:
+        """Its finished files at the broker, which a worker collected; those behind `after`, or of one name, alone."""
+        return job_files(self._broker, self.ref, after, name)
 
     async def done(self) -> Done:
         """Its Done, once it is over."""

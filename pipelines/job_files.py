@@ -1,6 +1,6 @@
 """The finished files of a job, read from the broker."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class JobFile:
             return None
         blob = claim_of(entire.subject, entire.headers)
         return cls(
-            clean_name(entire.headers.get(HEADER_NAME, "")) or "file",
+            _name(entire),
             entire.headers.get(HEADER_CONTENT_TYPE, ANY_TYPE),
             int(entire.body) if blob and entire.body.isdigit() else len(entire.body),
             entire.sequence,
@@ -76,13 +76,24 @@ class JobFile:
         return b"".join([chunk async for chunk in self.chunks()])
 
 
-async def job_files(broker: Broker, job: JobRef) -> AsyncIterator[JobFile]:
-    """The files of a job that the broker has, the newest of each name, in the order in which they came."""
+async def job_files(
+    broker: Broker, job: JobRef, after: int = 0, name: str | None = None
+) -> AsyncGenerator[JobFile, None]:
+    """The files of a job that the broker has, the newest of each name, in the order in which they came.
+
+    Only those whose `sequence` is more than `after`; only the one of this `name`.
+    """
     newest: dict[str, Stored] = {}
     async for stored in result_index(broker, [broker.names.results(job)]):
         if stored.headers.get(HEADER_TYPE) == "file":
             newest[stored.headers.get(HEADER_NAME, "")] = stored
     for stored in sorted(newest.values(), key=lambda each: each.sequence):
+        if stored.sequence <= after or (name is not None and _name(stored) != name):
+            continue
         file = await JobFile.of(broker, stored)
         if file is not None:
             yield file
+
+
+def _name(stored: Stored) -> str:
+    return clean_name(stored.headers.get(HEADER_NAME, "")) or "file"

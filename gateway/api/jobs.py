@@ -8,12 +8,11 @@ from starlette.status import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from gateway.api.views import JobPage, JobView
 from gateway.callers import Reader, Submitter
-from gateway.fleet import Connected, client_of
+from gateway.fleet import Connected, KnownJobs, client_of
 from gateway.problems import HttpError
 from gateway.uploads import BODY, MediaRequest, submit_body
 from pipelines.dead import letters, retry
 from pipelines.inventory import take_inventories
-from pipelines.job_records import all_manifests
 from schemas.declared import TOKEN
 from schemas.errors import UsageError
 from schemas.jobs import JobState, Manifest
@@ -51,6 +50,7 @@ async def create(
 async def list_(
     caller: Reader,
     broker: Connected,
+    jobs: KnownJobs,
     state: Annotated[list[JobState] | None, Query(description="only jobs in one of these states")] = None,
     pipeline: Annotated[str, Query(description="only jobs of this pipeline")] = "",
     name: Annotated[str, Query(description="only jobs whose name contains this")] = "",
@@ -61,17 +61,17 @@ async def list_(
     before = _parse_cursor(cursor)
     known = [
         each
-        for each in sorted(await all_manifests(broker, caller.tenant), key=_place, reverse=True)
+        for each in sorted(await jobs.jobs(caller.tenant), key=_place, reverse=True)
         if (not pipeline or each.job.pipeline == pipeline)
         and name.casefold() in each.name.casefold()
-        and (before is None or _place(each) < before)
         and (state is None or each.state in state)
     ]
-    page, more = known[:limit], len(known) > limit
+    rest = known if before is None else [each for each in known if _place(each) < before]
+    page, more = rest[:limit], len(rest) > limit
     unfinished = [each for each in page if not each.state.ended]
     now = {taken.manifest.job: taken.progress for taken in await take_inventories(broker, unfinished)}
     views = [JobView.of(now.get(each.job, each)) for each in page]
-    return JobPage(jobs=views, next="{}.{}".format(*_place(page[-1])) if more else None)
+    return JobPage(jobs=views, next="{}.{}".format(*_place(page[-1])) if more else None, total=len(known))
 
 
 @router.get("/{job}")

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.status import HTTP_206_PARTIAL_CONTENT, HTTP_304_NOT_MODIFIED
@@ -32,16 +32,29 @@ _FILE: dict[int | str, dict[str, Any]] = {
 
 
 class FileList(BaseModel):
-    """The files of a job."""
+    """Files of a job, in the order in which they came; `next` is the cursor of the following page."""
 
     files: list[FileView]
+    next: int | None = None
 
 
 @router.get("/{job}/results")
-async def list_(job: str, caller: Reader, broker: Connected) -> FileList:
+async def list_(
+    job: str,
+    caller: Reader,
+    broker: Connected,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    cursor: Annotated[int, Query(ge=0, le=1 << 53, description="`next` of the page before")] = 0,
+) -> FileList:
     """List the finished files of a job; there are none before its end."""
     found = await client_of(broker, caller).find(job)
-    return FileList(files=[FileView.of(found.id, file) async for file in found.files()])
+    page: list[JobFile] = []
+    async with aclosing(found.files(cursor)) as files:
+        async for file in files:
+            if len(page) == limit:
+                return FileList(files=[FileView.of(found.id, each) for each in page], next=page[-1].sequence)
+            page.append(file)
+    return FileList(files=[FileView.of(found.id, each) for each in page])
 
 
 @router.get("/{job}/results.zip", response_class=StreamingResponse, responses={200: _FILE[200]})
@@ -89,8 +102,8 @@ async def download(
 
 async def _find(broker: Broker, caller: Caller, job: str, name: str) -> JobFile:
     found = await client_of(broker, caller).find(job)
-    async for file in found.files():
-        if file.name == name:
+    async with aclosing(found.files(name=name)) as files:
+        async for file in files:
             return file
     raise NotFound(f"job {job} has no file {name[:100]!a}", "GET /api/v1/jobs/JOB/results lists them")
 

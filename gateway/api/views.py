@@ -1,5 +1,6 @@
 """What the API says of jobs and their files."""
 
+from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
@@ -8,6 +9,9 @@ from pydantic import BaseModel, Field
 from pipelines.job_files import JobFile
 from schemas.jobs import JobState, Manifest, Priority
 from schemas.results import Done
+
+PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
+FILMS = frozenset((".mp4", ".webm", ".mkv"))
 
 
 class JobView(BaseModel):
@@ -32,6 +36,7 @@ class JobView(BaseModel):
     reasons: list[str] = Field(description="of the first failures")
     missing_s: list[tuple[float, float]] = Field(description="seconds of the media without a result")
     input_bytes: int
+    thumbnail: str | None = Field(description="URL of a small picture; null where no file is a picture or a film")
     created_at: float
     updated_at: float
     ended_at: float | None
@@ -61,17 +66,31 @@ class JobView(BaseModel):
             reasons=list(known.reasons),
             missing_s=list(known.missing),
             input_bytes=known.nbytes,
+            thumbnail=_thumbnail(known),
             created_at=known.created_s,
             updated_at=known.updated_s,
             ended_at=known.ended_s or None,
         )
 
 
+def has_picture(name: str) -> bool:
+    """Whether a small picture can be made of a file of this name."""
+    return Path(name).suffix.lower() in PICTURES | FILMS
+
+
+def _thumbnail(known: Manifest) -> str | None:
+    """With a number that changes when the job is done again."""
+    if not any(map(has_picture, known.files)):
+        return None
+    return f"/api/v1/jobs/{known.job.id}/thumbnail?v={known.job.generation}.{int(known.updated_s)}"
+
+
 class JobPage(BaseModel):
-    """Some jobs, the newest first; `next` is the cursor of the following page."""
+    """Some jobs, the newest first; `next` is the cursor of the following page, `total` how many there are."""
 
     jobs: list[JobView]
     next: str | None = None
+    total: int = Field(description="jobs that are listed, on all pages together")
 
 
 class FileView(BaseModel):

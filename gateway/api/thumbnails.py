@@ -1,0 +1,82 @@
+"""A small picture of a job, made of its first picture or film as it is asked for."""
+
+import asyncio
+import tempfile
+from collections import OrderedDict
+from contextlib import aclosing
+from http import HTTPStatus
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+from starlette.status import HTTP_200_OK
+
+from engines.outputs.pictures import encode_jpeg
+from engines.outputs.thumbnail import thumbnail
+from gateway.api.views import has_picture
+from gateway.callers import Reader
+from gateway.fleet import Connected, client_of
+from gateway.problems import HttpError
+from pipelines.job import Job
+from pipelines.job_files import JobFile
+from schemas.errors import NotFound, RigflowError
+
+router = APIRouter(prefix="/jobs", tags=["results"])
+BOX = (180, 320)  # the most rows and columns
+MOST_BYTES = 32 << 20  # of a file that is read for it: the first picture of a film is at its beginning
+KEPT = 500  # pictures of some 10 kB, the last that were asked for
+_JPEG = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
+
+
+class Thumbnails:
+    """Makes small pictures, one at a time: a decoder may use a core, and much memory."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[str, bytes] = OrderedDict()
+        self._turn = asyncio.Lock()
+
+    async def of(self, file: JobFile) -> bytes:
+        """The small picture of a file, a JPEG. Raises MediaError, StoreError."""
+        async with self._turn:
+            found = self._made.pop(file.tag, None) or await _make(file)
+            self._made[file.tag] = found
+            while len(self._made) > KEPT:
+                self._made.popitem(last=False)
+            return found
+
+
+_thumbnails = Thumbnails()
+
+
+@router.get("/{job}/thumbnail", response_class=Response, responses={HTTP_200_OK: {"content": _JPEG}})
+async def show(job: str, caller: Reader, broker: Connected, file: str = "") -> Response:
+    """A small JPEG of a job's first picture or film, or of that `file`; 404 where it has none."""
+    found = await _file(await client_of(broker, caller).find(job), file)
+    try:
+        content = await _thumbnails.of(found)
+    except RigflowError as error:
+        hint = "download the file to see what it is"
+        raise HttpError(HTTPStatus.NOT_FOUND, f"there is no picture of {found.name}: {error.what}", hint) from error
+    headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+    return Response(content, media_type="image/jpeg", headers=headers)
+
+
+async def _file(job: Job, wanted: str) -> JobFile:
+    files = job.files(name=wanted or None)
+    async with aclosing(files):
+        async for file in files:
+            if has_picture(file.name):
+                return file
+    raise NotFound(f"job {job.id} has no picture", "GET /api/v1/jobs/JOB/results lists its files")
+
+
+async def _make(file: JobFile) -> bytes:
+    with tempfile.NamedTemporaryFile(prefix="rigflow-thumbnail-", suffix=Path(file.name).suffix) as copy:
+        async for chunk in file.chunks(0, min(file.size, MOST_BYTES)):
+            await asyncio.to_thread(copy.write, chunk)
+        copy.flush()
+        return await asyncio.to_thread(_small, Path(copy.name))
+
+
+def _small(path: Path) -> bytes:
+    picture = thumbnail(path, 0.0, BOX)
+    return encode_jpeg(picture[: picture.shape[0] // 2 * 2 or 1, : picture.shape[1] // 2 * 2 or 1].copy())
