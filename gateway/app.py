@@ -10,11 +10,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from gateway import openai, page, problems, sessions
+from gateway import openai, page, problems, search, sessions
 from gateway.api import health, routers
+from gateway.api.thumbnails import Thumbnails
 from gateway.callers import Identify, anyone
 from gateway.keys import KeyHolders
 from gateway.kserve import routes as kserve
+from gateway.search import Searcher
 from pipelines.broker import Broker
 from pipelines.job_index import JobIndex
 from schemas.settings import Settings
@@ -45,7 +47,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
             app.state.broker = connected
-            app.state.jobs = JobIndex(connected)
+            app.state.jobs, app.state.searcher, app.state.thumbnails = JobIndex(connected), Searcher(), Thumbnails()
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)
@@ -66,7 +68,7 @@ def create_app(
     app.state.settings = settings
     app.state.stop = lambda: None
     problems.install(app)
-    own = [*((API, router) for router in routers), ("", health.router), ("", sessions.router)]
+    own = [*((API, router) for router in (*routers, search.router)), ("", health.router), ("", sessions.router)]
     others = [("", router) for router in (page.router, *openai.routers, kserve.router, *further)]  # with other errors
     placed = [*own, *others]
     for prefix, router in placed:

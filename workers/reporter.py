@@ -8,6 +8,7 @@ import resource
 import socket
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from engines.ports import Device
@@ -83,19 +84,20 @@ class Reporter:
     async def to_fleet(self) -> None:
         """Put this worker's status into KV; it expires there when the worker is gone."""
         while True:
+            gpu = await asyncio.to_thread(self._device.facts)  # its sensors take milliseconds
             with contextlib.suppress(RigflowError):  # the broker is away: no client can read the status either
                 await self._broker.put(
-                    self._broker.names.rigs, f"worker.{self._name}", json.dumps(self._status()).encode()
+                    self._broker.names.rigs, f"worker.{self._name}", json.dumps(self._status(gpu)).encode()
                 )
             await asyncio.sleep(STATUS_EVERY_S)
 
-    def _status(self) -> dict[str, object]:
+    def _status(self, gpu: Mapping[str, object]) -> dict[str, object]:
         why = self._pipelines.cold
         return {
             "worker": self._name,
             "rig": self._options.rig,
             "device": self._options.device,
-            "gpu": self._device.facts(),
+            "gpu": gpu,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "stages": list(self._options.stages),

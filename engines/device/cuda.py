@@ -10,6 +10,7 @@ from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.prefetch import Prefetcher
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
+from engines.device.sensors import GpuSensors
 from engines.encoding import PictureEncoder
 from engines.media.limits import Limits
 from engines.media.medium import DecodePlace, medium_of
@@ -36,6 +37,7 @@ class CudaDevice:
         self.concurrency = settings.decoders
         self._settings = settings
         self.gpu = CudaGpu(name, cache)
+        self._sensors = GpuSensors.open()
         self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder)
         self._host_place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
         self._place = replace(self._host_place, decoders=self.decoders)
@@ -87,11 +89,15 @@ class CudaDevice:
         self.gpu.leave()
 
     def facts(self) -> dict[str, object]:
-        """Return the properties and counters of the GPU, for `rigflow status`."""
+        """Return the properties, the counters and the sensors of the GPU, for `rigflow status`.
+
+        It may take milliseconds. Other threads may call it.
+        """
         gpu = self.gpu.facts
         facts = {"name": gpu.name, "uuid": gpu.uuid, "memory_bytes": gpu.memory_bytes, "link": gpu.link}
         facts |= {"capability": ".".join(map(str, gpu.capability)), "encodes": self.encoder.on_gpu}
-        return facts | asdict(self.gpu.counters)
+        sensors = self._sensors.facts(gpu.uuid) if self._sensors else {}
+        return facts | asdict(self.gpu.counters) | {"sensors": sensors}
 
     def close(self) -> None:
         """End the threads and free the memory."""
@@ -99,6 +105,8 @@ class CudaDevice:
             self._prefetcher.close()
         self.decoders.close()
         self.gpu.close()
+        if self._sensors:
+            self._sensors.close()
 
 
 def _complete(parts: Iterator[Part], preprocess: Preprocessing) -> Iterator[Part]:

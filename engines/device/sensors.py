@@ -62,23 +62,43 @@ class GpuSensors:
                 readings.append(self._reading(index, handle))
         return readings
 
+    def facts(self, uuid: str) -> dict[str, object]:
+        """One GPU now, for a status: its values, `clocks`, and the reasons for which it is `throttled`; empty if lost.
+
+        Without what takes NVML long, the counters of PCIe. Other threads may call it.
+        """
+        handle = self._value(self._nvml.nvmlDeviceGetHandleByUUID, uuid)
+        if handle is None:
+            return {}
+        clocks, throttled = self._clocks(handle), self._throttled(handle)
+        return _known(self._values(handle)) | {
+            "clocks": clocks,
+            "throttled": [name for name in throttled if throttled[name]],
+        }
+
     def close(self) -> None:
         """Release NVML."""
         self._value(self._nvml.nvmlShutdown)
 
     def _reading(self, index: int, handle: Any) -> GpuReading:
         nvml = self._nvml
-        bits = self._value(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
         return GpuReading(
             index=str(index),
             name=_text(self._value(nvml.nvmlDeviceGetName, handle)),
             uuid=_text(self._value(nvml.nvmlDeviceGetUUID, handle)),
             driver=_text(self._value(nvml.nvmlSystemGetDriverVersion)),
             values=_known(self._values(handle)),
-            clocks=self._each(CLOCKS, MEGA, nvml.nvmlDeviceGetClockInfo, handle),
-            throttled={} if bits is None else {name: float(bool(bits & bit)) for name, bit in THROTTLES.items()},
+            clocks=self._clocks(handle),
+            throttled=self._throttled(handle),
             pcie=self._each(PCIE, KIB, nvml.nvmlDeviceGetPcieThroughput, handle),
         )
+
+    def _clocks(self, handle: Any) -> Mapping[str, float]:
+        return self._each(CLOCKS, MEGA, self._nvml.nvmlDeviceGetClockInfo, handle)
+
+    def _throttled(self, handle: Any) -> Mapping[str, float]:
+        bits = self._value(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
+        return {} if bits is None else {name: float(bool(bits & bit)) for name, bit in THROTTLES.items()}
 
     def _values(self, handle: Any) -> dict[str, float | None]:
         nvml = self._nvml

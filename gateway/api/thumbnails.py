@@ -7,7 +7,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from starlette.status import HTTP_200_OK
 
 from engines.outputs.pictures import encode_jpeg
@@ -44,15 +44,13 @@ class Thumbnails:
             return found
 
 
-_thumbnails = Thumbnails()
-
-
 @router.get("/{job}/thumbnail", response_class=Response, responses={HTTP_200_OK: {"content": _JPEG}})
-async def show(job: str, caller: Reader, broker: Connected, file: str = "") -> Response:
+async def show(request: Request, job: str, caller: Reader, broker: Connected, file: str = "") -> Response:
     """A small JPEG of a job's first picture or film, or of that `file`; 404 where it has none."""
     found = await _file(await client_of(broker, caller).find(job), file)
     try:
-        content = await _thumbnails.of(found)
+        made: Thumbnails = request.app.state.thumbnails
+        content = await made.of(found)
     except RigflowError as error:
         hint = "download the file to see what it is"
         raise HttpError(HTTPStatus.NOT_FOUND, f"there is no picture of {found.name}: {error.what}", hint) from error

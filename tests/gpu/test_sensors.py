@@ -12,7 +12,10 @@ def test_a_gpu_is_read() -> None:
     sensors = GpuSensors.open()
     assert sensors is not None
     gpu, *_ = sensors.read()
+    facts = sensors.facts(gpu.uuid)
     sensors.close()
+    assert 1 < facts["power_watts"] < 1500
+    assert facts["memory_total_bytes"] == gpu.values["memory_total_bytes"]
     assert gpu.name
     assert gpu.uuid.startswith("GPU-")
     assert 0 < gpu.values["memory_used_bytes"] < gpu.values["memory_total_bytes"]

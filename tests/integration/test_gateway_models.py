@@ -77,6 +77,11 @@ def test_a_model_is_updated_while_its_pipeline_serves(tmp_path: Path) -> None:
         with Gateway(fleet.settings) as gateway, httpx.Client(base_url=f"{gateway.url}/api/v1", timeout=60) as http:
             [listed] = http.get("/models").json()["models"]
             assert (listed["name"], listed["pipelines"]) == ("m", ["p"])
+            ready = http.get("/models/m/readiness").json()
+            assert ready["engines"] == []
+            assert [(each["worker"], each["device"], each["pipeline"]) for each in ready["workers"]] == [
+                ("test-0", "cpu", "p")
+            ]
             first = _answer(http, http.post("/jobs?pipeline=p", content=clip).json()["id"])
             for wrong in (b"no model", of_numbers()):
                 assert http.post("/models?name=m", content=wrong).status_code == 422

@@ -1,5 +1,6 @@
 """Readings of GPUs; NVML is a stand-in, because most machines that run this have no GPU: tests/gpu has the real one."""
 
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,25 @@ def test_values_are_in_base_units_and_what_a_card_does_not_measure_is_left_out()
     assert gpu.clocks == {"graphics": 1500e6, "sm": 1501e6, "memory": 1502e6, "video": 1503e6}
     assert {reason for reason, on in gpu.throttled.items() if on} == {"power-cap"}
     assert gpu.pcie == {"sent": 1_024_000, "received": 2_048_000}
+
+
+def test_the_facts_of_one_card_are_in_base_units_and_can_be_json() -> None:
+    module = nvml(
+        nvmlDeviceGetHandleByUUID=lambda uuid: {"GPU-1": "handle"}[uuid],
+        nvmlDeviceGetEncoderUtilization=[25, 167_000],
+        nvmlDeviceGetPowerUsage=120_500,
+        nvmlDeviceGetClockInfo=lambda handle, kind: 1500 + kind,
+        nvmlDeviceGetCurrentClocksThrottleReasons=0x40,
+    )
+    facts = json.loads(json.dumps(GpuSensors(module).facts("GPU-1")))
+    clocks = {"graphics": 1500e6, "sm": 1501e6, "memory": 1502e6, "video": 1503e6}
+    assert facts == {
+        "encoder_utilization_ratio": 0.25,
+        "power_watts": 120.5,
+        "clocks": clocks,
+        "throttled": ["hardware-thermal"],
+    }
+    assert GpuSensors(nvml()).facts("GPU-1") == {}  # it is lost
 
 
 def test_a_lost_card_is_left_out_and_its_neighbour_is_read() -> None:
