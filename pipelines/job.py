@@ -9,7 +9,7 @@ from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
 from pipelines.job_events import Ended, Event, job_events
-from pipelines.job_files import JobFile, job_files
+from pipelines.job_files import JobFile, job_file_at, job_files
 from pipelines.job_records import JobRecord
 from pipelines.jobs import cancel, delete
 from pipelines.publish import Publisher
@@ -63,6 +63,14 @@ class Job:
     def files(self, after: int = 0, name: str | None = None) -> AsyncGenerator[JobFile, None]:
         """Its finished files at the broker, which a worker collected; those behind `after`, or of one name, alone."""
         return job_files(self._broker, self.ref, after, name)
+
+    async def file(self, name: str, sequence: int = 0) -> JobFile | None:
+        """One file; where its `sequence` is known, the others are not looked at. None where there is none."""
+        found = await job_file_at(self._broker, self.ref, sequence, name) if sequence else None
+        if found is not None:
+            return found
+        async with aclosing(self.files(name=name)) as files:
+            return await anext(files, None)
 
     async def done(self) -> Done:
         """Its Done, once it is over."""

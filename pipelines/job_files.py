@@ -95,5 +95,13 @@ async def job_files(
             yield file
 
 
+async def job_file_at(broker: Broker, job: JobRef, sequence: int, name: str) -> JobFile | None:
+    """The file of a job at a place among the results, without a look at its other files; None where it is another."""
+    stored = await broker.message(broker.names.results_stream, sequence)
+    if stored is None or stored.subject != broker.names.results(job) or stored.headers.get(HEADER_TYPE) != "file":
+        return None
+    return await JobFile.of(broker, stored) if _name(stored) == name else None
+
+
 def _name(stored: Stored) -> str:
     return clean_name(stored.headers.get(HEADER_NAME, "")) or "file"

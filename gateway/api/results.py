@@ -22,6 +22,7 @@ from pipelines.job_files import JobFile
 from schemas.errors import NotFound
 
 router = APIRouter(prefix="/jobs", tags=["results"])
+Place = Annotated[int, Query(ge=0, le=1 << 53, description="its place, as its `url` has it: then it is found at once")]
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
@@ -69,9 +70,9 @@ async def archive(job: str, caller: Reader, broker: Connected) -> StreamingRespo
 
 
 @router.head("/{job}/results/{name}", include_in_schema=False)
-async def head(job: str, name: str, caller: Reader, broker: Connected) -> Response:
+async def head(job: str, name: str, caller: Reader, broker: Connected, at: Place = 0) -> Response:
     """The size and the tag of a file."""
-    file = await _find(broker, caller, job, name)
+    file = await _find(broker, caller, job, name, at)
     return Response(headers={**_headers(file), "Content-Length": str(file.size)}, media_type=file.content_type)
 
 
@@ -81,12 +82,13 @@ async def download(
     name: str,
     caller: Reader,
     broker: Connected,
+    at: Place = 0,
     wanted: Annotated[str, Header(alias="Range", description="bytes=FIRST-LAST")] = "",
     if_range: Annotated[str, Header(alias="If-Range")] = "",
     if_none_match: Annotated[str, Header(alias="If-None-Match")] = "",
 ) -> Response:
     """Download a file, or a range of its bytes."""
-    file = await _find(broker, caller, job, name)
+    file = await _find(broker, caller, job, name, at)
     headers = _headers(file)
     if headers["ETag"] in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")] or if_none_match == "*":
         return Response(status_code=HTTP_304_NOT_MODIFIED, headers=headers)
@@ -100,12 +102,12 @@ async def download(
     return StreamingResponse(chunks, status, headers, file.content_type)
 
 
-async def _find(broker: Broker, caller: Caller, job: str, name: str) -> JobFile:
+async def _find(broker: Broker, caller: Caller, job: str, name: str, place: int) -> JobFile:
     found = await client_of(broker, caller).find(job)
-    async with aclosing(found.files(name=name)) as files:
-        async for file in files:
-            return file
-    raise NotFound(f"job {job} has no file {name[:100]!a}", "GET /api/v1/jobs/JOB/results lists them")
+    file = await found.file(name, place)
+    if file is None:
+        raise NotFound(f"job {job} has no file {name[:100]!a}", "GET /api/v1/jobs/JOB/results lists them")
+    return file
 
 
 def _headers(file: JobFile) -> dict[str, str]:

@@ -12,6 +12,7 @@ from starlette.status import HTTP_200_OK
 
 from engines.outputs.pictures import encode_jpeg
 from engines.outputs.thumbnail import thumbnail
+from gateway.api.results import Place
 from gateway.api.views import has_picture
 from gateway.callers import Reader
 from gateway.fleet import Connected, client_of
@@ -45,9 +46,11 @@ class Thumbnails:
 
 
 @router.get("/{job}/thumbnail", response_class=Response, responses={HTTP_200_OK: {"content": _JPEG}})
-async def show(request: Request, job: str, caller: Reader, broker: Connected, file: str = "") -> Response:
+async def show(
+    request: Request, job: str, caller: Reader, broker: Connected, file: str = "", at: Place = 0
+) -> Response:
     """A small JPEG of a job's first picture or film, or of that `file`; 404 where it has none."""
-    found = await _file(await client_of(broker, caller).find(job), file)
+    found = await _file(await client_of(broker, caller).find(job), file, at)
     try:
         made: Thumbnails = request.app.state.thumbnails
         content = await made.of(found)
@@ -58,13 +61,15 @@ async def show(request: Request, job: str, caller: Reader, broker: Connected, fi
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
-async def _file(job: Job, wanted: str) -> JobFile:
-    files = job.files(name=wanted or None)
-    async with aclosing(files):
-        async for file in files:
-            if has_picture(file.name):
-                return file
-    raise NotFound(f"job {job.id} has no picture", "GET /api/v1/jobs/JOB/results lists its files")
+async def _file(job: Job, wanted: str, place: int) -> JobFile:
+    if wanted:
+        found = await job.file(wanted, place)
+    else:
+        async with aclosing(job.files()) as files:
+            found = await anext((each async for each in files if has_picture(each.name)), None)
+    if found is None or not has_picture(found.name):
+        raise NotFound(f"job {job.id} has no such picture", "GET /api/v1/jobs/JOB/results lists its files")
+    return found
 
 
 async def _make(file: JobFile) -> bytes:

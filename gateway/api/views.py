@@ -94,19 +94,23 @@ class JobPage(BaseModel):
 
 
 class FileView(BaseModel):
-    """A finished file of a job."""
+    """A finished file of a job; `thumbnail` is the URL of a small picture of it, or null."""
 
     name: str
     content_type: str
     size: int
     etag: str
     url: str
+    thumbnail: str | None
 
     @classmethod
     def of(cls, job: str, file: JobFile) -> Self:
         """The view of a file."""
-        url = f"/api/v1/jobs/{job}/results/{quote(file.name, safe='')}"
-        return cls(name=file.name, content_type=file.content_type, size=file.size, etag=file.tag, url=url)
+        name = quote(file.name, safe="")
+        url = f"/api/v1/jobs/{job}/results/{name}?at={file.sequence}"
+        small = f"/api/v1/jobs/{job}/thumbnail?file={name}&at={file.sequence}" if has_picture(file.name) else None
+        about = {"name": file.name, "content_type": file.content_type, "size": file.size, "etag": file.tag}
+        return cls(**about, url=url, thumbnail=small)
 
 
 class DoneView(BaseModel):

@@ -67,6 +67,10 @@ def test_a_job_has_a_small_picture_of_its_first_film_and_others_have_none(url: s
         assert np.asarray(picture).std() > 20  # it shows something
         [file] = http.get(f"{JOBS}/{pictured['id']}/results").json()["files"]
         assert http.get(f"{JOBS}/{pictured['id']}/thumbnail", params={"file": file["name"]}).content == small.content
+        assert http.get(file["thumbnail"]).content == small.content
+        assert http.get(file["url"].partition("?")[0]).content == http.get(file["url"]).content
+        elsewhere = file["url"].rpartition("=")[0] + "=1"  # another message lies there: the file is found by its name
+        assert http.get(elsewhere).content == http.get(file["url"]).content
         assert http.get(f"{JOBS}/{pictured['id']}/thumbnail", params={"file": "../x.png"}).status_code == 404
 
         plain = done(http, "simulated", "bikes.mp4", film)
