@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: kernels demo install test test-clients test-page test-models test-api faults lint format bench bench-short clean
+.PHONY: kernels demo install test test-clients test-js test-page test-models test-api faults lint format bench bench-short clean
 
 # with FILM=street.mp4 also the pipelines over that film whose models you keep
 demo: .venv/base
@@ -30,6 +30,10 @@ test-models: .venv/test-models
 # the gateway by the clients that people have; `make test` does the same by plain HTTP
 test-clients: .venv/test-clients
 	$(BIN)/python -m pytest tests/integration/test_gateway_kserve.py tests/integration/test_openai.py
+
+# the JavaScript of docs/clients.md, by node and the packages of @nats-io; `make test` checks its syntax where node is
+test-js: .venv/test .venv/test-js
+	$(BIN)/python -m pytest tests/integration/test_clients_doc.py
 
 # a person's way through the page of the gateway, in Debian's chromium; PAGE_SHOTS names a folder for pictures
 test-page: .venv/test-page
@@ -86,6 +90,13 @@ clean:
 
 .venv/test-clients: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-clients]'
+	@touch $@
+
+.venv/test-js: tests/js/package.json | .venv/bin/python
+	@command -v npm > /dev/null || { echo "make test-js needs node 18 or newer with npm"; exit 1; }
+	mkdir -p .venv/js
+	cp tests/js/package.json .venv/js/
+	npm install --prefix .venv/js --no-audit --no-fund --no-package-lock --loglevel error
 	@touch $@
 
 .venv/test-models: pyproject.toml | .venv/bin/python

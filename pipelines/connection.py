@@ -34,6 +34,10 @@ class MessageTooLarge(BrokerError):
     disposition = Disposition.REJECT
 
 
+class Forbidden(BrokerError):
+    """Our credentials do not permit a request."""
+
+
 class _HungUp(Exception):
     """The server ended the handshake, and its reason was lost with the connection."""
 
@@ -260,5 +264,5 @@ class Connection:
             # a callback of ours failed
             asyncio.get_running_loop().call_exception_handler({"message": self._last_error, "exception": error})
         elif "permissions violation" in self._last_error:
-            denied = BrokerError(f"the broker forbids this ({self._last_error})", "use credentials that may")
+            denied = Forbidden(f"the broker forbids this ({self._last_error})", "use credentials that may")
             self._inbox.fail(denied, named_in=self._last_error)

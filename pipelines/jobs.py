@@ -1,11 +1,14 @@
 """Begins, continues, ends and cancels jobs."""
 
+import math
 import time
+from contextlib import suppress
 
 from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker
 from pipelines.cancelled import cancelled_key, drop_queued
 from pipelines.claims import claim_of
+from pipelines.connection import Forbidden
 from pipelines.inventory import ended, take_inventory
 from pipelines.job_records import JobCancelled, JobRecord, job_key
 from pipelines.queued import delete_queued, is_idle
@@ -157,8 +160,10 @@ def _check_same(known: Manifest, wanted: Manifest) -> None:
         raise OtherInput(f"job {known.job.id} has another input ({known.name})", known.job)
 
 
-async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
+async def cancel(broker: Broker, manifest: Manifest, queued: bool = True) -> Manifest:
     """Cancel a job: publish its Done, have workers drop its messages, and delete its queued messages and its results.
+
+    Without `queued`, messages stay in the queues until workers drop them: a worker may not read queues.
 
     Returns the job's manifest afterwards; a job that was over is not changed. If this is interrupted, call it again; if
     that was before the Done, the job's collector does so too.
@@ -172,7 +177,7 @@ async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
         await _settle_as_cancelled(record)
     if record.manifest.state is not JobState.CANCELLED:
         return record.manifest
-    await _carry_out_cancel(broker, record.manifest)
+    await _carry_out_cancel(broker, record.manifest, queued)
     return record.manifest
 
 
@@ -185,20 +190,26 @@ async def finish_cancel(broker: Broker, job: JobRef, again: bool = False) -> Non
     if record is None or record.manifest.state is not JobState.CANCELLED:
         return
     if again or (await take_inventory(broker, record.manifest)).done is None:
-        await _carry_out_cancel(broker, record.manifest)
+        await _carry_out_cancel(broker, record.manifest, queued=False)
 
 
-async def _carry_out_cancel(broker: Broker, cancelled: Manifest) -> None:
+async def _carry_out_cancel(broker: Broker, cancelled: Manifest, queued: bool) -> None:
     """What follows the manifest. The Done is before the queues: a worker that has a request to collect the job does
-    this again, and one whose request is deleted cannot.
+    this again, and one whose request is deleted cannot. Messages that stay in queues, because this process may not
+    read them, are dropped by workers.
     """
-    job, inventory = cancelled.job, await take_inventory(broker, cancelled)
-    await _forget_results(broker, job, inventory.done_seq)
+    job, stream = cancelled.job, broker.names.results_stream
+    last_seq = (await broker.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"]
+    inventory = await take_inventory(broker, cancelled)
+    # not what came later: another process may cancel the job, too, and its Done is not published again by its id
+    await _forget_results(broker, job, inventory.done_seq, last_seq)
     if inventory.done is None:
         done = Done(job=job, segments=0, frames=0, lost=0, failures=("cancelled",), cancelled=True)
         await publish_done(broker, done, "cancelled")
     await drop_queued(broker, job)
-    await delete_queued(broker, job)
+    if queued:
+        with suppress(Forbidden):
+            await delete_queued(broker, job)
     await _forget_results(broker, job, (await take_inventory(broker, cancelled)).done_seq)
 
 
@@ -221,10 +232,14 @@ async def _settle_as_cancelled(record: JobRecord) -> None:
         await record.refresh()
 
 
-async def _forget_results(broker: Broker, job: JobRef, kept: int = 0) -> None:
-    """Delete all results of a job, with their claim checks; that at the sequence `kept` stays."""
+async def _forget_results(broker: Broker, job: JobRef, kept: int = 0, last_seq: float = math.inf) -> None:
+    """Delete the results of a job up to `last_seq`, with their claim checks; that at the sequence `kept` stays."""
     stream, subject = broker.names.results_stream, broker.names.results(job)
-    found = [stored async for stored in result_index(broker, [subject]) if stored.sequence != kept]
+    found = [
+        stored
+        async for stored in result_index(broker, [subject])
+        if stored.sequence != kept and stored.sequence <= last_seq
+    ]
     before = [stored.sequence for stored in found if stored.sequence < kept or not kept]
     if before:
         await broker.purge(stream, subject, before[-1])

@@ -66,6 +66,7 @@ def publisher(names: Names, tenant: str) -> Role:
         "publisher",
         publish=(
             *(names.media(tenant, "*", priority) for priority in Priority),
+            names.cancel(tenant, "*", "*"),
             f"{prefix}.work.*.*.*",
             f"{prefix}.results.{tenant}.*.*",
             f"{prefix}.usage.{tenant}.*.*.*.*",
@@ -84,7 +85,10 @@ def publisher(names: Names, tenant: str) -> Role:
 
 
 def client(names: Names, tenant: str) -> Role:
-    """A program that speaks plain NATS: media in, results out. It can write nothing else, not even by a reply."""
+    """A program that speaks plain NATS: media in, results and progress out, and requests to cancel a job.
+
+    It can write nothing else, not even by a reply.
+    """
     return Role(
         "client",
         publish=_client_services(names, tenant),
@@ -101,6 +105,8 @@ def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
     gets = f"{API}.DIRECT.GET"
     return (
         *(names.media(tenant, "*", priority) for priority in Priority),
+        names.cancel(tenant, "*", "*"),
+        f"{gets}.KV_{names.jobs}.$KV.{names.jobs}.{tenant}.*",
         f"{gets}.{names.results_stream}",
         f"{gets}.{names.results_stream}.{names.prefix}.results.{tenant}.>",
         f"{gets}.OBJ_{names.blobs}",

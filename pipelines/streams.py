@@ -21,6 +21,7 @@ RIG_AGE_S = 10.0  # the status of a worker that sends no status any more
 SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
 SEEN_BYTES = 16 << 20  # of rigs that run or ran: some thousands
 USAGE_BYTES = 512 << 20  # about a million jobs
+CANCEL_BYTES, CANCEL_MESSAGE_BYTES = 16 << 20, 4096  # of requests to cancel jobs, headers included
 UNBOUNDED = -1  # limited only by the size of the broker's store
 IN_FLIGHT = 50_000  # messages of one queue that all workers together may hold
 REQUESTS = 10_000  # pull requests of all workers together that one queue may have
@@ -60,6 +61,7 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
     ]
     usage = {"max_msgs_per_subject": 1, "discard": "old"}
     plans.append(StreamPlan(_stream(names.usage_stream, [f"{prefix}.usage.>"], USAGE_BYTES, USAGE_AGE_S, **usage)))
+    plans.append(_cancel(names, settings))
     plans += [_media(names, settings, spec.name) for spec in specs]
     plans += [_work_queue(names, settings, pipeline, stage) for pipeline, stage in queues]
     return [replicated(plan, settings.durability.replicas) for plan in plans]
@@ -108,6 +110,13 @@ def _media(names: Names, settings: Settings, pipeline: str) -> StreamPlan:
     """
     subjects = {priority: names.media("*", pipeline, priority) for priority in Priority}
     return _prioritised(names.media_stream(pipeline), subjects, settings, MEDIA_AGE_S)
+
+
+def _cancel(names: Names, settings: Settings) -> StreamPlan:
+    """The queue of requests to cancel jobs; a request has no body."""
+    subject = names.cancel("*", "*", "*")
+    queue = _queue(names.cancel_stream, [subject], CANCEL_BYTES, JOB_AGE_S) | {"max_msg_size": CANCEL_MESSAGE_BYTES}
+    return StreamPlan(queue, (_consumer(settings, Priority.INTERACTIVE.value, subject),))
 
 
 def _work_queue(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamPlan:

@@ -62,6 +62,10 @@ class Names:
         """The subject of what one job used; `*` for any. It ends with the job, so that each job counts once."""
         return f"{self.prefix}.usage.{tenant}.{submitter}.{pipeline}.{day}.{job}"
 
+    def cancel(self, tenant: str, pipeline: str, job: str) -> str:
+        """The subject of requests to cancel a job; `*` for any."""
+        return f"{self.prefix}.cancel.{tenant}.{pipeline}.{job}"
+
     def dead(self, pipeline: str, stage: str) -> str:
         """The subject of failures with their input."""
         return f"{self.prefix}.dead.{pipeline}.{stage}"
@@ -75,6 +79,11 @@ class Names:
     def dead_stream(self) -> str:
         """The stream of all dead letters."""
         return f"{self._upper}_DEAD"
+
+    @property
+    def cancel_stream(self) -> str:
+        """The queue of requests to cancel jobs."""
+        return f"{self._upper}_CANCEL"
 
     @property
     def usage_stream(self) -> str:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck
@@ -23,6 +24,9 @@ from schemas.settings import Settings
 from tests import warm_process
 from tests.film_digests import ASM_FOLDER
 from workers.forkserver import start_fork_server
+
+if TYPE_CHECKING:
+    from tests.guarded import Guarded
 
 MIB = 1 << 20
 
@@ -67,6 +71,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     wanted = inspect.signature(pyfuncitem.obj).parameters
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
     return True
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator["Guarded"]:
+    """A running broker with the roles of deploy/nats/roles.conf."""
+    from tests.guarded import guarded_broker  # not before TEST_ASM has had its effect
+
+    with guarded_broker(tmp_path) as broker:
+        yield broker
 
 
 @pytest.fixture

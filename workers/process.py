@@ -17,6 +17,7 @@ from engines.device import open_device
 from engines.plugins import check_plugins
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
+from pipelines.cancel_requests import carry_out_cancel_requests
 from pipelines.registry import watch_pipelines
 from pipelines.sweep import sweep_regularly
 from schemas.errors import ExitCode, PluginMissing, RigflowError, format_error
@@ -108,7 +109,7 @@ class Worker:
             functools.partial(obedience.follow, broker, runner, self._options, self.name),
         ]
         if self._options.hosts(COLLECT):
-            loops.append(functools.partial(sweep_regularly, broker))
+            loops += [functools.partial(sweep_regularly, broker), functools.partial(carry_out_cancel_requests, broker)]
         if self._heartbeats is not None:
             loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
         return loops

@@ -2,16 +2,9 @@
 
 import asyncio
 import json
-import os
 import re
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import nkeys
 import numpy as np
 import pytest
 from nats.aio.client import Client
@@ -20,7 +13,6 @@ from cli.app import answer
 from engines.media.tensor import TensorMedium
 from pipelines.asking import Asker
 from pipelines.broker import Broker
-from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
 from pipelines.sweep import sweep
@@ -30,66 +22,11 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_ID
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.guarded import ROLES, Guarded, made_by_the_operator
 from tests.integration.queues import eventually
-from tests.integration.test_clients_doc import BLOCKS, noise_picture
 from tests.nets import kept_engine
 from workers.definitions import find_models, register
 from workers.run import run_jobs
-
-ROLES = Path(__file__).parents[2] / "deploy" / "nats" / "roles.conf"
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A broker with roles.conf, and the seed files of its users."""
-
-    url: str
-    seeds: Mapping[str, Path]
-    log: Path
-
-    def settings(self, role: str) -> dict[str, str]:
-        return {"nats": self.url, "credentials": str(self.seeds[role]), "inbox": f"_INBOX_{role}"}
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    seeds, environment = {}, dict(os.environ)
-    for role in ("operator", "worker", "publisher", "client"):
-        seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-        seeds[role] = tmp_path / f"{role}.nk"
-        seeds[role].write_bytes(seed)
-        environment[f"NKEY_{role.upper()}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
-    (tmp_path / "roles.conf").write_text(ROLES.read_text())
-    config = tmp_path / "nats.conf"
-    config.write_text(
-        f'listen: "127.0.0.1:-1"\nports_file_dir: "{tmp_path}"\nmax_payload: 8MB\ninclude "roles.conf"\n'
-        f'jetstream {{ store_dir: "{tmp_path}/store", max_mem: 64MB, max_file: 16GB }}\n'
-    )
-    process = subprocess.Popen(
-        tied_to_us([nats_server_binary(), "-c", str(config), "-l", str(tmp_path / "log")]), env=environment
-    )
-    try:
-        yield Guarded(_url(tmp_path, process.pid), seeds, tmp_path / "log")
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _url(folder: Path, pid: int) -> str:
-    ports = folder / f"nats-server_{pid}.ports"
-    deadline = time.monotonic() + 60.0
-    while not (ports.exists() and (text := ports.read_text())):
-        assert time.monotonic() < deadline, "nats-server did not start"
-        time.sleep(0.01)
-    return str(json.loads(text)["nats"][0])
-
-
-async def made_by_the_operator(guarded: Guarded, pipeline: str = "fingerprint") -> None:
-    settings = Settings.model_validate(guarded.settings("operator"))
-    broker = await Broker.connect(settings)
-    spec = builtin_pipeline(pipeline)
-    await register(broker, settings, spec, find_models(spec, None))
-    await broker.close()
 
 
 def test_publisher_and_worker_do_a_job_and_a_client_gets_its_result(guarded: Guarded, tmp_path: Path) -> None:
@@ -128,25 +65,6 @@ async def swept(settings: Settings) -> None:
     await broker.close()
 
 
-def test_the_documented_program_works_in_the_role_of_a_client(guarded: Guarded, tmp_path: Path) -> None:
-    """With a result that is larger than a message: noise does not compress."""
-    asyncio.run(made_by_the_operator(guarded, "upscale2x"))
-    (tmp_path / "photo.jpg").write_bytes(noise_picture())
-    (tmp_path / "example.py").write_text(BLOCKS[0])
-    with Fleet(ONE_WORKER, tmp_path / "cache", **guarded.settings("worker")):
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", "example.py"],
-            cwd=tmp_path,
-            env=os.environ | {"NATS_URL": guarded.url, "NATS_SEED": guarded.seeds["client"].read_text()},
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "[PosixPath('photo.upscale2x.png')]\n"
-    assert (tmp_path / "photo.upscale2x.png").stat().st_size > 8 << 20
-
-
 async def results_of_a_client(guarded: Guarded, media: bytes) -> list[str]:
     """Publish media with plain NATS; the types of what comes back, up to Done."""
     client = Client()
@@ -169,6 +87,8 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     "rigflow.media.main.fingerprint.bulk": "pc",
     "rigflow.media.main.fingerprint.interactive": "",
     "rigflow.media.other.fingerprint": "",
+    "rigflow.cancel.main.fingerprint.job": "pc",
+    "rigflow.cancel.other.fingerprint.job": "",
     "rigflow.work.fingerprint.decode.bulk": "wp",
     "rigflow.results.main.fingerprint.job": "wp",
     "rigflow.results.other.fingerprint.job": "w",
@@ -220,6 +140,9 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     f"{API}.DIRECT.GET.OBJ_rigflow_blobs": "wpc",
     f"{API}.DIRECT.GET.OBJ_rigflow_models": "wp",
     f"{API}.DIRECT.GET.KV_rigflow_jobs": "wp",
+    f"{API}.DIRECT.GET.KV_rigflow_jobs.$KV.rigflow_jobs.main.job": "c",
+    f"{API}.DIRECT.GET.KV_rigflow_jobs.$KV.rigflow_jobs.other.job": "",
+    f"{API}.CONSUMER.MSG.NEXT.RIGFLOW_CANCEL.interactive": "w",
     "_INBOX_operator.x.1": "",
     "_INBOX_worker.x.1": "",
     "_INBOX_publisher.x.1": "",

@@ -1,0 +1,65 @@
+"""Requests to cancel a job, from programs that only speak NATS: messages of a queue, which workers carry out.
+
+A request is an empty message on `rigflow.cancel.<tenant>.<pipeline>.<job>`. It has a queue of its own, so that it waits
+behind no media, and so that whoever may send requests can fill nothing else.
+"""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+
+from pipelines.broker import Broker
+from pipelines.delivery import Delivery
+from pipelines.job_records import find_manifest
+from pipelines.jobs import cancel
+from pipelines.pull import Pull
+from pipelines.registry import load_pipeline
+from schemas.declared import is_token
+from schemas.errors import Disposition, RigflowError, UsageError
+from schemas.fields import clean_name
+from schemas.jobs import JobRef, Manifest, Priority
+
+RETRY_S = 2.0
+log = logging.getLogger("rigflow")
+
+
+async def carry_out_cancel_requests(broker: Broker) -> None:
+    """Cancel the jobs that are asked for, one after the other, until this is cancelled."""
+
+    async def on_delivery(delivery: Delivery) -> None:
+        try:
+            await _carry_out(broker, delivery.subject)
+            await delivery.ack()
+        except RigflowError as error:
+            log.warning("the request %s: %s", clean_name(delivery.subject), error)
+            rejected = error.disposition is Disposition.REJECT
+            await (delivery.terminate(str(error)) if rejected else delivery.retry(RETRY_S))
+        finally:
+            pull.request(1)
+
+    pull = Pull(broker, broker.names.cancel_stream, Priority.INTERACTIVE.value, on_delivery)
+    await pull.open()
+    try:
+        pull.request(1)
+        await asyncio.Event().wait()
+    finally:
+        with suppress(RigflowError):
+            await pull.close()
+
+
+async def _carry_out(broker: Broker, subject: str) -> None:
+    tenant, pipeline, job = subject.split(".")[-3:]
+    if not all(map(is_token, (tenant, pipeline, job))):
+        raise UsageError("its subject names no job", "it is rigflow.cancel.<tenant>.<pipeline>.<job>")
+    manifest = await find_manifest(broker, job, tenant)
+    if manifest is not None and manifest.job.pipeline != pipeline:
+        raise UsageError(f"job {job} goes through {manifest.job.pipeline}", "name that pipeline")
+    await cancel(broker, manifest or await _waiting(broker, tenant, pipeline, job), queued=False)
+
+
+async def _waiting(broker: Broker, tenant: str, pipeline: str, job: str) -> Manifest:
+    """The manifest of a job whose media waits in its queue, or has not come yet: it is dropped then."""
+    spec = await load_pipeline(broker, pipeline)
+    ref = JobRef(id=job, tenant=tenant, pipeline=spec.name, revision=spec.revision, priority=Priority.INTERACTIVE)
+    return Manifest(job=ref, name=job, hosted=True, created_s=time.time())

@@ -1,0 +1,80 @@
+"""A broker with the roles of deploy/nats/roles.conf: the fixture `guarded`."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nkeys
+
+from pipelines.broker import Broker
+from pipelines.child import nats_server_binary, tied_to_us
+from pipelines.registry import builtin_pipeline
+from schemas.settings import Settings
+from workers.definitions import find_models, register
+
+ROLES = Path(__file__).parents[1] / "deploy" / "nats" / "roles.conf"
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A broker with roles.conf, and the seed files of its users."""
+
+    url: str
+    seeds: Mapping[str, Path]
+    log: Path
+
+    def settings(self, role: str) -> dict[str, str]:
+        """What a command of a role is given."""
+        return {"nats": self.url, "credentials": str(self.seeds[role]), "inbox": f"_INBOX_{role}"}
+
+    def environment(self, role: str) -> dict[str, str]:
+        """What the programs of docs/clients.md are given."""
+        return os.environ | {"NATS_URL": self.url, "NATS_SEED": self.seeds[role].read_text(), "NATS_ROLE": role}
+
+
+@contextmanager
+def guarded_broker(tmp_path: Path) -> Iterator[Guarded]:
+    """A running broker with its store in a folder."""
+    seeds, environment = {}, dict(os.environ)
+    for role in ("operator", "worker", "publisher", "client"):
+        seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+        seeds[role] = tmp_path / f"{role}.nk"
+        seeds[role].write_bytes(seed)
+        environment[f"NKEY_{role.upper()}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    (tmp_path / "roles.conf").write_text(ROLES.read_text())
+    config = tmp_path / "nats.conf"
+    config.write_text(
+        f'listen: "127.0.0.1:-1"\nports_file_dir: "{tmp_path}"\nmax_payload: 8MB\ninclude "roles.conf"\n'
+        f'jetstream {{ store_dir: "{tmp_path}/store", max_mem: 64MB, max_file: 16GB }}\n'
+    )
+    process = subprocess.Popen(
+        tied_to_us([nats_server_binary(), "-c", str(config), "-l", str(tmp_path / "log")]), env=environment
+    )
+    try:
+        yield Guarded(_url(tmp_path, process.pid), seeds, tmp_path / "log")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _url(folder: Path, pid: int) -> str:
+    ports = folder / f"nats-server_{pid}.ports"
+    deadline = time.monotonic() + 60.0
+    while not (ports.exists() and (text := ports.read_text())):
+        assert time.monotonic() < deadline, "nats-server did not start"
+        time.sleep(0.01)
+    return str(json.loads(text)["nats"][0])
+
+
+async def made_by_the_operator(guarded: Guarded, *pipelines: str) -> None:
+    """Register pipelines that come with rigflow."""
+    settings = Settings.model_validate(guarded.settings("operator"))
+    async with Broker.connected(settings, "test") as broker:
+        for name in pipelines or ("fingerprint",):
+            spec = builtin_pipeline(name)
+            await register(broker, settings, spec, find_models(spec, None))
