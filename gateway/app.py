@@ -15,7 +15,9 @@ from gateway.api import health, routers
 from gateway.api.thumbnails import Thumbnails
 from gateway.callers import Identify, anyone
 from gateway.keys import KeyHolders
+from gateway.kserve import errors as kserve_errors
 from gateway.kserve import routes as kserve
+from gateway.openai import errors as openai_errors
 from gateway.search import Searcher
 from pipelines.broker import Broker
 from pipelines.job_index import JobIndex
@@ -67,7 +69,7 @@ def create_app(
     app.state.identify = identify or anyone(settings.tenant)
     app.state.settings = settings
     app.state.stop = lambda: None
-    problems.install(app)
+    problems.install(app, {"/v1": openai_errors.answer, "/v2": kserve_errors.answer})
     own = [*((API, router) for router in (*routers, search.router)), ("", health.router), ("", sessions.router)]
     others = [("", router) for router in (page.router, *openai.routers, kserve.router, *further)]  # with other errors
     placed = [*own, *others]

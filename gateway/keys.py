@@ -22,7 +22,7 @@ from pipelines.broker import Broker
 from schemas.api_keys import ApiKey
 
 BURST_S = 2.0  # a key may use the requests of so many seconds at once
-_HINT = "send it as `Authorization: Bearer KEY`; `rigflow keys api add NAME` makes one"
+_HINT = "send it as `Authorization: Bearer KEY`; the operator of the gateway makes them"
 
 
 class KeyHolders:

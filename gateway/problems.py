@@ -1,9 +1,9 @@
-"""Errors as RFC 9457 problem details: what happened, and the hint that the command line gives, too."""
+"""Errors as RFC 9457 problem details: what happened, and what to do. Other APIs give them a form of their own."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from gateway.hints import for_callers
+from gateway.invalid import place_of, unknown_fields, wrong_fields
 from pipelines.job_records import JobCancelled
 from pipelines.jobs import OtherInput
 from pipelines.message_store import FleetFull, NeverFits
@@ -25,7 +27,6 @@ from schemas.errors import (
     StoreError,
     UsageError,
     error_code,
-    reason_of,
 )
 from schemas.fields import clean_name
 
@@ -58,14 +59,31 @@ class Problem(BaseModel):
     hint: str = ""
     errors: list[str] = Field(default=[], description="wrong parameters, one a line")
 
+    @property
+    def text(self) -> str:
+        """What happened and what to do, in one line."""
+        return f"{self.detail or self.title}: {self.hint}" if self.hint else self.detail or self.title
+
+
+Form: TypeAlias = Callable[[Problem, Mapping[str, str], str | None], Response]
+"""A problem as the answer of a request, with headers; the last is the parameter that is wrong, if there is one."""
+
 
 class HttpError(RigflowError):
-    """An error that HTTP has a status for, and rigflow no class."""
+    """An error that HTTP has a status for, and rigflow no class. `param` is the parameter that is wrong, if one is."""
 
-    def __init__(self, status: HTTPStatus, what: str, hint: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        what: str,
+        hint: str = "",
+        headers: Mapping[str, str] | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(what, hint)
         self.status = status
         self.headers = dict(headers or {})
+        self.param = param
 
 
 def status_of(error: RigflowError) -> HTTPStatus:
@@ -85,7 +103,7 @@ def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
         status=status,
         detail=clean_name(error.what) if len(error.what) < 200 else str(RigflowError(error.what)),
         code=code,
-        hint=str(RigflowError(error.hint)),
+        hint=for_callers(str(RigflowError(error.hint))),
     )
     headers = error.headers if isinstance(error, HttpError) else {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
@@ -93,64 +111,68 @@ def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
     return problem, headers
 
 
-def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem as the answer of a request."""
+def answer(problem: Problem, headers: Mapping[str, str], param: str | None = None) -> Response:
+    """A problem in the form of the native API."""
     body = problem.model_dump(exclude_defaults=True) | {"type": problem.type}
-    return JSONResponse(body, problem.status, dict(headers or {}), MEDIA_TYPE)
+    return JSONResponse(body, problem.status, dict(headers), MEDIA_TYPE)
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RigflowError)
-    return answer(*problem_of(error))
+def install(app: FastAPI, forms: Mapping[str, Form]) -> None:
+    """Have an app answer all errors as problems; below a path of `forms`, in that form."""
+
+    def answering(take: Callable[[Request, Any], tuple[Problem, dict[str, str], str | None]]) -> Any:
+        async def handler(request: Request, error: Exception) -> Response:
+            path = f"{request.url.path}/"
+            form = next((form for below, form in forms.items() if path.startswith(f"{below}/")), answer)
+            return form(*take(request, error))
+
+        return handler
+
+    app.add_exception_handler(RigflowError, answering(_of_error))
+    app.add_exception_handler(HTTPException, answering(_of_http_error))
+    app.add_exception_handler(RequestValidationError, answering(_of_invalid))
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, answering(_of_unexpected))
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _of_error(_: Request, error: RigflowError) -> tuple[Problem, dict[str, str], str | None]:
+    return *problem_of(error), error.param if isinstance(error, HttpError) else None
+
+
+def _of_http_error(request: Request, error: HTTPException) -> tuple[Problem, dict[str, str], str | None]:
     status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names the methods of one route of several
         headers["Allow"] = ", ".join(sorted(request.app.state.methods_of(request.url.path)))
-    detail = error.detail if error.detail != status.phrase else ""
-    return answer(Problem(title=status.phrase, status=status, detail=detail, code=_of_status(status)), headers)
+    detail, path = error.detail if error.detail != status.phrase else "", clean_name(request.url.path)
+    hint = ""
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        detail, hint = f"{path} has no {request.method}", f"it has {headers['Allow']}"
+    elif status is HTTPStatus.NOT_FOUND and not detail:
+        detail, hint = f"there is no {path}", "GET /api/v1/openapi.json lists the paths"
+    return Problem(title=status.phrase, status=status, detail=detail, code=_of_status(status), hint=hint), headers, None
 
 
-async def _on_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    errors = [_field(detail) for detail in error.errors()[:20]]
-    return answer(Problem(title=status.phrase, status=status, detail=errors[0], code="usage-error", errors=errors))
+def _of_invalid(request: Request, error: RequestValidationError) -> tuple[Problem, dict[str, str], str | None]:
+    """Fields that are not known are 400, as parameters that are not known are."""
+    details = error.errors()[:20]
+    unknown = unknown_fields(request, details)
+    status = HTTPStatus.BAD_REQUEST if unknown else HTTPStatus.UNPROCESSABLE_ENTITY
+    errors = unknown or wrong_fields(details)
+    problem = Problem(title=status.phrase, status=status, detail=errors[0], code="usage-error", errors=errors)
+    first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+    return problem, {}, place_of(first)
 
 
 async def _on_disconnect(_: Request, error: Exception) -> Response:
     return Response(status_code=HTTPStatus.BAD_REQUEST)  # its client has gone
 
 
-async def _on_unexpected(request: Request, error: Exception) -> Response:
+def _of_unexpected(request: Request, error: Exception) -> tuple[Problem, dict[str, str], str | None]:
     log.error("%s %s: %s", request.method, clean_name(request.url.path), type(error).__name__, exc_info=error)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return answer(
-        Problem(
-            title=status.phrase,
-            status=status,
-            detail=f"unexpected {type(error).__name__}",
-            code="unexpected",
-            hint="see the gateway's log, and please report it",
-        )
-    )
+    what, hint = f"unexpected {type(error).__name__}", "ask the operator to see the gateway's log and to report it"
+    return Problem(title=status.phrase, status=status, detail=what, code="unexpected", hint=hint), {}, None
 
 
 def _of_status(status: HTTPStatus) -> str:
     return status.phrase.lower().replace(" ", "-")
-
-
-def _field(detail: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in detail["loc"][1:]) or str(detail["loc"][0])
-    return f"{clean_name(where)}: {reason_of(detail)}"
-
-
-def install(app: FastAPI) -> None:
-    """Have an app answer all errors as problems."""
-    app.add_exception_handler(RigflowError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_unexpected)

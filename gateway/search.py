@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel, Field
 
 from engines.content import Content
@@ -22,6 +22,7 @@ from gateway.api.views import JobView
 from gateway.callers import Reader
 from gateway.fleet import Connected, KnownJobs
 from gateway.problems import HttpError
+from gateway.route import checked_router
 from gateway.uploads import counted
 from gateway.vectors import Collection, Library, Vectors
 from pipelines.broker import Broker
@@ -30,7 +31,7 @@ from schemas.errors import RigflowError
 from schemas.model import ModelSpec
 
 Embed: TypeAlias = Callable[[ModelSpec, Content], Array]
-router = APIRouter(prefix="/search", tags=["search"])
+router = checked_router(prefix="/search", tags=["search"])
 MOST_PICTURE_BYTES = 64 << 20
 _DECODES = "search by another picture"
 _BODY: dict[str, Any] = {

@@ -11,11 +11,12 @@ import time
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Request, Response
-from pydantic import BaseModel
+from fastapi import Body, Request, Response
+from pydantic import BaseModel, ConfigDict
 
 from gateway.callers import check_origin
 from gateway.problems import HttpError
+from gateway.route import checked_router
 from pipelines.api_keys import ApiKeys
 from schemas.api_keys import ApiKey
 from schemas.api_roles import ApiRole
@@ -28,6 +29,7 @@ _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 class Login(BaseModel):
     """What a login needs: an API key."""
 
+    model_config = ConfigDict(extra="forbid")
     key: str
 
 
@@ -39,7 +41,7 @@ class SessionView(BaseModel):
     roles: tuple[ApiRole, ...]
 
 
-router = APIRouter(prefix="/api/v1/session", tags=["session"])
+router = checked_router(prefix="/api/v1/session", tags=["session"])
 
 
 @router.post("", status_code=HTTPStatus.CREATED)

@@ -13,6 +13,7 @@ from gateway.callers import Caller
 from gateway.fleet import PATIENCE_S, client_of
 from gateway.multipart import Form
 from gateway.problems import HttpError
+from gateway.route import unknown
 from pipelines.broker import Broker
 from pipelines.job import Job
 from pipelines.job_records import find_manifest
@@ -131,10 +132,9 @@ async def counted(request: Request, caller: Caller) -> AsyncIterator[bytes]:
 
 def with_fields(wanted: MediaRequest, fields: list[tuple[str, str]]) -> MediaRequest:
     """What is wanted, with parameters that a form or metadata has. Raises UsageError."""
-    unknown = [name for name, _ in fields if name not in MediaRequest.model_fields]
-    if unknown:
-        there = ", ".join(MediaRequest.model_fields)
-        raise UsageError(f"there is no parameter {unknown[0][:100]!a}", f"there are {there}")
+    for name, _ in fields:
+        if name not in MediaRequest.model_fields:
+            raise unknown("parameter", name, MediaRequest.model_fields)
     given: dict[str, Any] = dict(fields) | {"set": [*wanted.set, *(value for name, value in fields if name == "set")]}
     try:
         return MediaRequest.model_validate(wanted.model_dump() | given)

@@ -118,6 +118,7 @@ class Settings(BaseModel):
     )
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to return the rest; then it is killed")
+    json_bytes: int = Field(default=32 * MIB, ge=1024, description="most bytes of JSON in a request to the gateway")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     log_format: LogFormat = Field(default=LogFormat.LOGFMT, description="lines of a rig's log: logfmt or json")
     log_level: LogLevel = Field(default=LogLevel.INFO, description="least level in it: debug, info, warning or error")

@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from gateway.callers import Reader
 from gateway.fleet import KnownJobs
+from gateway.route import checked_router
 from pipelines.job_index import JobIndex
 from schemas.errors import RigflowError
 
-router = APIRouter(tags=["jobs"])
+router = checked_router(tags=["jobs"])
 SILENT_S = 15.0  # a comment is sent after this time, so that proxies keep the connection
 APART_S = 1.0  # between two looks at the jobs: changes within this time are one event
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}

@@ -4,19 +4,20 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import BaseModel, Field
 from starlette.status import HTTP_204_NO_CONTENT
 
 from gateway.callers import Caller, Operator, Reader
 from gateway.fleet import Connected
+from gateway.route import checked_router
 from pipelines import dead
 from pipelines.broker import Broker
 from pipelines.dead import Letter, find_letter, letters
 from schemas.errors import NotFound
 from schemas.results import Attempt
 
-router = APIRouter(prefix="/dead-letters", tags=["dead letters"])
+router = checked_router(prefix="/dead-letters", tags=["dead letters"])
 Number = Annotated[int, Path(ge=1, le=1 << 53, description="number of a dead letter")]
 
 

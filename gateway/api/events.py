@@ -8,12 +8,13 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import Header, Request
 from fastapi.responses import StreamingResponse
 
 from gateway.api.views import DoneView, FileView, JobView
 from gateway.callers import Reader
 from gateway.fleet import Connected, client_of
+from gateway.route import checked_router
 from pipelines.job import Job
 from pipelines.job_events import Ended, Event, FileMade, PartFailed, PartMade, Progress
 from schemas.errors import RigflowError
@@ -21,7 +22,7 @@ from schemas.jobs import Key
 
 log = logging.getLogger("rigflow")
 _tasks: set[asyncio.Task[Any]] = set()  # so that none is forgotten while it ends
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = checked_router(prefix="/jobs", tags=["jobs"])
 SILENT_S = 15.0  # a comment is sent after this time, so that proxies keep the connection
 LastEventId = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=1 << 53, description="go on after this event")]
 _TEXT = {"type": "string"}

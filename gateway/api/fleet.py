@@ -3,17 +3,17 @@
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from gateway.callers import Reader
 from gateway.fleet import Connected
+from gateway.route import checked_router
 from pipelines.bottleneck import bottleneck
 from pipelines.orders import Order, all_orders, order_of
 from pipelines.status import QueueStatus, fleet_status
 from schemas.jobs import Priority
 
-router = APIRouter(tags=["machines"])
+router = checked_router(tags=["machines"])
 
 
 class QueueView(BaseModel):

@@ -3,13 +3,14 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from starlette.status import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from gateway.api.views import JobPage, JobView
 from gateway.callers import Reader, Submitter
 from gateway.fleet import Connected, KnownJobs, client_of
 from gateway.problems import HttpError
+from gateway.route import checked_router
 from gateway.uploads import BODY, MediaRequest, submit_body
 from pipelines.dead import letters, retry
 from pipelines.inventory import take_inventories
@@ -17,7 +18,7 @@ from schemas.declared import TOKEN
 from schemas.errors import UsageError
 from schemas.jobs import JobState, Manifest
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = checked_router(prefix="/jobs", tags=["jobs"])
 IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", pattern=TOKEN, description="becomes the job's id")]
 
 

@@ -3,16 +3,16 @@
 from enum import StrEnum
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from gateway.callers import Operator, Reader
 from gateway.fleet import Connected
+from gateway.route import checked_router
 from pipelines.broker import Broker
 from pipelines.orders import Kind, Order, all_orders, give_order, order_of
 from pipelines.status import process_statuses
 
-router = APIRouter(tags=["machines"])
+router = checked_router(tags=["machines"])
 
 
 class WorkerView(BaseModel):

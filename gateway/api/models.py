@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
@@ -18,6 +18,7 @@ from engines.models.proposal import propose
 from engines.models.store import check_name, find
 from gateway.callers import Operator, Reader
 from gateway.fleet import Connected
+from gateway.route import checked_router
 from gateway.uploads import counted
 from pipelines.models import load_card
 from pipelines.registry import known_pipelines
@@ -27,7 +28,7 @@ from schemas.given_fields import parse_fields
 from schemas.model import ModelSpec
 from schemas.model_files import bytes_of
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = checked_router(prefix="/models", tags=["models"])
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 

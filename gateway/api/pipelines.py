@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from engines.option_schemas import option_schemas
 from gateway.callers import Reader
 from gateway.fleet import Connected
+from gateway.route import checked_router
 from pipelines.registry import known_pipelines, load_pipeline
 from schemas.pipeline import PipelineSpec
 
-router = APIRouter(prefix="/pipelines", tags=["pipelines"])
+router = checked_router(prefix="/pipelines", tags=["pipelines"])
 
 
 class PipelineView(BaseModel):

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from gateway.callers import Reader
 from gateway.fleet import Connected
+from gateway.route import checked_router
 from pipelines.engines import fleet_engines
 from pipelines.registry import known_pipelines
 from pipelines.status import process_statuses
@@ -16,7 +16,7 @@ from schemas.engine import EngineSpec
 from schemas.pipeline import PipelineSpec
 from schemas.rig import runs_stage
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = checked_router(prefix="/models", tags=["models"])
 
 
 class EngineView(BaseModel):

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import Header, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.status import HTTP_206_PARTIAL_CONTENT, HTTP_304_NOT_MODIFIED
@@ -16,13 +16,14 @@ from gateway.api.views import FileView
 from gateway.callers import Caller, Reader
 from gateway.fleet import Connected, client_of
 from gateway.problems import HttpError
+from gateway.route import checked_router
 from gateway.zipping import zipped
 from pipelines.broker import Broker
 from pipelines.job_files import JobFile
 from schemas.errors import NotFound
 
-router = APIRouter(prefix="/jobs", tags=["results"])
 Place = Annotated[int, Query(ge=0, le=1 << 53, description="its place, as its `url` has it: then it is found at once")]
+router = checked_router(prefix="/jobs", tags=["results"])
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from starlette.status import HTTP_200_OK
 
 from engines.outputs.pictures import encode_jpeg
@@ -17,11 +17,12 @@ from gateway.api.views import has_picture
 from gateway.callers import Reader
 from gateway.fleet import Connected, client_of
 from gateway.problems import HttpError
+from gateway.route import checked_router
 from pipelines.job import Job
 from pipelines.job_files import JobFile
 from schemas.errors import NotFound, RigflowError
 
-router = APIRouter(prefix="/jobs", tags=["results"])
+router = checked_router(prefix="/jobs", tags=["results"])
 BOX = (180, 320)  # the most rows and columns
 MOST_BYTES = 32 << 20  # of a file that is read for it: the first picture of a film is at its beginning
 KEPT = 500  # pictures of some 10 kB, the last that were asked for

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
@@ -20,6 +20,7 @@ from gateway.api.jobs import IdempotencyKey
 from gateway.callers import Caller, Submitter
 from gateway.fleet import PATIENCE_S, Connected, client_of
 from gateway.problems import HttpError
+from gateway.route import checked_router
 from gateway.uploads import MediaRequest, chosen, safe_type, with_fields
 from pipelines.broker import Broker
 from pipelines.registry import load_pipeline
@@ -40,7 +41,7 @@ async def _speaks(version: Annotated[str, Header(alias="Tus-Resumable", json_sch
         raise HttpError(HTTPStatus.PRECONDITION_FAILED, f"this speaks tus {VERSION}", f"send {VERSION}", headers)
 
 
-router = APIRouter(prefix="/uploads", tags=["resumable uploads"])
+router = checked_router(prefix="/uploads", tags=["resumable uploads"])
 Speaks = [Depends(_speaks)]
 Size = Annotated[int, Header(alias="Upload-Length", ge=1, le=1 << 50, description="bytes of the media")]
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=1 << 50, description="bytes that are there")]

@@ -38,12 +38,12 @@ class Room:
 
 
 @asynccontextmanager
-async def body_of(request: Request, room: Room, allowed: int = 0) -> AsyncIterator[bytearray]:
-    """The body of a request, without compression, for a block. `allowed`: most bytes of its caller; 0: no own limit.
+async def body_of(request: Request, room: Room, *allowed: int) -> AsyncIterator[bytearray]:
+    """The body of a request, without compression, for a block. `allowed`: most bytes of it; 0: no such limit.
 
     Raises UsageError, HttpError when it is too large.
     """
-    most = min(allowed or MOST_BYTES, MOST_BYTES)
+    most = min([MOST_BYTES, *filter(None, allowed)])
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", *_CODINGS):
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding {coding[:40]!a}", "use gzip or deflate")

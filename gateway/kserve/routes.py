@@ -9,19 +9,19 @@ from http import HTTPStatus
 from importlib.metadata import version as version_of
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 
 from engines.media.segment_data import SegmentData
 from engines.media.tensor import TensorMedium
 from gateway.callers import Reader, Submitter
 from gateway.fleet import Connected
 from gateway.kserve.bodies import JSON_LENGTH, Room, body_of, compressed, json_length
-from gateway.kserve.errors import KserveRoute
 from gateway.kserve.models import Models, Served, dense, idle_stages, labels_of
 from gateway.kserve.statistics import ModelStatistics
 from gateway.kserve.tensors import InferRequest, encode_answer, parse_request
 from gateway.leaving import client_left
 from gateway.problems import HttpError
+from gateway.route import check_json, checked_router
 from pipelines.asking import Answered, Asker
 from pipelines.broker import Broker
 from pipelines.variants import model_names
@@ -54,7 +54,7 @@ async def _kserve(request: Request, _: Connected) -> _Kserve:
     return shared
 
 
-router = APIRouter(prefix="/v2", route_class=KserveRoute, lifespan=_lifespan, include_in_schema=False)
+router = checked_router(prefix="/v2", tags=["kserve"], lifespan=_lifespan)
 Shared = Annotated[_Kserve, Depends(_kserve)]
 
 
@@ -120,7 +120,7 @@ async def model_ready(name: str, caller: Reader, shared: Shared, broker: Connect
     missing = await idle_stages(broker, (await shared.models.find(name, version)).spec)
     if missing:
         what = f"no worker takes work of stage {missing[0]}"
-        raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, what, "start one; see `rigflow status`")
+        raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, what, "GET /api/v1/fleet shows them; the operator starts one")
     return Response()
 
 
@@ -131,9 +131,11 @@ async def infer(request: Request, name: str, caller: Submitter, shared: Shared, 
     served, began_ns = await shared.models.find(name, version), time.monotonic_ns()
     await shared.models.publish(served)
     counts = shared.statistics[served.card.name, served.card.version]
-    async with body_of(request, shared.room, caller.upload_bytes) as body:
+    json_bytes, most_json = json_length(request.headers), request.app.state.settings.json_bytes
+    async with body_of(request, shared.room, caller.upload_bytes, most_json if json_bytes is None else 0) as body:
         try:
-            wanted, segments = await _step(len(body), _asked, body, json_length(request.headers), served)
+            check_json(min(json_bytes or 0, len(body)), most_json)
+            wanted, segments = await _step(len(body), _asked, body, json_bytes, served)
             timeout_s = _timeout_s(wanted)
             asking = shared.asker.ask(served.spec, segments, caller.tenant, caller.name)
             found = await _while_there(request, asking, timeout_s)
@@ -196,7 +198,7 @@ async def _while_there(request: Request, asking: Coroutine[Any, Any, T], timeout
         if gone.done():
             raise HttpError(HTTPStatus.BAD_REQUEST, "the client went away")
         what = f"there is no answer after {timeout_s:g} s"
-        raise HttpError(HTTPStatus.GATEWAY_TIMEOUT, what, "see `rigflow status`, or give it more time")
+        raise HttpError(HTTPStatus.GATEWAY_TIMEOUT, what, "see GET /api/v1/fleet, or give it more time")
     finally:
         for each in (task, gone):
             each.cancel()

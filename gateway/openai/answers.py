@@ -58,20 +58,21 @@ async def answered(asked: Asked, job: Job, style: Style) -> Response:
 async def pieces(asked: Asked, job: Job, style: Style, choices: int, with_usage: bool) -> AsyncIterator[dict[str, Any]]:
     """The answers of a job as they are written. Raises as `Asked.events`, MediaError where one has failed."""
     answers = [GrowingAnswer() for _ in range(choices)]
+    usage: dict[str, Any] = {"usage": None} if with_usage else {}
     for number in range(choices):
         if (first := style.first(number)) is not None:
-            yield style.answer([first], True)
+            yield style.answer([first], True, **usage)
     async with aclosing(asked.events(job)) as events:
         async for event in events:
             if isinstance(event, TextWritten) and event.delta.name.isdigit() and int(event.delta.name) < choices:
                 number = int(event.delta.name)
                 if new := answers[number].take(event.delta):
-                    yield style.answer([style.text(number, new)], True)
+                    yield style.answer([style.text(number, new)], True, **usage)
     rows = _checked(await rows_of([file async for file in job.files()]))
     for number, (answer, row) in enumerate(zip(answers, rows, strict=True)):
         if new := answer.finish(row["text"]):
-            yield style.answer([style.text(number, new)], True)
-        yield style.answer([style.last(number, row["finish"])], True)
+            yield style.answer([style.text(number, new)], True, **usage)
+        yield style.answer([style.last(number, row["finish"])], True, **usage)
     if with_usage:
         yield style.answer([], True, usage=_usage(rows))
 

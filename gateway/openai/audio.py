@@ -11,16 +11,18 @@ from pydantic import JsonValue
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
-from gateway.openai.route import NotOffered, api_router
+from gateway.openai.errors import NotOffered
+from gateway.openai.fields import check_neutral, not_offered_form
 from gateway.openai.running import Asked, content_of
 from gateway.openai.streams import streamed
 from gateway.openai.transcripts import TextInOrder, plain, usage_of, verbose
 from gateway.openai.uploads import check_size, pieces
+from gateway.route import checked_router
 from pipelines.job import Job
 from pipelines.job_events import PartMade
 from schemas.errors import UsageError
 
-router = api_router("openai")
+router = checked_router(prefix="/v1", tags=["openai"])
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 _FILES: list[JsonValue] = ["json", "srt", "vtt", "txt"]  # one variant for all forms of an answer
 _TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt"}
@@ -38,8 +40,18 @@ async def transcriptions(
     response_format: Annotated[ResponseFormat, Form()] = "json",
     temperature: Annotated[float, Form(ge=0, le=1)] = 0.0,
     stream: Annotated[bool, Form()] = False,
+    times: Annotated[list[Literal["word", "segment"]], Form(alias="timestamp_granularities[]")] = [],  # noqa: B006
+    chunking: Annotated[str, Form(alias="chunking_strategy", description="has no effect")] = "",
+    include: Annotated[list[str], not_offered_form("include[]")] = [],  # noqa: B006
+    keywords: Annotated[list[str], not_offered_form("keywords[]")] = [],  # noqa: B006
+    languages: Annotated[list[str], not_offered_form("languages[]")] = [],  # noqa: B006
+    speakers: Annotated[list[str], not_offered_form("known_speaker_names[]")] = [],  # noqa: B006
+    voices: Annotated[list[str], not_offered_form("known_speaker_references[]")] = [],  # noqa: B006
 ) -> Response:
     """Write what is said in a sound or a film. Times of words are in `verbose_json`, always."""
+    refused = {"include": include, "keywords": keywords, "languages": languages}
+    for name, value in {**refused, "known_speaker_names": speakers, "known_speaker_references": voices}.items():
+        check_neutral(name, list(value))
     fields: dict[str, JsonValue] = {"transcribe.language": language} if language else {}
     asked = Asked(request, broker, caller)
     return await _transcribed(asked, file, model, prompt, response_format, temperature, stream, fields)

@@ -4,17 +4,19 @@ from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
 from gateway.openai.answers import Style, answered, pieces
-from gateway.openai.choices import AnswerFields, ResponseFormat, check_offered
-from gateway.openai.route import NotOffered, api_router
+from gateway.openai.choices import AnswerFields, ResponseFormat
+from gateway.openai.errors import NotOffered
+from gateway.openai.fields import Unused, check_neutral, check_offered, not_offered
 from gateway.openai.running import Asked
 from gateway.openai.streams import streamed
+from gateway.route import checked_router
 
-router = api_router("openai")
+router = checked_router(prefix="/v1", tags=["openai"])
 _ROLES = {"developer": "system", "function": "tool"}
 
 
@@ -29,17 +31,26 @@ class ContentPart(BaseModel):
 class ChatMessage(BaseModel):
     """One message of a conversation."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid")
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
+    name: Unused = None
+    refusal: Unused = None
+    annotations: Unused = None
+    tool_call_id: Unused = None
+    tool_calls: JsonValue = None
+    function_call: JsonValue = None
+    audio: JsonValue = None
 
     @property
     def turn(self) -> dict[str, str]:
-        """The message as the fleet has it. Raises NotOffered for pictures and sound."""
+        """The message as the fleet has it. Raises NotOffered for pictures, sound and calls of tools."""
+        for name in ("tool_calls", "function_call", "audio"):
+            check_neutral(f"{name} of a message", getattr(self, name))
         parts = [] if self.content is None else self.content
         if not isinstance(parts, str):
             if other := next((part.type for part in parts if part.type not in ("text", "refusal")), None):
-                raise NotOffered(f"messages with {other} are not offered: send text")
+                raise NotOffered(f"messages with {other[:100]} are not offered", "send text", "messages")
             parts = "\n".join(part.text for part in parts)
         return {"role": _ROLES.get(self.role, self.role), "content": parts}
 
@@ -50,6 +61,25 @@ class ChatRequest(AnswerFields):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
     response_format: ResponseFormat | None = None
+    metadata: Unused = None
+    store: Unused = None
+    service_tier: Unused = None
+    parallel_tool_calls: Unused = None
+    prompt_cache_key: Unused = None
+    prompt_cache_options: Unused = None
+    prompt_cache_retention: Unused = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    audio: JsonValue = not_offered()
+    functions: JsonValue = not_offered()
+    function_call: JsonValue = not_offered()
+    moderation: JsonValue = not_offered()
+    prediction: JsonValue = not_offered()
+    reasoning_effort: JsonValue = not_offered()
+    tools: JsonValue = not_offered()
+    tool_choice: JsonValue = not_offered()
+    top_logprobs: JsonValue = not_offered()
+    verbosity: JsonValue = not_offered()
+    web_search_options: JsonValue = not_offered()
 
     def lines(self) -> list[dict[str, Any]]:
         """A line of JSON for each choice."""
@@ -94,7 +124,9 @@ class ChatStyle(Style):
 @router.post("/chat/completions", response_model=None)
 async def chat(request: Request, caller: Submitter, broker: Connected, wanted: ChatRequest) -> Response:
     """Answer a conversation."""
-    check_offered(wanted, "tools", "functions", "logprobs", "audio", "prediction", "web_search_options")
+    check_offered(wanted)
+    if "audio" in (wanted.modalities or ()):
+        raise NotOffered("modalities audio is not offered", "send text", "modalities")
     asked = Asked(request, broker, caller)
     spec = await asked.pipeline("chat", wanted.model, {"encode.format": "jsonl"})
     job = await asked.ask(spec, wanted.lines())

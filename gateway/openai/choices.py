@@ -1,10 +1,10 @@
 """How an answer of a language model is chosen, in OpenAI's fields -> a line of JSON for the fleet."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
 
-from gateway.openai.route import NotOffered
+from gateway.openai.fields import OpenAIRequest, Unused, not_offered
 
 MOST_CHOICES = 16
 
@@ -12,13 +12,15 @@ MOST_CHOICES = 16
 class StreamOptions(BaseModel):
     """What a stream has besides text."""
 
+    model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
+    include_obfuscation: Unused = None
 
 
 class ResponseFormat(BaseModel):
     """The form of an answer; `json_schema` has the schema in a field of that name."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid")
     type: Literal["text", "json_object", "json_schema"]
     json_schema: dict[str, JsonValue] | None = None
 
@@ -30,11 +32,9 @@ class ResponseFormat(BaseModel):
         return None if self.json_schema is None else self.json_schema.get("schema", {})
 
 
-class AnswerFields(BaseModel):
-    """The fields that chat and completions share; those that are not known are left alone, as OpenAI does."""
+class AnswerFields(OpenAIRequest):
+    """The fields that chat and completions share."""
 
-    model_config = ConfigDict(extra="allow")
-    model: str = Field(default="", max_length=200)
     max_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
     temperature: FiniteFloat | None = Field(default=None, ge=0, le=2)
     top_p: FiniteFloat | None = Field(default=None, gt=0, le=1)
@@ -43,16 +43,10 @@ class AnswerFields(BaseModel):
     seed: int | None = Field(default=None)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    presence_penalty: FiniteFloat | None = None
-    frequency_penalty: FiniteFloat | None = None
-    logit_bias: dict[str, JsonValue] | None = None
-
-    @model_validator(mode="after")
-    def _offered(self) -> Self:
-        for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is not offered: leave it out")
-        return self
+    presence_penalty: JsonValue = not_offered()
+    frequency_penalty: JsonValue = not_offered()
+    logit_bias: JsonValue = not_offered()
+    logprobs: JsonValue = not_offered()
 
     @property
     def with_usage(self) -> bool:
@@ -72,10 +66,3 @@ class AnswerFields(BaseModel):
             "seed": seed,
         }
         return {name: value for name, value in given.items() if value is not None}
-
-
-def check_offered(fields: AnswerFields, *names: str) -> None:
-    """Raise NotOffered when a request uses one of these fields."""
-    for name in names:
-        if (fields.model_extra or {}).get(name):
-            raise NotOffered(f"{name} is not offered: leave it out")

@@ -1,20 +1,21 @@
 """`/v1/completions`: the pipeline `complete`."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
 from gateway.openai.answers import Style, answered, pieces
-from gateway.openai.choices import AnswerFields, check_offered
-from gateway.openai.route import api_router
+from gateway.openai.choices import AnswerFields
+from gateway.openai.fields import check_offered, not_offered
 from gateway.openai.running import Asked
 from gateway.openai.streams import streamed
+from gateway.route import checked_router
 
-router = api_router("openai")
+router = checked_router(prefix="/v1", tags=["openai"])
 MOST_PROMPTS = 256
 
 
@@ -22,6 +23,9 @@ class CompletionRequest(AnswerFields):
     """A text, or several, that are to be continued."""
 
     prompt: str | list[str] = Field(max_length=1 << 20)
+    best_of: Literal[1] | None = None
+    echo: JsonValue = not_offered()
+    suffix: JsonValue = not_offered()
 
     def lines(self) -> list[dict[str, Any]]:
         """A line of JSON for each choice: all those of a text, then those of the next."""
@@ -58,7 +62,7 @@ class CompletionStyle(Style):
 @router.post("/completions", response_model=None)
 async def complete(request: Request, caller: Submitter, broker: Connected, wanted: CompletionRequest) -> Response:
     """Continue texts."""
-    check_offered(wanted, "suffix", "echo", "logprobs")
+    check_offered(wanted)
     asked = Asked(request, broker, caller)
     spec = await asked.pipeline("complete", wanted.model, {"encode.format": "jsonl"})
     lines = wanted.lines()

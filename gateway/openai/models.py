@@ -4,10 +4,10 @@ from typing import Any
 
 from gateway.callers import Reader
 from gateway.fleet import Connected
-from gateway.openai.route import api_router
+from gateway.route import checked_router
 from pipelines.variants import find_model, model_names
 
-router = api_router("openai")
+router = checked_router(prefix="/v1", tags=["openai"])
 
 
 @router.get("/models")

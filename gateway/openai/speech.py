@@ -4,15 +4,17 @@ from typing import Literal
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
-from gateway.openai.route import NotOffered, api_router
+from gateway.openai.errors import NotOffered
+from gateway.openai.fields import OpenAIRequest, check_offered, not_offered
 from gateway.openai.running import Asked
+from gateway.route import checked_router
 from schemas.errors import StoreError
 
-router = api_router("openai")
+router = checked_router(prefix="/v1", tags=["openai"])
 _TYPES = {"mp3": "audio/mpeg", "opus": "audio/ogg", "pcm": "audio/pcm", "m4a": "audio/mp4"}
 # OpenAI's voices: they stand for the first voice of the fleet's model
 _VOICES = frozenset(
@@ -21,21 +23,21 @@ _VOICES = frozenset(
 _WAV_HEAD = 44
 
 
-class SpeechRequest(BaseModel):
+class SpeechRequest(OpenAIRequest):
     """A text that is to be spoken. `m4a` is of rigflow; `aac` is not offered."""
 
-    model_config = ConfigDict(extra="allow")
-    model: str = Field(default="", max_length=200)
     input: str = Field(min_length=1, max_length=1 << 20)
     voice: str = Field(default="", max_length=100)
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm", "m4a"] = "mp3"
     speed: float = Field(default=1.0, ge=0.25, le=4)
     stream_format: Literal["audio", "sse"] = "audio"
+    instructions: JsonValue = not_offered()
 
 
 @router.post("/audio/speech", response_model=None)
 async def speak(request: Request, caller: Submitter, broker: Connected, wanted: SpeechRequest) -> Response:
     """Speak a text; the answer is the file."""
+    check_offered(wanted)
     if wanted.stream_format == "sse" or wanted.response_format == "aac":
         what = "stream_format sse" if wanted.stream_format == "sse" else "response_format aac"
         raise NotOffered(f"{what} is not offered", "take mp3, opus, flac, wav, pcm or m4a, as a file")

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
 
-from gateway.openai.route import error_body
+from gateway.openai.errors import error_body
 from gateway.openai.running import ClientGone
 from schemas.errors import RigflowError
 

@@ -142,7 +142,7 @@ def test_jobs_are_listed_in_pages(url: str) -> None:
         (("POST", f"{JOBS}?pipeline=nothing", {"content": b"x"}), 404, "pipeline-unknown"),
         (("POST", JOBS, {"content": b"x"}), 404, "pipeline-unknown"),
         (("POST", f"{JOBS}?pipeline=simulated", {"content": b"x", "headers": {"Idempotency-Key": "a.b"}}), 422, ""),
-        (("POST", JOBS, {"data": {"pipeline": "simulated", "odd": "1"}, "files": {"file": b"x"}}), 422, "usage-error"),
+        (("POST", JOBS, {"data": {"pipeline": "simulated", "odd": "1"}, "files": {"file": b"x"}}), 400, "bad-request"),
         (("GET", f"{JOBS}/..%2F..%2Fetc", {}), 404, ""),
         (("GET", f"{JOBS}/a*", {}), 404, "not-found"),
         (("GET", f"{JOBS}?cursor=x", {}), 422, "usage-error"),

@@ -1,0 +1,38 @@
+"""Hints of errors for callers by HTTP: a route in place of a command, or the operator where only a command helps."""
+
+import re
+
+from schemas.settings import Settings
+
+_ROUTES = (  # the beginning of a command -> the request that does the same; the first that fits
+    ("jobs", "GET /api/v1/jobs"),
+    ("results", "GET /api/v1/jobs/JOB/results"),
+    ("dead", "GET /api/v1/dead-letters"),
+    ("status", "GET /api/v1/fleet"),
+    ("pipelines list", "GET /api/v1/pipelines"),
+    ("model list", "GET /api/v1/models"),
+    ("model show", "GET /api/v1/models/NAME"),
+    ("model add", "POST /api/v1/models?name=NAME"),
+    ("publish", "POST /api/v1/jobs"),
+    ("run", "POST /api/v1/jobs"),
+)
+_PARAMETERS = {"--set": "set", "--model": "model", "--stream": "stream", "--name": "name"}
+_COMMAND = re.compile(r"`rigflow ([^`]*)`|\brigflow ((?:jobs|dead|model|pipelines) (?:list|show|add)|status)\b")
+_OPTION = re.compile("|".join(f"`?{option}(?![a-z-])`?" for option in _PARAMETERS))
+_SETTINGS = "|".join(name for name in Settings.model_fields if "_" in name)
+_OF_OPERATORS = re.compile(rf"rigflow \w|--[a-z]|RIGFLOW_|\bsettings?\b|pip install|\b(?:{_SETTINGS})\b")
+
+
+def for_callers(hint: str) -> str:
+    """A hint that names what a caller by HTTP can do; one that needs a command line is for the fleet's operator."""
+    made = _OPTION.sub(_parameter, _COMMAND.sub(_route, hint))
+    return f"ask the operator of the fleet: {made}" if _OF_OPERATORS.search(made) else made
+
+
+def _route(found: re.Match[str]) -> str:
+    command = found[1] or found[2]
+    return next((route for begin, route in _ROUTES if command.startswith(begin)), found[0])
+
+
+def _parameter(found: re.Match[str]) -> str:
+    return f"the parameter {_PARAMETERS[found[0].strip('`')]}"

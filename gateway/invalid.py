@@ -1,0 +1,79 @@
+"""What is wrong with the parameters of a request, in words: those that are not known, and wrong values."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from schemas.errors import reason_of
+from schemas.fields import clean_name
+
+_SHOWN = 40  # names in a message
+_NO_JSON = frozenset(("model_attributes_type", "model_type", "dict_type", "dict_attributes_type"))
+
+
+def not_known(kind: str, name: str, known: Collection[str]) -> str:
+    """Say that there is no parameter of this name, and what there is: the nearest one, or all."""
+    what = f"there is no {kind} `{clean_name(name)}`"
+    near = get_close_matches(name, known, 1, 0.6)
+    if near:
+        return f"{what}: did you mean `{near[0]}`?"
+    there = sorted(known)
+    rest = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+    return f"{what}: there are {', '.join(there[:_SHOWN])}{rest}" if there else f"{what}: there are none"
+
+
+def unknown_fields(request: Request, details: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to say of each field that is not known, from pydantic's errors of a request."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    model = None if body is None else body.field_info.annotation
+    unknown = [tuple(detail["loc"]) for detail in details if detail["type"] == "extra_forbidden"]
+    return [not_known("field", ".".join(map(str, loc[1:])), _beside(model, loc[1:])) for loc in unknown]
+
+
+def wrong_fields(details: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to say of each value that is wrong."""
+    return [f"{clean_name(place_of(detail))}: {_reason(detail)}" for detail in details]
+
+
+def place_of(detail: Mapping[str, Any]) -> str:
+    """Where in a request one of pydantic's errors is."""
+    return ".".join(str(part) for part in detail["loc"][1:]) or str(detail["loc"][0])
+
+
+def _reason(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "json_invalid":
+        return f"is no JSON: {str(detail.get('ctx', {}).get('error', ''))[:200]}"
+    if tuple(detail["loc"]) == ("body",) and detail["type"] in _NO_JSON:
+        return "is no object of JSON: send one, with the header Content-Type: application/json"
+    return reason_of(detail)
+
+
+def _beside(annotation: Any, place: Sequence[Any]) -> list[str]:
+    """The fields that stand where an unknown one does; with its own prefix, as it is named."""
+    found: list[str] = []
+    models = list(_models(annotation))
+    for part in place[:-1]:
+        inner = [each.model_fields[part].annotation for each in models if part in each.model_fields]
+        if inner:  # else it is the number of an item, or a member of a union
+            models = [model for each in inner for model in _models(each)]
+    before = ".".join(map(str, place[:-1]))
+    for model in models:
+        found += [f"{before}.{name}" if before else name for name in names_of(model)]
+    return found
+
+
+def names_of(model: type[BaseModel]) -> list[str]:
+    """The names that fields of a model have in a request."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation, those of lists and unions too."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is not None:
+        for each in get_args(annotation):
+            yield from _models(each)

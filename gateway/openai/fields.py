@@ -1,0 +1,49 @@
+"""Fields of OpenAI's requests: those that have no effect here, and those that are not offered and are refused."""
+
+from typing import Any, TypeAlias
+
+from fastapi import Form
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from gateway.openai.errors import NotOffered
+
+MARK = "x-offered"  # in the description of a field: false
+_EXTRA: dict[str, JsonValue] = {MARK: False}
+_MISSING = "is not offered: a request with it is refused"
+_NEUTRAL: tuple[JsonValue, ...] = (None, False, 0, "", "auto", "none", [], {})
+
+Unused: TypeAlias = JsonValue
+"""The type of a field that is for OpenAI's own service, and has no effect."""
+
+
+def not_offered() -> Any:
+    """The default of a field that is not offered."""
+    return Field(default=None, description=_MISSING, json_schema_extra=_EXTRA)
+
+
+def not_offered_form(alias: str | None = None) -> Any:
+    """The same of a form."""
+    return Form(alias=alias, description=_MISSING, json_schema_extra=_EXTRA)
+
+
+class OpenAIRequest(BaseModel):
+    """What all requests have. A field that OpenAI does not have is refused, and one that it has is known."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = Field(default="", max_length=200)
+    user: Unused = None
+    safety_identifier: Unused = None
+
+
+def check_offered(wanted: OpenAIRequest) -> None:
+    """Raise NotOffered when a request uses a field that is not offered; its default says nothing else."""
+    for name, field in type(wanted).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get(MARK) is False:
+            check_neutral(name, getattr(wanted, name))
+
+
+def check_neutral(name: str, value: JsonValue) -> None:
+    """Raise NotOffered if a field that is not offered has a value that asks for something."""
+    if not any(value is each or value == each for each in _NEUTRAL):
+        raise NotOffered(f"{name} is not offered", "leave it out", name)

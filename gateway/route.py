@@ -1,0 +1,91 @@
+"""Routes that know their parameters: others are refused by name, and bodies of JSON have a limit."""
+
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request, Response, params
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from gateway.invalid import names_of, not_known
+from gateway.problems import HttpError
+
+
+class CheckedRoute(APIRoute):
+    """A route that refuses parameters of a query or a form that it does not have (400), and too large JSON (413)."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of FastAPI behind these checks."""
+        handle = super().get_route_handler()
+        known = set(_names(self.dependant, "query_params"))
+        fields = set(_names(self.dependant, "body_params"))
+        body = None if self.body_field is None else self.body_field.field_info
+        is_form = isinstance(body, params.Form)
+
+        async def handler(request: Request) -> Response:
+            for name in request.query_params:
+                if name not in known:
+                    raise unknown("parameter", name, known)
+            if is_form:
+                form = await request.form()
+                for name in form:
+                    if name not in fields:
+                        await form.close()
+                        raise unknown("field", name, fields)
+            elif body is not None:
+                request = limited(request)
+            return await handle(request)
+
+        return handler
+
+
+def checked_router(**options: Any) -> APIRouter:
+    """A router of such routes."""
+    return APIRouter(route_class=CheckedRoute, **options)
+
+
+def limited(request: Request) -> Request:
+    """A request whose body is refused when it is larger than the setting `json_bytes`."""
+    most, came = request.app.state.settings.json_bytes, 0
+    given = request.headers.get("content-length", "")
+    if given.isascii() and given.isdigit():
+        check_json(int(given), most)
+
+    async def receive() -> Any:
+        nonlocal came
+        message = await request.receive()
+        came += len(message.get("body", b""))
+        try:
+            check_json(came, most)
+        except HttpError as error:  # the framework takes any other error for one of its parser
+            raise HTTPException(error.status, str(error)) from error
+        return message
+
+    return Request(request.scope, receive)
+
+
+def check_json(nbytes: int, most: int) -> None:
+    """Raise HttpError for JSON of so many bytes if it is more than there may be."""
+    if nbytes > most:
+        what = f"JSON of a request has at most {most:,} bytes"
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "send less in a request")
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> HttpError:
+    """The error of a parameter that is not known."""
+    what, _, hint = not_known(kind, name, known).partition(": ")
+    return HttpError(HTTPStatus.BAD_REQUEST, what, hint, param=name[:100])
+
+
+def _names(dependant: Any, kind: str) -> Iterator[str]:
+    """The names of a route's parameters of one kind, and of those that it depends on."""
+    for field in getattr(dependant, kind):
+        annotation = field.field_info.annotation
+        if kind == "query_params" and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from names_of(annotation)
+        else:
+            yield field.alias
+    for each in dependant.dependencies:
+        yield from _names(each, kind)

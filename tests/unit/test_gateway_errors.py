@@ -1,0 +1,164 @@
+"""Errors of the gateway without a fleet: names of parameters, hints for callers by HTTP, and the form of each API."""
+
+import ast
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+
+from gateway.app import create_app  # noqa: E402
+from gateway.fleet import _connected  # noqa: E402
+from gateway.hints import for_callers  # noqa: E402
+from schemas.settings import Settings  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+REQUEST = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+
+@asynccontextmanager
+async def client(connected: bool = True) -> AsyncIterator[Any]:
+    """An app whose broker is never there: what is refused before it is asked."""
+    app = create_app(Settings(json_bytes=4096))
+    if connected:
+        app.dependency_overrides[_connected] = lambda: None
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        yield http
+
+
+def said(answer: Any) -> str:
+    """The words of an error, which are in the form of its API."""
+    path, body = answer.request.url.path, answer.json()
+    if path.startswith("/v1"):
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+        return str(body["error"]["message"])
+    if path.startswith("/v2"):
+        assert set(body) == {"error"}
+        return str(body["error"])
+    assert answer.headers["content-type"] == "application/problem+json"
+    return f"{body['detail']}: {body.get('hint', '')}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "names"),
+    [
+        ("GET", "/api/v1/jobs?limt=3", {}, ("`limt`", "`limit`")),
+        ("POST", "/api/v1/jobs?pipline=x", {"content": b"x"}, ("`pipline`", "`pipeline`")),
+        ("GET", "/api/v1/models?xyz=1", {}, ("`xyz`", "there are none")),
+        ("GET", "/v1/models?page=2", {}, ("`page`", "there are none")),
+        ("GET", "/v2/models/net?q=1", {}, ("`q`",)),
+        ("POST", "/v1/chat/completions", {"json": REQUEST | {"temprature": 1}}, ("`temprature`", "`temperature`")),
+        (
+            "POST",
+            "/v1/chat/completions",
+            {"json": {"messages": [{"role": "user", "contnt": "x"}]}},
+            ("`messages.0.contnt`", "`messages.0.content`"),
+        ),
+        (
+            "POST",
+            "/v1/audio/transcriptions",
+            {"data": {"langage": "de"}, "files": {"file": b"x"}},
+            ("`langage`", "`language`"),
+        ),
+        ("POST", "/api/v1/session", {"json": {"key": "k", "kee": 1}}, ("`kee`", "`key`")),
+    ],
+)
+async def test_a_parameter_that_is_not_known_is_named_with_the_nearest(
+    method: str, path: str, options: Any, names: tuple[str, ...]
+) -> None:
+    async with client() as http:
+        answer = await http.request(method, path, **options)
+    assert answer.status_code == 400, answer.text
+    assert all(name in said(answer) for name in names), said(answer)
+    if path.startswith("/v1"):
+        assert answer.json()["error"]["param"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/v1/chat/completions", '{"messages": [], "model": ', "is no JSON"),
+        ("/v1/chat/completions", "[1]", "Content-Type: application/json"),
+        ("/v1/chat/completions", '{"messages": []}', "messages: "),
+        ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "x"}], "n": 99}', "n: "),
+        ("/v1/audio/speech", '{"input": "x", "speed": "fast"}', "speed: "),
+        ("/v1/images/generations", '{"prompt": "x", "size": "big"}', "size: "),
+    ],
+)
+async def test_what_is_wrong_is_said_without_the_words_of_the_parser(path: str, body: str, words: str) -> None:
+    async with client() as http:
+        answer = await http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert words in said(answer)
+    assert "Value error" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/audio/speech", "/api/v1/session"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_json_has_a_limit_of_its_own(path: str, chunked: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100
+
+    async with client() as http:
+        body: Any = pieces() if chunked else b" " * 5000
+        answer = await http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert "4,096 bytes" in said(answer)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v2/models/net", "/api/v1/jobs"])
+async def test_what_nobody_expected_has_the_form_of_its_api(path: str) -> None:
+    async with client(connected=False) as http:
+        answer = await http.get(path)  # its app never started
+    assert answer.status_code == 500
+    assert "unexpected AttributeError" in said(answer)
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v2/nothing", "/api/v1/nothing", "/nothing"])
+async def test_paths_that_are_not_there_are_said_in_the_form_of_their_api(path: str) -> None:
+    async with client() as http:
+        answer = await http.get(path)
+        assert answer.status_code == 404
+        assert said(answer)
+        wrong = await http.put("/v1/models")
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
+        assert said(wrong)
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("see `rigflow jobs list`", "see GET /api/v1/jobs"),
+        ("rigflow keys api list shows them", "ask the operator of the fleet: rigflow keys api list shows them"),
+        ("raise the setting max_pixels", "ask the operator of the fleet: raise the setting max_pixels"),
+        ("say which, as in --set STAGE.model=NAME", "say which, as in the parameter set STAGE.model=NAME"),
+        ("send formats that it reads", "send formats that it reads"),
+    ],
+)
+def test_hints_name_what_a_caller_can_do(hint: str, shown: str) -> None:
+    assert for_callers(hint) == shown
+
+
+def test_no_hint_of_the_code_leaves_a_caller_with_a_command_alone() -> None:
+    texts = {
+        node.value
+        for room in ("schemas", "engines", "pipelines", "gateway")
+        for path in (ROOT / room).rglob("*.py")
+        if "rigflow " in path.read_text() or '"--' in path.read_text()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    commands = [text for text in texts if re.search(r"`rigflow [a-z]|(?<![\w-])--[a-z]", text) and "\n" not in text]
+    assert len(commands) > 50
+    for text in commands:
+        shown = for_callers(text)
+        left = re.search(r"`rigflow [a-z]|(?<![\w-])--[a-z]", shown)
+        assert left is None or shown.startswith("ask the operator"), shown
