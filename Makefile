@@ -29,7 +29,7 @@ test-models: .venv/test-models
 
 # the gateway by the clients that people have; `make test` does the same by plain HTTP
 test-clients: .venv/test-clients
-	$(BIN)/python -m pytest tests/integration/test_gateway_kserve.py tests/integration/test_openai.py
+	$(BIN)/python -m pytest tests/integration/test_gateway_kserve.py tests/integration/test_openai.py tests/integration/test_embeddings.py tests/unit/test_openai_fields.py
 
 # the JavaScript of docs/clients.md, by node and the packages of @nats-io; `make test` checks its syntax where node is
 test-js: .venv/test .venv/test-js

@@ -118,6 +118,8 @@ class Operator(Protocol):
     needs_model: bool
     entire_media: tuple[str, ...]
     """Arrays that it takes of all windows of a media in one part, see engines.gathering; () where it takes parts."""
+    of_texts: bool
+    """Whether it runs the text tower of its model, and not the model's own graph."""
     counts: BatchCounts
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None: ...

@@ -71,6 +71,7 @@ GROUPS: Mapping[str, Group] = {
             "chat": "engines.operators.generate:Chat",
             "complete": "engines.operators.generate:Complete",
             "crop": "engines.operators.crop:Crop",
+            "embed": "engines.operators.embed:Embed",
             "imagine": "engines.operators.imagine:Imagine",
             "infer": "engines.operators.infer:Infer",
             "join": "engines.operators.join:Join",
@@ -128,6 +129,7 @@ GROUPS: Mapping[str, Group] = {
             "openvino": "engines.backends.openvino:OpenVino",
             "tensorrt": "engines.backends.tensorrt:TensorRt",
             "tensorrt_rtx": "engines.backends.tensorrt:TensorRtRtx",
+            "text-tower": "engines.backends.text_tower:TextTowerBackend",
         },
     ),
     "folders": Group(  # of models without an ONNX file, by the backend that runs them

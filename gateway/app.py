@@ -19,6 +19,7 @@ from gateway.kserve import errors as kserve_errors
 from gateway.kserve import routes as kserve
 from gateway.openai import errors as openai_errors
 from gateway.search import Searcher
+from pipelines.asking import Asker
 from pipelines.broker import Broker
 from pipelines.job_index import JobIndex
 from schemas.settings import Settings
@@ -48,7 +49,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
-            app.state.broker = connected
+            app.state.broker, app.state.asker = connected, Asker(connected)
             app.state.jobs, app.state.searcher, app.state.thumbnails = JobIndex(connected), Searcher(), Thumbnails()
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
@@ -56,6 +57,7 @@ def create_app(
             async with identify.following(connected) if isinstance(identify, KeyHolders) else nullcontext():
                 yield
                 stopping.set()
+                await app.state.asker.close()
 
     app = FastAPI(
         title="rigflow",

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from engines.content import Content
 from engines.models.sounds import with_sound
-from engines.models.tensors import as_run, with_tensors
+from engines.models.tensors import as_run, runs_as_added, with_tensors
 from engines.plugins import plugins_of
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
@@ -67,14 +67,14 @@ async def put_revision(
 ) -> None:
     """Write a revision whose models are at the broker, as the newest of its name or as a variant.
 
-    `identities` of its models, if others than the pinned ones are to be found by their names: of stages that are `raw`.
+    `identities` of its models, if others than the pinned ones are to be found by their names: see `as_run`.
     """
     bucket, revision = broker.names.pipelines, pinned.revision
     entries = {f"revision.{revision}": pinned.model_dump_json().encode()}
     entries[f"{'variant' if variant else 'name'}.{pinned.name}"] = revision.encode()
     named = {stage.model for stage in pinned.operators if stage.model is not None and not stage.head}
     if identities is None:
-        named -= {stage.model for stage in pinned.operators if stage.raw}
+        named -= {stage.model for stage in pinned.operators if not runs_as_added(stage)}
     known = pinned.models if identities is None else identities
     entries |= {f"model.{name}": identity.encode() for name, identity in known.items() if name in named}
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))

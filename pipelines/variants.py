@@ -4,7 +4,7 @@
 pipeline that leaves its head as it is. By it a pipeline can be given another model, and follow a model's update.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engines.content import Content
@@ -15,6 +15,7 @@ from pipelines.blobs import blob_info, delete_blob
 from pipelines.broker import Broker
 from pipelines.models import load_card, publish_model
 from pipelines.registry import known_pipelines, put_revision, with_pins
+from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.errors import ModelMissing, NotFound, UsageError
 from schemas.model import ModelSpec
@@ -100,6 +101,38 @@ async def variant(
     return changed
 
 
+async def known_cards(broker: Broker) -> list[ModelSpec]:
+    """The cards of the models that the fleet knows, by name."""
+    return [await load_card(broker, identity) for _, identity in sorted((await model_names(broker)).items())]
+
+
+async def publish_as_needed(broker: Broker, spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:
+    """Publish a pipeline, unless the fleet has it, whose models the fleet knows; it with its models pinned.
+
+    It becomes a variant. Raises PipelineError, ModelError where a model does not fit, BrokerError, StoreError.
+    """
+    plan_pipeline(spec, models)
+    pinned = with_pins(spec, {name: (card, b"") for name, card in models.items()})
+    await put_as_needed(broker, pinned, as_run(spec, models).values())
+    return pinned
+
+
+async def put_as_needed(broker: Broker, pinned: PipelineSpec, cards: Iterable[ModelSpec]) -> None:
+    """Write a variant with its queues and the cards by which its models run, unless the fleet has it."""
+    if await broker.get(broker.names.pipelines, f"revision.{pinned.revision}") is not None:
+        return
+    await ensure_topology(broker, broker.settings, [pinned])
+    await _put_cards(broker, cards)
+    await put_revision(broker, pinned, variant=True)
+
+
+async def _put_cards(broker: Broker, cards: Iterable[ModelSpec]) -> None:
+    """Write cards by which models run that are not those with which they were added; their files are there."""
+    for card in cards:
+        if await blob_info(broker, broker.names.models, card.identity) is None:
+            await put_blob(broker, broker.names.models, card.model_dump_json().encode(), card.identity)
+
+
 async def _updated(broker: Broker, card: ModelSpec) -> list[PipelineSpec]:
     """What each pipeline that runs a model of this name becomes with another one."""
     using = [spec for spec in await known_pipelines(broker) if card.name in spec.model_names.values()]
@@ -128,7 +161,5 @@ async def _pinned(
     cards = as_run(wanted, cards)
     plan_pipeline(wanted, cards)
     pinned = with_pins(wanted, {name: (card, b"") for name, card in cards.items()})
-    for card in cards.values():
-        if await blob_info(broker, broker.names.models, card.identity) is None:  # with another head; its file is there
-            await put_blob(broker, broker.names.models, card.model_dump_json().encode(), card.identity)
+    await _put_cards(broker, cards.values())
     return pinned

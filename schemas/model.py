@@ -19,6 +19,7 @@ from schemas.recogniser import RecogniserSpec
 from schemas.speech import SpeechSpec
 
 Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ncwh", "nwhc", "nwh", "ntchw", "ncthw", "nthwc", "nthw"]
+TEXT_TOWER = "text-tower"  # the backend of towers of texts
 PerChannel: TypeAlias = FiniteFloat | tuple[FiniteFloat, ...]
 
 
@@ -197,6 +198,10 @@ class ModelSpec(Spec):
         """The model as its graph is: without the pictures, the sound, the states and the heads of its card."""
         inputs = tuple(TensorSpec(name=each.name, dtype=each.dtype, shape=each.shape) for each in self.inputs)
         return self.model_copy(update={"inputs": inputs, "heads": ()})
+
+    def of_texts(self) -> "ModelSpec":
+        """The model as its text tower: without the inputs, the outputs and the heads of its graph of pictures."""
+        return self.model_copy(update={"backend": TEXT_TOWER, "inputs": (), "outputs": (), "heads": ()})
 
     @property
     def warm_up(self) -> int:

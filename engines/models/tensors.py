@@ -1,32 +1,46 @@
 """Pipelines that run models as their graphs are, and the arrays of tensors that they take."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from engines.planned import Arrays, Tensor
 from engines.registry import load
 from schemas.errors import PipelineError
 from schemas.model import ModelSpec, describe
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import OperatorStage, PipelineSpec
 
 _INPUTS = "inputs"  # the option of a decode stage
 _WORD = re.compile(r"\w+")
 
 
 def as_run(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
-    """Return the cards by which the stages run their models: of stages that say `raw` those of the graphs.
+    """Return the cards by which the stages run their models: of stages that say `raw` those of the graphs, and those of
+    the text towers.
 
-    `models` has the card of each model by its name in a stage. Raises PipelineError if two stages differ in `raw`, or
-    one also has options of a head.
+    `models` has the card of each model by its name in a stage. Raises PipelineError if two stages run one model in
+    different ways, or a `raw` one also has options of a head.
     """
-    raw: dict[str, bool] = {}
+    ways: dict[str, Callable[[ModelSpec], ModelSpec] | None] = {}
     for stage in spec.operators:
         if stage.raw and stage.head:
             raise PipelineError(f"pipeline {spec.name}, stage {stage.name}: `head` and `raw`", "leave one of them out")
-        if stage.model is not None and raw.setdefault(stage.model, stage.raw) != stage.raw:
-            what = f"pipeline {spec.name}: two stages run model {stage.model}, and one of them `raw`"
+        if stage.model is not None and ways.setdefault(stage.model, _way(stage)) is not _way(stage):
+            what = f"pipeline {spec.name}: two stages run model {stage.model}, and one of them `raw`, or its texts"
             raise PipelineError(what, "keep the model under a second name, or make two pipelines")
-    return {name: card.of_graph() if raw.get(name) else card for name, card in models.items()}
+    made = ((name, card, ways.get(name)) for name, card in models.items())
+    return {name: card if way is None else way(card) for name, card, way in made}
+
+
+def runs_as_added(stage: OperatorStage) -> bool:
+    """Return whether a stage runs its model by the card with which it was added."""
+    return _way(stage) is None
+
+
+def _way(stage: OperatorStage) -> Callable[[ModelSpec], ModelSpec] | None:
+    """Return what makes the card by which a stage runs its model; None for the card itself."""
+    if stage.raw:
+        return ModelSpec.of_graph
+    return ModelSpec.of_texts if getattr(load("operators", stage.kind), "of_texts", False) else None
 
 
 def without_tensors(wanted: PipelineSpec, known: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:

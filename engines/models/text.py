@@ -15,8 +15,8 @@ from engines.own_process import in_own_process
 from engines.part import Array
 from engines.vectors import unit
 from schemas.errors import ModelError
-from schemas.model import ModelCard, ModelSpec
-from schemas.model_files import FileSpec, TextSpec
+from schemas.model import ModelCard, ModelSpec, TensorSpec
+from schemas.model_files import TextSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,7 +30,7 @@ _HINT = "its graph of texts, or its tokenizer, is damaged: add the model again"
 def check_text(card: ModelCard | ModelSpec) -> None:
     """Raise ModelError if a card names a graph of texts or a tokenizer that is no file of the model."""
     for name in (card.text.graph, card.text.tokenizer) if card.text else ():
-        _file(card, name)
+        tower_file(card, name)
 
 
 def embed_texts(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Array:
@@ -52,18 +52,16 @@ def _embed(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Array:
     limit_memory()
     assert spec.text is not None
     assert isinstance(content, ModelFiles), "a model with a text tower has files"
-    ids, mask = token_ids((content.folder / _file(spec, spec.text.tokenizer).sha256).read_text(), spec.text, texts)
-    graph = (content.folder / _file(spec, spec.text.graph).sha256).read_bytes()
+    ids, mask = token_ids((content.folder / tower_file(spec, spec.text.tokenizer)).read_text(), spec.text, texts)
+    graph = (content.folder / tower_file(spec, spec.text.graph)).read_bytes()
     session = load(ModelFiles(graph, content.files, content.folder), spec.name, once=True)
     inputs, outputs = tensors_of(session)
-    output = spec.text.output or outputs[0].name
-    if output not in [each.name for each in outputs]:
-        raise ModelError(f"model {spec.name}: its graph of texts has no output {output}", "correct text.output")
+    output = output_of(spec, outputs)
     at_once = 1 if any(tensor.shape[:1] == (1,) for tensor in inputs) else _AT_ONCE
     made = []
     for first in range(0, len(texts), at_once):
         rows = slice(first, first + at_once)
-        feed = {tensor.name: _fed(spec, tensor.name, ids[rows], mask[rows]).astype(tensor.dtype) for tensor in inputs}
+        feed = {tensor.name: fed(spec, tensor.name, ids[rows], mask[rows]).astype(tensor.dtype) for tensor in inputs}
         made.append(np.asarray(session.run([output], feed)[0], np.float64))
     vectors = np.concatenate(made)
     if vectors.ndim != 2 or len(vectors) != len(texts):
@@ -77,15 +75,30 @@ def token_ids(tokenizer: str, text: TextSpec, texts: Sequence[str]) -> tuple[Arr
 
     `tokenizer` is the text of a tokenizer.json. Raises ModelError, PluginMissing.
     """
-    found = _tokenizer(tokenizer)
-    found.no_padding()
-    found.enable_truncation(text.length)
+    ids, mask, _ = ids_of(tokenizer_of(tokenizer), text, texts)
+    return ids, mask
+
+
+def ids_of(tokenizer: "Tokenizer", text: TextSpec, texts: Sequence[str]) -> tuple[Array, Array, list[bool]]:
+    """Return as `token_ids`, and which of the texts are whole: others have more tokens than `text.length`."""
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(text.length)
     ids = np.full((len(texts), text.length), text.pad, np.int64)
-    mask = np.zeros_like(ids)
-    for number, each in enumerate(found.encode_batch([_canonical(each) if text.canonical else each for each in texts])):
+    mask, whole = np.zeros_like(ids), list[bool]()
+    given = [_canonical(each) if text.canonical else each for each in texts]
+    for number, each in enumerate(tokenizer.encode_batch(given)):
         ids[number, : len(each.ids)] = each.ids
         mask[number, : len(each.ids)] = 1
-    return ids, mask
+        whole.append(not each.overflowing)
+    return ids, mask, whole
+
+
+def output_of(spec: ModelSpec, outputs: Sequence[TensorSpec]) -> str:
+    """Return the output of the graph of texts that has the vectors. Raises ModelError if there is none."""
+    output = (spec.text.output if spec.text else "") or outputs[0].name
+    if output not in [each.name for each in outputs]:
+        raise ModelError(f"model {spec.name}: its graph of texts has no output {output}", "correct text.output")
+    return output
 
 
 def _canonical(text: str) -> str:
@@ -93,7 +106,8 @@ def _canonical(text: str) -> str:
     return " ".join(text.translate(_NO_PUNCTUATION).lower().split())
 
 
-def _tokenizer(text: str) -> "Tokenizer":
+def tokenizer_of(text: str) -> "Tokenizer":
+    """Return the tokenizer of a tokenizer.json. Raises ModelError, PluginMissing."""
     tokenizers = imported("tokenizers", "searching by words", "search")
     try:
         made: Tokenizer = tokenizers.Tokenizer.from_str(text)
@@ -103,15 +117,17 @@ def _tokenizer(text: str) -> "Tokenizer":
         raise ModelError(f"tokenizer.json cannot be read: {reason}", "download it again and add the model") from error
 
 
-def _file(card: ModelCard | ModelSpec, name: str) -> FileSpec:
+def tower_file(card: ModelCard | ModelSpec, name: str) -> str:
+    """Return the hash of a file of the model, which is its name where it is stored. Raises ModelError."""
     for file in card.files:
         if file.name == name:
-            return file
+            return file.sha256
     files = ", ".join(file.name for file in card.files) or "none"
     raise ModelError(f"model {card.name}: text names {name}, which is no file of it", f"its files are: {files}")
 
 
-def _fed(spec: ModelSpec, name: str, ids: Array, mask: Array) -> Any:
+def fed(spec: ModelSpec, name: str, ids: Array, mask: Array) -> Any:
+    """Return what an input of the graph of texts gets, by its name. Raises ModelError for one that is not known."""
     if name in _IDS:
         return ids
     if name == _MASK:

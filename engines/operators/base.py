@@ -83,6 +83,7 @@ class BaseOperator(Generic[OptionsT]):
     needs_model = False
     in_order = False
     entire_media: tuple[str, ...] = ()
+    of_texts = False
     anywhere = False
     """Whether `apply` takes arrays where they are, on a GPU too; otherwise it gets them on the host."""
 

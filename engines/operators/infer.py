@@ -38,6 +38,7 @@ class Infer:
     options_class = Options
     needs_model = True
     entire_media: tuple[str, ...] = ()
+    of_texts = False
     head_s = 0.0
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:

@@ -10,14 +10,11 @@ from engines.models.tensors import as_run
 from engines.part import Array
 from engines.plan import plan_pipeline
 from gateway.kserve.tensors import NAMES
-from pipelines.blob_upload import put_blob
-from pipelines.blobs import blob_info
 from pipelines.broker import Broker
 from pipelines.models import load_card
-from pipelines.registry import builtin_pipeline, put_revision, with_pins
-from pipelines.topology import ensure_topology
+from pipelines.registry import builtin_pipeline, with_pins
 from pipelines.values import decoded
-from pipelines.variants import find_model
+from pipelines.variants import find_model, put_as_needed
 from schemas.errors import NotFound, UsageError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.pipeline import PipelineSpec
@@ -87,13 +84,7 @@ class Models:
 
     async def publish(self, served: Served) -> None:
         """Publish the pipeline that runs a model, unless the broker has it. Raises BrokerError, StoreError."""
-        broker, names, spec, graph = self._broker, self._broker.names, served.spec, served.graph
-        if await broker.get(names.pipelines, f"revision.{spec.revision}") is not None:
-            return
-        await ensure_topology(broker, broker.settings, [spec])
-        if await blob_info(broker, names.models, graph.identity) is None:
-            await put_blob(broker, names.models, graph.model_dump_json().encode(), graph.identity)
-        await put_revision(broker, spec, variant=True)
+        await put_as_needed(self._broker, served.spec, [served.graph])
 
     async def _card(self, name: str, version: str) -> ModelSpec:
         bucket = self._broker.names.pipelines

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version as version_of
@@ -19,10 +19,10 @@ from gateway.kserve.bodies import JSON_LENGTH, Room, body_of, compressed, json_l
 from gateway.kserve.models import Models, Served, dense, idle_stages, labels_of
 from gateway.kserve.statistics import ModelStatistics
 from gateway.kserve.tensors import InferRequest, encode_answer, parse_request
-from gateway.leaving import client_left
+from gateway.leaving import while_there
 from gateway.problems import HttpError
 from gateway.route import check_json, checked_router
-from pipelines.asking import Answered, Asker
+from pipelines.asking import Answered
 from pipelines.broker import Broker
 from pipelines.variants import model_names
 from schemas.errors import UsageError
@@ -37,16 +37,14 @@ class _Kserve:
 
     def __init__(self, broker: Broker) -> None:
         self.models = Models(broker)
-        self.asker = Asker(broker)
         self.room = Room()
         self.statistics: defaultdict[tuple[str, str], ModelStatistics] = defaultdict(ModelStatistics)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.kserve = shared = _Kserve(app.state.broker)
+    app.state.kserve = _Kserve(app.state.broker)
     yield
-    await shared.asker.close()
 
 
 async def _kserve(request: Request, _: Connected) -> _Kserve:
@@ -137,8 +135,8 @@ async def infer(request: Request, name: str, caller: Submitter, shared: Shared, 
             check_json(min(json_bytes or 0, len(body)), most_json)
             wanted, segments = await _step(len(body), _asked, body, json_bytes, served)
             timeout_s = _timeout_s(wanted)
-            asking = shared.asker.ask(served.spec, segments, caller.tenant, caller.name)
-            found = await _while_there(request, asking, timeout_s)
+            asking = request.app.state.asker.ask(served.spec, segments, caller.tenant, caller.name)
+            found = await while_there(request, asking, timeout_s)
             answer_bytes = sum(array.nbytes for each in found for array in each.arrays.values())
             accepted = request.headers.get("accept-encoding", "")
             response = await _step(answer_bytes, _answer, served, wanted, found, accepted)
@@ -186,23 +184,6 @@ def _timeout_s(wanted: InferRequest) -> float:
     if not isinstance(given, int) or isinstance(given, bool) or given < 0:
         raise UsageError("parameter timeout is a number of microseconds")
     return min(TIMEOUT_S, given / 1e6)
-
-
-async def _while_there(request: Request, asking: Coroutine[Any, Any, T], timeout_s: float) -> T:
-    """Return an answer. Cancels it and raises HttpError if its client goes away or the time is over first."""
-    task, gone = asyncio.create_task(asking), asyncio.create_task(client_left(request))
-    try:
-        await asyncio.wait([task, gone], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise HttpError(HTTPStatus.BAD_REQUEST, "the client went away")
-        what = f"there is no answer after {timeout_s:g} s"
-        raise HttpError(HTTPStatus.GATEWAY_TIMEOUT, what, "see GET /api/v1/fleet, or give it more time")
-    finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _step(nbytes: int, step: Callable[..., T], *arguments: Any) -> T:

@@ -31,6 +31,11 @@ from schemas.wire import Buffer
 _OPENAIS = re.compile(r"(gpt|chatgpt|o\d|whisper|tts|dall-e|text-embedding|text-davinci|davinci|babbage)([-.].*)?")
 
 
+def is_openais(model: str) -> bool:
+    """Whether a name is one that OpenAI gives its own models."""
+    return _OPENAIS.fullmatch(model) is not None
+
+
 class ClientGone(RigflowError):
     """The client closed its connection: its job is cancelled."""
 
@@ -46,7 +51,7 @@ class Asked:
     async def pipeline(self, name: str, model: str, fields: Mapping[str, JsonValue] | None = None) -> PipelineSpec:
         """A pipeline with a model, as clients name it, and with other fields. Raises NotFound, PipelineError."""
         spec = await load_pipeline(self.broker, name)
-        own = model in ("", name, *spec.model_names.values()) or _OPENAIS.fullmatch(model)
+        own = model in ("", name, *spec.model_names.values()) or is_openais(model)
         return await variant(self.broker, spec, fields or {}, None if own else model)
 
     async def submit(
