@@ -1,12 +1,11 @@
-"""`python -m benchmarks.chat FOLDER`: tokens a second of one worker beside GenAI's own loop over the same prompts.
+"""`python -m benchmarks.chat FOLDER`: tokens a second of one worker beside GenAI's own loops over the same prompts.
 
-Both have one thread, or with `--device cuda:0` the GPU. The loop gives all prompts to GenAI's engine at once, as its
-own examples do, which takes four at a time; before, some are timed one after the other, and after it as many as a
-worker has places for, as rows of one generator (`batched`). rigflow runs `chat` on a fleet of one worker, through the
-broker, from the file of prompts to the file of answers. They take turns for some rounds, because a busy machine is not
-as fast from minute to minute: the ratio of each round counts, and the CPU seconds of all processes for 1,000 tokens.
-Then interactive questions are asked while 100 bulk jobs wait, and their time to the first token is compared with that
-on the idle worker.
+Each has one thread, or with `--device cuda:0` the GPU. `engine` gives all prompts to GenAI's engine at once, as its own
+examples do, which takes four at a time. `rows` is a plain loop over generators of as many rows as a worker has places
+for bulk. `rigflow` runs `chat` on a fleet of one worker, through the broker, from the file of prompts to the file of
+answers. They take turns for some rounds, because a busy machine is not as fast from minute to minute: the ratio of each
+round counts, and the CPU seconds of all processes for 1,000 tokens. Then interactive questions are asked while 100 bulk
+jobs wait, and their time to the first token is compared with that on the idle worker.
 """
 
 import argparse
@@ -26,7 +25,7 @@ import numpy as np
 from benchmarks.measure import cpu_s, tree
 from engines.generation.answering import Limits
 from engines.inference.genai_folder import limits_of, overlay_of
-from engines.inference.genai_library import library, padded
+from engines.inference.genai_library import library
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
@@ -68,30 +67,44 @@ def measure(given: argparse.Namespace, prompts: Sequence[str], scratch: Path) ->
     on_gpu = given.device != "cpu"
     kv_bytes = limits_of(content, card, 1 << 60, on_gpu).slot_bytes * (given.places or 1000)  # type: ignore[arg-type]
     limits = limits_of(content, card, kv_bytes, on_gpu)  # type: ignore[arg-type]
-    loop, found = Loop(given.folder, limits, given.tokens, given.device), []
+    loop = Loop(given.folder, limits, given.tokens, given.device)
+    found: list[list[float]] = []
+    by_cpu: list[list[float]] = []
     with Fleet(ONE_WORKER, scratch / "cache", devices=(given.device,), kv_bytes=float(kv_bytes)) as fleet:
         asked(fleet, spec, prompts, scratch, "warm")
         loop.batched(prompts)
         for number in range(given.rounds):
-            alone, _ = loop.one_by_one(prompts[: max(1, len(prompts) // 4)])
-            spent = [used_s()]
-            engine, texts, written = loop.together(prompts)
-            spent.append(used_s())
-            batched = loop.batched(prompts)
-            spent.append(used_s())
-            ours, answers = asked(fleet, spec, prompts, scratch, f"round-{number}")
-            spent.append(used_s())
-            cpu = {"engine": spent[1] - spent[0], "rigflow": spent[3] - spent[2]}
-            cpu = {name: round(each / written * 1000, 2) for name, each in cpu.items()}
+            rates: dict[str, float] = {}
+            spent: dict[str, float] = {}
+            texts: list[str] = []
+            for name, call in (
+                ("engine", lambda: loop.together(prompts)),
+                ("rows", lambda: loop.batched(prompts)),
+                ("rigflow", lambda: asked(fleet, spec, prompts, scratch, f"round-{number}")),  # noqa: B023
+            ):
+                before = used_s()
+                rates[name], answers, written = call()
+                spent[name] = (used_s() - before) / written * 1000
+                texts = answers if name == "engine" else texts
             equal = sum(mine == theirs for mine, theirs in zip(answers, texts, strict=True))
-            found.append((ours / engine, ours / batched))
-            rates = {"loop": alone, "engine": engine, "batched": batched, "rigflow": ours}
-            rates = {name: round(each, 1) for name, each in rates.items()}
-            line = {"tokens_per_s": rates, "ratio": [round(each, 3) for each in found[-1]], "equal": equal}
-            print(json.dumps({**line, "cpu_s_per_1000_tokens": cpu}), flush=True)
+            found.append([rates["rigflow"] / rates[name] for name in ("engine", "rows")])
+            by_cpu.append([spent[name] / spent["rigflow"] for name in ("engine", "rows")])
+            line = {"tokens_per_s": rounded(rates, 1), "cpu_s_per_1000_tokens": rounded(spent, 2)}
+            ratios = dict(zip(("engine", "rows"), found[-1], strict=True))
+            print(json.dumps({**line, "ratio_to": rounded(ratios, 3), "equal_answers": equal}), flush=True)
         firsts = asyncio.run(first_tokens(fleet, prompts))
-    ratios = [round(statistics.median(each), 3) for each in zip(*found, strict=True)]
-    print(json.dumps({"ratio_to_engine": ratios[0], "ratio_to_batched": ratios[1], **firsts}), flush=True)
+    medians = {
+        f"{what}_to_{name}": round(statistics.median(each), 3)
+        for what, ratios in (("ratio", found), ("cpu_ratio", by_cpu))
+        for name, each in zip(("engine", "rows"), zip(*ratios, strict=True), strict=True)
+    }
+    load = round(os.getloadavg()[0], 1)
+    print(json.dumps({**medians, **firsts, "load": load}), flush=True)
+
+
+def rounded(values: dict[str, float], digits: int) -> dict[str, float]:
+    """Numbers as they are printed."""
+    return {name: round(each, digits) for name, each in values.items()}
 
 
 def used_s() -> float:
@@ -118,26 +131,17 @@ class Loop:
         messages = json.dumps([{"role": "user", "content": prompt}])
         return self._tokenizer.encode(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
 
-    def one_by_one(self, prompts: Sequence[str]) -> tuple[float, int]:
-        """Tokens a second of one answer after the other, and their number."""
-        began, count = time.monotonic(), 0
-        for prompt in prompts:
-            tokens = self._asked(prompt)
-            params = self._og.GeneratorParams(self._model)
-            params.set_search_options(max_length=len(tokens) + self._tokens, do_sample=False)
-            generator = self._og.Generator(self._model, params)
-            generator.append_tokens(tokens)
-            while not generator.is_done():
-                generator.generate_next_token()
-                count += 1
-        return count / (time.monotonic() - began), count
-
-    def batched(self, prompts: Sequence[str]) -> float:
-        """Tokens a second of generators of as many rows as a worker has places for bulk, one after the other."""
+    def batched(self, prompts: Sequence[str]) -> tuple[float, list[str], int]:
+        """Tokens a second of generators of as many rows as a worker has places for bulk, one after the other, and their
+        number. It makes no texts.
+        """
         began, count = time.monotonic(), 0
         ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
         for first in range(0, len(prompts), self._rows):
-            rows = padded([*map(self._asked, prompts[first : first + self._rows])], self._tokenizer.pad_token_id)
+            questions = [np.asarray(self._asked(each)) for each in prompts[first : first + self._rows]]
+            rows = np.full((len(questions), max(map(len, questions))), self._tokenizer.pad_token_id, np.int32)
+            for row, question in zip(rows, questions, strict=True):
+                row[: len(question)] = question
             params, done = self._og.GeneratorParams(self._model), np.zeros(len(rows), bool)
             params.set_search_options(max_length=rows.shape[1] + self._tokens, do_sample=False, batch_size=len(rows))
             generator = self._og.Generator(self._model, params)
@@ -146,7 +150,9 @@ class Loop:
                 generator.generate_next_token()
                 done |= np.isin(generator.get_next_tokens(), list(ends))
                 count += int((~done).sum())
-        return count / (time.monotonic() - began)
+                if done.all():
+                    break
+        return count / (time.monotonic() - began), [], count
 
     def together(self, prompts: Sequence[str]) -> tuple[float, list[str], int]:
         """Tokens a second of all answers at once, the answers, and the number of tokens."""
@@ -182,15 +188,16 @@ def questions(path: Path, prompts: Sequence[str]) -> Path:
 
 def asked(
     fleet: Fleet, spec: PipelineSpec, prompts: Sequence[str], scratch: Path, name: str
-) -> tuple[float, list[str]]:
-    """Tokens a second of a job, from its file to its result, and the answers."""
+) -> tuple[float, list[str], int]:
+    """Tokens a second of a job, from its file to its result, the answers, and the number of tokens."""
     path, began = questions(scratch / f"{name}.jsonl", prompts), time.monotonic()
     [outcome] = fleet.run(spec, [path], scratch / "out")
     seconds = time.monotonic() - began
     if not outcome.ok:
         raise SystemExit(f"{outcome.error or outcome.done}")
     rows = [json.loads(line) for line in (scratch / "out" / f"{name}.chat.jsonl").read_text().splitlines()]
-    return sum(row["tokens"] for row in rows) / seconds, [row["text"] for row in rows]
+    written = sum(row["tokens"] for row in rows)
+    return written / seconds, [row["text"] for row in rows], written
 
 
 async def first_tokens(fleet: Fleet, prompts: Sequence[str]) -> dict[str, float]:
@@ -222,9 +229,9 @@ async def first_tokens(fleet: Fleet, prompts: Sequence[str]) -> dict[str, float]
     ended = [message.subject for message in await gathered(done) if message.headers[HEADER_TYPE] == "done"]
     left = BULK - 1 - sum("bulk-" in subject for subject in ended)
     await client.close()
-    seconds = {"first_token_idle_s": statistics.median(idle), "first_token_busy_s": statistics.median(busy)}
-    ratio = seconds["first_token_busy_s"] / seconds["first_token_idle_s"]
-    return {name: round(value, 3) for name, value in seconds.items()} | {"ratio": round(ratio, 2), "bulk_left": left}
+    seconds = {"first_token_idle_s": statistics.median(idle), "first_token_behind_bulk_s": statistics.median(busy)}
+    ratio = seconds["first_token_behind_bulk_s"] / seconds["first_token_idle_s"]
+    return rounded(seconds, 4) | {"first_token_ratio": round(ratio, 2), "bulk_left": left}
 
 
 async def gathered(subscription: Any) -> list[Any]:

@@ -18,6 +18,7 @@ class OnnxRuntimeGenAi:
 
     def __init__(self, settings: Settings) -> None:
         self._kv_bytes = settings.kv_bytes
+        self._tf32 = settings.tf32
 
     def refuses(self, device: Device) -> str:
         """A GPU needs the library that is built for CUDA."""
@@ -30,9 +31,11 @@ class OnnxRuntimeGenAi:
         return "the installed onnxruntime-genai has no CUDA: pip install onnxruntime-genai-cuda"
 
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
-        """A session of ONNX Runtime GenAI, which is imported now. Raises ModelError."""
+        """A session of ONNX Runtime and GenAI, which are imported now. Raises ModelError."""
         from engines.inference.genai import GenAiSession
+        from engines.inference.resident import GpuPlace, HostPlace
 
         if not isinstance(model, ModelFiles):
             raise ModelError(f"model {card.name}: onnxruntime-genai runs folders", "add the folder of the model again")
-        return GenAiSession(model, card, self._kv_bytes, None if device.gpu is None else device.gpu.number)
+        place = HostPlace(card.name) if device.gpu is None else GpuPlace(card.name, device.gpu, self._tf32)
+        return GenAiSession(model, card, self._kv_bytes, place)

@@ -21,7 +21,7 @@ from schemas.errors import RigflowError
 
 BULK_TURN = 8  # every eighth step is one of bulk, and so many steps an incomplete group of bulk waits for others
 _FEW = 4  # so many answers are one group however long their questions are: one by one they take twice the time
-_BULK_SHARE = 9  # of so many places, one is kept for answers that a person waits for
+BULK_SHARE = 9  # of so many places, one is kept for answers that a person waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Answering:
 
     def _begin_bulk(self) -> None:
         """Begin a group when at least half of the places for bulk are free, and it fills them or has waited."""
-        most = self.limits.slots - max(1, self.limits.slots // _BULK_SHARE) if self.limits.slots > 1 else 1
+        most = self.limits.slots - max(1, self.limits.slots // BULK_SHARE) if self.limits.slots > 1 else 1
         running = sum(len(each.members) for each in self._running if not each.urgent)
         room = min(most - running, self.limits.slots - self._taken)
         waiting = [each for each in self._waiting if not each.request.urgent]

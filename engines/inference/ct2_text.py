@@ -15,7 +15,7 @@ from engines.content import ModelFiles
 from engines.extras import imported
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest, Tokens
-from engines.generation.answering import Asked, Group
+from engines.generation.answering import Answering, Asked, Group
 from engines.inference.ct2_files import MODEL_FILE, read_binary, token_bytes
 from engines.inference.ct2_groups import CallGroup, failure
 from engines.inference.ct2_library import library, opened
@@ -40,6 +40,7 @@ class CTranslate2TextSession(TextSession):
         self._tokenizers = imported("tokenizers", f"model {card.name}", "llm-ct2")
         self._tokenizer: Any = tokenizer_of(model, card, "llm-ct2")
         super().__init__(model, card, limits)
+        self._answering = Answering(limits, self._start, self._kind)
         self._ends = self._ends_of(model)
         self._together = gpu is None and card.precision in _EXACT
         calls = limits.slots + 1  # a group that is closed may be ending its step

@@ -1,16 +1,16 @@
-"""ONNX Runtime GenAI as a library: its import, its errors, and whether it answers together as it does alone."""
+"""ONNX Runtime GenAI as a library: its import, its errors, and a model that it loads when it is needed."""
 
-from collections.abc import Sequence
+import json
 from typing import Any
 
-import numpy as np
-
+from engines.content import ModelFiles
 from engines.extras import imported
-from engines.generation.answer_request import Tokens
+from engines.generation.answering import Limits
+from engines.inference.genai_folder import laid_out, overlay_of
+from engines.scratch import ScratchFolder
+from schemas.errors import ModelError
 
 LIBRARY_ERRORS = (RuntimeError, ValueError, MemoryError)
-_TRIALS = ("a", "What is it?", "one two three four five six", "The quick brown fox jumps over the lazy dog.")
-_TRIAL_TOKENS = 8
 
 
 def library() -> Any:
@@ -23,38 +23,43 @@ def in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def padded(questions: Sequence[Tokens], pad: int) -> Tokens:
-    """Return questions `[N, T]` as generators take them: with the token `pad` behind the shorter ones."""
-    rows = np.full((len(questions), max(map(len, questions))), pad, np.int32)
-    for row, question in zip(rows, questions, strict=True):
-        row[: len(question)] = question
-    return rows
+class GenAiModel:
+    """The folder of a model as the library reads it, on the CPU by one thread or on the GPU of number `gpu`.
 
-
-def batches_rightly(og: Any, model: Any, tokenizer: Any) -> bool:
-    """Return whether a generator gives the same answers together as it gives alone.
-
-    Those of GenAI 0.18 do not with every graph: they take a token that pads for padding wherever it is, and questions
-    of chat templates have the token that ends answers, which often is the same one.
+    `name` is for errors. Raises ModelError.
     """
-    ends = frozenset(int(token) for token in tokenizer.eos_token_ids)
-    texts = [np.asarray(tokenizer.encode(text), np.int32) for text in _TRIALS]
-    prompts = [np.concatenate([text, np.array(sorted(ends), np.int32), text]) for text in texts]
-    alone = [_answers(og, model, prompt[None], ends)[0] for prompt in prompts]
-    try:
-        return alone == _answers(og, model, padded(prompts, int(tokenizer.pad_token_id)), ends)
-    except LIBRARY_ERRORS:  # it takes one question at a time
-        return False
 
+    def __init__(self, files: ModelFiles, limits: Limits, gpu: int | None, name: str) -> None:
+        self.og = library()
+        self._name = name
+        self._folder = ScratchFolder("genai")
+        self._model: Any = None
+        try:
+            self._config = self.og.Config(str(laid_out(files, self._folder.path)))
+            self._config.overlay(json.dumps(overlay_of(limits)))
+            self._config.clear_providers()
+            if gpu is not None:
+                self._config.append_provider("cuda")
+                self._config.set_provider_option("cuda", "device_id", str(gpu))
+            self.tokenizer: Any = self.og.Tokenizer(self._config)
+        except LIBRARY_ERRORS as error:
+            self._folder.remove()
+            raise self._damaged(error) from error
 
-def _answers(og: Any, model: Any, rows: Tokens, ends: frozenset[int]) -> list[list[int]]:
-    """Return the first tokens of answers to rows, to the token that ends each."""
-    params, answers = og.GeneratorParams(model), []
-    params.set_search_options(max_length=rows.shape[1] + _TRIAL_TOKENS, do_sample=False, batch_size=len(rows))
-    generator = og.Generator(model, params)
-    generator.append_tokens(rows)
-    while not generator.is_done():
-        generator.generate_next_token()
-        answers.append(list(map(int, generator.get_next_tokens())))
-    made = [list(answer) for answer in zip(*answers, strict=True)]
-    return [answer[: next((n for n, token in enumerate(answer) if token in ends), None)] for answer in made]
+    @property
+    def loaded(self) -> Any:
+        """The library's model; its weights are loaded by the first call."""
+        if self._model is None:
+            try:
+                self._model = self.og.Model(self._config)
+            except LIBRARY_ERRORS as error:
+                raise self._damaged(error) from error
+        return self._model
+
+    def close(self) -> None:
+        """Free the memory, and remove the folder."""
+        self.tokenizer = self._model = self._config = None
+        self._folder.remove()
+
+    def _damaged(self, error: Exception) -> ModelError:
+        return ModelError(f"model {self._name} cannot be loaded: {in_a_line(error)}", "download it again")

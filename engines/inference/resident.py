@@ -3,10 +3,12 @@
 A value is an `OrtValue`. On the CPU, those of NumPy's arrays share their memory, and outputs are not copied.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from engines.content import Content
@@ -25,6 +27,7 @@ class Place(Protocol):
     """A device that graphs run on; `name` is for errors. All methods raise ModelError, DeviceLost."""
 
     on_gpu: bool
+    device: tuple[str, int]  # as bindings of ONNX Runtime name it
 
     def load(self, model: Content) -> Any:
         """A session of a graph."""
@@ -42,6 +45,14 @@ class Place(Protocol):
         """A value as an array on the host."""
         ...
 
+    def go(self, session: Any, binding: Any) -> None:
+        """Run a graph whose inputs and outputs are bound."""
+        ...
+
+    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
+        """A value of zeros on the device."""
+        ...
+
     def close(self, session: Any) -> None:
         """Give up a session."""
         ...
@@ -57,6 +68,7 @@ class HostPlace:
     """The CPU: one thread, in the arena of all sessions."""
 
     on_gpu = False
+    device = ("cpu", 0)
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -73,10 +85,21 @@ class HostPlace:
                 binding.bind_ortvalue_input(name, given)
             for name in outputs:
                 binding.bind_output(name, "cpu")
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            raise ModelError(f"model `{self._name}` failed: {one_line(error)}") from error
+        self.go(session, binding)
+        return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+    def go(self, session: Any, binding: Any) -> None:
+        """See `Place`."""
+        try:
             ARENA.run_bound(session, binding)
         except Exception as error:  # the runtime's own classes share no base below Exception
             raise ModelError(f"model `{self._name}` failed: {one_line(error)}") from error
-        return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
+        """See `Place`: the system gives memory for it when it is used."""
+        return value(np.zeros(shape, dtype))
 
     def fetch(self, session: Any, inputs: Values, outputs: Sequence[str]) -> list[Array]:
         """See `Place`."""
@@ -99,6 +122,7 @@ class GpuPlace:
         self._name = name
         self._gpu = gpu
         self._tf32 = tf32
+        self.device = ("cuda", gpu.number)
         gpu.enter()
         with gpu.guarded():
             self._stream = gpu.new_stream()
@@ -133,15 +157,31 @@ class GpuPlace:
         return array
 
     def _run(self, session: Any, inputs: Values, outputs: Sequence[str], where: str, options: Any) -> list[Any]:
-        self._gpu.enter()
-        binding = session.io_binding()
-        try:
+        with self._calling():
+            binding = session.io_binding()
             for name, given in inputs.items():
                 binding.bind_ortvalue_input(name, given)
             for name in outputs:
                 binding.bind_output(name, where, self._gpu.number if where == "cuda" else 0)
             session.run_with_iobinding(binding, options)
             return list(binding.get_outputs())
+
+    def go(self, session: Any, binding: Any) -> None:
+        """See `Place`."""
+        with self._calling():
+            session.run_with_iobinding(binding, self._queued)
+
+    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
+        """See `Place`."""
+        with self._calling():
+            return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), *self.device)
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Calls of the runtime, whose errors are ours."""
+        self._gpu.enter()
+        try:
+            yield
         except Exception as error:  # the runtime's own classes share no base below Exception
             if not self._gpu.works():
                 raise self._gpu.lost(error) from error

@@ -6,23 +6,25 @@ from typing import Any
 from engines.content import ModelFiles
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest
-from engines.generation.answering import Answering, Asked, Group, Limits
+from engines.generation.answering import Answering, Limits
 from engines.generation.chat_template import chat_text, template_of, texts_of
+from engines.generation.row_answering import RowAnswering
 from engines.part import Array, Tick
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
 
 class TextSession:
-    """A language model; one of a library adds `encode`, `begin`, `warm_up`, `close`, and how answers are grouped."""
+    """A language model; one of a library adds `encode`, `begin`, `warm_up`, `close`, and `_answering`."""
 
     batch_bytes = 1
+
+    _answering: Answering | RowAnswering
 
     def __init__(self, model: ModelFiles, card: ModelSpec, limits: Limits) -> None:
         self.spec = card
         self.limits = limits
         self._template = template_of(texts_of(model), card.name)
-        self._answering = Answering(limits, self._start, self._kind)
 
     @property
     def context(self) -> int:
@@ -60,11 +62,3 @@ class TextSession:
         """Put an answer among those that are written."""
         self._answering.add(asked, answer)
         return answer
-
-    def _kind(self, asked: AnswerRequest) -> int | None:
-        """Return what answers of one group have in common; None: this one is written alone."""
-        raise NotImplementedError
-
-    def _start(self, asked: Sequence[Asked]) -> Group:
-        """Begin a group of answers."""
-        raise NotImplementedError

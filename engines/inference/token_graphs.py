@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-LOGITS, CHOSEN = "logits", "chosen"
+LOGITS, CHOSEN, LAST, SOME_SCORES = "logits", "chosen", "last", "scores of some"
 _FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
 _OPSET, _IR = 17, 8
 
@@ -60,6 +60,37 @@ def rows_graph(names: Sequence[str], element: int) -> bytes:
     nodes = [_node("Gather", [name, "rows"], f"taken.{name}", axis=0) for name in names]
     inputs = [*(_value(name, element, 4) for name in names), _value("rows", _INT64, 1)]
     return _model(nodes, inputs, [_value(f"taken.{name}", element, 4) for name in names], [])
+
+
+def likeliest_graph(element: int) -> bytes:
+    """The likeliest next token of each text.
+
+    Of `logits [rows, T, V]` and `last [rows, 1]` int64, the place of each row's last token, `chosen [rows, 1]` int64.
+    """
+    nodes = [
+        *_last_scores(),
+        helper.make_node("TopK", ["scores", "one"], ["best", CHOSEN], axis=-1),
+    ]
+    inputs = [_value(LOGITS, element, 3), _value(LAST, _INT64, 2)]
+    return _model(nodes, inputs, [_value(CHOSEN, _INT64, 2)], [_constant("one", np.array([1]))])
+
+
+def scores_graph(element: int) -> bytes:
+    """The logits of the next token of some texts.
+
+    Of `logits [rows, T, V]`, `last [rows, 1]` int64 as above and `some` [n] int64, numbers of rows, `scores of some`
+    [n, V] float32.
+    """
+    nodes = [*_last_scores(), _node("Gather", ["scores", "some"], SOME_SCORES, axis=0)]
+    inputs = [_value(LOGITS, element, 3), _value(LAST, _INT64, 2), _value("some", _INT64, 1)]
+    return _model(nodes, inputs, [_value(SOME_SCORES, _FLOAT, 2)], [])
+
+
+def _last_scores() -> list[Any]:
+    return [
+        _node("GatherND", [LOGITS, LAST], "own scores", batch_dims=1),
+        _node("Cast", ["own scores"], "scores", to=_FLOAT),
+    ]
 
 
 def _node(kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> Any:

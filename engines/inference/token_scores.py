@@ -1,0 +1,57 @@
+"""The scores (logits) of the next token of texts, on the host or on a GPU: the best token, or all scores of a few."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engines.inference.resident import Place, value
+from engines.inference.token_graphs import CHOSEN, LAST, LOGITS, SOME_SCORES, likeliest_graph, scores_graph
+from engines.part import Array
+
+
+class HostScores:
+    """Of logits `[N, T, V]` and the places `[N]` of the last tokens."""
+
+    def __init__(self, logits: Array, last: Array) -> None:
+        self._logits, self._last = logits, last
+
+    def best(self) -> Sequence[int]:
+        """See `engines.generation.rows.Scores`."""
+        return [int(row[place].argmax()) for row, place in zip(self._logits, self._last, strict=True)]
+
+    def of(self, rows: Sequence[int]) -> Array:
+        """See `engines.generation.rows.Scores`."""
+        return np.stack([self._logits[row, self._last[row]] for row in rows]).astype(np.float32)
+
+
+class ScoreGraphs:
+    """Graphs that choose tokens on a GPU."""
+
+    def __init__(self, place: Place, element: int) -> None:
+        self.place = place
+        self.likeliest = place.load(likeliest_graph(element))
+        self.scores = place.load(scores_graph(element))
+
+    def close(self) -> None:
+        """Free them."""
+        self.place.close(self.likeliest)
+        self.place.close(self.scores)
+
+
+class DeviceScores:
+    """Of logits on a GPU: see `HostScores`."""
+
+    def __init__(self, graphs: ScoreGraphs, logits: Any, last: Array) -> None:
+        self._graphs = graphs
+        self._inputs = {LOGITS: logits, LAST: value(last[:, None].astype(np.int64))}
+
+    def best(self) -> Sequence[int]:
+        """See `engines.generation.rows.Scores`."""
+        [chosen] = self._graphs.place.fetch(self._graphs.likeliest, self._inputs, [CHOSEN])
+        return [int(token) for token in chosen[:, 0]]
+
+    def of(self, rows: Sequence[int]) -> Array:
+        """See `engines.generation.rows.Scores`."""
+        inputs = {**self._inputs, "some": value(np.array(rows, np.int64))}
+        return self._graphs.place.fetch(self._graphs.scores, inputs, [SOME_SCORES])[0]
