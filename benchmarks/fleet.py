@@ -164,7 +164,7 @@ class Trial:
             subject = self._broker.names.work(self._spec.name, "decode", job.priority)
             run.published_s.append(time.monotonic())
             task = asyncio.create_task(
-                self._broker.publish(subject, segment.encode(segment_data.buffers), key.message_id("decode"))
+                self._broker.publish(subject, segment.pieces(segment_data.content), key.message_id("decode"))
             )
             sending.add(task)
             task.add_done_callback(sending.discard)

@@ -76,7 +76,7 @@ class Asker:
             priority=Priority.INTERACTIVE,
         )
         waiting = _Waiting(self._broker, job, len(segments))
-        nbytes, began_s, answered = sum(len(each) for one in segments for each in one.buffers), time.time(), False
+        nbytes, began_s, answered = sum(each.nbytes for each in segments), time.time(), False
         await waiting.open()
         try:
             await self._send(spec, job, segments)
@@ -93,7 +93,7 @@ class Asker:
         subject = broker.names.work(spec.name, first, job.priority)
         for number, each in enumerate(segments):
             key = Key(job=job, segment=number, final=each.final)
-            body = each.segment(key).encode(each.buffers)
+            body = each.segment(key).pieces(each.content)
             try:
                 if len(body) <= broker.max_body:
                     await broker.store(subject, body, {HEADER_ID: key.message_id(first)}, until_full=True)

@@ -16,7 +16,7 @@ from pipelines.message_store import MessageStore
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID
-from schemas.wire import Buffer
+from schemas.wire import Buffer, Pieces
 
 __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
@@ -71,7 +71,7 @@ class Broker(MessageStore):
     # publishing
 
     async def publish(
-        self, subject: str, body: Buffer | Path, message_id: str, headers: Mapping[str, str] | None = None
+        self, subject: str, body: Buffer | Pieces | Path, message_id: str, headers: Mapping[str, str] | None = None
     ) -> bool:
         """Store a message once; waits without limit while its stream is full or the broker away.
 
@@ -83,9 +83,12 @@ class Broker(MessageStore):
         all_headers = {HEADER_ID: message_id, **(headers or {})}
         size = body.stat().st_size if isinstance(body, Path) else len(body)
         if size <= self.max_body:
-            content = await asyncio.to_thread(body.read_bytes) if isinstance(body, Path) else bytes(body)
-            acked, _ = await self.store(subject, content, all_headers)
+            content = await asyncio.to_thread(body.read_bytes) if isinstance(body, Path) else body
+            acked, _ = await self.store(
+                subject, content if isinstance(content, Pieces) else bytes(content), all_headers
+            )
             return acked.new
+        body = bytes(body) if isinstance(body, Pieces) else body
         blob = claim_name(subject, message_id, self.connection.unique())
         await put_blob(self, self.names.blobs, body, blob, {SUBJECT: subject})
         try:

@@ -15,7 +15,7 @@ from nats.aio.subscription import Subscription
 from pipelines.answers import headers_bytes, status_of
 from pipelines.inbox import REQUEST_S, Answers, Away, Inbox, next_answer
 from pipelines.login import CONNECT_S, credential_options, local_broker_options, reason_of, refusal
-from pipelines.nats_client import NatsClient
+from pipelines.nats_client import Body, NatsClient
 from pipelines.tls import password_options, tls_options
 from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
@@ -154,7 +154,7 @@ class Connection:
         self._on_reconnect.append(call)
         return lambda: self._on_reconnect.remove(call)
 
-    async def request(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
+    async def request(self, subject: str, body: Body = b"", headers: Mapping[str, str] | None = None) -> Msg:
         """Send and await the answer. Raises Away, NoResponders, BrokerError when it is not permitted."""
         async with self._asking(subject, body, headers) as answers:
             return await next_answer(answers)
@@ -168,14 +168,15 @@ class Connection:
         return found
 
     @contextlib.asynccontextmanager
-    async def _asking(self, subject: str, body: bytes, headers: Mapping[str, str] | None) -> AsyncIterator[Answers]:
+    async def _asking(self, subject: str, body: Body, headers: Mapping[str, str] | None) -> AsyncIterator[Answers]:
         await self.wait_connected()
         with self._inbox.asking(subject) as (reply, answers):
             await self.send(subject, body, reply, headers)
             yield answers
 
-    async def send(self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+    async def send(self, subject: str, body: Body, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
         """Send without waiting for an answer. Raises Away when the broker is away, MessageTooLarge."""
+        payload: Any = body
         nbytes = len(body) + (headers_bytes(headers) if headers else 0)
         if self.connected and nbytes > self.max_payload:
             what = (
@@ -183,7 +184,7 @@ class Connection:
             )
             raise MessageTooLarge(what, "raise the broker's max_payload; 8MB is best")
         try:
-            await self.nc.publish(subject, body, reply, dict(headers) if headers else None)
+            await self.nc.publish(subject, payload, reply, dict(headers) if headers else None)
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError) as error:
             raise Away(reason_of(error)) from error
 

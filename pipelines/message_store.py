@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import math
 import time
 from collections import Counter, defaultdict
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 
 from pipelines.connection import Connection
 from pipelines.inbox import Away, NoResponders
-from pipelines.jetstream import ATTEMPTS, ApiError, Gone, JetStream, parse, pause
+from pipelines.jetstream import ATTEMPTS, STREAM_FULL, ApiError, Gone, JetStream, parse, pause
+from pipelines.nats_client import Body
 from schemas.errors import BrokerError, Disposition, StoreError
 from schemas.subjects import Names
 
 HEADERS_BYTES = 4096  # reserved for headers, which count towards the server's max_payload
+WORTH_ASKING_BYTES = 1 << 16  # a body of so many costs more to send in vain than to ask whether there is room
 IN_FLIGHT_BYTES = 8 << 20  # more in flight gives no more throughput, and every queue on the way copies it
 
 
@@ -128,12 +131,12 @@ class MessageStore(JetStream):
             self._refused -= refused
 
     async def store(
-        self, subject: str, body: bytes, headers: Mapping[str, str], until_full: bool = False
+        self, subject: str, body: Body, headers: Mapping[str, str], until_full: bool = False
     ) -> tuple["Acked", int]:
         """Publish one message until it is stored: the broker's acknowledgement, and the number of attempts.
 
         Its `Nats-Msg-Id` makes it safe to send it again when the answer is lost. With `until_full` a full stream raises
-        ApiError; without it this waits.
+        ApiError; without it this waits, and sends a large body again only once the stream has room for it.
         """
         attempts = missing = 0
         with self.waiting_for_fleet() as wait:
@@ -156,7 +159,22 @@ class MessageStore(JetStream):
                     if not error.passing or (until_full and error.full):
                         raise
                     wait()
+                    if error.code == STREAM_FULL and len(body) >= WORTH_ASKING_BYTES:
+                        await self._room_for(subject, len(body))
                 await pause(attempts)
+
+    async def _room_for(self, subject: str, nbytes: int) -> None:
+        """Wait until the stream that takes `subject` has room; of several or none nothing is known, and it returns."""
+        for attempt in itertools.count(1):
+            streams: list[str] = (await self.api("STREAM.NAMES", {"subject": subject})).get("streams") or []
+            info = await self.api_unless_gone(f"STREAM.INFO.{streams[0]}") if len(streams) == 1 else None
+            if info is None:
+                return
+            config, state = info["config"], info["state"]
+            full = state["messages"] and 0 < config["max_bytes"] < state["bytes"] + nbytes + HEADERS_BYTES
+            if not full and not 0 < config["max_msgs"] <= state["messages"]:
+                return
+            await pause(attempt)
 
     async def _takes(self, subject: str) -> bool:
         """Whether a stream takes a subject. A stream without a leader does not answer."""

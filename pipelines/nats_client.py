@@ -10,26 +10,34 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
   has no way to end a subscription that keeps receiving what is on its way (`_send_unsubscribe`, `Subscription._id`);
   cannot be closed after its connection broke during the last flush (`_status`);
+  copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
+  `_flush_queue`);
   loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
 """
 
 import asyncio
 import re
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import ParseResult
 
 import nats.protocol.parser
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 
 from schemas.settings import Settings
+from schemas.wire import Pieces
 
 # nats-py takes form feeds and vertical tabs for the end of a subject; the server does not
 _SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )?"
 nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + _SUBJECT + rb"(\d+)\r\n")
 nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+)\r\n")
+
+Body: TypeAlias = bytes | Pieces
+_LARGE_BYTES = 1 << 16  # a larger payload is worth the pieces that it is sent in
+_NEWLINES = str.maketrans("\r\n", "  ")
 
 
 class NatsClient(Client):
@@ -69,6 +77,25 @@ class NatsClient(Client):
         except (OSError, EOFError):
             self._status = Client.DISCONNECTED
             await self.close()
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: Body, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        """A large payload follows its header as it is; other transports than TCP take one piece a command."""
+        if payload_size < _LARGE_BYTES or not isinstance(self._transport, TcpTransport):
+            await super()._send_publish(subject, reply, bytes(payload), payload_size, headers)
+            return
+        lines = [f"{name.strip()}: {value.strip().translate(_NEWLINES)}\r\n" for name, value in (headers or {}).items()]
+        head = "".join(("NATS/1.0\r\n", *lines, "\r\n")).encode() if lines else b""
+        sizes = f"{len(head)} {len(head) + payload_size}" if lines else f"{payload_size}"
+        await self._send_command(f"{'H' if lines else ''}PUB {subject} {reply} {sizes}\r\n".encode() + head)
+        pieces: Any = payload.pieces if isinstance(payload, Pieces) else (payload,)
+        self._pending += (*pieces, b"\r\n")  # without an await in between: no other command comes there
+        self._pending_data_size += payload_size + 2
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """nats-py looks at `tls_required` after this: the handshake with a server that has no TLS fails there."""

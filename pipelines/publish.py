@@ -201,8 +201,8 @@ class Publisher:
             await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment"})
         first = self.spec.decode.name
         subject = self._broker.names.work(self.spec.name, first, key.job.priority)
-        body = segment_data.segment(key).encode(segment_data.buffers)
-        await self._broker.publish(subject, body, key.message_id(first))
+        segment = segment_data.segment(key).pieces(segment_data.content)
+        await self._broker.publish(subject, segment, key.message_id(first))
 
 
 async def _note(record: JobRecord, sending: "Sending") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from schemas.errors import MessageError
-from schemas.wire import Buffer, pack
+from schemas.wire import Buffer, Pieces, pack_pieces
 
 VERSION = 1
 
@@ -16,9 +16,13 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     version: int = VERSION
 
-    def encode(self, buffers: Sequence[Buffer] = ()) -> bytes:
+    def encode(self, buffers: Sequence[Buffer | Pieces] = ()) -> bytes:
         """Return the body with this meta and `buffers`."""
-        return pack(self.model_dump(mode="json"), buffers)
+        return bytes(self.pieces(buffers))
+
+    def pieces(self, buffers: Sequence[Buffer | Pieces] = ()) -> Pieces:
+        """Return the body as `encode` does, without a copy of the buffers."""
+        return pack_pieces(self.model_dump(mode="json"), buffers)
 
     def check(self, buffers: Sequence[Buffer]) -> None:
         """Check that this meta fits `buffers`, and that its fields fit each other. Raises MessageError."""

@@ -1,12 +1,12 @@
 """A message body: one msgpack array `[meta, buffer, ...]`.
 
-`meta` is a map that a pydantic model validates, the buffers are raw bytes. Any msgpack library reads it. Buffers are
-joined once on the way out and are views into the body on the way in: pixels are copied once, not four times.
+`meta` is a map that a pydantic model validates, the buffers are raw bytes. Any msgpack library reads it. Buffers go out
+as they are, piece by piece, and are views into the body on the way in.
 
 A body may hold any bytes: `unpack` bounds what it reads before it allocates, and raises one error class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgpack
@@ -19,14 +19,38 @@ _LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # msgpack's three sizes of bytes
 _ARRAY_ITEMS = 1 << 20  # in meta: msgpack allocates the length that an array's header states
 
 
-def pack(meta: dict[str, Any], buffers: Sequence[Buffer] = ()) -> bytes:
-    """Return one msgpack array of `meta` and `buffers`; a buffer must be contiguous bytes."""
+class Pieces:
+    """Bytes in several pieces, for example the packets of a segment; `bytes()` joins them, which copies them."""
+
+    __slots__ = ("nbytes", "pieces")
+
+    def __init__(self, pieces: Iterable[Buffer]) -> None:
+        self.pieces = tuple(piece if isinstance(piece, bytes) else memoryview(piece).cast("B") for piece in pieces)
+        self.nbytes = sum(map(len, self.pieces))
+
+    def __len__(self) -> int:
+        return self.nbytes
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pieces) and bytes(self) == bytes(other)
+
+
+def pack(meta: dict[str, Any], buffers: Sequence[Buffer | Pieces] = ()) -> bytes:
+    """Return one msgpack array of `meta` and `buffers`; a buffer must be contiguous bytes, or pieces of them."""
+    return bytes(pack_pieces(meta, buffers))
+
+
+def pack_pieces(meta: dict[str, Any], buffers: Sequence[Buffer | Pieces] = ()) -> Pieces:
+    """Return what `pack` returns, without a copy of the buffers."""
     packer = msgpack.Packer(use_bin_type=True)
-    pieces: list[Buffer] = [packer.pack_array_header(1 + len(buffers)), packer.pack(meta)]
+    pieces: list[Buffer] = [packer.pack_array_header(1 + len(buffers)) + packer.pack(meta)]
     for buffer in buffers:
-        view = memoryview(buffer).cast("B")
-        pieces += (_bin_header(view.nbytes), view)
-    return b"".join(pieces)
+        parts = buffer if isinstance(buffer, Pieces) else Pieces((buffer,))
+        pieces += (_bin_header(parts.nbytes), *parts.pieces)
+    return Pieces(pieces)
 
 
 def unpack(body: Buffer) -> tuple[dict[str, Any], list[memoryview]]:

@@ -21,7 +21,7 @@ from engines.media.limits import Limits, decoder_options
 from engines.media.png import without_packed_chunks
 from schemas.errors import MediaError
 from schemas.media import MOST_REORDERED, CodecParameters
-from schemas.wire import Buffer
+from schemas.wire import Buffer, Pieces
 
 _ROW = np.dtype("<i8")
 _COLUMNS = 4
@@ -103,8 +103,8 @@ def side_data(packet: "Packet[Any]") -> tuple[tuple[int, bytes], ...]:
     )
 
 
-def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, bytes]:
-    """Return the two buffers of a segment: the table, and all bytes."""
+def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, Pieces]:
+    """Return the two buffers of a segment: the table, and all bytes, which are views of the packets."""
     rows: list[tuple[int, int, int, int]] = []
     data: list[Buffer] = []
     for flag, body in ((Flag.EXTRADATA, extradata),) if extradata else ():
@@ -117,7 +117,7 @@ def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, byte
         packet = coded.packet
         rows.append((coded.flags, coded.pts, packet.duration or 0, packet.size))
         data.append(memoryview(packet))
-    return np.array(rows, _ROW).tobytes(), b"".join(data)
+    return np.array(rows, _ROW).tobytes(), Pieces(data)
 
 
 def rows_of(table: Buffer, data: Buffer) -> Iterator[tuple[int, int, int, memoryview]]:

@@ -9,18 +9,18 @@ from engines.media.tracks import TrackPackets
 from schemas.jobs import Key
 from schemas.media import CodecParameters, Item, MediaInfo
 from schemas.segments import Segment
-from schemas.wire import Buffer
+from schemas.wire import Buffer, Pieces
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentData:
     """The fields and buffers of one segment, see `schemas.segments.Segment`; `final`: it is the last of its media.
 
-    `tracks` are the packets of the tracks beside the picture.
+    `content` are its buffers, which may be in pieces. `tracks` are the packets of the tracks beside the picture.
     """
 
     media: MediaInfo
-    buffers: Sequence[Buffer]
+    content: Sequence[Buffer | Pieces]
     final: bool
     start: int = 0
     end: int | None = None
@@ -31,8 +31,18 @@ class SegmentData:
     notes: tuple[str, ...] = ()
     tracks: TrackPackets | None = None
 
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """The buffers, each in one piece; those that are not are joined anew at each call."""
+        return tuple(bytes(buffer) if isinstance(buffer, Pieces) else buffer for buffer in self.content)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(map(len, self.content))
+
     def segment(self, key: Key) -> Segment:
-        """Return the message that goes with `buffers`."""
+        """Return the message that goes with `content`."""
         return Segment(
             key=key,
             media=self.media,

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -160,8 +161,10 @@ class _Reader:
         label: str,
     ) -> None:
         self._label = label
-        self._settled = settled
-        self._entries = settled.entries
+        self._times: list[int] = settled.pts.tolist()
+        self._flags: list[int] = np.where(settled.entries, Flag.ENTRY, 0).tolist()
+        for number in np.flatnonzero(~settled.shown).tolist():
+            self._flags[number] |= Flag.HIDDEN
         self._stream = stream
         self._tracks = tracks
         self._packets = packets_of(container, stream, *(tracks.streams if tracks else ()))
@@ -220,17 +223,14 @@ class _Reader:
         return True
 
     def _coded(self, packet: "Packet[VideoStream]", number: int) -> Coded:
-        settled = self._settled
-        if number >= len(settled.pts):
+        if number >= len(self._times):
             raise changed(self._label)
-        flags = Flag.KEY if packet.is_keyframe else 0
+        flags = self._flags[number]
+        if packet.is_keyframe:
+            flags |= Flag.KEY
         if packet.is_corrupt:
             flags |= Flag.CORRUPT
-        if not settled.shown[number]:
-            flags |= Flag.HIDDEN
-        if self._entries[number]:
-            flags |= Flag.ENTRY
-        return Coded(packet, flags, int(settled.pts[number]), side_data(packet))
+        return Coded(packet, flags, self._times[number], side_data(packet))
 
 
 def _media_info(stream: VideoStream, surveyed: Survey, name: str, grid: Grid) -> MediaInfo:

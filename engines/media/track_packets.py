@@ -14,7 +14,7 @@ def pack_track(packets: "Sequence[Packet[Any]]") -> tuple[Array, Array]:
     """Return `(table, data)` of packets whose pts are known."""
     coded = [Coded(packet, Flag.KEY if packet.is_keyframe else 0, packet.pts or 0) for packet in packets]
     table, data = pack(None, coded)
-    return np.frombuffer(table, np.int64).reshape(len(packets), -1), np.frombuffer(data, np.uint8)
+    return np.frombuffer(table, np.int64).reshape(len(packets), -1), np.frombuffer(bytes(data), np.uint8)
 
 
 def unpack_track(table: Array, data: Array) -> "Iterator[Packet[Any]]":

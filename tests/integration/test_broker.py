@@ -12,6 +12,7 @@ from pipelines.topology import apply_topology
 from schemas.errors import BrokerError
 from schemas.jobs import Priority
 from schemas.settings import Settings
+from schemas.wire import Pieces
 from tests.integration.queues import MIB, SPEC, a_broker, a_pull, eventually, queue_subject, waiting_in_queue
 
 
@@ -42,6 +43,38 @@ async def test_a_full_queue_holds_the_publisher_until_there_is_room(settings: Se
         assert all(await asyncio.gather(*publishing))
         assert broker.waiting == ""
         assert {delivery.deliveries for delivery in taken.deliveries} == {1}
+
+
+async def test_a_full_queue_is_asked_for_room_before_a_large_message_is_sent_again(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker) as taken:
+        for number in range(3):
+            await broker.publish(queue_subject(broker), bytes(MIB), str(number))
+        sent = broker.connection.nc.stats["out_bytes"]
+        waiting = asyncio.create_task(broker.publish(queue_subject(broker), bytes(MIB), "waits"))
+        await eventually(lambda: broker.waiting == "the fleet")
+        asked = broker.connection.nc.stats["out_msgs"]
+        await eventually(lambda: broker.connection.nc.stats["out_msgs"] > asked + 8)
+        assert broker.connection.nc.stats["out_bytes"] - sent < 2 * MIB
+        taken.pull.request(1)
+        await taken.until(1)
+        await taken.deliveries[0].ack()
+        assert await waiting
+        assert broker.connection.nc.stats["out_bytes"] - sent < 3 * MIB
+
+
+async def test_a_large_message_in_pieces_arrives_as_one_among_small_ones(settings: Settings) -> None:
+    pieces = Pieces([b"a" * 300_000, b"", b"b", bytearray(b"c" * 200_000), memoryview(b"d" * 70_000)])
+    async with a_broker(settings) as broker, a_pull(broker) as taken:
+        bodies = [b"first", pieces, b"between", Pieces([b"small", b"er"]), bytes(MIB)]
+        headers = {"Note": " two\r\nlines "}
+        sends = [broker.publish(queue_subject(broker), each, str(n), headers) for n, each in enumerate(bodies)]
+        assert all(await asyncio.gather(*sends))
+        taken.pull.request(5)
+        await taken.until(5)
+        found = {delivery.content for delivery in taken.deliveries}
+        assert found == {bytes(each) for each in bodies}
+        assert {delivery.headers["Note"].split()[0] for delivery in taken.deliveries} == {"two"}
+        assert {delivery.headers["Note"].split()[-1] for delivery in taken.deliveries} == {"lines"}
 
 
 async def test_a_waiting_publisher_can_be_cancelled(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
 from schemas.messages import decode
 from schemas.segments import Fragment
-from schemas.wire import pack, unpack
+from schemas.wire import Pieces, pack, pack_pieces, unpack
 
 BYTES = st.integers(0, 70_000).map(lambda nbytes: (b"odd" * nbytes)[:nbytes])  # msgpack has three sizes of them
 
@@ -26,6 +26,21 @@ def test_a_body_comes_back_and_is_plain_msgpack(meta: dict[str, object], buffers
     found, views = unpack(body)
     assert found == meta
     assert [bytes(view) for view in views] == buffers
+
+
+@given(pieces=st.lists(st.binary(max_size=300) | BYTES, max_size=6))
+def test_a_buffer_in_pieces_is_that_of_the_joined_bytes(pieces: list[bytes]) -> None:
+    parts = Pieces([bytearray(piece) for piece in pieces])
+    assert (len(parts), bytes(parts)) == (sum(map(len, pieces)), b"".join(pieces))
+    made = pack_pieces({"a": 1}, [parts, b"tail"])
+    assert bytes(made) == pack({"a": 1}, [b"".join(pieces), b"tail"])
+    assert len(made) == len(bytes(made))
+
+
+def test_the_pieces_of_a_body_are_the_buffers_themselves() -> None:
+    packets = [b"x" * 1_000_000, b"y" * 2_000_000]
+    made = pack_pieces({"a": 1}, [Pieces(packets)])
+    assert {id(packet) for packet in packets} <= {id(piece) for piece in made.pieces}
 
 
 def test_buffers_are_views_into_the_body() -> None:
