@@ -18,7 +18,7 @@ from gateway.keys import KeyHolders
 from gateway.kserve import errors as kserve_errors
 from gateway.kserve import routes as kserve
 from gateway.openai import errors as openai_errors
-from gateway.search import Searcher
+from gateway.vectors import Library
 from pipelines.asking import Asker
 from pipelines.broker import Broker
 from pipelines.job_index import JobIndex
@@ -50,7 +50,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
             app.state.broker, app.state.asker = connected, Asker(connected)
-            app.state.jobs, app.state.searcher, app.state.thumbnails = JobIndex(connected), Searcher(), Thumbnails()
+            app.state.jobs, app.state.library, app.state.thumbnails = JobIndex(connected), Library(), Thumbnails()
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)

@@ -1,39 +1,31 @@
 """Pictures and films by words or by a picture, among the results that `embed` stored in the fleet."""
 
-import asyncio
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel, Field
 
-from engines.content import Content
-from engines.extras import install_extra
-from engines.library.query import embed_row, picture_row
-from engines.models.text import embed_texts
-from engines.own_process import in_own_process
 from engines.part import Array
 from gateway.api.views import JobView
 from gateway.callers import Reader
+from gateway.embedding import Embedding
 from gateway.fleet import Connected, KnownJobs
+from gateway.leaving import while_there
 from gateway.problems import HttpError
 from gateway.route import checked_router
 from gateway.uploads import counted
-from gateway.vectors import Collection, Library, Vectors
+from gateway.vectors import Library, Vectors
 from pipelines.broker import Broker
-from pipelines.models import ModelCache, load_card
+from pipelines.models import load_card
 from schemas.errors import RigflowError
 from schemas.model import ModelSpec
 
-Embed: TypeAlias = Callable[[ModelSpec, Content], Array]
 router = checked_router(prefix="/search", tags=["search"])
 MOST_PICTURE_BYTES = 64 << 20
-_DECODES = "search by another picture"
+TIMEOUT_S = 120.0  # a worker may load the model first
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -83,47 +75,42 @@ class Hits(BaseModel):
     hits: list[HitView]
 
 
-class Searcher:
-    """Searches one at a time: the tower of a model may use a core and much memory."""
-
-    def __init__(self) -> None:
-        self.library = Library()
-        self.turn = asyncio.Lock()
-
-
-def _searcher(request: Request) -> Searcher:
-    found: Searcher = request.app.state.searcher
+def _library(request: Request) -> Library:
+    found: Library = request.app.state.library
     return found
 
 
-Search: TypeAlias = Annotated[Searcher, Depends(_searcher)]
+Stored: TypeAlias = Annotated[Library, Depends(_library)]
 
 
 @router.get("/models")
-async def models(caller: Reader, broker: Connected, jobs: KnownJobs, search: Search) -> SearchView:
+async def models(caller: Reader, broker: Connected, jobs: KnownJobs, library: Stored) -> SearchView:
     """List the models whose vectors can be searched: those of jobs of `embed` that are done."""
-    found = await search.library.collection(broker, await jobs.jobs(caller.tenant))
+    found = await library.collection(broker, await jobs.jobs(caller.tenant))
     views = [await _searchable(broker, each) for each in _by_model(found.jobs)]
     return SearchView(models=views, left_out=found.left_out)
 
 
 @router.get("")
 async def by_words(
+    request: Request,
     caller: Reader,
     broker: Connected,
     jobs: KnownJobs,
-    search: Search,
+    library: Stored,
     words: Annotated[str, Query(min_length=1, max_length=1000, description="what is to be seen")],
     most: Most = 50,
     model: Model = "",
 ) -> Hits:
-    """Find what fits words. Needs a model with a tower of texts, and the extra `search`."""
-
-    def embedded(spec: ModelSpec, content: Content) -> Array:
-        return np.asarray(embed_texts(spec, content, [words])[0])
-
-    found = await search.library.collection(broker, await jobs.jobs(caller.tenant))
-    return await _hits(search, broker, found, model, most, embedded)
+    """Find what fits words. Needs a model with a tower of texts, and workers that run `embed-text`."""
+    found = await library.collection(broker, await jobs.jobs(caller.tenant))
+    space = _chosen(found.jobs, model)
+    card = await load_card(broker, space[0].identity)
+    if card.text is None:
+        raise HttpError(HTTPStatus.CONFLICT, _wordless(card), "search by a picture")
+    asking = Embedding(request.app.state.asker, broker, caller, card).texts({0: words.encode(errors="replace")})
+    vectors, _ = await while_there(request, asking, TIMEOUT_S)
+    return _hits(space, found.left_out, vectors[0], most)
 
 
 @router.post("", openapi_extra=_BODY)
@@ -132,36 +119,28 @@ async def by_picture(
     caller: Reader,
     broker: Connected,
     jobs: KnownJobs,
-    search: Search,
+    library: Stored,
     most: Most = 50,
     model: Model = "",
 ) -> Hits:
-    """Find what looks like the picture, or the first frame of the film, that the body is."""
-    with tempfile.NamedTemporaryFile(prefix="rigflow-search-") as copy:
-        total = 0
-        async for piece in counted(request, caller):
-            total += len(piece)
-            if total > MOST_PICTURE_BYTES:
-                what = f"a picture to search by may have {MOST_PICTURE_BYTES:,} bytes"
-                raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "send a smaller one")
-            await asyncio.to_thread(copy.write, piece)
-        copy.flush()
-
-        def embedded(spec: ModelSpec, content: Content) -> Array:
-            return embed_row(
-                spec,
-                content,
-                in_own_process(spec.name, "gets the picture of", _DECODES, picture_row, spec, Path(copy.name), 0.0),
-            )
-
-        found = await search.library.collection(broker, await jobs.jobs(caller.tenant))
-        return await _hits(search, broker, found, model, most, embedded)
+    """Find what looks like the picture that the body is. Needs workers that run `embed`."""
+    picture = bytearray()
+    async for piece in counted(request, caller):
+        picture += piece
+        if len(picture) > MOST_PICTURE_BYTES:
+            what = f"a picture to search by may have {MOST_PICTURE_BYTES:,} bytes"
+            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "send a smaller one")
+    found = await library.collection(broker, await jobs.jobs(caller.tenant))
+    space = _chosen(found.jobs, model)
+    card = await load_card(broker, space[0].identity)
+    asking = Embedding(request.app.state.asker, broker, caller, card).pictures({0: bytes(picture)})
+    vectors, _ = await while_there(request, asking, TIMEOUT_S)
+    return _hits(space, found.left_out, vectors[0], most)
 
 
-async def _hits(
-    search: Searcher, broker: Broker, collection: Collection, model: str, most: int, embedded: Embed
-) -> Hits:
-    spaces = _by_model(collection.jobs)
+def _chosen(jobs: Sequence[Vectors], model: str) -> list[Vectors]:
+    """The vectors of a model, or of that of the newest job. Raises HttpError where there are none."""
+    spaces = _by_model(jobs)
     space = next((each for each in spaces if model in ("", each[0].model, each[0].identity)), None)
     if space is None:
         there = ", ".join(sorted({each[0].model for each in spaces}))
@@ -169,25 +148,14 @@ async def _hits(
         raise HttpError(
             HTTPStatus.CONFLICT, what, f"there are those of {there}" if there else "submit pictures to embed"
         )
-    async with search.turn:
-        vector = await _vector(broker, space[0].identity, embedded)
+    return space
+
+
+def _hits(space: Sequence[Vectors], left_out: int, vector: Array, most: int) -> Hits:
     hits = [hit for each in space if (hit := _best(each, vector)) is not None]
     hits.sort(key=lambda hit: -hit.score)
     pictures = sum(len(each.vectors) for each in space)
-    return Hits(
-        model=space[0].model, media=len(space), pictures=pictures, left_out=collection.left_out, hits=hits[:most]
-    )
-
-
-async def _vector(broker: Broker, identity: str, embedded: Embed) -> Array:
-    """The vector of what is searched for, by the model that made the others."""
-    cache = ModelCache(broker, broker.settings.cache_folder / "models")
-    spec, content = await cache.load(identity)
-    try:
-        found: Array = await asyncio.to_thread(embedded, spec, content)
-        return found
-    finally:
-        cache.close()
+    return Hits(model=space[0].model, media=len(space), pictures=pictures, left_out=left_out, hits=hits[:most])
 
 
 def _by_model(jobs: Sequence[Vectors]) -> list[list[Vectors]]:
@@ -203,9 +171,7 @@ async def _searchable(broker: Broker, space: Sequence[Vectors]) -> Searchable:
     try:
         card = await load_card(broker, space[0].identity)
         if card.text is None:
-            why = f"model {card.name} has no tower of texts: search by a picture"
-        elif find_spec("tokenizers") is None:
-            why = f"words need the package tokenizers here: {install_extra('search')}"
+            why = f"{_wordless(card)}: search by a picture"
     except RigflowError as error:
         why = error.what
     return Searchable(
@@ -216,6 +182,10 @@ async def _searchable(broker: Broker, space: Sequence[Vectors]) -> Searchable:
         words=not why,
         why=why,
     )
+
+
+def _wordless(card: ModelSpec) -> str:
+    return f"model {card.name} has no tower of texts"
 
 
 def _best(of: Vectors, vector: Array) -> HitView | None:

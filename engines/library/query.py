@@ -62,22 +62,13 @@ def embed_picture(spec: ModelSpec, content: Content, path: Path, at_s: float) ->
 
     Raises UsageError and MediaError if the file cannot be decoded, ModelError.
     """
-    return embed_row(spec, content, picture_row(spec, path, at_s))
-
-
-def picture_row(spec: ModelSpec, path: Path, at_s: float) -> Array:
-    """A picture as the model takes it. Raises UsageError and MediaError if the file cannot be decoded, ModelError."""
     pictures = [tensor for tensor in spec.inputs if tensor.picture]
     if len(spec.inputs) != 1 or len(pictures) != 1 or len(pictures[0].shape) != 4:
         raise ModelError(f"model {spec.name} does not take single pictures", "search by words")
     frame, orientation, _ = any_recognised(Input(path, path.name)).picture(path, at_s)
     made = pictures[0].picture
     assert made is not None
-    return np.ascontiguousarray(Picture(made).convert(frame, orientation)[0])
-
-
-def embed_row(spec: ModelSpec, content: Content, row: Array) -> Array:
-    """The vector `[D]` float32 of what `picture_row` made, of unit length. Raises ModelError."""
+    row = np.ascontiguousarray(Picture(made).convert(frame, orientation)[0])
     return in_own_process(spec.name, "runs", HINT, _embed, spec, content, row)
 
 

@@ -7,8 +7,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,28 +15,23 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from engines.media.albums import album_segments
-from engines.media.segment_data import SegmentData
 from engines.part import Array
-from gateway.callers import Caller, Submitter
+from gateway.callers import Submitter
+from gateway.embedding import PICTURES, TEXTS, Embedding
 from gateway.fleet import Connected
 from gateway.leaving import while_there
 from gateway.openai.fields import OpenAIRequest
 from gateway.openai.running import is_openais
 from gateway.route import checked_router
-from pipelines.asking import Answered, Asker
 from pipelines.broker import Broker
-from pipelines.registry import builtin_pipeline, load_pipeline, pipeline_names
-from pipelines.variants import ModelUnknown, find_model, known_cards, publish_as_needed
+from pipelines.registry import load_pipeline, pipeline_names
+from pipelines.variants import ModelUnknown, find_model, known_cards
 from schemas.errors import UsageError
-from schemas.media import Item
 from schemas.model import ModelSpec
-from schemas.pipeline import PipelineSpec
 
 router = checked_router(prefix="/v1", tags=["openai"])
 MOST_INPUTS = 2048
 TIMEOUT_S = 300.0
-TEXTS, PICTURES = "embed-text", "embed"  # the pipelines
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,80})*;base64,", re.IGNORECASE)
 _OF_TOKENS = "send text: numbers of tokens are of OpenAI's tokenizer, which the fleet's models do not have"
 
@@ -73,8 +67,8 @@ async def embeddings(request: Request, caller: Submitter, broker: Connected, wan
     """Make vectors of unit length of texts and pictures, which compare with each other by their dot product."""
     texts, pictures = _inputs(wanted)
     card = await _model(broker, wanted.model, bool(texts))
-    asking = _Embedding(request.app.state.asker, broker, caller, card)
-    made = asyncio.gather(asking.vectors(TEXTS, "text", texts), asking.vectors(PICTURES, "image", pictures))
+    asking = Embedding(request.app.state.asker, broker, caller, card)
+    made = asyncio.gather(asking.texts(texts), asking.pictures(pictures))
     (of_texts, tokens), (of_pictures, _) = await while_there(request, made, TIMEOUT_S)
     vectors = of_texts | of_pictures
     width = len(vectors[0])
@@ -87,30 +81,6 @@ async def embeddings(request: Request, caller: Submitter, broker: Connected, wan
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "data": data, "model": card.name, "usage": usage})
-
-
-@dataclass(frozen=True, slots=True)
-class _Embedding:
-    """Has workers embed the inputs of one request."""
-
-    asker: Asker
-    broker: Broker
-    caller: Caller
-    card: ModelSpec
-
-    async def vectors(self, pipeline: str, kind: str, inputs: dict[int, bytes]) -> tuple[dict[int, Array], int]:
-        """The vectors of inputs by their numbers, and the tokens in them. Raises UsageError for a wrong input."""
-        if not inputs:
-            return {}, 0
-        spec = await publish_as_needed(self.broker, _of_model(pipeline, self.card), {self.card.name: self.card})
-        items = ((Item(name=str(number)), data) for number, data in inputs.items())
-        segments: list[SegmentData] = list(album_segments(kind, items, len(inputs)))
-        found = await self.asker.ask(spec, segments, self.caller.tenant, self.caller.name)
-        return dict(_rows(found)), sum(each.meta.tokens for each in found)
-
-
-def _of_model(pipeline: str, card: ModelSpec) -> PipelineSpec:
-    return builtin_pipeline(pipeline).with_model(card.name)
 
 
 async def _model(broker: Broker, name: str, texts: bool) -> ModelSpec:
@@ -178,16 +148,6 @@ def _picture(number: int, given: str) -> bytes:
     if not data:
         raise UsageError(f"input {number}: its picture is empty", "send its bytes in base64")
     return data
-
-
-def _rows(found: Sequence[Answered]) -> Iterator[tuple[int, Array]]:
-    """The vectors of parts by the numbers of their inputs. Raises UsageError for an input that has none."""
-    for part in found:
-        vectors = iter(part.arrays.get("embedding", ()))
-        for item in part.meta.items:
-            if item.error:
-                raise UsageError(f"input {item.name}: {item.error}")
-            yield int(item.name), next(vectors)
 
 
 def _encoded(vector: Array, form: str) -> str | list[float]:

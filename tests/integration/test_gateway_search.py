@@ -115,16 +115,3 @@ async def test_what_a_gateway_holds_is_bounded(fleet: Fleet, tmp_path: Path, mon
         assert len(found.jobs) == 1
         assert found.jobs[0].job.created_s == max(each.created_s for each in jobs)
         assert found.left_out == sum(each.job.pipeline == "embed" for each in jobs) - 1
-
-
-def test_without_the_package_of_tokenizers_words_are_refused_in_one_line(
-    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pictures(tmp_path)
-    monkeypatch.setattr("gateway.search.find_spec", lambda name: None)
-    with Gateway(fleet.settings) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as http:
-        submit(http, [tmp_path / "red.png"])
-        [model] = http.get(f"{SEARCH}/models").json()["models"]
-        assert not model["words"]
-        assert "rigflow[search]" in model["why"]
-        assert "\n" not in model["why"]
