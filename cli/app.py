@@ -20,6 +20,7 @@ from cli.model import app as model
 from cli.nats_keys import nats
 from cli.near import near
 from cli.pipelines import app as pipelines
+from cli.profile import profile
 from cli.publish import publish
 from cli.results import results
 from cli.rig import app as rig
@@ -83,6 +84,7 @@ app.command()(search)
 app.add_typer(keys)
 app.command()(usage)
 app.command()(doctor)
+app.command()(profile)
 
 
 @app.command("help")

@@ -60,7 +60,7 @@ def examine(settings: "Settings") -> list[Finding]:
     """Make all checks; a check that fails itself is `bad`."""
     checks: dict[str, Callable[[], Finding | list[Finding]]] = {
         "Python": _python,
-        "cores": _cores,
+        "cores": lambda: _cores(settings),
         "memory": _memory,
         "decoders": _decoders,
         "encoders": _encoders,
@@ -86,10 +86,13 @@ def _python() -> Finding:
     return Finding("Python", "good", ".".join(str(part) for part in sys.version_info[:3]))
 
 
-def _cores() -> Finding:
+def _cores(settings: "Settings") -> Finding:
     from engines.machine import cores
+    from engines.profiling.host import host_id
+    from engines.profiling.store import kept_profile
 
-    return Finding("cores", "good", f"{cores()}, one worker each")
+    profile = kept_profile(settings.cache_folder, host_id())
+    return Finding("cores", "good", f"{cores()}, one worker each" + (f": {profile.summary}" if profile else ""))
 
 
 def _memory() -> Finding:
@@ -203,8 +206,12 @@ def _gpus(settings: "Settings") -> list[Finding]:
 
 def _gpu(gpu: "Gpu", settings: "Settings") -> Finding:
     facts = [gpu.name, size(gpu.memory_bytes), f"compute capability {'.'.join(map(str, gpu.capability))}"]
-    facts += [gpu.link] if gpu.link else []
     from engines.extras import install_extra
+    from engines.machine import driver_version
+    from engines.profiling.store import kept_profile
+
+    profile = kept_profile(settings.cache_folder, gpu.uuid, driver_version())
+    facts += [profile.summary] if profile else [gpu.link] if gpu.link else []
 
     try:
         from engines.cuda.probe import gpu_codecs

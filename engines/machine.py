@@ -79,6 +79,11 @@ def find_gpu(name: str) -> tuple[int, Gpu]:
     raise UsageError(f"device {name}: {what}", "see `rigflow doctor` and CUDA_VISIBLE_DEVICES")
 
 
+def driver_version() -> str:
+    """Return the version of the NVIDIA driver; empty where the kernel does not report one."""
+    return _read(Path("/sys/module/nvidia/version"))
+
+
 def gpu_files() -> list[Path]:
     """Return the device files of NVIDIA GPUs, also of GPUs that this process may not use."""
     return sorted(Path("/dev").glob("nvidia[0-9]*"))

@@ -29,7 +29,8 @@ def worker(names: Names) -> Role:
     """Takes work and hands it on, collects, shares engines, sweeps; makes and deletes no stream."""
     prefix, results = names.prefix, names.results_stream
     blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
-    read = (results, f"KV_{names.pipelines}", f"KV_{names.jobs}", f"KV_{names.attempts}", blobs, models, engines)
+    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles)
+    read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models, engines)
     consumers = (priority.value for priority in Priority)
     return Role(
         "worker",
@@ -40,6 +41,7 @@ def worker(names: Names) -> Role:
             f"{prefix}.dead.*.*",
             f"{prefix}.usage.*.*.*.*.*",
             *_keys(names.rigs, ">"),
+            *_keys(names.profiles, "*"),
             *_keys(names.last_seen, "*.*"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),
             *_keys(names.attempts, ">"),
@@ -60,7 +62,7 @@ def publisher(names: Names, tenant: str) -> Role:
     """Publishes jobs of one tenant and collects them; sees the fleet's counts, takes no work."""
     prefix, results = names.prefix, names.results_stream
     blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
-    buckets = (names.pipelines, names.jobs, names.rigs, names.last_seen)
+    buckets = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.profiles)
     read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models)
     return Role(
         "publisher",

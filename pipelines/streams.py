@@ -50,6 +50,7 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
         StreamPlan(_bucket(names.pipelines, UNBOUNDED)),
         StreamPlan(_bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
         StreamPlan(_bucket(names.keys, SMALL_BYTES)),
+        StreamPlan(_bucket(names.profiles, SMALL_BYTES)),
         StreamPlan(_bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),
         StreamPlan(_bucket(names.last_seen, SEEN_BYTES, settings.rigs_age_s, discard="old")),
         StreamPlan(_bucket(names.attempts, SMALL_BYTES, ATTEMPT_AGE_S, discard="old")),

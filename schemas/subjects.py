@@ -137,6 +137,11 @@ class Names:
         return f"{self.prefix}_keys"
 
     @property
+    def profiles(self) -> str:
+        """KV bucket of devices' profiles: `<device id>` -> DeviceProfile as json."""
+        return f"{self.prefix}_profiles"
+
+    @property
     def blobs(self) -> str:
         """Object store of claim checks."""
         return f"{self.prefix}_blobs"

@@ -13,6 +13,7 @@ import shutil
 import site
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,26 +92,26 @@ class CompilerMissing(RigflowError):
 class Kernels:
     """The kernels of one GPU, loaded into its current context."""
 
-    def __init__(self, image: bytes, driver: Any) -> None:
+    def __init__(self, image: bytes, driver: Any, names: Iterable[str] = STRUCTS) -> None:
         self._module = driver.module_from_buffer(image)
-        self._functions = {name: self._module.get_function(name) for name in STRUCTS}
+        self._functions = {name: self._module.get_function(name) for name in names}
 
     def launch(self, name: str, grid: tuple[int, ...], block: tuple[int, int, int], stream: Any, given: Any) -> None:
         """Queue one kernel on a stream; `given` is its struct."""
         self._functions[name](given, grid=grid, block=block, stream=stream)
 
 
-def image_for(capability: tuple[int, int], cache: Path) -> bytes:
-    """Return the kernels for a GPU of that compute capability: precompiled, cached, or compiled now.
+def image_for(capability: tuple[int, int], cache: Path, source: Path = SOURCE) -> bytes:
+    """Return the kernels of a file for a GPU of that compute capability: precompiled, cached, or compiled now.
 
     Raises CompilerMissing.
     """
-    precompiled = _precompiled()
+    precompiled = _precompiled(source)
     if precompiled.exists():
         return precompiled.read_bytes()
-    kept = cache / "kernels" / f"{_digest()}-sm{capability[0]}{capability[1]}"
+    kept = cache / "kernels" / f"{_digest(source)}-sm{capability[0]}{capability[1]}"
     if not kept.exists():
-        image = _by_nvcc([capability[0] * 10 + capability[1]]) or _by_nvrtc(capability)
+        image = _by_nvcc(source, [capability[0] * 10 + capability[1]]) or _by_nvrtc(source, capability)
         if image is None:
             raise CompilerMissing(
                 f"the kernels are not compiled for compute capability {capability[0]}.{capability[1]}",
@@ -126,19 +127,19 @@ def precompile() -> Path | None:
     if nvcc is None:
         return None
     listed = subprocess.run([nvcc, "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout
-    image = _by_nvcc([number for number in _ARCHITECTURES if f"compute_{number}" in listed.split()])
+    image = _by_nvcc(SOURCE, [number for number in _ARCHITECTURES if f"compute_{number}" in listed.split()])
     if image is None:
         return None
-    _precompiled().write_bytes(image)
-    return _precompiled()
+    _precompiled(SOURCE).write_bytes(image)
+    return _precompiled(SOURCE)
 
 
-def _precompiled() -> Path:
-    return SOURCE.with_name(f"kernels-{_digest()}.fatbin")
+def _precompiled(source: Path) -> Path:
+    return source.with_name(f"{source.stem}-{_digest(source)}.fatbin")
 
 
-def _digest() -> str:
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+def _digest(source: Path) -> str:
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
 
 
 def _nvcc() -> str | None:
@@ -151,7 +152,7 @@ def _wheels(pattern: str) -> list[str]:
     return sorted(found for folder in folders for found in glob.glob(f"{folder}/nvidia/{pattern}"))
 
 
-def _by_nvcc(numbers: list[int]) -> bytes | None:
+def _by_nvcc(path: Path, numbers: list[int]) -> bytes | None:
     """Return a fat binary for those architectures, with PTX of the oldest of them; None if nvcc fails."""
     nvcc = _nvcc()
     if nvcc is None or not numbers:
@@ -160,11 +161,11 @@ def _by_nvcc(numbers: list[int]) -> bytes | None:
     words += ["-gencode", f"arch=compute_{min(numbers)},code=compute_{min(numbers)}"]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "kernels.fatbin"
-        done = subprocess.run([nvcc, "-O3", "-fatbin", *words, "-o", str(out), str(SOURCE)], capture_output=True)
+        done = subprocess.run([nvcc, "-O3", "-fatbin", *words, "-o", str(out), str(path)], capture_output=True)
         return out.read_bytes() if done.returncode == 0 else None
 
 
-def _by_nvrtc(capability: tuple[int, int]) -> bytes | None:
+def _by_nvrtc(path: Path, capability: tuple[int, int]) -> bytes | None:
     """Return PTX by the NVRTC library; None if there is none, or it is too new for the GPU."""
     for name in ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", *_wheels("*/lib/libnvrtc.so.1[0-9]")):
         try:
@@ -173,8 +174,8 @@ def _by_nvrtc(capability: tuple[int, int]) -> bytes | None:
             continue
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         option = f"--gpu-architecture=compute_{capability[0]}{capability[1]}".encode()
-        source = ctypes.c_char_p(SOURCE.read_bytes())
-        if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) != 0:
+        source = ctypes.c_char_p(path.read_bytes())
+        if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, path.name.encode(), 0, None, None) != 0:
             continue
         try:
             if nvrtc.nvrtcCompileProgram(program, 1, (ctypes.c_char_p * 1)(option)) != 0:

@@ -1,0 +1,139 @@
+"""`rigflow profile`: what a device can do, measured."""
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
+from cli.text import one_line, stdout, table
+from schemas.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from schemas.device_profile import DeviceProfile
+    from schemas.settings import Settings
+
+SECONDS, SUSTAINED_S = 30.0, 60.0
+
+
+@ends_well
+def profile(
+    devices: Annotated[
+        list[str] | None, typer.Argument(help="cpu, cuda:INDEX or cuda:UUID. Default: all here.", metavar="[DEVICE]...")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure a device for, about.")] = SECONDS,
+    sustained: Annotated[
+        float, typer.Option(min=0, help="Seconds more under load, to see whether a GPU keeps its clocks; 0: none.")
+    ] = SUSTAINED_S,
+    list_: Annotated[bool, typer.Option("--list", help="Measure nothing: show what is kept.")] = False,
+    as_json: Json = False,
+    nats: NatsUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Measure what devices can do: arithmetic, memory, link, decoders, encoders.
+
+    The profile of a device is kept in the cache folder of this machine, where `rigflow doctor` shows it, and with
+    --nats at the fleet's broker. Nothing else should run on the device meanwhile. With --list, shows the
+    profiles that are kept: the fleet's with --nats, else this machine's.
+
+    Example: rigflow profile cuda:0 --nats nats://10.0.0.5:4222
+    """
+    settings = settings_from(settings_file, nats=nats, credentials=credentials)
+    chosen = devices or _all_devices()
+    if list_:
+        if settings.nats and devices:
+            raise UsageError("--list with --nats shows all devices", "leave the devices out")
+        found = asyncio.run(_of_fleet(settings)) if settings.nats else _kept(chosen, settings)
+    else:
+        found = [_measure(device, settings, seconds, sustained) for device in chosen]
+        if settings.nats:
+            asyncio.run(_share(settings, found))
+    if as_json:
+        print(json.dumps([each.model_dump(mode="json") for each in found], indent=2))
+    elif not found:
+        stdout().print("No profile is kept: rigflow profile measures one.")
+    else:
+        _show(found)
+    return ExitCode.OK
+
+
+def _all_devices() -> list[str]:
+    from engines.machine import DriverError, gpus
+
+    try:
+        return ["cpu", *(f"cuda:{gpu.uuid}" for gpu in gpus())]
+    except DriverError as error:
+        raise UsageError(f"the NVIDIA driver does not work ({error})", "name cpu, or see nvidia-smi") from error
+
+
+def _measure(device: str, settings: "Settings", seconds: float, sustained_s: float) -> "DeviceProfile":
+    """Measure a device and keep its profile on this machine. Raises UsageError, DeviceLost."""
+    from engines.extras import install_extra
+    from engines.profiling.store import keep_profile
+
+    if device == "cpu":
+        from engines.profiling.host import measure_host
+
+        measured = measure_host(seconds, lambda what: _report(device, what))
+    elif device.startswith("cuda:"):
+        try:
+            from engines.profiling.gpu import measure_gpu
+
+            measured = measure_gpu(
+                device, settings.cache_folder, seconds, sustained_s, lambda what: _report(device, what)
+            )
+        except ImportError as error:
+            raise UsageError(f"device {device}: {error}", install_extra("gpu")) from error
+    else:
+        raise UsageError(f"there is no device {device[:100]!a}", "name cpu, cuda:INDEX or cuda:UUID")
+    keep_profile(settings.cache_folder, measured)
+    return measured
+
+
+def _report(device: str, what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"{device}: {what}", file=sys.stderr)
+
+
+def _kept(devices: list[str], settings: "Settings") -> list["DeviceProfile"]:
+    """The profiles of this machine's devices."""
+    from engines.machine import driver_version, find_gpu
+    from engines.profiling.host import host_id
+    from engines.profiling.store import kept_profile
+
+    cpu, driver = host_id(), driver_version()
+    ids = [cpu if device == "cpu" else find_gpu(device)[1].uuid for device in devices]
+    each = (kept_profile(settings.cache_folder, device, "" if device == cpu else driver) for device in ids)
+    return [kept for kept in each if kept is not None]
+
+
+async def _of_fleet(settings: "Settings") -> list["DeviceProfile"]:
+    from pipelines.broker import Broker
+    from pipelines.profiles import fleet_profiles
+
+    async with Broker.connected(settings, name="rigflow-profile") as broker:
+        return await fleet_profiles(broker)
+
+
+async def _share(settings: "Settings", profiles: list["DeviceProfile"]) -> None:
+    from pipelines.broker import Broker
+    from pipelines.profiles import share_profile
+    from pipelines.topology import ensure_topology
+
+    async with Broker.connected(settings, name="rigflow-profile") as broker:
+        await ensure_topology(broker, settings, [])
+        for each in profiles:
+            await share_profile(broker, each)
+
+
+def _show(profiles: list["DeviceProfile"]) -> None:
+    """A row for each statement, under the name of its device."""
+    for number, each in enumerate(profiles):
+        rows = table("", "")
+        rows.show_header = False
+        for name, values in each.rows():
+            rows.add_row(f"[bold]{name}[/]", one_line(values))
+        stdout().print(*([""] if number else []), f"[bold]{each.name}[/]  {each.device}", rows, sep="\n")
