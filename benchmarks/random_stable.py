@@ -36,7 +36,7 @@ def networks(channels: int) -> dict[str, Any]:
         bos_token_id=words[START],
         eos_token_id=words[END],
         pad_token_id=words[END],
-        attn_implementation="eager",  # the other's float16 is traced with a part of float32, which CUDA refuses
+        attn_implementation="eager",  # the tracer mixes float16 and float32 in the other, which CUDA refuses
     )
     unet = UNet2DConditionModel(
         sample_size=64,

@@ -10,8 +10,8 @@ text, and those of the later runs from the start of the job. `memory` is the res
 the client and of the broker, every tenth of each later run.
 
 FOLDER may also be a Whisper in ONNX as optimum exports it, with a merged decoder: the script is then a plain loop of
-beam search over the same graphs (`benchmarks.peers.plain_whisper_onnx`), with times of words, and `--device cuda:0`
-runs both on a GPU. `benchmarks.whisper_onnx` compares the same without a broker.
+beam search over the same graphs (`benchmarks.peers.plain_whisper_onnx`), with times of words.
+`benchmarks.whisper_onnx` compares the same without a broker. `--device cuda:0` runs both on a GPU.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def models_of(folder: Path, speech: bool = True) -> Iterator[dict[str, tuple[Mod
 def script_of(folder: Path, device: str, threads: int, content: Content) -> Script:
     """faster-whisper's pipeline, or for a folder of ONNX a loop over its graphs."""
     if (folder / "model.bin").is_file():
-        return Transcriber(folder, PRECISION, threads)
+        return Transcriber(folder, PRECISION, threads, device)
     assert isinstance(content, ModelFiles), "a folder has several files"
     decoder = next(each for each in content.files if each.name == f"{MERGED}.onnx")
     return PlainWhisper(folder, device, threads, decoder=content.folder / decoder.sha256)
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("speech", type=Path)
     parser.add_argument("--seconds", type=float, default=240.0, help="of sound; a window has 120")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 for a folder of ONNX")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="rigflow-transcribe-") as name:
         run = compare(options.model, options.speech, options.seconds, options.rounds, Path(name), options.device)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 
 class Transcriber:
-    """`model`: a folder of faster-whisper. It computes on the CPU with `threads` threads."""
+    """`model`: a folder of faster-whisper. `device`: cpu, with `threads` threads, or cuda:N."""
 
-    def __init__(self, model: Path, precision: str, threads: int) -> None:
+    def __init__(self, model: Path, precision: str, threads: int, device: str = "cpu") -> None:
         from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-        whisper = WhisperModel(str(model), device="cpu", compute_type=precision, cpu_threads=threads)
+        kind, _, number = device.partition(":")
+        where = {"device": kind, "device_index": int(number or 0)}
+        whisper = WhisperModel(str(model), compute_type=precision, cpu_threads=threads, **where)
         self._pipeline = BatchedInferencePipeline(whisper)
 
     def transcribe(self, sound: Path, out: Path) -> list[str]:
