@@ -4,7 +4,6 @@ Sessions compute, and are closed, on this thread: ONNX Runtime GenAI and CUDA le
 """
 
 import asyncio
-import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,19 +31,40 @@ class ComputingThread:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._queued: set[object] = set()
         self.step: Step | None = None
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether calls wait for the running one to end. Called by that one."""
+        return bool(self._queued)
 
     async def run_step(self, pipeline: str, stage: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The answer of a step of a pipeline."""
-        self.step = Step(pipeline, stage, time.monotonic())
-        try:
-            return await self.run(call, *args, **kwargs)
-        finally:
-            self.step = None
+
+        def step() -> T:
+            self.step = Step(pipeline, stage, time.monotonic())
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.step = None
+
+        return await self.run(step)
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The answer of a call that is no step."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, functools.partial(call, *args, **kwargs))
+
+        place = object()
+
+        def begin() -> T:
+            self._queued.discard(place)
+            return call(*args, **kwargs)
+
+        self._queued.add(place)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, begin)
+        finally:
+            self._queued.discard(place)  # it was cancelled before it began
 
     def close(self) -> None:
         """Leave the device once the running call has ended; does not wait for it."""

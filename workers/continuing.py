@@ -7,7 +7,7 @@ computing thread is free for other tasks.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from engines.continuous import Running, Stepping
+from engines.continuous import NewText, Running, Stepping
 from schemas.jobs import Priority
 from schemas.results import Delta
 from workers.in_flight import InFlight, Task
@@ -30,13 +30,24 @@ class Work:
         """The message that it derives from."""
         return self.task.message
 
-    def deltas(self, now_s: float) -> list[Delta]:
-        """What is new in its answers, if the last deltas were sent at least `DELTA_EVERY_S` ago, or all is done."""
+    @property
+    def begins(self) -> bool:
+        """Whether its first text is written and not sent."""
+        return not self.sent_s and any(answer.first_s for answer in self.running.answers)
+
+    def news(self, now_s: float) -> list[NewText]:
+        """What is new in its answers, if the last news are at least `DELTA_EVERY_S` old, or all is done."""
         if now_s - self.sent_s < DELTA_EVERY_S and not self.running.done:
             return []
+        found = list(self.running.news())
+        self.sent_s = now_s if found else self.sent_s
+        return found
+
+    def deltas(self, news: Sequence[NewText]) -> list[Delta]:
+        """Messages of what is new."""
         part = self.task.part
         assert part is not None, "a part is worked on"
-        found = [
+        return [
             Delta(
                 key=part.meta.key,
                 generation=self.message.delivery.deliveries,
@@ -45,10 +56,8 @@ class Work:
                 number=new.number,
                 text=new.text,
             )
-            for new in self.running.news()
+            for new in news
         ]
-        self.sent_s = now_s if found else self.sent_s
-        return found
 
     def new_tokens(self) -> tuple[int, list[float]]:
         """Tokens since the last call, and the seconds from question to first token of each answer that got it."""
@@ -98,22 +107,9 @@ class Continuing:
         """Work whose message is settled, or will be delivered again."""
         return [work for work in self._work if work.message.useless]
 
-    def drop_useless(self) -> None:
-        """End useless work. Called on the computing thread, as all that sessions do."""
-        for work in self.useless:
-            work.running.cancel()
-            self._work.remove(work)
-
-    def take(self, works: Sequence[Work]) -> Sequence[Work]:
-        """Return these works, whose session failed; they are no longer here."""
+    def take(self, works: Sequence[Work]) -> None:
+        """These works, which are done, have failed or are useless, are no longer here."""
         self._work = [work for work in self._work if work not in works]
-        return works
-
-    def take_done(self) -> list[Work]:
-        """Return the parts that are done; they are no longer here."""
-        done = [work for work in self._work if work.running.done]
-        self._work = [work for work in self._work if not work.running.done]
-        return done
 
 
 def is_urgent(message: InFlight) -> bool:

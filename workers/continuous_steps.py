@@ -1,27 +1,34 @@
-"""Steps of work that goes on: parts begin, every session does a step, and what is done is handed on."""
+"""Steps of work that goes on: parts begin, sessions do steps, new text is sent, and what is done is handed on.
 
+Steps run in slices on the computing thread, one slice after the other, while the event loop sends what the slice before
+made. A slice ends early for other tasks of that thread.
+"""
+
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from engines.continuous import Stepping
+from engines.continuous import NewText, Stepping
 from engines.part import Part
 from pipelines.broker import Broker
 from schemas.errors import BrokerError, RigflowError
 from schemas.pipeline import OperatorStage
-from schemas.results import Delta
 from schemas.subjects import HEADER_TYPE
 from workers.batching import part_of
 from workers.computing import ComputingThread
-from workers.continuing import Work, is_urgent
+from workers.continuing import DELTA_EVERY_S, Work, is_urgent
+from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
-from workers.in_flight import Task
-from workers.intake import BULK_TURN
+from workers.in_flight import Task, charge
+from workers.intake import BULK_TURN, Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
 
-STEPS_S = 0.01  # a step takes from 3 ms on a GPU, and the way to the computing thread and back about 1 ms
+SLICE_S = DELTA_EVERY_S
+_JOINED_S = 0.05  # most that steps wait for a task that can join at once
 
 
 class Steps(Protocol):
@@ -31,6 +38,8 @@ class Steps(Protocol):
     in_flight: MessagesInFlight
     computing: ComputingThread
     heartbeats: Heartbeats
+    handoff: Handoff
+    intake: Intake
 
     @property
     def on_device(self) -> Callable[..., Awaitable[Any]]:
@@ -46,28 +55,31 @@ class Steps(Protocol):
         ...
 
 
-def _stepped(session: Stepping, works: Sequence[Work], runner: Steps) -> None:
-    """Do steps of a session for a short time, at least one, and begin what follows from answers that have ended.
+@dataclass(slots=True)
+class _Slice:
+    """What some steps of a session made: new text of parts, and tokens; or why it failed."""
 
-    One alone while a person waits for a message here: its tasks come between the steps.
-    """
-    until_s = time.monotonic() + STEPS_S
-    while True:
-        session.step(runner.heartbeats.tick)
-        for work in works:
-            work.running.advance()
-        if not session.busy or time.monotonic() >= until_s or runner.in_flight.urgent:
-            return
+    works: Sequence[Work]
+    steps: int = 0
+    seconds: float = 0.0
+    news: list[tuple[Work, list[NewText]]] = field(default_factory=list)
+    tokens: list[tuple[Work, int, list[float]]] = field(default_factory=list)
+    done: list[Work] = field(default_factory=list)
+    error: Exception | None = None
 
 
 class ContinuousSteps:
-    """Does the steps of the work that goes on in a runner."""
+    """Does the steps of the work that goes on in a runner, as long as there is any."""
 
-    def __init__(self, broker: Broker, runner: Steps) -> None:
+    def __init__(self, broker: Broker, runner: Steps, on_end: Callable[[], None]) -> None:
+        """`on_end` is called when there are no more steps: there was no more work, or they failed."""
         self._broker = broker
         self._runner = runner
+        self._on_end = on_end
         self._work = runner.in_flight.continuing
-        self._passed = 0  # steps in a row that were left out
+        self._driving: asyncio.Task[None] | None = None
+        self._advanced = asyncio.Event()
+        self._passed = 0  # tasks in a row that joined before the next steps
 
     async def begin(self, task: Task, stage: OperatorStage) -> None:
         """Have a part join the work of its stage's session; its task stays active until it is done."""
@@ -78,38 +90,111 @@ class ContinuousSteps:
             self._work.add(Work(task, *begun))
         except Exception as error:
             await self._end(task, error)
+            return
+        if self._driving is None or self._driving.done():
+            self._driving = asyncio.create_task(self._drive())
+            self._driving.add_done_callback(lambda _: self._on_end())
 
-    async def step(self) -> bool:
-        """Do a step of the work of each session, send what is new to subscribers, and hand on what is done.
+    def advanced(self) -> None:
+        """A task has had its turn on the computing thread. Raises the error by which steps have failed."""
+        self._advanced.set()
+        self.check()
 
-        Returns whether there was work. A step is left out while parts that can join at once come before it.
-        """
-        if not self._work.busy:
-            return False
-        if self._passed < BULK_TURN and self._joining():
+    def check(self) -> None:
+        """Raise the error by which steps have failed."""
+        if self._driving is not None and self._driving.done() and not self._driving.cancelled():
+            self._driving.result()
+
+    async def close(self) -> None:
+        """Do no more steps."""
+        if self._driving is not None:
+            self._driving.cancel()
+            await asyncio.gather(self._driving, return_exceptions=True)
+
+    async def _drive(self) -> None:
+        """Do slices of steps. The next one begins before what the last one made is handed on."""
+        running: asyncio.Future[list[_Slice]] | None = None
+        while self._work.busy or running is not None:
+            if running is None:
+                await self._let_join()
+                running = self._slices()
+            slices = await running
+            for each in slices:
+                self._work.take(each.works if each.error is not None else each.done)
+            running = self._slices() if self._work.busy and not self._joining() else None
+            await self._hand_on(slices)
+
+    async def _let_join(self) -> None:
+        """Wait while tasks that can join at once come before the next steps."""
+        while self._passed < BULK_TURN and self._joining():
             self._passed += 1
-            return True
+            self._advanced.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._advanced.wait(), _JOINED_S)
         self._passed = 0
-        if self._work.useless:
-            await self._runner.computing.run(self._work.drop_useless)
-        for session, works in list(self._work.by_session()):
-            try:
-                await self._runner.on_device([work.task for work in works], _stepped, session, works, self._runner)
-            except Exception as error:
-                for work in self._work.take(works):
-                    await self._end(work.task, error)
-                continue
-            for work in works:
-                self._runner.meter.written(work.task.pipeline.spec.name, work.task.stage, *work.new_tokens())
-                await self._send(work.deltas(time.monotonic()))
-        for work in self._work.take_done():
-            await self._end(work.task, work)
-        return True
 
     def _joining(self) -> bool:
         """Whether a task waits that a person waits for, or any task while there is room for its answers."""
         waiting = [is_urgent(task.message) for task in self._runner.in_flight.waiting()]
         return any(waiting) or (bool(waiting) and self._work.has_room)
+
+    def _slices(self) -> "asyncio.Future[list[_Slice]]":
+        """Begin a slice of each session."""
+        useless = self._work.useless
+        self._work.take(useless)
+        slices = [(session, _Slice(list(works))) for session, works in self._work.by_session()]
+        self._runner.heartbeats.move()
+        stage = (useless or slices[0][1].works)[0].task
+        names = stage.pipeline.spec.name, stage.stage
+        return asyncio.ensure_future(self._runner.computing.run_step(*names, self._sliced, slices, useless))
+
+    def _sliced(self, slices: "Sequence[tuple[Stepping, _Slice]]", useless: Sequence[Work]) -> list[_Slice]:
+        """On the computing thread: end useless work, and do steps of each session."""
+        for work in useless:
+            work.running.cancel()
+        for session, each in slices:
+            began_s = time.monotonic()
+            try:
+                self._step(session, each, began_s + SLICE_S)
+            except Exception as error:
+                each.error = error
+            each.seconds = time.monotonic() - began_s
+        return [each for _, each in slices]
+
+    def _step(self, session: Stepping, made: _Slice, until_s: float) -> None:
+        """Do steps for a short time, at least one, and begin what follows from answers that have ended."""
+        while True:
+            session.step(self._runner.heartbeats.tick)
+            made.steps += 1
+            for work in made.works:
+                work.running.advance()
+            made.done = [work for work in made.works if work.running.done]
+            waited_for = made.done or self._runner.computing.others_wait or any(work.begins for work in made.works)
+            if waited_for or not session.busy or time.monotonic() >= until_s:
+                break
+        now_s = time.monotonic()
+        made.news = [(work, news) for work in made.works if (news := work.news(now_s))]
+        made.tokens = [(work, *work.new_tokens()) for work in made.works]
+
+    async def _hand_on(self, slices: Sequence[_Slice]) -> None:
+        """Send what is new to subscribers, and end what is done or has failed."""
+        runner = self._runner
+        runner.heartbeats.move()
+        for each in slices:
+            charge([work.task for work in each.works], each.seconds)
+            for work in each.works:
+                work.message.spent_s += each.seconds / len(each.works)
+            for work, tokens, firsts in each.tokens:
+                runner.meter.written(work.task.pipeline.spec.name, work.task.stage, tokens, firsts)
+            if each.steps:
+                task = each.works[0].task
+                runner.meter.step(task.pipeline.spec.name, task.stage, each.seconds)
+                runner.handoff.took(task.pipeline.spec.name, task.stage, each.seconds / each.steps)
+            for work, news in each.news:
+                await self._send(work, news)
+            ended = [(work, each.error or work) for work in (each.works if each.error is not None else each.done)]
+            await asyncio.gather(*(self._end(work.task, result) for work, result in ended))
+        runner.intake.refill()
 
     async def _end(self, task: Task, result: Work | Exception) -> None:
         """A part is done, or its work has failed."""
@@ -126,9 +211,9 @@ class ContinuousSteps:
             await self._runner.failed(task, error)
         await task.message.finish(task)
 
-    async def _send(self, deltas: Sequence[Delta]) -> None:
+    async def _send(self, work: Work, news: Sequence[NewText]) -> None:
         """Send what is new to those who listen now. What cannot be sent is left out: the result has it all."""
-        for delta in deltas:
+        for delta in work.deltas(news):
             with contextlib.suppress(BrokerError):
                 subject = self._broker.names.deltas(delta.key.job)
                 await self._broker.connection.send(subject, delta.encode(), headers={HEADER_TYPE: delta.type})

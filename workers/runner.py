@@ -64,7 +64,7 @@ class Runner:
         self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended, self.meter, self._count_failure)
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: computing.step is not None)
-        self._continuous = ContinuousSteps(broker, self)
+        self._continuous = ContinuousSteps(broker, self, self._wake.set)
         self._batching = Batching(self.in_flight, self.intake, self.handoff, self.meter)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
@@ -77,14 +77,17 @@ class Runner:
                 task = await self._batching.pick()
                 if task is not None:
                     await self._advance(task)
-                if not await self._continuous.step() and task is None:
+                    self._continuous.advanced()
+                else:
                     await self._wait()
+                    self._continuous.check()
                 if self._fatal is not None:
                     raise self._fatal
                 await self._outbox.wait_for_space()
         finally:
             for helper in (beats, *self._preparing):
                 helper.cancel()
+            await self._continuous.close()
             await self._outbox.close()
             await self.in_flight.hand_back_all()
 
@@ -103,7 +106,7 @@ class Runner:
     async def _wait(self) -> None:
         """Wait until a task comes, or until a batch that waits for others is due."""
         due_in_s = self._batching.due_in_s()
-        if due_in_s is not None:  # more parts for the batch may be at the broker
+        if due_in_s is not None and not self.in_flight.continuing.busy:  # more parts for the batch may be at the broker
             self.in_flight.idle = True
             self.intake.refill()
         with contextlib.suppress(TimeoutError):
@@ -288,6 +291,7 @@ class Runner:
             await self._failures.give_back(message, second)
         if fatal:  # this process cannot compute the rest of the message
             self._fatal = error
+            self._wake.set()
             await (message.hand_back() if message.useless else message.dead_letter(str(error)))
 
     async def _reject(self, message: InFlight, error: Exception) -> None:
