@@ -79,6 +79,7 @@ class ContinuousSteps:
         self._work = runner.in_flight.continuing
         self._driving: asyncio.Task[None] | None = None
         self._advanced = asyncio.Event()
+        self._joined = False  # a part has joined since the running slice began, which does not know of it
         self._passed = 0  # tasks in a row that joined before the next steps
 
     async def begin(self, task: Task, stage: OperatorStage) -> None:
@@ -88,6 +89,7 @@ class ContinuousSteps:
             urgent = is_urgent(task.message)
             begun = await self._runner.on_device([task], task.pipeline.begin, stage, part_of(task), urgent)
             self._work.add(Work(task, *begun))
+            self._joined = True
         except Exception as error:
             await self._end(task, error)
             return
@@ -142,6 +144,7 @@ class ContinuousSteps:
         """Begin a slice of each session."""
         useless = self._work.useless
         self._work.take(useless)
+        self._joined = False
         slices = [(session, _Slice(list(works))) for session, works in self._work.by_session()]
         self._runner.heartbeats.move()
         stage = (useless or slices[0][1].works)[0].task
@@ -169,8 +172,10 @@ class ContinuousSteps:
             for work in made.works:
                 work.running.advance()
             made.done = [work for work in made.works if work.running.done]
-            waited_for = made.done or self._runner.computing.others_wait or any(work.begins for work in made.works)
-            if waited_for or not session.busy or time.monotonic() >= until_s:
+            waited_for = self._joined or self._runner.computing.others_wait
+            if waited_for or made.done or any(work.begins for work in made.works):
+                break
+            if not session.busy or time.monotonic() >= until_s:
                 break
         now_s = time.monotonic()
         made.news = [(work, news) for work in made.works if (news := work.news(now_s))]
