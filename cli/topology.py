@@ -84,14 +84,16 @@ def sweep(
     """Remove what killed processes and late repeats left behind.
 
     That is results of jobs that are over, acknowledged messages that a killed broker kept in its queues, notes of
-    attempts at messages that are settled, stored objects that no message names, and chunks of models that were not
-    published to their end. Workers that collect do the same every 15 minutes, but for the queues and models.
+    attempts at messages that are settled, stored objects that no message names, chunks of models that were not
+    published to their end, and revisions of pipelines that no job needs. Workers that collect do the same every 15
+    minutes, but for the queues, models and pipelines; a gateway removes revisions that are a day old.
 
     Example: rigflow topology sweep --nats nats://rig1:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     swept = asyncio.run(_sweep(settings, age))
-    say(f"removed {swept.results} results, {swept.queued} messages, {swept.attempts} attempts, {swept.blobs} objects")
+    further = f"{swept.blobs} objects, {swept.revisions} revisions"
+    say(f"removed {swept.results} results, {swept.queued} messages, {swept.attempts} attempts, {further}")
     return ExitCode.OK
 
 

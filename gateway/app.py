@@ -22,6 +22,7 @@ from gateway.vectors import Library
 from pipelines.asking import Asker
 from pipelines.broker import Broker
 from pipelines.job_index import JobIndex
+from pipelines.revisions import sweep_regularly
 from schemas.settings import Settings
 
 API = "/api/v1"
@@ -54,10 +55,12 @@ def create_app(
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)
+            sweeping = loop.create_task(sweep_regularly(connected))
             async with identify.following(connected) if isinstance(identify, KeyHolders) else nullcontext():
                 yield
                 stopping.set()
                 await app.state.asker.close()
+            sweeping.cancel()
 
     app = FastAPI(
         title="rigflow",

@@ -164,10 +164,20 @@ class Broker(MessageStore):
         message_id = self.connection.unique()  # so that it is not stored twice when the answer is lost
         await self.store(f"$KV.{bucket}.{key}", value, {HEADER_ID: message_id})
 
-    async def delete_key(self, bucket: str, key: str) -> None:
-        """Delete a key; watchers of the bucket get an entry with the header `KV-Operation`."""
+    async def delete_key(self, bucket: str, key: str, sequence: int | None = None) -> bool:
+        """Delete a key; watchers of the bucket get an entry with the header `KV-Operation`.
+
+        With a `sequence` only if its last entry is at that one; whether it was.
+        """
         headers = {HEADER_ID: self.connection.unique(), DELETED: "DEL"}
-        await self.store(f"$KV.{bucket}.{key}", b"", headers)
+        expected = {} if sequence is None else {EXPECTED: str(sequence)}
+        try:
+            await self.store(f"$KV.{bucket}.{key}", b"", headers | expected)
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:
+                raise
+            return False
+        return True
 
     async def replace(self, bucket: str, key: str, value: bytes, sequence: int) -> int | None:
         """Set a key whose last entry is at `sequence` (0: none). The new sequence; None when it has a newer entry."""

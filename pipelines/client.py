@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engines.media.medium import Input, PipelineMedia
+from pipelines import revisions
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
 from pipelines.job_records import JobRecord, job_key
@@ -140,6 +141,7 @@ class Client:
             return opened
         with self._in_memory(size) as most_bytes:
             media = await receive(self.broker, source, size, most_bytes, patience_s)
+            await revisions.keep(self.broker, spec)
             chosen, ref = isinstance(pipeline, PipelineSpec), self.ref(spec, job or uuid.uuid4().hex[:20], priority)
             return await self.begin(ref, media, name, content_type, patience_s, chosen)
 
@@ -183,6 +185,7 @@ class Client:
         again: bool = False,
     ) -> OpenJob:
         """Begin or continue a job of files, without sending it; see `pipelines.jobs.begin`. Raises OtherInput."""
+        await revisions.keep(self.broker, spec)
         publisher = Publisher(self.broker, spec, self.tenant, priority, self.on_sent, submitter=self.submitter)
         ref, nbytes = publisher.ref(job or files.identity), await asyncio.to_thread(lambda: files.nbytes)
         record = await publisher.begin(ref, files.name, files.identity, again, nbytes)

@@ -20,8 +20,8 @@ from engines.models.tensors import as_run, runs_as_added, with_tensors
 from engines.plugins import plugins_of
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from pipelines.job_records import all_manifests
 from pipelines.models import publish_model
+from pipelines.revisions import needed_revisions
 from pipelines.values import report_skipped
 from schemas.declared import is_token
 from schemas.errors import ModelError, PipelineError, PipelineUnknown
@@ -110,7 +110,7 @@ async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
     if await broker.get(bucket, f"name.{name}") is None and not revisions:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none"
         raise PipelineUnknown(f"the broker knows no pipeline {name}", f"it knows {known}")
-    needed = {manifest.job.revision for manifest in await all_manifests(broker) if not manifest.state.ended}
+    needed = await needed_revisions(broker, retried=False)
     for key in (f"name.{name}", f"variant.{name}"):
         await broker.delete_key(bucket, key)
     for revision in revisions:

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from pipelines.blob_upload import Chunks, chunk_bytes_of, joined, remove_chunks, store_chunk
 from pipelines.broker import EXPECTED, WRONG_SEQUENCE, ApiError, Broker
 from pipelines.client import Client
@@ -22,10 +20,10 @@ from pipelines.message_store import FleetFull
 from pipelines.queued import is_queued
 from pipelines.raw_media import ReceivedMedia, source_of
 from pipelines.registry import load_pipeline
+from pipelines.upload_record import Upload
 from pipelines.values import decoded
-from schemas.declared import Name, is_token
+from schemas.declared import is_token
 from schemas.errors import NotFound, StoreError, UsageError
-from schemas.fields import Count, GivenName, Label
 from schemas.jobs import Priority
 from schemas.subjects import HEADER_ID
 from schemas.wire import Buffer
@@ -33,24 +31,6 @@ from schemas.wire import Buffer
 
 class UploadMoved(UsageError):
     """The upload has another number of bytes than its sender says."""
-
-
-class Upload(BaseModel):
-    """What an upload is for: `size` bytes, which become a job of its id and of `revision` once they are there.
-
-    `chunks` is the subject token of the bytes; `published`: they became the job.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    id: Name
-    size: Count
-    chunks: Name
-    revision: Name
-    chosen: bool
-    published: bool = False
-    priority: Priority
-    name: GivenName = ""
-    content_type: Label = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 - Messages of a queue that were acknowledged: a broker that is killed may keep some, which no consumer gives out again.
 - Attempts at messages that are settled, once all older ones of their queue are settled too.
 - Objects of the blob store whose message is gone or never came.
+- Revisions of pipelines that no job needs, see `pipelines.revisions`.
 - Chunks of uploads to the stores of blobs and models that were not finished.
 
 Only what is `age_s` old is removed, because the message of a younger object may still be on its way. Of streams only
@@ -22,6 +23,7 @@ from pipelines.blobs import BlobInfo, delete_blob, discard_claims, parse_info
 from pipelines.broker import Broker
 from pipelines.claims import SUBJECT, claim_of
 from pipelines.result_index import result_index
+from pipelines.revisions import sweep_revisions
 from schemas.errors import RigflowError
 from schemas.jobs import JobState, Manifest
 from schemas.subjects import HEADER_TYPE
@@ -37,17 +39,18 @@ KEPT = frozenset({"file", "done"})  # of the results of a job that is done
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many results, messages of queues, attempts and objects were removed."""
+    """How many results, messages of queues, attempts, objects and revisions of pipelines were removed."""
 
     results: int = 0
     queued: int = 0
     attempts: int = 0
     blobs: int = 0
+    revisions: int = 0
 
     @property
     def removed(self) -> int:
         """All of them."""
-        return self.results + self.queued + self.attempts + self.blobs
+        return self.results + self.queued + self.attempts + self.blobs + self.revisions
 
 
 async def sweep_regularly(broker: Broker) -> None:
@@ -69,9 +72,9 @@ async def _is_our_turn(broker: Broker) -> bool:
 
 
 async def sweep(broker: Broker, age_s: float = AGE_S, entire: bool = False) -> Swept:
-    """Remove what is left over and `age_s` old; `entire`: in queues and models too, which the role of a worker may not.
+    """Remove what is left over and `age_s` old. Raises BrokerError.
 
-    Raises BrokerError.
+    `entire`: in queues, models and pipelines too, which the role of a worker may not.
     """
     before_s = await _now_s(broker) - age_s
     return Swept(
@@ -79,6 +82,7 @@ async def sweep(broker: Broker, age_s: float = AGE_S, entire: bool = False) -> S
         await _sweep_queues(broker, before_s) if entire else 0,
         await _sweep_attempts(broker, before_s),
         await _sweep_blobs(broker, before_s) + (await _sweep_models(broker, before_s) if entire else 0),
+        await sweep_revisions(broker, before_s) if entire else 0,
     )
 
 

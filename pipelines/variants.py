@@ -15,6 +15,7 @@ from pipelines.blobs import blob_info, delete_blob
 from pipelines.broker import Broker
 from pipelines.models import load_card, publish_model
 from pipelines.registry import known_pipelines, put_revision, with_pins
+from pipelines.revisions import is_kept
 from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.errors import ModelMissing, NotFound, UsageError
@@ -119,7 +120,7 @@ async def publish_as_needed(broker: Broker, spec: PipelineSpec, models: Mapping[
 
 async def put_as_needed(broker: Broker, pinned: PipelineSpec, cards: Iterable[ModelSpec]) -> None:
     """Write a variant with its queues and the cards by which its models run, unless the fleet has it."""
-    if await broker.get(broker.names.pipelines, f"revision.{pinned.revision}") is not None:
+    if await is_kept(broker, pinned.revision):
         return
     await ensure_topology(broker, broker.settings, [pinned])
     await _put_cards(broker, cards)

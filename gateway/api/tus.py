@@ -24,8 +24,9 @@ from gateway.route import checked_router
 from gateway.uploads import MediaRequest, chosen, safe_type, with_fields
 from pipelines.broker import Broker
 from pipelines.registry import load_pipeline
-from pipelines.resumable import Arrived, Upload, UploadMoved, Uploads
+from pipelines.resumable import Arrived, UploadMoved, Uploads
 from pipelines.sweep import AGE_S
+from pipelines.upload_record import Upload
 from schemas.errors import UsageError
 
 VERSION = "1.0.0"

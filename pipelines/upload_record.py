@@ -1,0 +1,25 @@
+"""What the broker has of an upload that can be interrupted, see `pipelines.resumable`."""
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.declared import Name
+from schemas.fields import Count, GivenName, Label
+from schemas.jobs import Priority
+
+
+class Upload(BaseModel):
+    """What an upload is for: `size` bytes, which become a job of its id and of `revision` once they are there.
+
+    `chunks` is the subject token of the bytes; `published`: they became the job.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    id: Name
+    size: Count
+    chunks: Name
+    revision: Name
+    chosen: bool
+    published: bool = False
+    priority: Priority
+    name: GivenName = ""
+    content_type: Label = ""
