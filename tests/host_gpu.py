@@ -9,11 +9,13 @@ import functools
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+from av.video.format import VideoFormat
 
 from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.kernels import SOURCE, STRUCTS
@@ -56,6 +58,19 @@ def on_gpu(gpu: Any, pictures: np.ndarray[Any, Any]) -> GpuRows:
     return GpuRows(rows)
 
 
+class Surface:
+    """A frame of the host that says it is one of the GPU's decoder."""
+
+    format = VideoFormat("cuda", 16, 16)
+
+    def __init__(self, frame: av.VideoFrame) -> None:
+        self._frame = frame
+        self.sw_format = frame.format
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frame, name)
+
+
 class _Kernels:
     def launch(self, name: str, grid: tuple[int, ...], block: tuple[int, int, int], stream: Any, given: Any) -> None:
         array = np.array(given)
@@ -85,6 +100,19 @@ class _Driver:
     @staticmethod
     def memset_d8_async(pointer: int, value: int, nbytes: int, stream: Any) -> None:
         ctypes.memset(pointer, value, nbytes)
+
+
+class _Late:
+    """A stream or an event: waiting for it runs what was launched."""
+
+    handle = 0
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.synchronize = run
+
+    def record(self, stream: Any = None) -> None: ...
+
+    def wait_for_event(self, event: Any) -> None: ...
 
 
 class HostGpu:
@@ -131,3 +159,31 @@ class HostGpu:
     def download(self, host: np.ndarray[Any, Any], pointer: int, stream: Any) -> None:
         self.counters.from_gpu_bytes += host.nbytes
         ctypes.memmove(host.ctypes.data, pointer, host.nbytes)
+
+
+class LateGpu(HostGpu):
+    """One whose kernels run no earlier than they must; `launched` are the names of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launched: list[str] = []
+        self._waiting: list[Callable[[], None]] = []
+        self._kernels = _Kernels()
+        self.kernels = self  # type: ignore[assignment]
+
+    def launch(self, name: str, *given: Any) -> None:
+        self.launched.append(name)
+        self._waiting.append(lambda: self._kernels.launch(name, *given))
+
+    def stream(self) -> Any:
+        return _Late(self._run)
+
+    new_stream = event = stream
+
+    def download(self, host: np.ndarray[Any, Any], pointer: int, stream: Any) -> None:
+        self._run()
+        super().download(host, pointer, stream)
+
+    def _run(self) -> None:
+        while self._waiting:
+            self._waiting.pop(0)()

@@ -7,9 +7,11 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned long long address;
 
-// One picture: taps across to 15 bits, taps down to 8 bits, then the matrix; see engines/cuda/filters.py.
+const int most_frames = 32;  // of one launch
+
+// Pictures of one kind: taps across to 15 bits, taps down to 8 bits, then the matrix; see engines/cuda/filters.py.
 struct Scale {
-    address luma, cb, cr, out;                               // without cb: gray
+    address frames[4 * most_frames];                         // of each: luma, Cb, Cr, and where it goes
     address luma_x_first, luma_x, luma_y_first, luma_y;      // int32 [W], int16 [W, K], ...
     address chroma_x_first, chroma_x, chroma_y_first, chroma_y;
     int luma_x_taps, luma_y_taps, chroma_x_taps, chroma_y_taps;
@@ -18,7 +20,7 @@ struct Scale {
     int deep, low_bits, across;     // two bytes a sample; its unused low bits; bits to drop after the taps across
     int left, top, width, height;   // what to compute of the scaled picture
     int stride_x, stride_y;         // bytes, in `out`
-    int each, stretch;              // chroma for each pixel; gray is made of luma of limited range
+    int gray, each, stretch;        // of luma alone; chroma for each pixel; gray is made of luma of limited range
     int colours[6];
 };
 
@@ -50,32 +52,34 @@ __device__ static const u8 dither[8][8] = {
     {48, 80, 40, 72, 54, 86, 46, 78},  {112, 16, 104, 8, 118, 22, 110, 14},
 };
 
-// A block is 32 outputs of a line; its rows share the lines that each looks at.
+// A block is 32 outputs of a line of a frame; its rows share the lines that each looks at.
 extern "C" __global__ void scale(const Scale s) {
     __shared__ int sums[3][8][32];
-    const int column = blockIdx.x * 32 + threadIdx.x, row = blockIdx.y;
+    const int blocks = (s.width + 31) / 32, frame = 4 * (blockIdx.x / blocks);
+    const int column = blockIdx.x % blocks * 32 + threadIdx.x, row = blockIdx.y;
+    const address in = s.frames[frame], cb = s.frames[frame + 1], cr = s.frames[frame + 2];
     const int lane = threadIdx.x, part = threadIdx.y, parts = blockDim.y;
     const int x = s.left + (column < s.width ? column : s.width - 1), y = s.top + row;
     int sum = 0;
     const int *first = (const int *)s.luma_y_first;
     const short *weights = (const short *)s.luma_y + (size_t)y * s.luma_y_taps;
     for (int j = part; j < s.luma_y_taps; j += parts) {
-        int value = across(s.luma + (size_t)(first[y] + j) * s.luma_pitch, (const int *)s.luma_x_first,
+        int value = across(in + (size_t)(first[y] + j) * s.luma_pitch, (const int *)s.luma_x_first,
                            (const short *)s.luma_x, s.luma_x_taps, x, 1, s);
         if (s.stretch) value = ((value > 30189 ? 30189 : value) * 19077 - 39057361) >> 14;
         sum += weights[j] * value;
     }
     sums[0][part][lane] = sum;
-    if (s.cb) {
+    if (!s.gray) {
         const int at = s.each ? x : x >> 1;
         int blue = 0, red = 0;
         first = (const int *)s.chroma_y_first;
         weights = (const short *)s.chroma_y + (size_t)y * s.chroma_y_taps;
         for (int j = part; j < s.chroma_y_taps; j += parts) {
             const size_t line = (size_t)(first[y] + j) * s.chroma_pitch;
-            blue += weights[j] * across(s.cb + line, (const int *)s.chroma_x_first, (const short *)s.chroma_x,
+            blue += weights[j] * across(cb + line, (const int *)s.chroma_x_first, (const short *)s.chroma_x,
                                         s.chroma_x_taps, at, s.chroma_step, s);
-            red += weights[j] * across(s.cr + line, (const int *)s.chroma_x_first, (const short *)s.chroma_x,
+            red += weights[j] * across(cr + line, (const int *)s.chroma_x_first, (const short *)s.chroma_x,
                                        s.chroma_x_taps, at, s.chroma_step, s);
         }
         sums[1][part][lane] = blue;
@@ -84,10 +88,10 @@ extern "C" __global__ void scale(const Scale s) {
     __syncthreads();
     if (part || column >= s.width) return;
     int total[3] = {0, 0, 0};
-    for (int plane = 0; plane < (s.cb ? 3 : 1); plane++)
+    for (int plane = 0; plane < (s.gray ? 1 : 3); plane++)
         for (int i = 0; i < parts; i++) total[plane] += sums[plane][i][lane];
-    u8 *out = (u8 *)s.out + (long long)column * s.stride_x + (long long)row * s.stride_y;
-    if (!s.cb) {
+    u8 *out = (u8 *)s.frames[frame + 3] + (long long)column * s.stride_x + (long long)row * s.stride_y;
+    if (s.gray) {
         *out = clip8((total[0] + ((s.deep ? dither[y & 7][x & 7] : 64) << 12)) >> 19);
         return;
     }
@@ -148,20 +152,35 @@ extern "C" __global__ void resample(const Resample r) {
     else resampled<1>(r, in, to, r.left + column, r.top + row);
 }
 
-// One plane as it is, in 8 bits: every `step`-th sample of each line.
+// Planes of one kind as they are, in 8 bits: every `step`-th sample of each line.
 struct Plane {
-    address in, out;
+    address frames[2 * most_frames];  // of each: where it is read, and where it goes
     int pitch, step, deep, drop;  // bits to drop from a sample of two bytes
     int width, height, stride_x, stride_y;
 };
 
 extern "C" __global__ void plane(const Plane p) {
-    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y;
+    const int blocks = (p.width + blockDim.x - 1) / blockDim.x, frame = 2 * (blockIdx.x / blocks);
+    const int x = blockIdx.x % blocks * blockDim.x + threadIdx.x, y = blockIdx.y;
     if (x >= p.width) return;
-    const address line = p.in + (size_t)y * p.pitch;
+    const address line = p.frames[frame] + (size_t)y * p.pitch;
     int value = sample(line, x * p.step, p.deep, 0);
     if (p.drop) value = clip8((value + (1 << (p.drop - 1))) >> p.drop);
-    ((u8 *)p.out)[(long long)x * p.stride_x + (long long)y * p.stride_y] = value;
+    ((u8 *)p.frames[frame + 1])[(long long)x * p.stride_x + (long long)y * p.stride_y] = value;
+}
+
+// Rows whose bytes are all one value.
+struct Fill {
+    address frames[most_frames], bytes;
+    int value;
+};
+
+extern "C" __global__ void fill(const Fill f) {
+    u8 *out = (u8 *)f.frames[blockIdx.y];
+    const unsigned four = f.value * 0x01010101u;
+    const address at = blockIdx.x * blockDim.x + threadIdx.x, all = (address)gridDim.x * blockDim.x;
+    for (address i = at; i < f.bytes / 16; i += all) ((uint4 *)out)[i] = {four, four, four, four};
+    for (address i = f.bytes / 16 * 16 + at; i < f.bytes; i += all) out[i] = f.value;
 }
 
 // Three planes of a picture, or one of a grey picture, as NV12 of even sides: cut to them, or the last line and column

@@ -38,12 +38,14 @@ def _struct(*groups: tuple[Any, str]) -> np.dtype[Any]:
 
 
 _TAPS = "luma_x_first luma_x luma_y_first luma_y chroma_x_first chroma_x chroma_y_first chroma_y"
+MOST_FRAMES = 32  # of one launch: their addresses are in its struct, and kernels take 4 kB
 SCALE = _struct(
-    (ADDRESS, f"luma cb cr out {_TAPS}"),
+    (ADDRESS, f"frames[{4 * MOST_FRAMES}] {_TAPS}"),
     (INT, "luma_x_taps luma_y_taps chroma_x_taps chroma_y_taps luma_pitch chroma_pitch chroma_step"),
-    (INT, "deep low_bits across left top width height stride_x stride_y each stretch colours[6]"),
+    (INT, "deep low_bits across left top width height stride_x stride_y gray each stretch colours[6]"),
 )
-PLANE = _struct((ADDRESS, "source out"), (INT, "pitch step deep drop width height stride_x stride_y"))
+PLANE = _struct((ADDRESS, f"frames[{2 * MOST_FRAMES}]"), (INT, "pitch step deep drop width height stride_x stride_y"))
+FILL = _struct((ADDRESS, f"frames[{MOST_FRAMES}] bytes"), (INT, "value"))
 RESAMPLE = _struct(
     (ADDRESS, "pictures x_first x y_first y"),
     (INT, "x_taps y_taps x_bits y_bits pitch channels left top width height stride_x stride_y"),
@@ -73,6 +75,7 @@ STRUCTS = {
     "scale": SCALE,
     "resample": RESAMPLE,
     "plane": PLANE,
+    "fill": FILL,
     "nv12": NV12,
     "gather": GATHER,
     "copy": COPY,

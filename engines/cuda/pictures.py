@@ -1,7 +1,8 @@
 """Describes pictures in a GPU's memory, and the position of a scaled picture in its row."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import av
 
@@ -11,13 +12,11 @@ SURFACES = {"nv12": (8, 0), "p010le": (10, 6), "p016le": (12, 4)}  # of NVDEC: b
 FULL = 2  # AVColorRange
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A frame's planes in the GPU's memory: Y, Cb and Cr, `step` samples apart, `bits` above `low_bits` unused ones."""
+class Layout(NamedTuple):
+    """How planes lie in a GPU's memory: chroma samples are `step` apart, `bits` above `low_bits` unused ones."""
 
     height: int
     width: int
-    pointers: tuple[int, int, int]
     pitches: tuple[int, int]
     chroma: tuple[int, int]  # height, width
     step: int
@@ -25,10 +24,12 @@ class Picture:
     low_bits: int
     left: bool  # chroma samples are at the left one of two pixels
 
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """The properties that pictures share if the same filters fit them."""
-        return self.height, self.width, self.chroma, self.step, self.bits, self.low_bits, self.left
+
+class Picture(NamedTuple):
+    """A frame's planes Y, Cb and Cr in the GPU's memory."""
+
+    layout: Layout
+    pointers: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,18 @@ def name_on_gpu(frame: av.VideoFrame) -> str:
 
 def surface(frame: av.VideoFrame) -> Picture:
     """Return a decoder's frame as a picture, without a copy."""
-    bits, low_bits = SURFACES[name_on_gpu(frame)]
-    luma, chroma = frame.planes[:2]
-    sample = 1 if bits == 8 else 2
-    pointers = (luma.buffer_ptr, chroma.buffer_ptr, chroma.buffer_ptr + sample)
-    half = -(-frame.height // 2), -(-frame.width // 2)
-    pitches = luma.line_size, chroma.line_size
+    planes = frame.planes  # each look at it makes new objects
+    luma, chroma = planes[0], planes[1]
+    found = _surface_layout(
+        name_on_gpu(frame), frame.height, frame.width, luma.line_size, chroma.line_size, int(frame.color_range) == FULL
+    )
+    blue = chroma.buffer_ptr
+    return Picture(found, (luma.buffer_ptr, blue, blue + (1 if found.bits == 8 else 2)))
+
+
+@lru_cache(maxsize=64)
+def _surface_layout(name: str, height: int, width: int, luma_pitch: int, chroma_pitch: int, full: bool) -> Layout:
+    bits, low_bits = SURFACES[name]
+    half = -(-height // 2), -(-width // 2)
     # FFmpeg calls 8-bit full range yuvj420p, for which `engines.transforms` assumes the siting of JPEG
-    left = bits > 8 or int(frame.color_range) != FULL
-    return Picture(frame.height, frame.width, pointers, pitches, half, 2, bits, low_bits, left)
+    return Layout(height, width, (luma_pitch, chroma_pitch), half, 2, bits, low_bits, bits > 8 or not full)

@@ -1,8 +1,8 @@
 """Converts frames to arrays on a GPU, as `engines.transforms.Picture` does on the host.
 
-One kernel reads a frame of the GPU's decoder in place. Where a filter resizes its pixels (all but area), the frames of
-a part are resized together, by one or two launches. Frames that the host decoded are uploaded as small as possible:
-scaled by the host, and as YCbCr of two bytes a pixel if colours are needed.
+One kernel reads the frames of a part in place, as the GPU's decoder left them. Where a filter resizes their pixels (all
+but area), one or two more do so. Frames that the host decoded are uploaded as small as possible: scaled by the host,
+and as YCbCr of two bytes a pixel if colours are needed.
 
 Scaled pictures differ from swscale's by at most two levels, gray ones by one, if both sides shrink or both grow, by
 four if one shrinks and one grows. Colours of the host's frames differ by twelve at sharp edges, an eighth of a level on
@@ -10,19 +10,29 @@ average (tests/unit/test_cuda.py).
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import av
 import numpy as np
 
 from engines.cuda.arrays import GpuRow
+from engines.cuda.batches import Batches, Kind
 from engines.cuda.copies import kept_table
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
-from engines.cuda.held import Held, Waiting
 from engines.cuda.kernels import PLANE, SCALE
-from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
+from engines.cuda.pictures import (
+    FULL,
+    SURFACES,
+    Layout,
+    Picture,
+    Place,
+    entire_picture,
+    name_on_gpu,
+    surface,
+    upright_strides,
+)
 from engines.cuda.resampling import Resampler
 from engines.geometry import middle_of, padded_from, scaled_size, square_of
 from engines.media.colours import colour_matrix
@@ -38,6 +48,7 @@ if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
 _COLUMNS, _MOST_PARTS = 32, 8  # of a block of the kernel `scale`
+_PLANE_THREADS = 128
 _SMALL = "yuv422p"  # swscale makes RGB of this format after it has halved the chroma across
 
 
@@ -46,39 +57,42 @@ class CudaPictures:
 
     def __init__(self, pictures: Mapping[str, PictureSpec], gpu: "CudaGpu") -> None:
         self._gpu = gpu
-        self._held = Held(gpu)
-        self._waiting = Waiting(gpu, self._held)
-        self._made = FramePictures(pictures, lambda spec: CudaPicture(spec, gpu, self._held, self._waiting))
+        self._batches = Batches(gpu)
+        self._made = FramePictures(pictures, lambda spec: CudaPicture(spec, gpu, self._batches))
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
         """Convert as `engines.pictures.HostPictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost.
 
         Rows are not complete before this thread calls `synchronize`.
         """
-        with self._gpu.guarded():
+        try:
             self._gpu.enter()
-            if frame.format.name == "cuda" and name_on_gpu(frame) not in SURFACES:
-                frame = frame.reformat(format=name_on_gpu(frame))  # for example 4:4:4, which only few GPUs decode
             on_gpu = frame.format.name == "cuda"
-            if on_gpu:
-                self._after_decoder()
+            if on_gpu and name_on_gpu(frame) not in SURFACES:
+                frame = frame.reformat(format=name_on_gpu(frame))  # for example 4:4:4, which only few GPUs decode
+                on_gpu = False
+            self._batches.flush_full()
             arrays = self._made(frame, orientation)
             if on_gpu:
-                self._held.add(frame)
+                self._batches.hold(frame, frame.height * frame.width * 3 // 2)
+        except self._gpu.driver.Error as error:
+            raise self._gpu.lost(error) from error
         return arrays
 
     def synchronize(self) -> None:
         """Wait until all conversions of this thread are done; no frame is held after that. Raises DeviceLost."""
         with self._gpu.guarded():
-            self._waiting.flush()
-            self._gpu.stream().synchronize()
-        self._held.clear()
+            self._batches.synchronize()
 
-    def _after_decoder(self) -> None:
-        """Make this thread's stream wait for the decoder; FFmpeg copies its surfaces on the null stream."""
-        event = self._gpu.event()
-        event.record()
-        self._gpu.stream().wait_for_event(event)
+
+class _Laid(NamedTuple):
+    """How frames of one kind come onto their rows of `shape`, and how a filter resizes the row's pixels."""
+
+    shape: tuple[int, ...]
+    nbytes: int
+    kind: Kind
+    place: Place
+    native: tuple[int, ...] | None  # the shape of the pixels that a filter reads; None: the kernel makes the row
 
 
 class CudaPicture:
@@ -87,22 +101,24 @@ class CudaPicture:
     The host makes pictures whose border is repeated, and those that are padded and then scaled by area.
     """
 
-    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held, waiting: Waiting) -> None:
+    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", batches: Batches) -> None:
         self.spec = spec
         self._gpu = gpu
-        self._held = held
-        self._waiting = waiting
+        self._batches = batches
+        self._channels = (3,) if spec.layout == "rgb" else ()
         pads = spec.fit == "pad"
         self._resampler = None if spec.resize == "area" else Resampler(gpu, spec.resize, spec.antialias, pads)
         self._by_host = spec.pad_value == "edge" or (pads and self._resampler is None)
-        self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
+        self._kept: dict[Any, Any] = {}  # what is the same for all frames of a kind
         self._lock = threading.Lock()
         self._here = threading.local()
 
     def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         """Convert as `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
-        frame = frame.reformat(format=name_on_gpu(frame)) if self._by_host and frame.format.name == "cuda" else frame
-        if frame.format.name != "cuda":
+        on_gpu = frame.format.name == "cuda"
+        if self._by_host and on_gpu:
+            frame, on_gpu = frame.reformat(format=name_on_gpu(frame)), False
+        if not on_gpu:
             return self._from_host(frame, orientation)
         picture = surface(frame)
         if self.spec.layout == "planes":
@@ -128,22 +144,20 @@ class CudaPicture:
 
     def _uploaded(self, frame: av.VideoFrame) -> Picture:
         rows = [self._upload(plane_rows(frame, number)) for number in range(3)]
-        for row in rows:
-            self._held.add(row)
         luma, cb, cr = (row.block.pointer for row in rows)
         (height, width), (chroma_height, chroma_width) = rows[0].shape, rows[1].shape
         chroma = chroma_height, chroma_width
-        return Picture(height, width, (luma, cb, cr), (width, chroma_width), chroma, 1, 8, 0, left=False)
+        return Picture(Layout(height, width, (width, chroma_width), chroma, 1, 8, 0, left=False), (luma, cb, cr))
 
     def _upload(self, array: Array) -> GpuRow:
         gpu = self._gpu
-        row = GpuRow(gpu, gpu.memory.take(array.nbytes), array.shape)
+        row = self._batches.row(array.shape, array.nbytes)
         if array.nbytes:
             pinned = gpu.pinned.take(array.nbytes)
             staged = pinned.host(np.uint8, array.shape)
             staged[...] = array
             gpu.upload(row.block.pointer, staged, gpu.stream())
-            self._held.add(pinned)
+            self._batches.hold(pinned)
         return row
 
     # kernels
@@ -159,29 +173,43 @@ class CudaPicture:
         if square == self.spec.size:
             return native
         assert self._resampler is not None, "the host does what has no filter"
-        row = self._row((*self.spec.size, *native.shape[2:]))
-        place = entire_picture(self.spec.size, prod(native.shape[2:]))
-        self._waiting.add(self._resampler, native, row, place)
+        shape = (*self.spec.size, *self._channels)
+        row = self._batches.row(shape, prod(shape))
+        self._batches.resize(self._resampler, native, row, entire_picture(self.spec.size, prod(self._channels)))
         return row
 
     def _laid(self, frame: av.VideoFrame, picture: Picture, orientation: int, spec: PictureSpec) -> GpuRow:
         """Return a frame as `spec` lays it on its row; filters read its pixels."""
-        channels = (3,) if spec.layout == "rgb" else ()
-        source = frame.height, frame.width
-        place, canvas = self._place(source, orientation, spec)
-        row = self._row((*canvas, *channels))
+        key = picture.layout, frame.height, frame.width, frame.colorspace, frame.color_range, orientation, spec.size
+        laid: _Laid | None = self._kept.get(key)
+        if laid is None:
+            laid = self._kept_as(key, lambda: self._made(frame, picture.layout, orientation, spec))
+        batches, place = self._batches, laid.place
+        row = made = batches.row(laid.shape, laid.nbytes)
         if place.padded:
-            self._gpu.driver.memset_d8_async(row.block.pointer, spec.pad_value, row.nbytes, self._gpu.stream())
-        if self._resampler and place.scaled != source:
-            native = self._row((*source, *channels))
-            self._scale(frame, picture, native, entire_picture(source, 3 if channels else 1))
-            self._waiting.add(self._resampler, native, row, place)
-        else:
-            self._scale(frame, picture, row, place)
+            batches.fill(row, cast(int, spec.pad_value))
+        if laid.native:
+            made = batches.row(laid.native, prod(laid.native))
+            batches.resize(cast(Resampler, self._resampler), made, row, place)
+        begin = 0 if laid.native else place.begin
+        batches.add(laid.kind, (*picture.pointers, made.block.pointer + begin))
         return row
 
-    def _row(self, shape: tuple[int, ...]) -> GpuRow:
-        return GpuRow(self._gpu, self._gpu.memory.take(prod(shape)), shape)
+    def _kept_as(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what is kept as `key`, made once for all threads."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
+
+    def _made(self, frame: av.VideoFrame, layout: Layout, orientation: int, spec: PictureSpec) -> _Laid:
+        source = frame.height, frame.width
+        place, canvas = self._place(source, orientation, spec)
+        shape = (*canvas, *self._channels)
+        native = (*source, *self._channels) if self._resampler and place.scaled != source else None
+        target = entire_picture(source, prod(self._channels)) if native else place
+        kind = self._kind(source, layout, colour_matrix(frame), int(frame.color_range) == FULL, target)
+        return _Laid(shape, prod(shape), kind, place, native)
 
     def _place(self, source: tuple[int, int], orientation: int, spec: PictureSpec) -> tuple["Place", tuple[int, int]]:
         """Return the place of a picture in its row, and the (height, width) of the upright row."""
@@ -192,73 +220,64 @@ class CudaPicture:
         scaled = scaled_size(source, target, spec)
         check_scalable(source, scaled)
         first, size = middle_of(scaled, target, orientation)
-        pixel_bytes = 3 if spec.layout == "rgb" else 1
+        pixel_bytes = prod(self._channels)
         top, left = padded_from(size[::-1] if turned else size, shown, spec)
         begin, stride_y, stride_x = upright_strides(size, orientation, pixel_bytes, width * pixel_bytes)
         begin += (top * width + left) * pixel_bytes
         padded = (size[::-1] if turned else size) != (height, width)
         return Place(scaled, first, size, begin, (stride_y, stride_x), padded), (height, width)
 
-    def _scale(self, frame: av.VideoFrame, picture: Picture, row: GpuRow, place: "Place") -> None:
-        """Queue the kernel that makes a row of a picture."""
-        template = self._template(frame, picture, place)
-        given = template.copy()
-        given["luma"], given["out"] = picture.pointers[0], row.block.pointer + place.begin
-        if template["cb"]:
-            given["cb"], given["cr"] = picture.pointers[1:]
-        given["luma_pitch"], given["chroma_pitch"] = picture.pitches
-        grid = -(-place.size[1] // _COLUMNS), place.size[0]
-        block = _COLUMNS, min(_MOST_PARTS, int(given["luma_y_taps"])), 1  # the lines that a pixel is made of are shared
-        self._gpu.kernels.launch("scale", grid, block, self._gpu.stream(), given[()])
-
-    def _template(self, frame: av.VideoFrame, picture: Picture, place: "Place") -> Any:
-        """Return a frame's struct without its pointers; it is made once for all frames of the same kind."""
-        matrix, full = colour_matrix(frame), int(frame.color_range) == FULL
-        key = (picture.kind, (frame.height, frame.width), matrix, full, place)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = self._made((frame.height, frame.width), picture, matrix, full, place)
-            return self._kept[key][0]
-
-    def _made(self, source: tuple[int, int], picture: Picture, matrix: int, full: bool, place: "Place") -> Any:
+    def _kind(self, source: tuple[int, int], layout: Layout, matrix: int, full: bool, place: "Place") -> Kind:
+        """Return the kernel that makes rows of frames of one kind."""
         height, width = place.scaled
         cubic = height >= source[0] and width >= source[1]
         gray, each = self.spec.layout == "gray", bool(width % 2)
         given = np.zeros((), SCALE)
         tables: list[Any] = []
         for name, have, want, one, left in (
-            ("luma_x", picture.width, width, ACROSS_ONE, False),
-            ("luma_y", picture.height, height, DOWN_ONE, False),
-            ("chroma_x", picture.chroma[1], width if each else width // 2, ACROSS_ONE, picture.left),
-            ("chroma_y", picture.chroma[0], height, DOWN_ONE, False),
+            ("luma_x", layout.width, width, ACROSS_ONE, False),
+            ("luma_y", layout.height, height, DOWN_ONE, False),
+            ("chroma_x", layout.chroma[1], width if each else width // 2, ACROSS_ONE, layout.left),
+            ("chroma_y", layout.chroma[0], height, DOWN_ONE, False),
         ):
             if not (gray and name.startswith("chroma")):
                 filtered = taps(have, want, cubic, one, left)
                 given[f"{name}_first"] = kept_table(self._gpu, filtered.first, tables)
                 given[name] = kept_table(self._gpu, filtered.weights, tables)
                 given[f"{name}_taps"] = filtered.count
-        given["chroma_step"], given["low_bits"] = picture.step, picture.low_bits
-        given["deep"], given["across"] = picture.bits > 8, 7 if picture.bits == 8 else picture.bits - 1
-        given["each"], given["stretch"] = each, gray and not full
-        given["cb"] = not gray  # replaced by a pointer
+        given["luma_pitch"], given["chroma_pitch"] = layout.pitches
+        given["chroma_step"], given["low_bits"] = layout.step, layout.low_bits
+        given["deep"], given["across"] = layout.bits > 8, 7 if layout.bits == 8 else layout.bits - 1
+        given["gray"], given["each"], given["stretch"] = gray, each, gray and not full
         given["colours"] = colour_table(matrix, full, each)
         place.into(given)
-        return given, tables
+        grid = -(-place.size[1] // _COLUMNS), place.size[0]
+        block = _COLUMNS, min(_MOST_PARTS, int(given["luma_y_taps"])), 1  # the lines that a pixel is made of are shared
+        return Kind("scale", given, grid, block, 4, tables)
 
     def _planes(self, picture: Picture, orientation: int) -> list[GpuRow]:
         """Return each plane in 8 bits, at its own size."""
-        gpu, rows = self._gpu, []
-        sizes = ((picture.height, picture.width), picture.chroma, picture.chroma)
-        for number, (height, width) in enumerate(sizes):
-            shape = (width, height) if transposes(orientation) else (height, width)
-            row = GpuRow(gpu, gpu.memory.take(height * width), shape)
-            begin, stride_y, stride_x = upright_strides((height, width), orientation, 1)
-            given = np.zeros((), PLANE)
-            given["source"], given["out"] = picture.pointers[number], row.block.pointer + begin
-            given["pitch"], given["step"] = picture.pitches[number > 0], picture.step if number else 1
-            given["deep"], given["drop"] = picture.bits > 8, picture.bits + picture.low_bits - 8
-            given["width"], given["height"] = width, height
-            given["stride_x"], given["stride_y"] = stride_x, stride_y
-            gpu.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), gpu.stream(), given[()])
+        key = picture.layout, orientation
+        kinds = self._kept.get(key) or self._kept_as(key, lambda: _plane_kinds(picture.layout, orientation))
+        rows = []
+        for pointer, (kind, shape, begin) in zip(picture.pointers, kinds, strict=True):
+            row = self._batches.row(shape, prod(shape))
+            self._batches.add(kind, (pointer, row.block.pointer + begin))
             rows.append(row)
         return rows
+
+
+def _plane_kinds(layout: Layout, orientation: int) -> list[tuple[Kind, tuple[int, int], int]]:
+    """Return of each plane the kernel, the shape of its row, and where in that it begins."""
+    kinds = []
+    for number, (height, width) in enumerate(((layout.height, layout.width), layout.chroma, layout.chroma)):
+        shape = (width, height) if transposes(orientation) else (height, width)
+        begin, stride_y, stride_x = upright_strides((height, width), orientation, 1)
+        given = np.zeros((), PLANE)
+        given["pitch"], given["step"] = layout.pitches[number > 0], layout.step if number else 1
+        given["deep"], given["drop"] = layout.bits > 8, layout.bits + layout.low_bits - 8
+        given["width"], given["height"] = width, height
+        given["stride_x"], given["stride_y"] = stride_x, stride_y
+        grid = -(-width // _PLANE_THREADS), height
+        kinds.append((Kind("plane", given, grid, (_PLANE_THREADS, 1, 1), 2), shape, begin))
+    return kinds

@@ -37,7 +37,7 @@ from schemas.rig import ALL_STAGES
 from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
-from tests.host_gpu import on_gpu
+from tests.host_gpu import COMPILER, HostGpu, Surface, on_gpu
 from tests.plans import pictures
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
 from workers.inputs import JobOutcome
@@ -97,6 +97,35 @@ def test_its_transforms_are_those_of_the_host(gpu: CudaGpu, given: dict[str, obj
         for name, wanted in HostPictures(wanted_pictures).convert(host).items():
             most = 1 if given.get("layout") == "gray" else 2
             assert np.abs(wanted.astype(np.int32) - np.asarray(made[name])).max() <= most
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"size": (32, 32), "layout": "gray"},
+        {"size": (182, 182)},
+        {"size": (160, 160), "fit": "letterbox", "pad_value": 114, "resize": "bilinear"},
+        {"size": (120, 120), "fit": "crop", "resize": "bicubic", "antialias": True},
+        {"layout": "planes"},
+    ],
+)
+def test_frames_of_a_part_are_to_the_bit_what_the_kernels_source_makes_on_the_host(
+    gpu: CudaGpu, given: dict[str, object]
+) -> None:
+    """More frames than one launch takes; the decoder gets their memory again while others are converted."""
+    there, here = CudaPictures(pictures(**given), gpu), CudaPictures(pictures(**given), HostGpu())  # type: ignore[arg-type]
+    made, wanted = [], []
+    for _, mine in decoded(gpu, real_clip("bikes"), 70):
+        made.append(there.convert(mine))
+        shown = mine.reformat(format="nv12")
+        shown.colorspace, shown.color_range = mine.colorspace, mine.color_range
+        wanted.append(here.convert(Surface(shown)))  # type: ignore[arg-type]
+        here.synchronize()
+    there.synchronize()
+    for rows, arrays in zip(made, wanted, strict=True):
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(np.asarray(rows[name]), np.asarray(array))
 
 
 def test_a_session_answers_like_the_hosts(gpu: CudaGpu) -> None:

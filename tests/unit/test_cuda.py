@@ -1,14 +1,13 @@
 """The GPU's arithmetic and memory, on the host: the kernels' source itself runs, see tests/host_gpu.py."""
 
 import gc
+import weakref
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-from av.video.format import VideoFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,25 +22,12 @@ from engines.pictures import HostPictures
 from engines.transforms import filtered
 from schemas.picture import PictureSpec
 from tests.clips import real_clip
-from tests.host_gpu import COMPILER, HostGpu, on_gpu
+from tests.host_gpu import COMPILER, HostGpu, LateGpu, Surface, on_gpu
 from tests.plans import pictures
 
 compiled = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
 BT709, BT601, BT2020 = 1, 5, 9
 LIMITED, FULL = 1, 2
-
-
-class Surface:
-    """A frame of the host that says it is one of the GPU's decoder."""
-
-    format = VideoFormat("cuda", 16, 16)
-
-    def __init__(self, frame: av.VideoFrame) -> None:
-        self._frame = frame
-        self.sw_format = frame.format
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._frame, name)
 
 
 def picture(layout: str, matrix: int = BT709, colour_range: int = LIMITED, clip: str = "bikes") -> av.VideoFrame:
@@ -149,25 +135,63 @@ def test_padded_to_other_shapes_and_then_scaled_like_on_the_host(size: tuple[int
 
 
 @compiled
-def test_frames_of_a_part_are_resized_by_one_launch_of_each_pass() -> None:
+def test_frames_of_a_part_are_made_by_one_launch_of_each_pass() -> None:
     """And no frame of a GPU's decoder is read by the host."""
-    launched: list[str] = []
-
-    class Counting(HostGpu):
-        def __init__(self) -> None:
-            super().__init__()
-            kernels = self.kernels
-            self.kernels = SimpleNamespace(  # type: ignore[assignment]
-                launch=lambda name, *rest: (launched.append(name), kernels.launch(name, *rest))
-            )
-
-    for resize, antialias, passes in (("bicubic", True, 2), ("lanczos", False, 2), ("bicubic", False, 1)):
-        gpu = CudaPictures(pictures(size=(90, 90), resize=resize, antialias=antialias), Counting())  # type: ignore[arg-type]
-        launched.clear()
+    for asked, passes in (
+        ({"size": (90, 90), "resize": "bicubic", "antialias": True}, ["scale", "resample", "resample"]),
+        ({"size": (90, 90), "resize": "lanczos"}, ["scale", "resample", "resample"]),
+        ({"size": (90, 90), "resize": "bicubic"}, ["scale", "resample"]),
+        ({"size": (90, 90)}, ["scale"]),
+        ({"size": (90, 90), "fit": "letterbox"}, ["fill", "scale"]),
+        ({"layout": "planes"}, ["plane", "plane", "plane"]),
+    ):
+        device = LateGpu()
+        gpu = CudaPictures(pictures(**asked), device)  # type: ignore[arg-type]
         for _ in range(5):
             gpu.convert(surface(picture("yuv420p")))
+        assert device.launched == []
         gpu.synchronize()
-        assert launched == ["scale"] * 5 + ["resample"] * passes
+        assert device.launched == passes
+
+
+@compiled
+@pytest.mark.parametrize("asked", [{"size": (32, 32), "layout": "gray"}, {"size": (90, 160)}, {"layout": "planes"}])
+@pytest.mark.parametrize("each_ends_a_part", [1, 7, 100])
+def test_frames_are_the_decoders_again_only_after_their_kernels(
+    asked: dict[str, object], each_ends_a_part: int
+) -> None:
+    """A surface whose frame is dropped is overwritten, and kernels run when their stream or event is waited for."""
+    with av.open(real_clip("bikes")) as container:
+        given = [frame.reformat(format="nv12") for _, frame in zip(range(75), container.decode(video=0), strict=False)]
+    there, device = CudaPictures(pictures(**asked), HostGpu()), LateGpu()  # type: ignore[arg-type]
+    late = CudaPictures(pictures(**asked), device)  # type: ignore[arg-type]
+    wanted = [{name: np.asarray(row) for name, row in converted(there, Surface(frame)).items()} for frame in given]
+    made = []
+    for number, frame in enumerate(given, 1):
+        shown = Surface(frame)
+        weakref.finalize(shown, overwrite, frame)
+        made.append(late.convert(shown))  # type: ignore[arg-type]
+        del shown
+        if number % each_ends_a_part == 0:
+            late.synchronize()
+    late.synchronize()
+    gc.collect()
+    for rows, arrays in zip(made, wanted, strict=True):
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(np.asarray(rows[name]), array)
+    if each_ends_a_part == 100:
+        assert len(device.launched) == 3 * (3 if "layout" in asked and asked["layout"] == "planes" else 1)
+
+
+def converted(gpu: CudaPictures, frame: Any) -> Mapping[str, Any]:
+    made = gpu.convert(frame)
+    gpu.synchronize()
+    return made
+
+
+def overwrite(frame: av.VideoFrame) -> None:
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
 
 
 @compiled
