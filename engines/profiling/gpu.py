@@ -160,6 +160,8 @@ def _decodes(gpu: CudaGpu, clip: Clip) -> bool:
         return _decode(gpu, clip)() == clip.frames
     except (av.error.FFmpegError, ValueError):
         return False
+    finally:
+        gpu.enter()  # the step left it
 
 
 def _decode(gpu: CudaGpu, clip: Clip) -> Step:
