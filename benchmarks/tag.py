@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="a few pictures, once: does it still run?")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--backend", default="onnxruntime", help="what rigflow runs the models with, as openvino")
+    parser.add_argument("--backend", default="onnxruntime", help="what rigflow runs the models with, as ncnn")
     parser.add_argument("--width", type=int, default=1, help="of the random network, whose time grows with its square")
     options = parser.parse_args(arguments)
     count, rounds = (24, 1) if options.short else (options.pictures, options.rounds)

@@ -5,7 +5,7 @@ of PyAV, NumPy and ONNX Runtime with its default threads, over whole frames; rig
 run in turn, each warm. Two films: one whose frames all differ, and one whose drawings are shown for two frames each,
 which rigflow computes once; and with `--film` the beginning of yours. Their pictures are compared. `cpu_s` is what a
 frame costs in seconds of CPU, which other programs on the machine change less than the rate, and `held` the share of
-tiles that rigflow did not compute.
+tiles that rigflow did not compute. `--held FILM` counts them alone in a film of yours, without a network.
 
 The model is realesr-animevideov3-x4.onnx in the folder that TEST_WEIGHTS names; where there is none, a network of the
 same form with seeded random weights.
@@ -31,8 +31,11 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.contest import Meter
 from benchmarks.peers.plain_upscaler import Upscaler
 from benchmarks.peers.rigflow import FilmFleet
+from engines.inference.sources import Source
+from engines.inference.tiles import Tiles
 from engines.models.catalogue import load_model
 from pipelines.registry import builtin_pipeline
+from schemas.picture import PictureSpec
 
 WORKERS = 2
 KINDS = {"moving": 1, "on_twos": 2}  # for how many frames a drawing is shown
@@ -106,6 +109,14 @@ def beginning(path: Path, out: Path, frames: int) -> Path:
     return out
 
 
+def held_share(path: Path, frames: int, tile: tuple[int, int]) -> float:
+    """The share of tiles that equal those of the frame before, in the first frames of a film."""
+    with av.open(str(path)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), frames)]
+    tiles = Tiles(Source(np.stack(pictures)), PictureSpec(tile=tile, overlap=18))
+    return tiles.held / (tiles.held + len(tiles))
+
+
 def difference(one: Path, other: Path) -> float:
     """The largest mean difference of two films' pictures, of 255."""
     films = []
@@ -172,8 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tile", type=int, nargs=2, default=(198, 184), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--film", type=Path, help="a film of your own")
-    parser.add_argument("--backend", default="onnxruntime", help="what rigflow runs the model with, as openvino")
+    parser.add_argument("--backend", default="onnxruntime", help="what rigflow runs the model with, as ncnn")
+    parser.add_argument("--held", type=Path, metavar="FILM", help="only count the held tiles of a film")
     options = parser.parse_args(arguments)
+    if options.held:
+        print(json.dumps({"held": held_share(options.held, options.frames, tuple(options.tile))}))
+        return 0
     given = (options.frames, options.rounds, tuple(options.size), tuple(options.tile))
     frames, rounds, size, tile = (4, 1, (72, 96), (64, 64)) if options.short else given
     with tempfile.TemporaryDirectory(prefix="rigflow-upscale-") as name:

@@ -125,7 +125,7 @@ class Settings(BaseModel):
     backend: str = Field(
         default="onnxruntime",
         pattern=r"^[A-Za-z0-9_-]+$",
-        description="what runs models: onnxruntime, openvino, tensorrt, tensorrt_rtx, or one of an installed package",
+        description="what runs models: onnxruntime, ncnn, tensorrt, tensorrt_rtx, or one of an installed package",
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         default="auto", description="precision of the engines that workers use; auto: what suits the GPU"

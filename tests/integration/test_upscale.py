@@ -134,10 +134,14 @@ async def test_sound_times_and_size_of_a_film(fleet: Fleets, tmp_path: Path) -> 
     assert size == (3 * height, 3 * width)
 
 
-@pytest.mark.parametrize(("codec", "bits"), [("hevc", 10), pytest.param("av1", 8, marks=pytest.mark.slow)])
-def test_killed_workers_change_nothing(tmp_path: Path, codec: str, bits: int) -> None:
+@pytest.mark.parametrize(
+    ("codec", "bits", "backend"),
+    [("hevc", 10, "onnxruntime"), ("h264", 8, "ncnn"), pytest.param("av1", 8, "onnxruntime", marks=pytest.mark.slow)],
+)
+def test_killed_workers_change_nothing(tmp_path: Path, codec: str, bits: int, backend: str) -> None:
     """Neither a fleet of two nor a kill makes other bytes of a film."""
     clip, path = on_twos(tmp_path, frames=60), pipeline(tmp_path)
+    put(tmp_path, NET, f'backend = "{backend}"\n{CARD}')
     path.write_text(path.read_text() + f'[stage.options]\ncodec = "{codec}"\nbits = {bits}\n')
     whole_and_killed(path, [clip], tmp_path / "out", tmp_path / "cache")
 
