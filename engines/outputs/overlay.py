@@ -1,6 +1,6 @@
 """Draws the results of one picture on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ DRAWN = ("boxes", "mask", "classes", "tags")  # at least one of these arrays is 
 _MASK = 110  # of 255: the opacity of a mask
 _PAPER = 150  # opacity behind the labels of a whole picture
 _MOST_LINES = 12  # the most labels of a whole picture
+_APART = 64  # so many labels of a picture are kept apart: with more there is no place
 # The pairs of COCO's 17 keypoints that are joined, https://cocodataset.org/#format-data, counted from 0
 _COCO_JOINTS = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
@@ -84,7 +85,9 @@ class Finding:
         canvas.tint(mask, colours, _MASK)
 
     def _draw_objects(self, canvas: Canvas, found: Objects) -> None:
-        numbers = range(len(found.boxes))[::-1]  # the highest score is drawn last, over the others
+        numbers = list(range(len(found.boxes))[::-1])  # the highest score is drawn last, over the others
+        if (tracks := found.tracks) is not None:
+            numbers.sort(key=lambda number: bool(tracks[number]))  # and what has a number, over what has none
         colours = [_object_colour(found, number) for number in range(len(found.boxes))]
         if found.masks is not None:
             for number in numbers:
@@ -98,9 +101,12 @@ class Finding:
                 canvas.outline(top, left, bottom, right, colours[number])
             if found.keypoints is not None:
                 self._draw_keypoints(canvas, found.keypoints[number], colours[number])
-        for number in numbers:
-            left, top, _, _ = _corners(canvas, found.boxes[number])
-            _draw_label(canvas, top, left, self._object_text(found, number), colours[number])
+        taken: list[_Label] = []
+        for number in reversed(numbers):
+            if text := self._object_text(found, number):
+                taken.append(_placed_label(canvas, _corners(canvas, found.boxes[number]), text, colours[number], taken))
+        for label in reversed(taken):
+            label.draw(canvas)
 
     def _object_text(self, found: Objects, number: int) -> str:
         words = [f"#{found.tracks[number]}"] if found.tracks is not None and found.tracks[number] else []
@@ -153,14 +159,46 @@ def _corners(canvas: Canvas, box: Array) -> list[int]:
     return [canvas.snapped(value) for value in box_pixels(box, canvas.height, canvas.width)]
 
 
-def _draw_label(canvas: Canvas, top: int, left: int, text: str, colour: Rgb) -> None:
-    """Draw a label above the upper left corner of a box, or inside if there is no space above."""
-    if not text:
-        return
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """A line of text on paper of a colour; all in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    text: str
+    colour: Rgb
+
+    def covers(self, top: int, left: int, height: int, width: int) -> bool:
+        """Whether it has pixels of a rectangle."""
+        beside = left >= self.left + self.width or left + width <= self.left
+        return not beside and top < self.top + self.height and top + height > self.top
+
+    def draw(self, canvas: Canvas) -> None:
+        canvas.rectangle(self.top, self.left, self.top + self.height, self.left + self.width, self.colour)
+        canvas.text(self.top, self.left + _label_pad(canvas, self.height), self.text, text_colour(self.colour))
+
+
+def _label_pad(canvas: Canvas, height: int) -> int:
+    return canvas.snapped(height // 6)
+
+
+def _placed_label(canvas: Canvas, corners: list[int], text: str, colour: Rgb, taken: Sequence[_Label]) -> _Label:
+    """The label of a box at the first place without others: above its upper left corner, inside, below, inside below.
+
+    Without such a place: above, or inside if there is no space above.
+    """
     text = one_line(text, canvas.text_size, canvas.width)
     height, width = canvas.text_box(text)
-    pad = canvas.snapped(height // 6)
-    left = max(0, canvas.snapped(min(left, canvas.width - width - 2 * pad)))
-    top = top - height if top >= height else max(top, 0)
-    canvas.rectangle(top, left, top + height, left + width + 2 * pad, colour)
-    canvas.text(top, left + pad, text, text_colour(colour))
+    width += 2 * _label_pad(canvas, height)
+    left, top, _, bottom = corners
+    left = max(0, canvas.snapped(min(left, canvas.width - width)))
+    tops = [
+        each for each in (top - height, max(top, 0), bottom, bottom - height) if 0 <= each <= canvas.height - height
+    ]
+    if len(taken) >= _APART:
+        tops = []
+    free = (each for each in tops if not any(other.covers(each, left, height, width) for other in taken))
+    usual = top - height if top >= height else max(top, 0)
+    return _Label(next(free, usual), left, height, width, text, colour)

@@ -110,6 +110,19 @@ def test_on_an_image_the_pixels_are_those_of_pillow() -> None:
         np.testing.assert_array_equal((found != pixels).any(-1), (expected != pixels).any(-1))
 
 
+def test_labels_of_boxes_with_one_corner_stand_apart() -> None:
+    """Above, inside, below, inside below, in the order of scores. A fifth label is behind the first."""
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    arrays = boxes_of(*[[40, 60, 200, 180]] * 5, classes=range(5), scores=[0.9, 0.8, 0.7, 0.6, 0.5])
+    picture, step = drawn_image(pixels, arrays, labels=False), sum(font(12).getmetrics())
+    for number, top in enumerate((60 - step, 60, 180, 180 - step)):
+        colour = class_colour(number)
+        label = pillow(pixels, (40, 60, 200, 180), colour, f"0.{9 - number}0")[60 - step : 60, 40:60]
+        assert abs(picture[top : top + step, 40:60].astype(int) - label).max() <= 1
+    alone = drawn_image(pixels, boxes_of([40, 2, 200, 180], classes=[0]), scores=False)
+    assert (alone[2 : 2 + step, 44:60] == class_colour(0)).all(-1).any()  # no space above
+
+
 def test_labels_and_scores_are_left_out_where_the_options_say_so() -> None:
     pixels = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     arrays = boxes_of([30, 40, 200, 180], classes=[0], scores=[0.5])
