@@ -40,9 +40,9 @@ class KeyValueTable:
         self._values = [place.zeros(shape, _DTYPES[graph.element]) for _ in graph.past]
         self._bindings: dict[tuple[int, int], Any] = {}
         self._scores = ScoreGraphs(place, graph.logits_element) if place.on_gpu else None
-        self._copy = (
-            place.load(rows_graph([str(n) for n in range(len(graph.past))], graph.element)) if place.on_gpu else None
-        )
+        copied = [str(number) for number in range(len(graph.past))]
+        self._copy = place.load(rows_graph(copied, graph.element)) if place.on_gpu else None
+        self._first_row = place.zeros((1,), np.int64)
 
     @property
     def piece(self) -> int:
@@ -77,7 +77,7 @@ class KeyValueTable:
         logits = self._run(binding, ids, known, before + size, positions)
         last = np.zeros(rows, np.int64)
         last[: len(texts)] = lengths - 1
-        return self._scored(logits, last)
+        return self._scored(binding, logits, last)
 
     def write(self, first: int, tokens: Sequence[int], known: Sequence[int]) -> Scores:
         """Add a token to each of the rows from `first` on, which have so many. On a GPU `first` is 0."""
@@ -92,9 +92,9 @@ class KeyValueTable:
             if len(self._bindings) >= _MOST_BINDINGS:
                 del self._bindings[next(iter(self._bindings))]
             self._bindings[key] = self._bound(first, rows)
-        return self._scored(
-            self._run(self._bindings[key], ids, after, most, after[:, None] - 1), np.zeros(rows, np.int64)
-        )
+        binding = self._bindings[key]
+        logits = self._run(binding, ids, after, most, after[:, None] - 1)
+        return self._scored(binding, logits, np.zeros(rows, np.int64))
 
     def move(self, source: int, target: int, known: int) -> None:
         """Copy a row of so many tokens over another one."""
@@ -104,7 +104,7 @@ class KeyValueTable:
                 rows[target, :, :known] = rows[source, :, :known]
             return
         binding = self._copy.io_binding()
-        binding.bind_ortvalue_input("rows", value(np.zeros(1, np.int64)))
+        binding.bind_ortvalue_input("rows", self._first_row)
         for number, each in enumerate(self._values):
             binding.bind_input(str(number), *self._slice(each, source, 1))
             binding.bind_output(f"taken.{number}", *self._slice(each, target, 1))
@@ -145,10 +145,10 @@ class KeyValueTable:
         shape = (rows, graph.heads, self._context, graph.width)
         return *self._place.device, graph.element, shape, each.data_ptr() + first * self._row_bytes
 
-    def _scored(self, logits: Any, last: Array) -> Scores:
+    def _scored(self, binding: Any, logits: Any, last: Array) -> Scores:
         if self._scores is None:
             return HostScores(logits.numpy(), last)
-        return DeviceScores(self._scores, logits, last)
+        return DeviceScores(self._scores, binding, logits, last)
 
     def _padded(self, length: int) -> int:
         """Tokens of a text on a GPU with padding: a power of two."""

@@ -40,10 +40,13 @@ class ScoreGraphs:
 
 
 class DeviceScores:
-    """Of logits on a GPU: see `HostScores`."""
+    """Of logits on a GPU: see `HostScores`. `binding` is that of the run that makes them and may not have ended: the
+    memory of its inputs must not be used for others before.
+    """
 
-    def __init__(self, graphs: ScoreGraphs, logits: Any, last: Array) -> None:
+    def __init__(self, graphs: ScoreGraphs, binding: Any, logits: Any, last: Array) -> None:
         self._graphs = graphs
+        self._binding = binding
         self._inputs = {LOGITS: logits, LAST: value(last[:, None].astype(np.int64))}
 
     def best(self) -> Sequence[int]:
