@@ -98,12 +98,8 @@ class ContinuousSteps:
             self._driving.add_done_callback(lambda _: self._on_end())
 
     def advanced(self) -> None:
-        """A task has had its turn on the computing thread. Raises the error by which steps have failed."""
+        """A task may have had its turn on the computing thread. Raises the error by which steps have failed."""
         self._advanced.set()
-        self.check()
-
-    def check(self) -> None:
-        """Raise the error by which steps have failed."""
         if self._driving is not None and self._driving.done() and not self._driving.cancelled():
             self._driving.result()
 

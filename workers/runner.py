@@ -75,12 +75,8 @@ class Runner:
             while not (self._stopping and not self.in_flight.messages):
                 self._wake.clear()
                 task = await self._batching.pick()
-                if task is not None:
-                    await self._advance(task)
-                    self._continuous.advanced()
-                else:
-                    await self._wait()
-                    self._continuous.check()
+                await (self._wait() if task is None else self._advance(task))
+                self._continuous.advanced()
                 if self._fatal is not None:
                     raise self._fatal
                 await self._outbox.wait_for_space()
