@@ -7,12 +7,12 @@ upload that nothing is added to any more (`pipelines.sweep.AGE_S`).
 
 import hashlib
 import uuid
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from pipelines.blob_upload import Chunks, chunk_bytes_of, joined, remove_chunks, store_chunk
-from pipelines.broker import EXPECTED, WRONG_SEQUENCE, ApiError, Broker
+from pipelines.broker import EXPECTED, WRONG_SEQUENCE, ApiError, Broker, Stored
 from pipelines.client import Client
 from pipelines.job import Job
 from pipelines.job_records import find_manifest
@@ -23,7 +23,7 @@ from pipelines.registry import load_pipeline
 from pipelines.upload_record import Upload
 from pipelines.values import decoded
 from schemas.declared import is_token
-from schemas.errors import NotFound, StoreError, UsageError
+from schemas.errors import NotFound, RigflowError, StoreError, UsageError
 from schemas.jobs import Priority
 from schemas.subjects import HEADER_ID
 from schemas.wire import Buffer
@@ -31,6 +31,22 @@ from schemas.wire import Buffer
 
 class UploadMoved(UsageError):
     """The upload has another number of bytes than its sender says."""
+
+
+class TakenOver(UploadMoved):
+    """Another sender added bytes meanwhile: what is there is its own."""
+
+
+class ChecksumMismatch(UsageError):
+    """Bytes that came do not have the checksum that their sender says; they are not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What the bytes of one request must have: an algorithm of hashlib, and its digest."""
+
+    algorithm: str
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +100,77 @@ class Uploads:
         """How much of it is there; all, once it is a job."""
         last = await self._broker.last(f"OBJ_{self._broker.names.blobs}", self._subject(upload))
         if last is not None:
-            start = last.headers.get(HEADER_ID, "").rpartition("/")[2]
-            if start.isdigit():
-                return Arrived(int(start) + len(last.body), last.sequence)
+            size = _start_of(last) + len(last.body)
+            if upload.unchecked is not None and size > upload.unchecked:
+                return Arrived(upload.unchecked, 0)  # `append` removes the others first
+            return Arrived(size, last.sequence)
         return Arrived(upload.size if upload.published else 0, 0)
 
-    async def append(self, upload: Upload, at: Arrived, body: AsyncIterable[Buffer], patience_s: float) -> Arrived:
+    async def append(
+        self,
+        upload: Upload,
+        at: Arrived,
+        body: AsyncIterable[Buffer],
+        patience_s: float,
+        checksum: Checksum | None = None,
+    ) -> Arrived:
         """Add bytes behind those that are there. What came of a body that ends with an error stays.
 
-        Raises UploadMoved when another sender adds to it or there are too many bytes, FleetFull, BrokerError.
+        With a `checksum` it stays only if it is whole. Raises UploadMoved when another sender adds to it or there are
+        too many bytes, ChecksumMismatch, FleetFull, BrokerError.
         """
+        if upload.unchecked is not None:
+            at = await self._cut(upload, upload.unchecked)
+        if checksum is None:
+            if upload.unchecked is not None:
+                await self._write(upload.model_copy(update={"unchecked": None}))
+            return await self._added(upload, at, body, patience_s)
+        await self._write(upload.model_copy(update={"unchecked": at.size}))
+        hashed = hashlib.new(checksum.algorithm)
+        try:
+            came = await self._added(upload, at, _hashing(body, hashed), patience_s)
+        except TakenOver:
+            raise
+        except RigflowError:
+            await self._checked(upload, at)
+            raise
+        if hashed.digest() != checksum.digest:
+            await self._checked(upload, at)
+            what = f"the bytes that came do not have this {checksum.algorithm}, and are not kept"
+            raise ChecksumMismatch(what, f"send them again behind byte {at.size}")
+        await self._write(upload.model_copy(update={"unchecked": None}))
+        return came
+
+    async def _checked(self, upload: Upload, at: Arrived) -> None:
+        """Remove what came behind `at`, so that there is nothing that was not compared with its checksum."""
+        await self._cut(upload, at.size)
+        await self._write(upload.model_copy(update={"unchecked": None}))
+
+    async def _cut(self, upload: Upload, size: int) -> Arrived:
+        """Remove what came behind so many bytes."""
+        stream = f"OBJ_{self._broker.names.blobs}"
+        while (last := await self._broker.last(stream, self._subject(upload))) is not None:
+            if _start_of(last) < size:
+                return Arrived(_start_of(last) + len(last.body), last.sequence)
+            await self._broker.delete_message(stream, last.sequence)
+        return Arrived(0, 0)
+
+    async def _added(self, upload: Upload, at: Arrived, body: AsyncIterable[Buffer], patience_s: float) -> Arrived:
+        unique = uuid.uuid4().hex[:12]  # bytes that were removed and come again are no repeat of a message
         try:
             with self._broker.waiting_for_fleet() as wait:
                 async with aclosing(joined(body, chunk_bytes_of(self._broker))) as chunks:
                     async for chunk in chunks:
                         if at.size + len(chunk) > upload.size:
                             raise UploadMoved(f"upload {upload.id} has {upload.size:,} bytes", "send no more")
-                        headers = {HEADER_ID: f"{upload.chunks}/{at.size}", EXPECTED: str(at.sequence)}
+                        headers = {HEADER_ID: f"{upload.chunks}/{unique}/{at.size}", EXPECTED: str(at.sequence)}
                         sequence = await store_chunk(
                             self._broker, self._subject(upload), chunk, headers, patience_s, wait
                         )
                         at = Arrived(at.size + len(chunk), sequence)
         except ApiError as error:
             if error.code == WRONG_SEQUENCE:
-                raise UploadMoved(f"another sender adds to upload {upload.id}", "ask how much is there") from error
+                raise TakenOver(f"another sender adds to upload {upload.id}", "ask how much is there") from error
             if error.full:
                 raise FleetFull("the store of media") from error
             raise
@@ -154,3 +217,18 @@ class Uploads:
 
     def _subject(self, upload: Upload) -> str:
         return f"$O.{self._broker.names.blobs}.C.{upload.chunks}"
+
+
+def _start_of(chunk: Stored) -> int:
+    """Where in its upload a chunk begins. Raises StoreError for one that another program stored."""
+    start = chunk.headers.get(HEADER_ID, "").rpartition("/")[2]
+    if not (start.isascii() and start.isdigit()):
+        raise StoreError("a chunk of the upload is none of ours", "delete the upload, and begin it again")
+    return int(start)
+
+
+async def _hashing(body: AsyncIterable[Buffer], hashed: "hashlib._Hash") -> AsyncIterator[Buffer]:
+    """A body as it comes, whose bytes are hashed."""
+    async for piece in body:
+        hashed.update(piece)
+        yield piece

@@ -80,7 +80,7 @@ def publisher(names: Names, tenant: str) -> Role:
             *_api(("INFO", *LOOK)),
             *_reading(read, followed=(results, f"KV_{names.jobs}")),
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs)),
-            *_api([f"STREAM.MSG.DELETE.{results}"]),
+            *_api(f"STREAM.MSG.DELETE.{stream}" for stream in (results, blobs)),
         ),
         subscribe=("_INBOX_publisher.>", *_feeds(names, tenant)),
     )

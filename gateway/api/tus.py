@@ -1,10 +1,11 @@
-"""Resumable uploads by the protocol tus 1.0 (https://tus.io): creation, termination, expiration.
+"""Resumable uploads by the protocol tus 1.0 (https://tus.io): creation, termination, expiration, checksum.
 
 What came is at the broker alone, so that any gateway continues an upload that another one began.
 """
 
 import base64
 import binascii
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
@@ -19,18 +20,20 @@ from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 from gateway.api.jobs import IdempotencyKey
 from gateway.callers import Caller, Submitter
 from gateway.fleet import PATIENCE_S, Connected, client_of
-from gateway.problems import HttpError
+from gateway.problems import HttpError, answer, problem_of
 from gateway.route import checked_router
 from gateway.uploads import MediaRequest, chosen, safe_type, with_fields
 from pipelines.broker import Broker
 from pipelines.registry import load_pipeline
-from pipelines.resumable import Arrived, UploadMoved, Uploads
+from pipelines.resumable import Arrived, Checksum, ChecksumMismatch, UploadMoved, Uploads
 from pipelines.sweep import AGE_S
 from pipelines.upload_record import Upload
 from schemas.errors import UsageError
 
 VERSION = "1.0.0"
-EXTENSIONS = "creation,creation-with-upload,termination,expiration"
+EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
+ALGORITHMS = ("sha1", "sha256")
+MISMATCH = 460  # the status that tus has for bytes with another checksum
 PIECE = "application/offset+octet-stream"  # type of a body that is a part of an upload
 _NAMES = {"filename": "name"}  # what clients of tus call it
 _BINARY = {PIECE: {"schema": {"type": "string", "format": "binary"}}}
@@ -46,6 +49,7 @@ router = checked_router(prefix="/uploads", tags=["resumable uploads"])
 Speaks = [Depends(_speaks)]
 Size = Annotated[int, Header(alias="Upload-Length", ge=1, le=1 << 50, description="bytes of the media")]
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=1 << 50, description="bytes that are there")]
+Sum = Annotated[str, Header(alias="Upload-Checksum", description="sha1 or sha256, and the digest in base64")]
 Metadata = Annotated[str, Header(alias="Upload-Metadata", description="`filename`, `filetype` and parameters, as tus")]
 
 
@@ -63,6 +67,7 @@ class UploadView(BaseModel):
 async def options(request: Request) -> Response:
     """What of the protocol there is."""
     headers = {"Tus-Resumable": VERSION, "Tus-Version": VERSION, "Tus-Extension": EXTENSIONS}
+    headers["Tus-Checksum-Algorithm"] = ",".join(ALGORITHMS)
     return Response(status_code=HTTP_204_NO_CONTENT, headers=headers)
 
 
@@ -74,10 +79,12 @@ async def create(
     wanted: Annotated[MediaRequest, Query()],
     size: Size,
     metadata: Metadata = "",
+    checksum: Sum = "",
     key: IdempotencyKey = "",
 ) -> Response:
     """Begin an upload. It becomes a job, whose id is that of the upload, when its last byte is there."""
     caller.check_upload(size)
+    wanted_sum = _parse_checksum(checksum)
     fields = _parse_metadata(metadata)
     content_type = fields.pop("filetype", "")
     wanted = with_fields(wanted, [(_NAMES.get(name, name), value) for name, value in fields.items()])
@@ -95,7 +102,10 @@ async def create(
     )
     at = await uploads.arrived(upload)
     if at.size == 0 and request.headers.get("content-type") == PIECE:
-        at = await _append(request, uploads, upload, at)
+        try:
+            at = await _append(request, uploads, upload, at, wanted_sum)
+        except ChecksumMismatch as error:
+            return _mismatch(error, upload)
     response = await _state(uploads, upload, at, HTTP_201_CREATED)
     response.headers["Location"] = f"/api/v1/uploads/{upload.id}"
     return response
@@ -123,8 +133,11 @@ async def show(upload: str, caller: Submitter, broker: Connected) -> UploadView:
     response_class=Response,
     openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
 )
-async def append(upload: str, request: Request, caller: Submitter, broker: Connected, offset: Offset) -> Response:
-    """Add bytes behind those that are there. What came of a request that is cut off stays."""
+async def append(
+    upload: str, request: Request, caller: Submitter, broker: Connected, offset: Offset, checksum: Sum = ""
+) -> Response:
+    """Add bytes behind those that are there. What came of a request that is cut off stays, unless it has a checksum."""
+    wanted = _parse_checksum(checksum)
     if request.headers.get("content-type") != PIECE:
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body is no part of an upload", f"send {PIECE}")
     uploads, found = await _find(upload, caller, broker)
@@ -132,7 +145,10 @@ async def append(upload: str, request: Request, caller: Submitter, broker: Conne
     if at.size != offset:
         raise UploadMoved(f"{at.size:,} bytes of the upload are there", "go on behind them")
     if at.size < found.size:
-        at = await _append(request, uploads, found, at)
+        try:
+            at = await _append(request, uploads, found, at, wanted)
+        except ChecksumMismatch as error:
+            return _mismatch(error, found)
     return await _state(uploads, found, at, HTTP_204_NO_CONTENT)
 
 
@@ -149,8 +165,32 @@ async def _find(upload: str, caller: Caller, broker: Broker) -> tuple[Uploads, U
     return uploads, await uploads.find(upload)
 
 
-async def _append(request: Request, uploads: Uploads, upload: Upload, at: Arrived) -> Arrived:
-    return await uploads.append(upload, at, _until_cut_off(request), PATIENCE_S)
+async def _append(
+    request: Request, uploads: Uploads, upload: Upload, at: Arrived, checksum: Checksum | None
+) -> Arrived:
+    return await uploads.append(upload, at, _until_cut_off(request), PATIENCE_S, checksum)
+
+
+def _mismatch(error: ChecksumMismatch, upload: Upload) -> Response:
+    """The answer of tus to bytes that were damaged on their way; the upload is as it was before."""
+    problem, _ = problem_of(error)
+    headers = {"Tus-Resumable": VERSION, "Location": f"/api/v1/uploads/{upload.id}"}
+    return answer(problem.model_copy(update={"status": MISMATCH, "title": "Checksum Mismatch"}), headers)
+
+
+def _parse_checksum(given: str) -> Checksum | None:
+    """`Upload-Checksum`: an algorithm and a digest in base64. Raises HttpError."""
+    if not given:
+        return None
+    algorithm, _, text = given.partition(" ")
+    try:
+        digest = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        digest = b""
+    if algorithm not in ALGORITHMS or len(digest) != hashlib.new(algorithm).digest_size:
+        what = f"Upload-Checksum: {given[:100]!a} is no checksum"
+        raise HttpError(HTTPStatus.BAD_REQUEST, what, f"send {' or '.join(ALGORITHMS)} and the digest in base64")
+    return Checksum(algorithm, digest)
 
 
 async def _until_cut_off(request: Request) -> AsyncIterator[bytes]:
