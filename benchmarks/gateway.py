@@ -66,8 +66,8 @@ async def watch(pid: int, seen: Seen) -> None:
         await asyncio.sleep(0.2)
 
 
-async def measure(settings: Settings, url: str, pid: int, uploads: int, nbytes: int) -> None:
-    """All uploads at once; prints what was seen."""
+async def measure(settings: Settings, url: str, pid: int, uploads: int, nbytes: int) -> tuple[int, list[int]]:
+    """All uploads at once; prints what was seen. The gateway's memory when idle, and the most in each quarter."""
     async with Broker.connected(settings, "benchmark") as broker:
         await register(broker, settings, simulated(), models_of(simulated()))
     seen, began_s = Seen(), time.monotonic()
@@ -83,9 +83,11 @@ async def measure(settings: Settings, url: str, pid: int, uploads: int, nbytes: 
     print(f"{uploads} uploads of {nbytes / MIB:,.0f} MiB at once: {seconds:.0f} s, {rate:,.0f} MB/s")
     print(f"refused with Retry-After and sent again: {seen.refused}; taken: {seen.done}")
     step = max(1, -(-len(seen.rss) // 4))
-    quarters = [f"{max(seen.rss[at : at + step]) / MIB:.0f}" for at in range(0, len(seen.rss), step)]
+    quarters = [max(seen.rss[at : at + step]) for at in range(0, len(seen.rss), step)]
     print(f"memory of the gateway: idle {idle / MIB:.0f} MiB, most {max(seen.rss) / MIB:.0f} MiB")
-    print(f"most in each quarter of the time: {', '.join(quarters)} MiB")
+    print(f"most in each quarter of the time: {', '.join(f'{each / MIB:.0f}' for each in quarters)} MiB")
+    assert seen.done == uploads
+    return idle, quarters
 
 
 def main() -> None:
@@ -95,18 +97,23 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=2048)
     parser.add_argument("--store", type=int, default=8192, help="MiB of media that the broker keeps")
     given = parser.parse_args()
-    room = (3 * given.store + 4096) * MIB  # of all streams
+    run(given.uploads, given.megabytes, given.store)
+
+
+def run(uploads: int, megabytes: int, store: int) -> tuple[int, list[int]]:
+    """Measure it, see `measure`, with `store` MiB of media that the broker keeps."""
+    room = (3 * store + 4096) * MIB  # of all streams
     server = EmbeddedServer(max_store_bytes=room)
     server.start()
     try:
-        settings = Settings(nats=server.url, results_bytes=given.store * MIB, store_bytes=room)
+        settings = Settings(nats=server.url, results_bytes=store * MIB, store_bytes=room)
         command = [sys.executable, "-m", "cli", "gateway", "--port", "0", "--nats", server.url]
         gateway = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert gateway.stdout is not None
         found = re.search(r"http://\S+", gateway.stdout.readline())
         assert found is not None
         try:
-            asyncio.run(measure(settings, found[0], gateway.pid, given.uploads, given.megabytes * MIB))
+            return asyncio.run(measure(settings, found[0], gateway.pid, uploads, megabytes * MIB))
         finally:
             gateway.send_signal(signal.SIGTERM)
             print(f"the gateway ended with code {gateway.wait()}")

@@ -1,4 +1,4 @@
-"""Reads multipart forms as they come: the fields first, then one file, of which nothing is kept."""
+"""Reads multipart forms as they come: the fields first, then one file, of which nothing is kept; or files alone."""
 
 from collections import deque
 from collections.abc import AsyncIterator
@@ -74,6 +74,24 @@ class Form:
             yield event
         if await self._next() is not None or self._files != 1:
             raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "something follows the file in the form", ORDER)
+
+    async def files(self) -> AsyncIterator[tuple[FilePart, AsyncIterator[bytes]]]:
+        """All files of a form that has nothing else: the head of each and its bytes, which are to be read entirely.
+
+        Raises HttpError.
+        """
+        while (event := await self._next()) is not None:
+            assert isinstance(event, _Part)
+            if event.file is None:
+                what = f"the form has the field {event.name[:100]!a}"
+                raise HttpError(HTTPStatus.BAD_REQUEST, what, "send parameters in the address, and files in the form")
+            yield event.file, self._bytes()
+
+    async def _bytes(self) -> AsyncIterator[bytes]:
+        """The bytes of the file that has begun."""
+        while (event := await self._next()) is not None:
+            assert isinstance(event, bytes)
+            yield event
 
     async def _next(self) -> _Part | bytes | None:
         """The next event; None at the end of the file and of the form."""

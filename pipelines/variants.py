@@ -53,6 +53,7 @@ async def put_model(broker: Broker, card: ModelSpec, content: Content) -> list[P
     ModelError when it does not fit one of the pipelines; BrokerError, StoreError.
     """
     changed = await _updated(broker, card)
+    await ensure_topology(broker, broker.settings, [])  # the fleet may be new
     await publish_model(broker, card, content)
     await broker.put(broker.names.pipelines, f"model.{card.name}", card.identity.encode())
     for spec in changed:

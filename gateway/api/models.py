@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,18 +19,24 @@ from engines.models.proposal import propose
 from engines.models.store import check_name, find
 from gateway.callers import Operator, Reader
 from gateway.fleet import Connected
+from gateway.model_files import received
 from gateway.route import checked_router
-from gateway.uploads import counted
 from pipelines.models import load_card
 from pipelines.registry import known_pipelines
 from pipelines.variants import find_model, model_names, put_model, remove_model
 from schemas.declared import ModelName
+from schemas.errors import RigflowError
 from schemas.given_fields import parse_fields
 from schemas.model import ModelSpec
 from schemas.model_files import bytes_of
 
 router = checked_router(prefix="/models", tags=["models"])
-_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "properties": {"file": {"type": "array", "items": _FILE}}, "required": ["file"]}
+_BINARY = {
+    **{kind: {"schema": _FILE} for kind in ("application/octet-stream", "application/zip")},
+    "multipart/form-data": {"schema": _FORM},
+}
 
 
 class ModelView(BaseModel):
@@ -94,18 +101,16 @@ async def add(
     name: Annotated[ModelName, Query(description="what pipelines call it")],
     fields: Annotated[list[str], Query(alias="set", description="FIELD=VALUE of its card; repeat it")] = [],  # noqa: B006
 ) -> ModelView:
-    """Add an ONNX file as a model, or update the one of that name; its card is proposed as `rigflow model add` does.
+    """Add a model, or update the one of that name; its card is proposed as `rigflow model add` does.
 
+    The body is an ONNX file, an archive (zip) of the model's files, or a form with a part for each of them.
     Pipelines that run a model of that name run the new one from now on; jobs that were submitted before keep theirs.
     Nothing is changed if it does not fit one of them.
     """
     changes = {**parse_fields(fields, "set", "inputs.0.colours=bgr"), "name": name}
-    with tempfile.TemporaryDirectory(prefix="rigflow-model-") as folder:
-        path = Path(folder) / f"{name}.onnx"
-        with path.open("wb") as file:
-            async for piece in counted(request, caller):
-                await asyncio.to_thread(file.write, piece)
-        card, content = await asyncio.to_thread(_proposed, path, changes)
+    with tempfile.TemporaryDirectory(prefix="rigflow-model-") as folder, _without(folder):
+        path = await received(request, caller, Path(folder), name, broker.settings.models_bytes)
+        card, content = await asyncio.to_thread(_proposed, path, Path(folder) / ".store", changes)
         changed = await put_model(broker, card, content)
     return ModelView.of(card, [spec.name for spec in changed])
 
@@ -116,9 +121,22 @@ async def remove(model: str, caller: Operator, broker: Connected) -> None:
     await remove_model(broker, model)
 
 
-def _proposed(path: Path, changes: Mapping[str, Any]) -> tuple[ModelSpec, Content]:
-    """The model of an ONNX file in the form in which workers use it. Raises ModelError, UsageError."""
-    with NewFiles(path.parent, list) as new:
+@contextmanager
+def _without(folder: str) -> Iterator[None]:
+    """Errors of a block name files as the caller did: without the path of this folder."""
+    try:
+        yield
+    except RigflowError as error:
+        error.what, error.hint = (text.replace(f"{folder}/", "") for text in (error.what, error.hint))
+        raise
+
+
+def _proposed(path: Path, store: Path, changes: Mapping[str, Any]) -> tuple[ModelSpec, Content]:
+    """The model of a file or folder in the form in which workers use it; its files stay in `store`.
+
+    Raises ModelError, UsageError.
+    """
+    with NewFiles(store, lambda: None) as new:
         found = find(path, new)
         proposal = propose(found.path, found.content, found.name).changed(changes, "given here")
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
