@@ -1,15 +1,15 @@
 """`rigflow keys api`: makes, lists and revokes the keys of the HTTP gateway."""
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.answers import answers
 from cli.help import Commands
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, list_of, one_line, say, size, stdout, warn
+from cli.text import age, list_of, one_line, say_json, size, stdout, warn
 from schemas.api_roles import ApiRole
 from schemas.errors import ExitCode
 
@@ -36,6 +36,7 @@ def add(
     upload_bytes: Annotated[
         int, typer.Option(min=0, help="Most bytes of an upload; 0: no limit of its own.", metavar="BYTES")
     ] = 0,
+    as_json: Json = False,
     days: Annotated[float, typer.Option(min=0.0, help="Days until it expires; 0: never.")] = 0.0,
     nats: FleetUrl = None,
     credentials: Credentials = None,
@@ -59,7 +60,10 @@ def add(
             return await make_key(broker, name, settings.tenant, roles, rate, upload_bytes, expires_s)
 
     key, text = asyncio.run(made())
-    print(text)
+    if as_json:
+        say_json({"key": text, **key.model_dump(mode="json", exclude={"sha256"})})
+    else:
+        print(text)
     warn(f"key {key.name} of tenant {key.tenant} allows {', '.join(key.roles)}; it cannot be shown again")
     return ExitCode.OK
 
@@ -86,7 +90,7 @@ def list_(
 
     keys = asyncio.run(found())
     if as_json:
-        print(json.dumps([key.model_dump(mode="json", exclude={"sha256"}) for key in keys], indent=2))
+        say_json([key.model_dump(mode="json", exclude={"sha256"}) for key in keys])
         return ExitCode.OK
     rows = (
         (
@@ -111,6 +115,7 @@ def list_(
 @ends_well
 def revoke(
     name: Annotated[str, typer.Argument(help="Name or id of a key.")],
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -130,7 +135,9 @@ def revoke(
         async with Broker.connected(settings, name="rigflow-keys") as broker:
             return await revoke_key(broker, name)
 
-    say(f"key {asyncio.run(revoked()).name} is revoked")
+    with answers(as_json) as answer:
+        key = asyncio.run(revoked())
+        answer(f"key {key.name} is revoked", **key.model_dump(mode="json", exclude={"sha256"}))
     return ExitCode.OK
 
 

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Overwrite, ends_well
-from cli.text import say, warn
+from cli.options import Json, Overwrite, ends_well
+from cli.text import cell, list_of, one_line, say, say_json, stdout, warn
 from schemas.errors import ExitCode, RigflowError, UsageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from engines.outputs.clusters import Shown
     from engines.similarity import Descriptors
 
@@ -30,27 +32,39 @@ def cluster(
     duplicate: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Similarity from which on two are near-duplicates.")
     ] = 0.95,
-    out: Annotated[Path, typer.Option(help="Folder for the clusters; made if missing.", metavar="DIR")] = Path("."),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for contact sheets and clusters.jsonl; made if missing.", metavar="DIR")
+    ] = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> ExitCode:
     """Group media that are alike.
 
-    Writes clusters.jsonl, and contact sheets clusters.html and clusters.png, in which near-duplicates are marked.
+    Prints the groups, and near-duplicates in them. --out writes them as clusters.jsonl and as contact sheets,
+    clusters.html and clusters.png.
 
-    Example: rigflow cluster results/*.fingerprint.npz --media videos
+    Example: rigflow cluster results/*.fingerprint.npz --media videos --out alike
     """
-    from cli.run import prepare_folder
+    from cli.output_folder import prepare_folder
     from engines.clusters import find_clusters
-    from engines.outputs.clusters import FILES, summary, write_clusters
+    from engines.outputs.clusters import FILES, Shown, rows, summary, write_clusters
 
     described = _read(results)
-    prepare_folder(out)
-    for name in () if overwrite else FILES:
-        if (out / name).exists():
-            raise UsageError(f"{out / name} is there", "give --overwrite to replace it, or another --out")
+    if media and out is None:
+        raise UsageError("--media is for the pictures of contact sheets", "give --out DIR, or leave --media out")
+    if out is not None:
+        prepare_folder(out)
+        for name in () if overwrite else FILES:
+            if (out / name).exists():
+                raise UsageError(f"{out / name} is there", "give --overwrite to replace it, or another --out")
     clusters = find_clusters([each for _, _, each in described], similarity, duplicate)
-    shown = _pictures(described, media)
-    paths = write_clusters(out, clusters, shown)
+    shown = [Shown(name, str(path)) for name, path, _ in described]
+    paths = [] if out is None else write_clusters(out, clusters, _pictures(described, media))
+    if as_json:
+        say_json({"clusters": list(rows(clusters, shown)), "files": list(map(str, paths))})
+        return ExitCode.OK
+    if out is None:
+        stdout().print(_table(list(rows(clusters, shown))))
     say(summary(clusters))
     if len(clusters) == 1 and len(shown) > 2:
         alike = f"{clusters[0].similarity:.4f} on average"
@@ -58,6 +72,27 @@ def cluster(
     for path in paths:
         say(path)
     return ExitCode.OK
+
+
+def _table(clusters: list[dict[str, Any]]) -> "Table":
+    """A row for each media: its cluster, how like the first one it is, and what it is a copy of."""
+    made = [
+        (
+            str(row["cluster"]),
+            one_line(each["name"]),
+            f"{each['similarity']:.3f}" if number else "",
+            cell(f"{each['duplicate_of']}{_offset(each['offset_s'])}" if each["duplicate_of"] is not None else ""),
+        )
+        for row in clusters
+        for number, each in enumerate(row["media"])
+    ]
+    return list_of(
+        ("cluster", "media", "similarity", "copy of"), made, left=2, unless={"similarity": "", "copy of": ""}
+    )
+
+
+def _offset(offset_s: float) -> str:
+    return f" {offset_s:+.1f} s" if abs(offset_s) >= 0.05 else ""
 
 
 def _read(results: list[Path]) -> "list[tuple[str, Path, Descriptors]]":

@@ -5,15 +5,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from cli.answers import Answer, answers
 from cli.help import Commands
-from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.output_folder import prepare_folder
 from cli.results import write_result
-from cli.run import prepare_folder
-from cli.text import age, cell, clock, say, say_fields, size, stdout, table, warn
+from cli.text import age, cell, clock, say, say_fields, say_json, size, stdout, table, warn
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 
@@ -39,19 +40,24 @@ Job: TypeAlias = Annotated[str, typer.Option(help="Only those of this job.")]
 @app.command("list")
 @ends_well
 def list_(
-    job: Job = "", nats: FleetUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+    job: Job = "",
+    as_json: Json = False,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
 ) -> ExitCode:
     """List dead letters, oldest first.
 
     Example: rigflow dead list --job 5f0c6a4be1d2f7a09c3e
     """
-    return asyncio.run(_list(fleet_from(settings_file, nats=nats, credentials=credentials), job))
+    return asyncio.run(_list(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
 
 
 @app.command()
 @ends_well
 def show(
     number: Annotated[int, typer.Argument(help="Number of a dead letter.")],
+    as_json: Json = False,
     save: Annotated[
         Path | None, typer.Option(help="Write the media that failed to this file, or into this folder.", metavar="PATH")
     ] = None,
@@ -66,7 +72,7 @@ def show(
 
     Example: rigflow dead show 12 --save segment.mp4
     """
-    return asyncio.run(_show(fleet_from(settings_file, nats=nats, credentials=credentials), number, save))
+    return asyncio.run(_show(fleet_from(settings_file, nats=nats, credentials=credentials), number, save, as_json))
 
 
 @app.command()
@@ -75,6 +81,7 @@ def retry(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -90,7 +97,8 @@ def retry(
     from pipelines import dead
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    code = asyncio.run(_each(settings, numbers or [], every, job, dead.retry, "sent again"))
+    with answers(as_json) as answer:
+        code = asyncio.run(_each(settings, numbers or [], every, job, dead.retry, "sent again", answer))
     if code is ExitCode.OK:
         warn("an input that fails again is itself at fault: `rigflow dead retry --help` says what to do")
     return code
@@ -102,6 +110,7 @@ def drop(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -113,18 +122,29 @@ def drop(
     from pipelines import dead
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    return asyncio.run(_each(settings, numbers or [], every, job, dead.drop, "dropped"))
+    with answers(as_json) as answer:
+        return asyncio.run(_each(settings, numbers or [], every, job, dead.drop, "dropped", answer))
 
 
-async def _list(settings: "Settings", job: str) -> ExitCode:
+async def _list(settings: "Settings", job: str, as_json: bool) -> ExitCode:
     from pipelines.dead import letters
 
-    listed = table("number", "dead letter")
+    listed, facts = table("number", "dead letter"), []
     async with _broker(settings) as broker:
         async for letter in letters(broker, job):
             listed.add_row(str(letter.number), _summary(letter))
-    stdout().print(listed if listed.rows else "no dead letters")
+            facts += [_facts(letter)] if as_json else []
+    if as_json:
+        say_json(facts)
+    else:
+        stdout().print(listed if listed.rows else "no dead letters")
     return ExitCode.OK
+
+
+def _facts(letter: "Letter") -> dict[str, Any]:
+    """All that is known of a dead letter, for programs."""
+    described = {"number": letter.number, "nbytes": letter.nbytes, "queue": letter.queue}
+    return described | {"failure": letter.failure.model_dump(mode="json")}
 
 
 def _summary(letter: "Letter") -> "Text":
@@ -143,29 +163,32 @@ def _piece(letter: "Letter") -> str:
     return piece + ("" if letter.failure.entire_segment else f", part {key.part}")
 
 
-async def _show(settings: "Settings", number: int, save: Path | None) -> ExitCode:
+async def _show(settings: "Settings", number: int, save: Path | None, as_json: bool) -> ExitCode:
     from pipelines.dead import find_letter, media_of
 
     async with _broker(settings) as broker:
         letter = await find_letter(broker, number)
-        say_fields(describe(letter))
-        if letter.failure.detail:
-            say(f"\n{letter.failure.detail}", keep="\n")
-        if save is not None:
-            _save(await media_of(broker, letter), save)
+        if not as_json:
+            say_fields(describe(letter))
+            if letter.failure.detail:
+                say(f"\n{letter.failure.detail}", keep="\n")
+        saved = [] if save is None else _save(await media_of(broker, letter), save)
+    if as_json:
+        say_json(_facts(letter) | {"saved": list(map(str, saved))})
+        return ExitCode.OK
+    for path in saved:
+        say(f"{'' if path is not saved[0] else chr(10)}saved     {printable(str(path))}", keep="\n")
     return ExitCode.OK
 
 
-def _save(files: "Mapping[str, Buffer]", where: Path) -> None:
-    """Write one file as `where`, or those of several images into it."""
+def _save(files: "Mapping[str, Buffer]", where: Path) -> list[Path]:
+    """Write one file as `where`, or those of several images into it; the paths."""
     from engines.outputs.names import clean
 
-    say("")
     if len(files) > 1:
         prepare_folder(where)
-    for name, body in files.items():
-        path = where / clean(name) if where.is_dir() else where
-        say(f"saved     {printable(str(write_result(path, body)))}")
+    paths = [(where / clean(name) if where.is_dir() else where, body) for name, body in files.items()]
+    return [write_result(path, body) for path, body in paths]
 
 
 async def _each(
@@ -175,6 +198,7 @@ async def _each(
     job: str,
     act: "Callable[[Broker, Letter], Awaitable[None]]",
     done: str,
+    answer: Answer,
 ) -> ExitCode:
     """Do something with the chosen dead letters, one after the other."""
     from pipelines.dead import find_letter, letters
@@ -189,10 +213,11 @@ async def _each(
             try:
                 await act(broker, letter)
             except (UsageError, StoreError, Gone) as error:  # its input has expired, or its queue was deleted
-                say(f"{number}: {error}")
+                answer(f"{number}: {error}", number=number, done=False, error=str(error))
                 code = ExitCode.SOME_FAILED
                 continue
-            say(f"{number}: job {letter.failure.key.job.id}, {letter.failure.stage}: {done}")
+            job_id, stage = letter.failure.key.job.id, letter.failure.stage
+            answer(f"{number}: job {job_id}, {stage}: {done}", number=number, done=True, job=job_id, stage=stage)
     return code
 
 

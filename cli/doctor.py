@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from cli.text import size, stdout, table
+from cli.text import say_json, size, stdout, table
 from schemas.errors import ExitCode, RigflowError
 
 if TYPE_CHECKING:
@@ -47,10 +47,9 @@ def doctor(store: Store = None, as_json: Json = False, settings_file: SettingsFi
     settings = settings_from(settings_file, store=store)
     findings = examine(settings)
     if as_json:
-        import json
         from dataclasses import asdict
 
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        say_json([asdict(finding) for finding in findings])
     else:
         _show(findings)
     return ExitCode.SOME_FAILED if any(finding.state == "bad" for finding in findings) else ExitCode.OK

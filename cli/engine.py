@@ -1,17 +1,17 @@
 """`rigflow engine`: models compiled for kinds of GPUs: build, test, measure and share them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.answers import answers
 from cli.engine_bench import bench
 from cli.engine_share import Keys, at_fleet, gpus_of, pull, push, store_of
 from cli.export import export
 from cli.help import Commands
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from cli.text import say, size, stdout, table, warn
+from cli.text import say, say_json, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def build(
     backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the GPU.")] = "",
     anyway: Annotated[bool, typer.Option("--anyway", help="Build a precision that the GPU is slow at.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Build again what was built before.")] = False,
+    as_json: Json = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Compile a model for kinds of GPUs.
@@ -76,9 +77,11 @@ def build(
         anyway=anyway,
         again=again,
     )
-    for engine, new in build_all(order, engine_store(settings.cache_folder), warn):
-        done = f"built in {engine.build_s:.1f} s" if new else "is here already"
-        say(f"{engine.key[:12]}  {gpus_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
+    with answers(as_json) as answer:
+        for engine, new in build_all(order, engine_store(settings.cache_folder), warn):
+            done = f"built in {engine.build_s:.1f} s" if new else "is here already"
+            about = f"{gpus_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}"
+            answer(f"{engine.key[:12]}  {about}  {done}", **_as_json(engine), new=new)
     return ExitCode.OK
 
 
@@ -103,7 +106,7 @@ def list_(
         for each in damaged:
             warn(each.reason)
     if as_json:
-        print(json.dumps([_as_json(spec) for spec in specs], indent=1))
+        say_json([_as_json(spec) for spec in specs])
         return ExitCode.OK
     rows = table("engine", "model", "GPUs", "precision", "backend", "batch", "size", left=5)
     for spec in specs:
@@ -130,7 +133,7 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
 
     spec = store_of(settings_from(settings_file)).find(key)
     if as_json:
-        print(json.dumps(_as_json(spec), indent=1))
+        say_json(_as_json(spec))
         return ExitCode.OK
     basis = spec.basis
     lines = [
@@ -158,7 +161,7 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
 
 @app.command()
 @ends_well
-def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
+def check(keys: Keys = None, as_json: Json = False, settings_file: SettingsFile = None) -> ExitCode:
     """Check the files and the answers of engines.
 
     The graph that was compiled is run against the model on the CPU; a GPU is tested when it loads the engine.
@@ -172,17 +175,18 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
     store = store_of(settings)
     specs, damaged = store.listed()
     wrong = 0
-    for each in damaged if not keys else ():
-        wrong += 1
-        say(f"{each.key[:12]}  {each.reason}")
-    for spec in [store.find(key) for key in keys] if keys else specs:
-        try:
-            card, body = _model_of(spec)
-            for what, finding in check_engine(store, spec.key, card, body):
-                say(f"{spec.key[:12]}  {what}: {finding}")
-        except RigflowError as error:
+    with answers(as_json) as answer:
+        for each in damaged if not keys else ():
             wrong += 1
-            say(f"{spec.key[:12]}  {error}")
+            answer(f"{each.key[:12]}  {each.reason}", key=each.key, error=each.reason)
+        for spec in [store.find(key) for key in keys] if keys else specs:
+            try:
+                card, body = _model_of(spec)
+                for what, finding in check_engine(store, spec.key, card, body):
+                    answer(f"{spec.key[:12]}  {what}: {finding}", key=spec.key, what=what, found=str(finding))
+            except RigflowError as error:
+                wrong += 1
+                answer(f"{spec.key[:12]}  {error}", key=spec.key, error=str(error))
     return ExitCode.SOME_FAILED if wrong else ExitCode.OK
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.text import say, size, stdout, table
+from cli.text import say, say_json, size, stdout, table
 from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def bench(
         except OSError as error:
             raise OutputError(f"cannot write {out}: {error.strerror}", "check the path") from error
     if as_json:
-        print(json.dumps(figures, indent=1))
+        say_json(figures)
         return ExitCode.OK
     stdout().print(_rows(points))
     bound = f" within {latency_ms:g} ms" if latency_ms else ""

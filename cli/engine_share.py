@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
-from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from cli.text import say, size
+from cli.answers import answers
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.text import size
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ Keys: TypeAlias = Annotated[
 
 @ends_well
 def push(
-    keys: Keys = None, nats: FleetUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+    keys: Keys = None,
+    as_json: Json = False,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Share engines of this machine with a fleet.
 
@@ -43,15 +48,21 @@ def push(
         await ensure_topology(broker, settings, [])
         for spec in specs:
             new = await push_engine(broker, *store.load(spec.key), store.graph(spec))
-            say(f"{spec.key[:12]}  {spec.model}  {'shared' if new else 'the fleet has it already'}")
+            done = "shared" if new else "the fleet has it already"
+            answer(f"{spec.key[:12]}  {spec.model}  {done}", key=spec.key, model=spec.model, new=new)
 
-    at_fleet(settings, pushing)
+    with answers(as_json) as answer:
+        at_fleet(settings, pushing)
     return ExitCode.OK
 
 
 @ends_well
 def pull(
-    keys: Keys = None, nats: FleetUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+    keys: Keys = None,
+    as_json: Json = False,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Fetch engines that a fleet shares.
 
@@ -74,13 +85,15 @@ def pull(
                     "see `rigflow engine list --nats URL`",
                 )
             if store.is_intact(found[0]):
-                say(f"{found[0][:12]}  is here already")
+                answer(f"{found[0][:12]}  is here already", key=found[0], new=False)
                 continue
             spec, plan, graph = await pull_engine(broker, found[0])
             store.keep(spec, plan, graph)
-            say(f"{spec.key[:12]}  {spec.model}  {gpus_of(spec)}  {size(spec.size_bytes)}")
+            about = f"{spec.model}  {gpus_of(spec)}  {size(spec.size_bytes)}"
+            answer(f"{spec.key[:12]}  {about}", key=spec.key, model=spec.model, new=True)
 
-    at_fleet(settings, pulling)
+    with answers(as_json) as answer:
+        at_fleet(settings, pulling)
     return ExitCode.OK
 
 

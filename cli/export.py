@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cli.options import ends_well
-from cli.text import say, warn
+from cli.answers import answers
+from cli.options import Json, ends_well
+from cli.text import warn
 from schemas.errors import ExitCode, UsageError
 
 
@@ -21,6 +22,7 @@ def export(
         Path | None,
         typer.Option(help="Folder for the model. Default: where pipelines look for it.", metavar="DIR"),
     ] = None,
+    as_json: Json = False,
 ) -> ExitCode:
     """Make an ONNX file and a model card from official weights.
 
@@ -43,8 +45,9 @@ def export(
             f" --weights {EXPORTS[model]}"
         )
     path = save_model(folder, spec, body)
-    say(path)
-    say(path.with_suffix(".toml"))
+    with answers(as_json) as answer:
+        for file in (path, path.with_suffix(".toml")):
+            answer(file, file=str(file))
     if out is None:
         warn("next: rigflow run clip-features VIDEO")
     else:

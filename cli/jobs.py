@@ -1,16 +1,16 @@
 """`rigflow jobs`: shows published jobs, waits for them, and cancels them."""
 
 import asyncio
-import json
 import time
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, clock, list_of, one_line, say, say_fields, stdout, warn
+from cli.text import age, clock, list_of, one_line, say_fields, say_json, stdout, warn
 from schemas.errors import ExitCode
 from schemas.text import count, printable
 
@@ -65,6 +65,7 @@ def show(
 @ends_well
 def cancel(
     jobs: JobIds,
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -75,13 +76,14 @@ def cancel(
 
     Example: rigflow jobs cancel 5f0c6a4be1d2f7a09c3e
     """
-    return asyncio.run(_cancel(fleet_from(settings_file, nats=nats, credentials=credentials), jobs))
+    return asyncio.run(_cancel(fleet_from(settings_file, nats=nats, credentials=credentials), jobs, as_json))
 
 
 @app.command()
 @ends_well
 def wait(
     jobs: JobIds,
+    as_json: Json = False,
     timeout: Annotated[
         float | None, typer.Option(min=0.0, help="Most seconds to wait. Default: for ever.", metavar="SECONDS")
     ] = None,
@@ -95,7 +97,9 @@ def wait(
 
     Example: rigflow jobs wait 5f0c6a4be1d2f7a09c3e --timeout 600
     """
-    return asyncio.run(_wait(fleet_from(settings_file, nats=nats, credentials=credentials), jobs, timeout))
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    with answers(as_json) as answer:
+        return asyncio.run(_wait(settings, jobs, timeout, answer))
 
 
 async def _list(settings: "Settings", as_json: bool) -> ExitCode:
@@ -108,7 +112,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
         now = {taken.manifest.job: taken.progress for taken in await take_inventories(broker, unfinished)}
     listed = [now.get(manifest.job, manifest) for manifest in known]
     if as_json:
-        print(json.dumps([manifest.model_dump(mode="json") for manifest in listed], indent=2))
+        say_json([manifest.model_dump(mode="json") for manifest in listed])
         return ExitCode.OK
     stdout().print(_rows(listed) if listed else "no jobs")
     return ExitCode.OK
@@ -137,39 +141,42 @@ async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
     async with _client(settings) as client:
         manifest = await (await client.find(job)).progress()
     if as_json:
-        print(json.dumps(manifest.model_dump(mode="json"), indent=2))
+        say_json(manifest.model_dump(mode="json"))
     else:
         say_fields(describe(manifest))
     return ExitCode.OK
 
 
-async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
+async def _cancel(settings: "Settings", jobs: list[str], as_json: bool) -> ExitCode:
     from schemas.jobs import JobState
 
     async with _client(settings) as client:
         ended = [await found.cancel() for found in [await client.find(job) for job in jobs]]
-    for manifest in ended:
-        over = "" if manifest.state is JobState.CANCELLED else ", it was over before"
-        say(f"{manifest.job.id}: {manifest.state.value}{over}")
+    with answers(as_json) as answer:
+        for manifest in ended:
+            over = "" if manifest.state is JobState.CANCELLED else ", it was over before"
+            answer(f"{manifest.job.id}: {manifest.state.value}{over}", **manifest.model_dump(mode="json"))
     return ExitCode.OK if all(each.state is JobState.CANCELLED for each in ended) else ExitCode.SOME_FAILED
 
 
-async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None) -> ExitCode:
+async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None, answer: Answer) -> ExitCode:
     async with _client(settings) as client:
         broker, manifests = client.broker, [(await client.find(job)).manifest for job in jobs]
         ended: dict[str, Manifest] = {}
         try:
             async with asyncio.timeout(timeout_s):
-                await _until_ended(broker, manifests, ended)
+                await _until_ended(broker, manifests, ended, answer)
         except TimeoutError:
-            for job in dict.fromkeys(manifest.job.id for manifest in manifests):
+            for job, left in {manifest.job.id: manifest for manifest in manifests}.items():
                 if job not in ended:
-                    say(f"{job}: not over within {timeout_s:g} s")
+                    answer(f"{job}: not over within {timeout_s:g} s", **left.model_dump(mode="json"))
             return ExitCode.SOME_FAILED
     return ExitCode.OK if all(each.state.value == "done" for each in ended.values()) else ExitCode.SOME_FAILED
 
 
-async def _until_ended(broker: "Broker", manifests: "list[Manifest]", ended: "dict[str, Manifest]") -> None:
+async def _until_ended(
+    broker: "Broker", manifests: "list[Manifest]", ended: "dict[str, Manifest]", answer: Answer
+) -> None:
     """Print each job as it ends, and add it to `ended` as it was then."""
     from pipelines.inventory import follow_inventories
     from workers.waits import explained
@@ -177,7 +184,7 @@ async def _until_ended(broker: "Broker", manifests: "list[Manifest]", ended: "di
     def note(manifest: "Manifest") -> None:
         if manifest.state.ended and manifest.job.id not in ended:
             ended[manifest.job.id] = manifest
-            say(_in_a_line(manifest))
+            answer(_in_a_line(manifest), **manifest.model_dump(mode="json"))
 
     for manifest in manifests:
         note(manifest)

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from cli.options import SettingsFile, ends_well
-from cli.text import say, size
+from cli.answers import answers
+from cli.options import Json, SettingsFile, ends_well
+from cli.text import size
 from schemas.errors import ExitCode, UsageError
+from schemas.text import count
 
 
 @ends_well
@@ -19,6 +21,7 @@ def label(
         list[str] | None,
         typer.Option(help='A sentence for a label, repeat it. Default: "a photo of a {}."', metavar="TEXT"),
     ] = None,
+    as_json: Json = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Make a model that names what pictures show (zero-shot).
@@ -43,7 +46,10 @@ def label(
     made = made.model_copy(update={"sha256": hashlib.sha256(graph_of(content)).hexdigest()})
     spec, _ = travelling(path, made, content)
     save_model(models_folder(), made, content)
-    say(f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(content))}  {len(words):,} labels")
+    about = f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(content))}"
+    with answers(as_json) as answer:
+        facts = {"name": spec.name, "version": spec.version, "sha256": spec.sha256, "labels": len(words)}
+        answer(f"kept {about}  {count(len(words), 'label')}", **facts)
     return ExitCode.OK
 
 

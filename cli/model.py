@@ -8,26 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from cli.answers import answers, spoken
 from cli.help import Commands
+from cli.model_text import card_facts, described, print_card, print_files
 from cli.model_trial import try_model
-from cli.options import SettingsFile, ends_well, settings_from
-from cli.text import cell, say, say_sentence, size, stdout, table, warn
+from cli.options import Json, SettingsFile, ends_well, settings_from
+from cli.text import cell, say, say_json, size, stdout, table, warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
-    from engines.models.companions.base import Line
     from engines.models.files import NewFiles
-    from engines.models.folders import Taken
     from engines.models.proposal import Proposal
     from engines.models.store import Found
-    from schemas.model import ModelSpec
 
 app = Commands(
     name="model",
     help="Add models, show them, try them on a picture.\n\nExample: rigflow model add yolov8n.onnx",
 )
 
-_NAMING = frozenset(("classify", "detect", "segment", "tag"))  # heads whose numbers have names
 Name: TypeAlias = Annotated[str, typer.Argument(help="A model's name, as `rigflow model list` has it.")]
 Show: TypeAlias = Annotated[
     Path | None,
@@ -71,6 +69,7 @@ def add(
     show: Show = None,
     yes: Annotated[bool, typer.Option("--yes", help="Keep it without a question.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Propose and try only; keep nothing.")] = False,
+    as_json: Json = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Propose a model's card, try the model on a picture, and keep both.
@@ -102,39 +101,40 @@ def add(
     from schemas.given_fields import parse_fields
 
     changes = {**parse_fields(given or [], "--set", "inputs.0.colours=bgr"), **({"name": name} if name else {})}
-    with new_files() as new:
-        if sound is not None or text or consent is not None:
-            from engines.models.cloning import cloned
-
-            found, fields = cloned(model, sound, text, consent, new)
-        else:
-            found, fields = _changed(find(model, new), denoise, lora or [], new)
+    with new_files() as new, spoken(as_json) as (speak, spoke), answers(as_json) as answer:
+        voice = (sound, text, consent) if sound is not None or text or consent is not None else None
+        found, fields = _cloned(model, *voice, new) if voice else _changed(find(model, new), denoise, lora or [], new)
         changes = {**fields, **changes}
         proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
         made = proposal.card().model_copy(update={"sha256": sha256, "files": found.taken.files})
-        _print(proposal.lines)
-        _print_files(found.taken)
+        if not as_json:
+            print_card(proposal.lines)
+            print_files(found.taken)
         check_name(made.name)
         if made.backend is not None:
             load("backends", made.backend)
         spec, content = travelling(found.path, made, found.content)
         shown = show or settings_from(settings_file).cache_folder / "previews" / f"{spec.name}.png"
-        try_model(spec, content, picture, shown)
+        try_model(spec, content, picture, shown, speak)
+        facts = {"name": spec.name, "version": spec.version, "sha256": spec.sha256, "nbytes": size_of(found.content)}
+        facts |= {"card": card_facts(proposal.lines), "answer": spoke}
         if dry_run:
+            answer("", **facts, kept=False)
             return ExitCode.OK
         sure = all(line.sure is Sure.certain for line in proposal.lines)
-        if not yes and not sure and not _agreed(f"keep it as {spec.name}?"):
+        if not (yes or sure or as_json) and not _agreed(f"keep it as {spec.name}?"):
             warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
             return ExitCode.SOME_FAILED
         save_model(models_folder(), made, found.content)
-        say(f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(found.content))}")
+        done = f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(found.content))}"
+        answer(done, **facts, kept=True)
     return ExitCode.OK
 
 
 @app.command("list")
 @ends_well
-def list_() -> ExitCode:
+def list_(as_json: Json = False) -> ExitCode:
     """List the models kept here and those of rigflow, with their sizes.
 
     Example: rigflow model list
@@ -144,20 +144,26 @@ def list_() -> ExitCode:
     from schemas.model_files import bytes_of
 
     rows = table("model", "version", "heads", "files", "size", left=3)
+    facts: list[dict[str, Any]] = []
     for name, path, card in kept():
+        facts.append({"name": name, "path": str(path), "card": card.model_dump(mode="json") if card else None})
         heads = ", ".join(head.kind for head in card.heads) if card else "its card cannot be read"
         files = card.files if card else ()
         total = size(path.stat().st_size + bytes_of(files))
         rows.add_row(cell(name), cell(card.version if card else ""), cell(heads), str(1 + len(files)), total)
     for name in builtin_models():
         rows.add_row(name, "", "comes with rigflow", "", "")
-    stdout().print(rows)
+        facts.append({"name": name, "path": None, "card": None})
+    if as_json:
+        say_json(facts)
+    else:
+        stdout().print(rows)
     return ExitCode.OK
 
 
 @app.command()
 @ends_well
-def show(name: Name) -> ExitCode:
+def show(name: Name, as_json: Json = False) -> ExitCode:
     """Show a model's card, files, hash, inputs and outputs.
 
     Example: rigflow model show yolov8n
@@ -168,8 +174,11 @@ def show(name: Name) -> ExitCode:
 
     text = card_text(name)
     spec, content = load_model(kept_path(name))
+    if as_json:
+        say_json(spec.model_dump(mode="json") | {"identity": spec.identity, "nbytes": len(graph_of(content))})
+        return ExitCode.OK
     say(text.rstrip("\n") + "\n", keep="\n")
-    for line in _described(spec, len(graph_of(content))):
+    for line in described(spec, len(graph_of(content))):
         say(f"# {line}")
     return ExitCode.OK
 
@@ -183,6 +192,7 @@ def try_on(
         typer.Argument(help="A picture, or sound if it takes that. Default: a drawn one.", metavar="FILE"),
     ] = None,
     show: Show = None,
+    as_json: Json = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Run a model on a picture or a sound; print or draw its answer.
@@ -193,13 +203,17 @@ def try_on(
     from engines.models.store import kept_path
 
     spec, body = load_model(kept_path(name))
-    try_model(spec, body, picture, show or settings_from(settings_file).cache_folder / "previews" / f"{name}.png")
+    drawn = show or settings_from(settings_file).cache_folder / "previews" / f"{name}.png"
+    with spoken(as_json) as (speak, spoke):
+        try_model(spec, body, picture, drawn, speak)
+    if as_json:
+        say_json({"name": name, "answer": spoke, "file": str(drawn) if f"drawn in {drawn}" in spoke else None})
     return ExitCode.OK
 
 
 @app.command()
 @ends_well
-def remove(name: Name) -> ExitCode:
+def remove(name: Name, as_json: Json = False) -> ExitCode:
     """Delete a kept model, and its files that no other model uses.
 
     Jobs that were published with it have a copy of their own.
@@ -209,7 +223,8 @@ def remove(name: Name) -> ExitCode:
     from engines.models.store import remove as forget
 
     forget(name)
-    say(f"removed {name}")
+    with answers(as_json) as answer:
+        answer(f"removed {name}", name=name)
     return ExitCode.OK
 
 
@@ -221,6 +236,15 @@ def _agreed(question: str) -> bool:
         return typer.confirm(question, True)
     except typer.Abort:  # the end of the input, or Ctrl-C
         return False
+
+
+def _cloned(
+    model: Path, sound: Path | None, text: str, consent: Path | None, new: "NewFiles"
+) -> "tuple[Found, dict[str, str]]":
+    """A model of a folder that speaks with the voice of a sound, and the fields of its card that say so."""
+    from engines.models.cloning import cloned
+
+    return cloned(model, sound, text, consent, new)
 
 
 def _changed(
@@ -252,49 +276,3 @@ def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapp
             {key: value for key, value in fields.items() if key not in ("sha256", "files")}, card.name
         )
     return proposal.changed(given, "given here") if given else proposal
-
-
-def _print(lines: "Sequence[Line]") -> None:
-    """Print the fields of a card as `--set` takes them, each under its reason; the least sure ones come last."""
-    reasons = dict.fromkeys((line.sure, line.why) for line in sorted(lines, key=lambda line: -line.sure))
-    say("the card, and why; --set FIELD=VALUE changes a line")
-    for sure, why in reasons:
-        say_sentence(f"{sure.name}: {why}")
-        for line in lines:
-            if (line.sure, line.why) == (sure, why):
-                say_sentence(f"  {line.field} = {_short(line.value)}", indent="    ")
-    kinds = {line.value for line in lines if line.field.endswith(".kind")}
-    if kinds & _NAMING and not any(line.field.endswith(".labels") for line in lines):
-        say_sentence("no file names the classes; labels.txt beside the model, with a line a class, would")
-    say("")
-
-
-def _print_files(taken: "Taken") -> None:
-    """Print the further files of a model, each with the reason, and the files of its folder that are no part of it."""
-    for file, why in taken.why.items():
-        say_sentence(f"takes {file.name}, {size(file.size)}: {why}")
-    if taken.left_out:
-        why = "rigflow runs the model without them"
-        say_sentence(f"leaves out {', '.join(taken.left_out)}: {why}")
-    if taken.why or taken.left_out:
-        say("")
-
-
-def _short(value: Any) -> str:
-    """A value as TOML; of a long list or text the beginning."""
-    from engines.models.card_text import toml_value
-
-    if isinstance(value, list) and len(value) > 4:
-        return f"[{', '.join(map(toml_value, value[:3]))}, ...]  # {len(value)}"
-    text = toml_value(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _described(spec: "ModelSpec", graph_bytes: int) -> list[str]:
-    from schemas.model import describe
-
-    lines = [f"identity {spec.identity[:16]}", f"file graph {spec.sha256[:16]} {size(graph_bytes)}"]
-    lines += [f"file {file.name} {file.sha256[:16]} {size(file.size)}" for file in spec.files]
-    lines += [f"takes {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.inputs]
-    lines += [f"gives {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.outputs]
-    return lines

@@ -1,20 +1,19 @@
 """Runs a model on a picture, on sound or on a text, and prints its answer."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from cli.text import say
 
 if TYPE_CHECKING:
     from engines.content import Content
     from schemas.model import ModelSpec
 
+Say = Callable[[object], None]
 _TEXT = "a photo of a dog"
 
 
-def try_model(spec: "ModelSpec", body: "Content", given: Path | None, show: Path) -> None:
-    """Run a model on a picture or a sound; print its answer, and draw it into the file `show`."""
+def try_model(spec: "ModelSpec", body: "Content", given: Path | None, show: Path, say: Say) -> None:
+    """Run a model on a picture or a sound; `say` its answer line by line, and draw it into the file `show`."""
     from engines.models.folder_kinds import Draws, kind_of_backend
     from engines.outputs.hearing import heard, sound_input
     from engines.speech.network import is_whisper
@@ -27,11 +26,11 @@ def try_model(spec: "ModelSpec", body: "Content", given: Path | None, show: Path
 
         words, picture = kind.drawn(spec, body)
         save(Image.fromarray(picture), show)
-        _say_lines(words, [f"drawn in {show}"])
+        _say_lines(say, words, [f"drawn in {show}"])
     elif is_whisper(spec) and given is not None:
         from cli.whisper_trial import said
 
-        _say_lines(f"on the first 30 s of {given}:", said(spec, body, given))
+        _say_lines(say, f"on the first 30 s of {given}:", said(spec, body, given))
     elif kind is not None:
         hint = ": give a file of sound" if is_whisper(spec) else ", in a pipeline"
         say(f"not tried: it runs by {spec.backend}{hint}")
@@ -44,12 +43,12 @@ def try_model(spec: "ModelSpec", body: "Content", given: Path | None, show: Path
 
         say(written(spec, body))
     elif sound_input(spec) and given is not None:
-        _say_lines(f"on {given}:", heard(spec, body, given))
+        _say_lines(say, f"on {given}:", heard(spec, body, given))
     else:
-        _try_on_picture(spec, body, given, show)
+        _try_on_picture(spec, body, given, show, say)
 
 
-def _try_on_picture(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
+def _try_on_picture(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path, say: Say) -> None:
     """Run a model on a picture, or on zeros where it takes none, and its text tower on a text."""
     from engines.outputs.hearing import sound_input
     from engines.outputs.preview import answer, drawn, read_picture, save, sentences
@@ -57,23 +56,23 @@ def _try_on_picture(spec: "ModelSpec", body: "Content", picture: Path | None, sh
     found = answer(spec, body, None if picture is None else read_picture(picture))
     takes = any(tensor.picture for tensor in spec.inputs)
     other = "silence, because no sound file is given" if sound_input(spec) else "zeros, because it takes no picture"
-    _say_lines(f"on {(picture or 'the test picture') if takes else other}:", sentences(found))
+    _say_lines(say, f"on {(picture or 'the test picture') if takes else other}:", sentences(found))
     image = drawn(found)
     if image is not None:
         save(image, show)
         say(f"drawn in {show}")
     if spec.text is not None:
-        _try_text(spec, body, getattr(found.arrays.get("embedding"), "shape", (0,))[-1])
+        _try_text(spec, body, getattr(found.arrays.get("embedding"), "shape", (0,))[-1], say)
 
 
-def _say_lines(title: str, lines: Iterable[str]) -> None:
+def _say_lines(say: Say, title: str, lines: Iterable[str]) -> None:
     lines = list(lines)  # an error comes before the title
     say(title)
     for line in lines:
         say(f"  {line}")
 
 
-def _try_text(spec: "ModelSpec", body: "Content", width: int) -> None:
+def _try_text(spec: "ModelSpec", body: "Content", width: int, say: Say) -> None:
     """Run the text tower on a text. Raises ModelError: its vectors do not compare with those of pictures."""
     from engines.models.text import embed_texts
     from schemas.errors import ModelError, PluginMissing

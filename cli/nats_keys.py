@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cli.options import ends_well
-from cli.text import warn
+from cli.options import Json, ends_well
+from cli.text import say_json, warn
 from schemas.errors import ExitCode, OutputError
 
 
 @ends_well
 def nats(
     out: Annotated[Path, typer.Argument(help="File for the seed, for --credentials; only you can read it.")],
+    as_json: Json = False,
 ) -> ExitCode:
     """Make a key of a user of the broker.
 
@@ -34,6 +35,9 @@ def nats(
         raise OutputError(f"cannot write {out}: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(bytes(seed) + b"\n")
-    print(public)
+    if as_json:
+        say_json({"public": public, "file": str(out)})
+    else:
+        print(public)
     warn(f"the seed is in {out}: give it to its owner alone, and the public key to the broker")
     return ExitCode.OK

@@ -1,13 +1,12 @@
 """`rigflow near`: compares two media by their fingerprints."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.options import Json, ends_well
-from cli.text import say
+from cli.text import say, say_json
 from schemas.errors import ExitCode
 
 
@@ -28,7 +27,7 @@ def near(
 
     match = compare(load_descriptors(a), load_descriptors(b))
     if as_json:
-        print(json.dumps({"similarity": match.similarity, "offset_s": match.offset_s, "windows": match.windows}))
+        say_json({"similarity": match.similarity, "offset_s": match.offset_s, "windows": match.windows})
         return ExitCode.OK
     say(f"similarity  {match.similarity:.4f} over {match.windows} windows")
     if not match.windows:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.answers import answers
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import say, say_json
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def _each(settings: "Settings", names: list[str], act: "Act", done: str, as_json
         async with Broker.connected(settings, name="rigflow-orders") as broker:
             for name in names:
                 await act(broker, name)
-                if not as_json:
-                    say(f"{name}: {done}")
+                answer(f"{name}: {done}", name=name, done=done)
 
-    asyncio.run(acting())
-    if as_json:
-        say_json([{"name": name, "done": done} for name in names])
+    with answers(as_json) as answer:
+        asyncio.run(acting())

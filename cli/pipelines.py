@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cli.help import Commands
-from cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
-from cli.text import list_of, one_line, say, say_sentence, stdout
+from cli.options import Credentials, FleetUrl, Json, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
+from cli.text import list_of, one_line, say, say_json, say_sentence, stdout
 from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
 from schemas.text import without_passwords
 
@@ -29,7 +29,9 @@ app = Commands(
 
 @app.command("list")
 @ends_well
-def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None) -> ExitCode:
+def list_(
+    as_json: Json = False, nats: NatsUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+) -> ExitCode:
     """List the pipelines that there are.
 
     Those that come with rigflow, or with --nats those that a fleet knows. `rigflow pipelines show NAME` has their media
@@ -39,6 +41,9 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
     """
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
+    if as_json:
+        say_json([_as_json(spec) for spec in specs])
+        return ExitCode.OK
     rows = list_of(
         ("pipeline", "description"),
         ((one_line(spec.name), one_line(spec.description)) for spec in specs),
@@ -54,6 +59,7 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
 @ends_well
 def show(
     name: Annotated[str, typer.Argument(help="Its name, or the path of its file; with --nats a revision too.")],
+    as_json: Json = False,
     nats: NatsUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -67,15 +73,19 @@ def show(
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     if settings.nats:
         spec = _at_fleet(settings, lambda broker: _one(broker, name))
+    else:
+        from workers.definitions import find_pipeline
+
+        spec, _ = find_pipeline(name)
+    if as_json:
+        say_json(_as_json(spec))
+        return ExitCode.OK
+    if settings.nats:
         say(f"# revision {spec.revision} at {settings.nats}")
         for model, sha256 in spec.models.items():
             say(f"# model {model} {sha256[:16]}")
         for plugin, release in spec.plugins.items():
             say(f"# plugin {plugin} of {release}")
-    else:
-        from workers.definitions import find_pipeline
-
-        spec, _ = find_pipeline(name)
     say(to_toml(spec).rstrip("\n"), keep="\n\t")
     return ExitCode.OK
 
@@ -84,6 +94,7 @@ def show(
 @ends_well
 def withdraw(
     name: Annotated[str, typer.Argument(help="A pipeline that the fleet knows.")],
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -98,6 +109,9 @@ def withdraw(
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     kept = _at_fleet(settings, lambda broker: withdraw_pipeline(broker, name))
+    if as_json:
+        say_json({"name": name, "withdrawn": True, "revisions_kept": list(kept)})
+        return ExitCode.OK
     say(f"{name}: withdrawn")
     for revision in kept:
         say(f"{name}: revision {revision} stays until the jobs that need it are over; see `rigflow jobs list`")
@@ -108,6 +122,7 @@ def withdraw(
 @ends_well
 def check(
     file: Annotated[Path, typer.Argument(help="A pipeline file.", metavar="FILE")],
+    as_json: Json = False,
 ) -> ExitCode:
     """Say what is wrong with a pipeline file, by line and field.
 
@@ -125,12 +140,16 @@ def check(
         raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
     errors = [*check_pipeline(text, str(file)), *check_options(text, str(file)), *_models_missing(text, file)]
     problems = sorted(map(str, errors), key=_line_in) or _unfit(text, file)
-    for problem in problems:
-        say_sentence(problem, indent="  ")
-    if problems:
-        return ExitCode.USAGE
-    say(f"{file}: fine")
-    return ExitCode.OK
+    if as_json:
+        say_json({"file": str(file), "problems": problems})
+    else:
+        for problem in problems or [f"{file}: fine"]:
+            say_sentence(problem, indent="  ")
+    return ExitCode.USAGE if problems else ExitCode.OK
+
+
+def _as_json(spec: "PipelineSpec") -> dict[str, Any]:
+    return {"revision": spec.revision, **spec.model_dump(mode="json", exclude_defaults=True), "name": spec.name}
 
 
 def _line_in(problem: str) -> int:

@@ -3,15 +3,14 @@
 import time
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from cli.text import age, cell
 from schemas.parts import PartMeta
-from schemas.text import count, rate
+from schemas.text import rate
 from workers.inputs import JobOutcome
 
 ROWS = 12  # lines of files shown at once; finished files are not among them
@@ -109,37 +108,3 @@ def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
     else:
         what = f"last result {age(silent_s)} ago" if row.frames else "no result yet"
     return cell(row.outcome.name), bar, counts, f"{age(elapsed_s)}, {what}"
-
-
-def summary(outcomes: list[JobOutcome], rates: bool = True) -> RenderableType:
-    """The table at the end of a command, a row per job, and below it the errors and notes of the jobs.
-
-    `rates`: with the frames a second of each, where the command saw the job from its beginning.
-    """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    rated = ("frames/s",) if rates else ()
-    for title in ("file", "frames", "lost", *rated, "result"):
-        words = title in ("file", "result")
-        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    lines: list[Text] = []
-    for outcome in outcomes:
-        done, name = outcome.done, cell(outcome.name)
-        if done is None:
-            table.add_row(name, *[""] * (2 + rates), Text("failed", "red"))
-            lines.append(_line_about(outcome.name, str(outcome.error), "red"))
-            continue
-        more = f" and {done.more_files:,} more" if done.more_files else ""
-        files = cell((", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing") + more)
-        lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
-        speed = (rate(done.frames / max(outcome.seconds, 0.001)),) if rates else ()
-        table.add_row(name, f"{done.frames:,}", lost, *speed, files)
-        lines += [_line_about(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:5]]
-        if done.failed > 5:
-            lines.append(_line_about(outcome.name, count(done.failed - 5, "more failure"), "red"))
-        lines += [_line_about(outcome.name, note, "yellow") for note in done.notes]
-    return Group(table, "", *lines) if lines else table
-
-
-def _line_about(name: str, text: str, style: str) -> Text:
-    """A line about a job, which names it once."""
-    return cell(text if name in text else f"{name}: {text}", style)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.answers import Answer, answers
 from cli.options import (
     Credentials,
     FleetUrl,
+    Json,
     ModelName,
     SettingsFile,
     StageFields,
@@ -17,7 +19,7 @@ from cli.options import (
     ends_well,
     fleet_from,
 )
-from cli.text import say, stderr, warn
+from cli.text import stderr, warn
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
 
@@ -43,6 +45,7 @@ def publish(
     interactive: Annotated[
         bool, typer.Option("--interactive", help="Process it before the bulk work of the fleet.")
     ] = False,
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -55,7 +58,7 @@ def publish(
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
 
-    from cli.run import check_inputs
+    from cli.run_task import check_inputs
     from schemas.declared import is_token
     from schemas.jobs import Priority
 
@@ -66,7 +69,8 @@ def publish(
     check_inputs(inputs)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
-    return asyncio.run(_publish(settings, spec, models, variant, inputs, job, priority, console))
+    with answers(as_json) as answer:
+        return asyncio.run(_publish(settings, spec, models, variant, inputs, job, priority, console, answer))
 
 
 async def _publish(
@@ -78,6 +82,7 @@ async def _publish(
     job: str,
     priority: "Priority",
     console: "Console",
+    answer: Answer,
 ) -> ExitCode:
     from pipelines.client import Client
     from workers.definitions import register
@@ -101,18 +106,22 @@ async def _publish(
         sent = []
         for outcome in planned:
             sending[:] = [outcome.job]
-            sent.append(await _send(client, spec, outcome, console))
+            sent.append(await _send(client, spec, outcome, console, answer))
     return ExitCode.OK if all(sent) else ExitCode.SOME_FAILED
 
 
-async def _send(client: "Client", spec: "PipelineSpec", outcome: "JobOutcome", console: "Console") -> bool:
+async def _send(
+    client: "Client", spec: "PipelineSpec", outcome: "JobOutcome", console: "Console", answer: Answer
+) -> bool:
     """Publish one job and print its id; False when its media cannot be sent."""
     from rich.text import Text
 
     from pipelines.job_records import JobCancelled
     from workers.run import open_job
 
+    facts = {"input": outcome.name, "inputs": list(map(str, outcome.inputs)), "pipeline": spec.name}
     if outcome.error is not None:
+        answer("", **facts, job=None, error=str(outcome.error))
         console.print(f"rigflow: {outcome.error}", soft_wrap=True, markup=False)
         return False
     opened = await open_job(client, spec, outcome, again=False)
@@ -127,8 +136,9 @@ async def _send(client: "Client", spec: "PipelineSpec", outcome: "JobOutcome", c
         console.print(f"rigflow: {error}", soft_wrap=True, markup=False)
         if not isinstance(error, JobCancelled):
             await opened.give_up(error)
+        answer("", **facts, job=outcome.job.id, error=str(error))
         return False
-    say(outcome.job.id)
+    answer(outcome.job.id, **facts, job=outcome.job.id, error=None)
     return True
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
-from cli.run import output_folder
-from cli.text import say, stderr, warn
+from cli.answers import Answer, answers
+from cli.options import Credentials, FleetUrl, Json, Overwrite, SettingsFile, ends_well, fleet_from
+from cli.output_folder import output_folder
+from cli.text import stderr, stdout, warn
 from schemas.errors import ExitCode, RigflowError
 from schemas.text import printable
 from schemas.wire import Buffer
@@ -29,6 +30,7 @@ def results(
     follow: Annotated[bool, typer.Option("--follow", help="Wait until the jobs are complete.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")] = Path("."),
     overwrite: Overwrite = False,
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -42,28 +44,33 @@ def results(
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    return asyncio.run(_results(settings, list(dict.fromkeys(jobs)), follow, out, overwrite))
+    return asyncio.run(_results(settings, list(dict.fromkeys(jobs)), follow, out, overwrite, as_json))
 
 
-async def _results(settings: "Settings", jobs: list[str], follow: bool, out: Path, overwrite: bool) -> ExitCode:
+async def _results(
+    settings: "Settings", jobs: list[str], follow: bool, out: Path, overwrite: bool, as_json: bool
+) -> ExitCode:
     """Write the results of each job, whatever errors others have. The code is that of all, or SOME_FAILED."""
-    from cli.progress import summary
+    from cli.outcomes import facts_of, remarks, summary
     from engines.outputs.names import OutputNames
     from pipelines.client import Client
 
     collected: list[JobOutcome] = []
     codes: set[int] = set()
     async with Client.connected(settings, name="rigflow-results") as client:
-        with output_folder(out), OutputNames(out, overwrite) as names:
+        with output_folder(out), OutputNames(out, overwrite) as names, answers(as_json) as answer:
             for name in jobs:
                 try:
                     job = await client.find(name)
-                    codes.add(await _result(client.broker, job, follow, names, out, overwrite, collected))
+                    codes.add(await _result(client.broker, job, follow, names, out, overwrite, collected, answer))
                 except RigflowError as error:
                     warn(error)
                     codes.add(error.exit_code)
-    if collected:
-        stderr().print(summary(collected, rates=False))
+            for outcome in collected if as_json else ():
+                answer("", **facts_of(outcome))
+    if collected and not as_json:
+        stdout(entire=True).print(summary(collected, rates=False))
+        stderr().print(*(lines := remarks(collected)), sep="\n", end="\n" * bool(lines))
     return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.SOME_FAILED
 
 
@@ -75,6 +82,7 @@ async def _result(
     out: Path,
     overwrite: bool,
     collected: "list[JobOutcome]",
+    answer: Answer,
 ) -> ExitCode:
     """Write the files of one job, or say what is missing. A job that is collected here is added to `collected`."""
     from pipelines.inventory import take_inventory
@@ -91,12 +99,13 @@ async def _result(
     if inventory.done is not None and not inventory.done.failures:
         if not inventory.files:
             raise CollectedElsewhere(inventory.done)
-        return await _save(job, out, overwrite)
+        return await _save(job, out, overwrite, answer)
     if follow or inventory.complete:
         outcome = await _collect(broker, job, names, out)
         collected.append(outcome)
         return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
-    say(describe(inventory), keep="\n")
+    facts = inventory.progress.model_dump(mode="json") | {"input": manifest.name, "job": manifest.job.id, "files": []}
+    answer(describe(inventory), keep="\n", **facts)
     return ExitCode.SOME_FAILED
 
 
@@ -118,13 +127,14 @@ async def _collect(broker: "Broker", job: "Job", names: "OutputNames", out: Path
     return outcome
 
 
-async def _save(job: "Job", out: Path, overwrite: bool) -> ExitCode:
+async def _save(job: "Job", out: Path, overwrite: bool, answer: Answer) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
     from contextlib import aclosing
 
     from engines.files import PartFile, writing
     from engines.outputs.names import clean, unused
 
+    manifest, files = job.manifest, []
     async for found in job.files():
         path = out / clean(found.name)
         part = PartFile.create(path if overwrite else unused(path))
@@ -135,9 +145,12 @@ async def _save(job: "Job", out: Path, overwrite: bool) -> ExitCode:
                         await asyncio.to_thread(part.file.write, chunk)
                 part.file.flush()
                 same = path.is_file() and filecmp.cmp(part.file.name, path, shallow=False)
-            say(path if same else part.commit())
+            files.append(str(path if same else part.commit()))
         finally:
             part.discard()
+    answer(
+        "\n".join(map(printable, files)), keep="\n", input=manifest.name, job=manifest.job.id, state="done", files=files
+    )
     return ExitCode.OK
 
 

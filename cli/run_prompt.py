@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.text import warn
-from engines.scratch import scratch_folder
+from cli.answers import answers
+from cli.output_folder import output_folder
+from cli.task import Task
+from cli.text import say_json, warn
+from engines.files import writing
+from engines.outputs.names import unused
 from pipelines.growing_answer import GrowingAnswer
-from schemas.errors import ExitCode, MediaError, MessageError, RigflowError, UsageError
+from schemas.errors import ExitCode, MediaError, MessageError, RigflowError
 from schemas.messages import decode
 from schemas.results import Delta
 
@@ -18,9 +24,6 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from schemas.parts import PartMeta
-    from schemas.pipeline import PipelineSpec
-    from schemas.settings import Settings
-    from workers.definitions import Models
     from workers.inputs import JobOutcome
 
 MOST_BYTES = 64 << 20  # of standard input
@@ -72,28 +75,40 @@ class ShownAnswer:
             sys.stdout.flush()
 
 
-def run_prompt(settings: "Settings", spec: "PipelineSpec", models: "Models", workers: int, variant: bool) -> ExitCode:
-    """Run a pipeline of text over standard input, before bulk work. Raises UsageError, MediaError."""
-    given = sys.stdin.buffer.read(MOST_BYTES + 1)
-    if len(given) > MOST_BYTES or not given.strip():
-        what = "has nothing in it" if len(given) <= MOST_BYTES else f"has more than {MOST_BYTES >> 20} MiB"
-        raise MediaError(f"standard input {what}", "give a question, or lines of JSON, see docs/text.md")
-    listener = ShownAnswer(sys.stdout.isatty())
-    with scratch_folder("prompt") as folder:
-        path = folder / ("stdin.jsonl" if given.lstrip().startswith(b"{") else "stdin.txt")
-        path.write_bytes(given)
-        try:
-            outcome = asyncio.run(_run(settings, spec, models, path, workers, variant, listener))
-            if outcome.done is None:
-                raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
-        except RigflowError as error:
-            error.what, error.hint = (_without_path(text, path) for text in (error.what, error.hint))
-            raise
-        names = [folder / name for name in outcome.done.files]
-        rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
+def run_prompt(task: Task, path: Path, as_json: bool) -> ExitCode:
+    """Run a pipeline over a text of standard input, before bulk work, and print the answers.
+
+    Files that are no answers go into the folder of results. Raises MediaError.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        raise MediaError(f"standard input has more than {MOST_BYTES >> 20} MiB", "give it as a file")
+    listener = ShownAnswer(sys.stdout.isatty() and not as_json)
+    try:
+        outcome = asyncio.run(_run(task, path, listener))
+        if outcome.done is None:
+            raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
+    except RigflowError as error:
+        error.what, error.hint = (_without_path(text, path) for text in (error.what, error.hint))
+        raise
+    names = [path.parent / name for name in outcome.done.files]
+    rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
     if not rows:
-        raise UsageError(f"pipeline {spec.name} writes no text", "give files as INPUT instead of -")
+        return _placed(names, task.out, task.overwrite, as_json)
+    if as_json:
+        say_json(rows)
+        return ExitCode.SOME_FAILED if any("error" in row for row in rows) else ExitCode.OK
     return _written(rows, listener)
+
+
+def _placed(names: Sequence[Path], out: Path, overwrite: bool, as_json: bool) -> ExitCode:
+    """Move files into the folder of results, and print their paths."""
+    with output_folder(out), answers(as_json) as answer:
+        for name in names:
+            with writing(out / name.name):
+                path = out / name.name if overwrite else unused(out / name.name)
+                shutil.move(name, path)
+            answer(path, file=str(path))
+    return ExitCode.OK
 
 
 def _without_path(text: str, path: Path) -> str:
@@ -117,27 +132,21 @@ def _written(rows: "list[dict[str, str]]", listener: ShownAnswer) -> ExitCode:
     return code
 
 
-async def _run(
-    settings: "Settings",
-    spec: "PipelineSpec",
-    models: "Models",
-    path: Path,
-    workers: int,
-    variant: bool,
-    listener: ShownAnswer,
-) -> "JobOutcome":
+async def _run(task: Task, path: Path, listener: ShownAnswer) -> "JobOutcome":
     from pipelines.broker import Broker
     from schemas.jobs import Priority
     from workers.local import local_fleet
     from workers.run import run_jobs
 
     async with (
-        local_fleet(settings, workers, listener) as fleet,
+        local_fleet(task.settings, task.workers, listener) as fleet,
         Broker.connected(fleet, name="rigflow-run-text") as broker,
     ):
-        subject = f"{broker.names.prefix}.deltas.{fleet.tenant}.{spec.name}.*"
+        subject = f"{broker.names.prefix}.deltas.{fleet.tenant}.{task.spec.name}.*"
         await broker.connection.nc.subscribe(subject, cb=listener.take)
         await broker.connection.flush()
-        at_once = Priority.INTERACTIVE
-        [outcome] = await run_jobs(fleet, spec, models, [path], path.parent, at_once, listener, variant=variant)
+        at_once, models = Priority.INTERACTIVE, task.models
+        [outcome] = await run_jobs(
+            fleet, task.spec, models, [path], path.parent, at_once, listener, variant=task.variant
+        )
         return outcome

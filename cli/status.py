@@ -1,7 +1,6 @@
 """`rigflow status`: shows what a fleet does now."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, cell, list_of, moment, one_line, size, stdout, table
+from cli.text import age, cell, list_of, moment, one_line, say_json, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.states import ENDED, LOST, STOPPED
 from schemas.text import rate, without_passwords
@@ -70,7 +69,7 @@ def _print_json(fleet: "FleetStatus", lines: bool) -> None:
     from pipelines.bottleneck import bottleneck
 
     status = asdict(fleet) | {"bottleneck": bottleneck(fleet)}
-    print(json.dumps(status, indent=None if lines else 2), flush=True)
+    say_json(status, lines)
 
 
 async def _silences(asking: "asyncio.Task[FleetStatus]") -> AsyncIterator[str]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+_UNBROKEN = 10_000  # columns of a console that breaks no line
+
+
 def say(text: object, keep: str = "") -> None:
     """Print an answer: a line on stdout, or with line ends in `keep` many. Raises BrokenPipeError (`| head -1`)."""
     print(printable(without_passwords(str(text)), keep), flush=True)
@@ -99,12 +102,15 @@ def one_line(text: object) -> "Text":
     return made
 
 
-def stdout() -> "Console":
+def stdout(entire: bool = False) -> "Console":
     """stdout for tables. Raises BrokenPipeError when its reader has left.
 
     Where it is no terminal and COLUMNS is not set, no line is broken or shortened, so that programs find whole names.
+    `entire`: nor in a terminal, which breaks what is longer than its window, but copies it as one line: for paths.
     """
     made = _console(stderr=False)
+    if entire:
+        made.width = _UNBROKEN
     return made if "COLUMNS" in os.environ else _unbroken(made)
 
 
@@ -115,7 +121,7 @@ def stderr() -> "Console":
 
 def _unbroken(made: "Console") -> "Console":
     if not made.is_terminal:
-        made.width = 10_000
+        made.width = _UNBROKEN
     return made
 
 

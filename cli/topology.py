@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.answers import answers
 from cli.help import Commands
-from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from, settings_from
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, settings_from
 from cli.text import age, say, size
 from schemas.errors import ExitCode
+from schemas.text import count
 
 if TYPE_CHECKING:
     from pipelines.streams import StreamPlan
@@ -35,6 +37,7 @@ WORDS = {"num_replicas": "copies"}  # plain words for names of JetStream
 @ends_well
 def plan(
     pipelines: Pipelines = None,
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -47,7 +50,7 @@ def plan(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     changes = asyncio.run(_changes(settings, pipelines or [], applying=False))
-    _report(changes, "as it should be: nothing to change")
+    _report(changes, "as it should be: nothing to change", as_json)
     return ExitCode.OK
 
 
@@ -55,6 +58,7 @@ def plan(
 @ends_well
 def apply(
     pipelines: Pipelines = None,
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -69,7 +73,7 @@ def apply(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     changes = asyncio.run(_changes(settings, pipelines or [], applying=True))
-    _report(changes, "as it should be: nothing changed")
+    _report(changes, "as it should be: nothing changed", as_json)
     return ExitCode.SOME_FAILED if any(change.action == "refuse" for change in changes) else ExitCode.OK
 
 
@@ -77,6 +81,7 @@ def apply(
 @ends_well
 def sweep(
     age: Annotated[float, typer.Option(min=0.0, help="Keep what is younger, in seconds.", metavar="SECONDS")] = 3600.0,
+    as_json: Json = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -92,8 +97,11 @@ def sweep(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     swept = asyncio.run(_sweep(settings, age))
-    further = f"{swept.blobs} objects, {swept.revisions} revisions"
-    say(f"removed {swept.results} results, {swept.queued} messages, {swept.attempts} attempts, {further}")
+    found = {"result": swept.results, "message": swept.queued, "attempt": swept.attempts, "object": swept.blobs}
+    found["revision"] = swept.revisions
+    with answers(as_json) as answer:
+        said = ", ".join(count(number, noun) for noun, number in found.items())
+        answer(f"removed {said}", **{f"{noun}s": number for noun, number in found.items()})
     return ExitCode.OK
 
 
@@ -145,10 +153,13 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
         return changes
 
 
-def _report(changes: "Sequence[Change]", otherwise: str) -> None:
-    for change in changes:
-        say(line(change))
-    if not changes:
+def _report(changes: "Sequence[Change]", otherwise: str, as_json: bool) -> None:
+    with answers(as_json) as answer:
+        for change in changes:
+            differences = {key: [before, after] for key, (before, after) in change.differences.items()}
+            facts = {"action": change.action, "stream": change.stream, "consumer": change.consumer}
+            answer(line(change), **facts, reason=change.reason, differences=differences)
+    if not changes and not as_json:
         say(otherwise)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import json
 import sys
 import time
 from enum import StrEnum
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, list_of, one_line, size, stdout
+from cli.text import age, list_of, one_line, say_json, size, stdout
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def usage(
     found = asyncio.run(read())
     records = [{**place.model_dump(include=set(names)), **used.model_dump()} for place, used in found.items()]
     if as_json:
-        print(json.dumps(records, indent=2))
+        say_json(records)
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, [*names, *Used.model_fields], lineterminator="\n")
         writer.writeheader()

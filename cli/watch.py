@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +24,8 @@ from cli.options import (
     settings_from,
     workers_here,
 )
-from cli.run import prepare_folder
-from cli.text import say, stderr
+from cli.output_folder import prepare_folder
+from cli.text import say, say_json, stderr, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def watch(
         list[str] | None, typer.Option(help="No such files, as '*.upload'; repeat it.", metavar="PATTERN")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Also what was done or failed before, once more.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of json for each file, for programs.")] = False,
     workers: Workers = None,
     model: ModelName = None,
     fields: StageFields = None,
@@ -87,9 +89,31 @@ def watch(
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
-    return asyncio.run(
-        _watch(settings, spec, models, variant, folder, out, quiet, workers, priority, overwrite, patterns, again)
-    )
+    to = FolderOfResults(out, overwrite, again)
+    return asyncio.run(_watch(settings, spec, models, variant, folder, to, quiet, workers, priority, patterns, as_json))
+
+
+@dataclass(frozen=True, slots=True)
+class FolderOfResults:
+    """Where the results go; `again`: also of what was done before."""
+
+    out: Path
+    overwrite: bool
+    again: bool
+
+
+def _report(as_json: bool) -> Callable[..., None]:
+    """A function that prints what became of a file on stdout, and what is about the fleet on stderr."""
+
+    def report(text: str, **facts: Any) -> None:
+        if not facts:
+            warn(text)
+        elif as_json:
+            say_json(facts, lines=True)
+        else:
+            say(text)
+
+    return report
 
 
 async def _watch(
@@ -98,13 +122,12 @@ async def _watch(
     models: "Models",
     variant: bool,
     folder: Path,
-    out: Path,
+    to: FolderOfResults,
     quiet_s: float,
     workers: int,
     priority: "Priority",
-    overwrite: bool,
     patterns: "Patterns",
-    again: bool,
+    as_json: bool,
 ) -> ExitCode:
     from functools import partial
 
@@ -116,9 +139,10 @@ async def _watch(
     from workers.ledger import Ledger, ledger_path
     from workers.local import local_fleet
 
+    report, out = _report(as_json), to.out
     ledger = Ledger(ledger_path(out, spec.name), out)
     ledger.open()
-    if again:
+    if to.again:
         ledger.forget_results()
     try:
         async with (
@@ -129,8 +153,10 @@ async def _watch(
             mend = partial(repair, broker, fleet, spec, models, variant)
             spec = await register(broker, fleet, spec, models, variant)
             ledger.revision = spec.revision
-            with OutputNames(out, overwrite) as names:
-                watching = FolderWatch(client, spec, priority, folder, out, ledger, names, quiet_s, say, mend, patterns)
+            with OutputNames(out, to.overwrite) as names:
+                watching = FolderWatch(
+                    client, spec, priority, folder, out, ledger, names, quiet_s, report, mend, patterns
+                )
                 await _until_stopped(watching.run())
     finally:
         ledger.close()

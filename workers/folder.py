@@ -24,10 +24,11 @@ from workers.run import as_ours, open_job, run_job
 from workers.waits import Repair, explained, repaired
 from workers.watched import ALL_FILES, Patterns, Quiet, Stamp, content_digest, scan, stamp_of
 
-Report = Callable[[str], None]
+Report = Callable[..., None]  # of a line, and of what it says of a file: `file`, `state` and more
 AT_ONCE = 16  # files in process: enough to keep a fleet busy with images, few enough to repeat after a crash
 PUBLISH_AT_ONCE = 2
 RESCAN_S = 5.0  # for folders without change notifications (network file systems)
+LEFT = "left alone"  # the state of a file that is not processed, and is no failure
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 120.0  # before a file is tried again after a temporary error
 
 
@@ -41,7 +42,10 @@ class _Trouble:
 
 
 class FolderWatch:
-    """Runs every file of `folder` through a pipeline once; `run` until cancelled. `report` gets a line for each."""
+    """Runs every file of `folder` through a pipeline once; `run` until cancelled.
+
+    `report` gets a line for each with its facts, and lines about the fleet without facts.
+    """
 
     def __init__(
         self,
@@ -100,7 +104,8 @@ class FolderWatch:
         found = await asyncio.to_thread(scan, self._folder, self._out, self._patterns)
         for name, reason in found.skipped.items():
             if self._skipped.get(name) != reason:
-                self._report(f"{self._folder if name == '.' else name}: left alone: {reason}")
+                file = str(self._folder) if name == "." else name
+                self._report(f"{file}: left alone: {reason}", file=file, state=LEFT, reason=reason)
         self._skipped = found.skipped
         for name in self._troubles.keys() - found.files.keys():
             del self._troubles[name]
@@ -153,7 +158,7 @@ class FolderWatch:
         known = self._troubles.get(name)
         pause_s = FIRST_PAUSE_S if known is None else min(LONGEST_PAUSE_S, 2 * known.pause_s)
         if known is None or known.text != text:
-            self._report(f"{name}: {text}; tried again later")
+            self._report(f"{name}: {text}; tried again later", file=name, state="waits", reason=text)
         self._troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
 
     async def _process(self, name: str, stamp: Stamp) -> asyncio.Event | None:
@@ -188,7 +193,8 @@ class FolderWatch:
             return False
         await asyncio.to_thread(self._ledger.same, name, stamp, digest)
         if copy:
-            self._report(f"{name}: the same content as {before.name}, processed before")
+            text = f"the same content as {before.name}, processed before"
+            self._report(f"{name}: {text}", file=name, state="known", reason=text)
         return True
 
     async def _run(self, name: str, path: Path, digest: str) -> JobOutcome:
@@ -246,9 +252,10 @@ class FolderWatch:
         error, done = outcome.error, outcome.done
         now = stamp_of(self._folder / name)
         if now is None and not outcome.ok:
-            self._report(f"{name}: it was removed while it was read")
+            self._report(f"{name}: it was removed while it was read", file=name, state=LEFT, reason="removed")
         elif now not in (None, stamp):
-            self._report(f"{name}: it changed while it was read; it is processed again when it is quiet")
+            text = "it changed while it was read; it is processed again when it is quiet"
+            self._report(f"{name}: {text}", file=name, state="waits", reason=text)
         elif error is not None:
             await self._failed(name, stamp, digest, error, outcome.kind)
         elif done is not None:
@@ -256,7 +263,9 @@ class FolderWatch:
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
             missing = f", {count(done.failed, 'failure')}: {done.failures[0]}" if done.failures else ""
             did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s"
-            self._report(f"{name}: {', '.join(files)} ({did}{missing})")
+            state = "failed" if done.failures else "done"
+            facts = {"job": done.job.id, "files": files, "frames": done.frames, "failures": done.failures}
+            self._report(f"{name}: {', '.join(files)} ({did}{missing})", file=name, state=state, **facts)
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError, kind: str) -> None:
         """Record an error of the media. An error of the disk or the broker is raised, and the file is tried again.
@@ -270,7 +279,8 @@ class FolderWatch:
             return
         foreign = kind in ("", *MEDIA_TYPES) and not is_media_by_name(name)
         await asyncio.to_thread(self._ledger.record, name, stamp, digest, (), () if foreign else (str(error),))
-        self._report(f"{name}: left alone: {error}" if foreign else f"{name}: {error}")
+        text = f"{name}: left alone: {error}" if foreign else f"{name}: {error}"
+        self._report(text, file=name, state=LEFT if foreign else "failed", reason=str(error))
 
 
 async def _digest_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import pytest
 
-from cli.run import exit_code
+from cli.run_task import exit_code
 from pipelines.registry import builtin_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet

@@ -38,7 +38,7 @@ def test_inputs_that_are_called_alike_have_a_result_each(clips: list[Path], tmp_
         names = ["card1-clip.mp4", "card2-clip.mp4", "clip.mov", "link"]
         files = [tmp_path / "out" / f"{name}.fingerprint.npz" for name in names]
         assert sorted(path for path in (tmp_path / "out").iterdir()) == files
-        assert all(str(path) in ran.stderr for path in files)
+        assert all(str(path) in ran.stdout for path in files)
         assert descriptor(files[0]) != descriptor(files[1]) == descriptor(files[2])
         before = files[2].stat()
         assert rigflow("run", "fingerprint", other, *where).returncode == 0
@@ -71,7 +71,7 @@ def test_results_of_jobs_that_are_called_alike_and_images_of_two_runs(clips: lis
             "images.upscale2x/0.png",
             "images.upscale2x/1.png",
         ]
-        assert all(str(path) in ran.stderr for path in made[:2])
+        assert all(str(path) in ran.stdout for path in made[:2])
 
 
 def test_a_fault_of_one_input_is_its_own_and_the_others_are_done(clips: list[Path], tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.progress import Progress, summary
+from cli.outcomes import remarks, summary
+from cli.progress import Progress
 from schemas.errors import MediaError
 from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
@@ -31,7 +32,7 @@ def outcomes() -> list[JobOutcome]:
 
 def shown(columns: int, rates: bool = True) -> str:
     text = io.StringIO()
-    Console(file=text, width=columns).print(summary(outcomes(), rates))
+    Console(file=text, width=columns).print(summary(outcomes(), rates), "", *remarks(outcomes()), sep="\n")
     return text.getvalue()
 
 

@@ -1,0 +1,79 @@
+"""What became of jobs: a table and remarks for people, facts for programs."""
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from cli.text import cell
+from schemas.text import count, rate
+from workers.inputs import JobOutcome
+
+FAILURES = 5  # of a job that are shown
+
+
+def summary(outcomes: list[JobOutcome], rates: bool = True) -> Table:
+    """The table at the end of a command, a row per job.
+
+    `rates`: with the frames a second of each, where the command saw the job from its beginning.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    rated = ("frames/s",) if rates else ()
+    for title in ("file", "frames", "lost", *rated, "result"):
+        words = title in ("file", "result")
+        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for outcome in outcomes:
+        done, name = outcome.done, cell(outcome.name)
+        if done is None:
+            table.add_row(name, *[""] * (2 + rates), Text("failed", "red"))
+            continue
+        more = f" and {done.more_files:,} more" if done.more_files else ""
+        files = cell((", ".join(files_of(outcome)) or "nothing") + more)
+        lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
+        speed = (rate(done.frames / max(outcome.seconds, 0.001)),) if rates else ()
+        table.add_row(name, f"{done.frames:,}", lost, *speed, files)
+    return table
+
+
+def remarks(outcomes: list[JobOutcome]) -> list[Text]:
+    """A line for each error and note of the jobs."""
+    lines: list[Text] = []
+    for outcome in outcomes:
+        done = outcome.done
+        if done is None:
+            lines.append(_line_about(outcome.name, str(outcome.error), "red"))
+            continue
+        lines += [_line_about(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:FAILURES]]
+        if done.failed > FAILURES:
+            lines.append(_line_about(outcome.name, count(done.failed - FAILURES, "more failure"), "red"))
+        lines += [_line_about(outcome.name, note, "yellow") for note in done.notes]
+    return lines
+
+
+def files_of(outcome: JobOutcome) -> list[str]:
+    """The paths of the files of a job that is done."""
+    return [] if outcome.done is None else [str(outcome.target.parent / file) for file in outcome.done.files]
+
+
+def facts_of(outcome: JobOutcome) -> dict[str, Any]:
+    """What became of a job, for programs."""
+    done = outcome.done
+    facts: dict[str, Any] = {"input": outcome.name, "job": outcome.job.id, "inputs": list(map(str, outcome.inputs))}
+    if done is None:
+        return facts | {"state": "failed", "error": str(outcome.error), "files": []}
+    return facts | {
+        "state": "cancelled" if done.cancelled else "failed" if done.failures else "done",
+        "frames": done.frames,
+        "lost": done.lost,
+        "seconds": round(outcome.seconds, 3),
+        "files": files_of(outcome),
+        "more_files": done.more_files,
+        "failures": list(done.failures),
+        "failed": done.failed,
+        "notes": list(done.notes),
+    }
+
+
+def _line_about(name: str, text: str, style: str) -> Text:
+    """A line about a job, which names it once."""
+    return cell(text if name in text else f"{name}: {text}", style)

@@ -1,0 +1,145 @@
+"""The work of `rigflow run`: files as jobs, folders with their media, standard input as a file."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.options import acknowledged
+from cli.outcomes import facts_of, remarks, summary
+from cli.output_folder import output_folder
+from cli.progress import Progress
+from cli.run_folder import folder_facts, folder_remarks, folder_summary, no_media
+from cli.run_prompt import run_prompt
+from cli.stdin import STDIN, from_stdin
+from cli.task import Task
+from cli.text import say_json, stderr, stdout
+from schemas.errors import ExitCode, UsageError
+from workers.inputs import JobOutcome, input_error
+from workers.local import local_fleet
+from workers.run import run_jobs
+from workers.run_folder import FolderRun, folder_run
+
+
+def check_inputs(inputs: list[Path]) -> None:
+    """Raises UsageError when none of them can be media; an error of one is reported with the results of the others."""
+    errors = []
+    for path in inputs:
+        error = input_error(path)
+        if error is None:  # the others are not checked: there may be thousands
+            return
+        errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def exit_code(outcomes: list[JobOutcome]) -> ExitCode:
+    """OK; where all failed for one reason, its code; else SOME_FAILED."""
+    if all(outcome.ok for outcome in outcomes):
+        return ExitCode.OK
+    codes = {ExitCode.SOME_FAILED if outcome.error is None else outcome.error.exit_code for outcome in outcomes}
+    return codes.pop() if len(codes) == 1 else ExitCode.SOME_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder with its media, and the folder for its results."""
+
+    folder: Path
+    out: Path
+    work: FolderRun
+
+
+def run_task(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
+    """Run all, print what became of it, and return the exit code. Raises UsageError before work begins."""
+    if list(inputs) == [STDIN]:
+        with from_stdin() as given:
+            return run_prompt(task, given.path, as_json) if given.text else _run_inputs(task, [given.path], as_json)
+    return _run_inputs(task, inputs, as_json)
+
+
+def _run_inputs(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
+    folders = [path for path in inputs if path.is_dir()]
+    files = [path for path in inputs if path not in folders]
+    if task.only_new and (files or not folders):
+        raise UsageError("--only-new is for folders", "give folders as INPUT")
+    _check_names(folders)
+    if files and STDIN not in files:
+        check_inputs(files)
+    with ExitStack() as stack:
+        named = [stack.enter_context(from_stdin()).path if path == STDIN else path for path in files]
+        stack.enter_context(output_folder(task.out))
+        works = [stack.enter_context(_opened(task, folder, len(inputs) == 1)) for folder in folders]
+        progress = stack.enter_context(Progress(stderr()))
+        outcomes: list[JobOutcome] = []
+        begun = [each for each in works if each.work.first()]
+        if named or begun:
+            outcomes = asyncio.run(_run(task, named, begun, progress))
+    return _answer(task, outcomes, works, as_json)
+
+
+async def _run(task: Task, files: list[Path], folders: Sequence[_Folder], progress: Progress) -> list[JobOutcome]:
+    outcomes: list[JobOutcome] = []
+    with acknowledged():
+        async with local_fleet(task.settings, task.workers, progress) as fleet:
+            if files:
+                outcomes = await run_jobs(
+                    fleet,
+                    task.spec,
+                    task.models,
+                    files,
+                    task.out,
+                    task.priority,
+                    progress,
+                    task.overwrite,
+                    task.variant,
+                )
+            for each in folders:
+                await each.work.run(fleet, task.priority, progress)
+    return outcomes
+
+
+def _answer(task: Task, outcomes: list[JobOutcome], folders: Sequence[_Folder], as_json: bool) -> ExitCode:
+    """Print the results on stdout, and on stderr what there is to say of them."""
+    tallies = [each.work.tally for each in folders]
+    if as_json:
+        counted = [folder_facts(each.work.tally, each.folder, each.out) for each in folders]
+        say_json({"jobs": list(map(facts_of, outcomes)), "folders": counted})
+    else:
+        _show(outcomes, folders)
+    for each in folders:
+        if not each.work.tally.media:
+            raise no_media(each.work.tally, each.folder, task.spec)
+    return ExitCode.SOME_FAILED if any(tally.failed for tally in tallies) else exit_code(outcomes)
+
+
+def _show(outcomes: list[JobOutcome], folders: Sequence[_Folder]) -> None:
+    lines = remarks(outcomes)
+    if outcomes:
+        stdout(entire=True).print(summary(outcomes))
+    for each in folders:
+        lines += folder_remarks(each.work.tally)
+        if each.work.tally.media:
+            stdout(entire=True).print(folder_summary(each.work.tally, each.out))
+    if lines:
+        stderr().print(*lines, sep="\n")
+
+
+def _check_names(folders: Sequence[Path]) -> None:
+    """Raise UsageError if the results of two folders would lie in one."""
+    for name, number in Counter(path.resolve().name for path in folders).items():
+        if number > 1:
+            raise UsageError(f"{number} folders are called {name}", "run each by itself, with another --out")
+
+
+@contextmanager
+def _opened(task: Task, folder: Path, alone: bool) -> Iterator[_Folder]:
+    """A folder to be run; results of the only input lie in the folder of results itself."""
+    out = task.out if alone else task.out / folder.resolve().name
+    with (
+        output_folder(out),
+        folder_run(folder, out, task.spec, task.models, task.variant, task.overwrite, task.only_new) as work,
+    ):
+        yield _Folder(folder, out, work)

@@ -1,0 +1,48 @@
+"""Standard input as a file: media and texts that come through a pipe."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.scratch import scratch_folder
+from schemas.errors import MediaError
+
+STDIN = Path("-")
+_HEAD = 1 << 16  # bytes by which a text is told from other media
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A temporary file with what came, and whether that is a text."""
+
+    path: Path
+    text: bool
+
+
+@contextmanager
+def from_stdin() -> Iterator[Given]:
+    """What standard input has, in a file for the time of the block. Raises MediaError when it has nothing."""
+    with scratch_folder("stdin") as folder:
+        path = folder / "stdin"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if not head.strip():
+            raise MediaError("standard input has nothing in it", "give a question, or a file: `... - < FILE`")
+        text = _is_text(head)
+        if text:
+            path = path.rename(path.with_suffix(".jsonl" if head.lstrip().startswith(b"{") else ".txt"))
+        yield Given(path, text)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the beginning of a file is UTF-8 without NUL; its last character may be cut off."""
+    try:
+        head[:-3].decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
