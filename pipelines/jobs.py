@@ -208,7 +208,7 @@ async def _carry_out_cancel(broker: Broker, cancelled: Manifest, queued: bool) -
         await publish_done(broker, done, "cancelled")
     await drop_queued(broker, job)
     if queued:
-        with suppress(Forbidden):
+        with suppress(Forbidden):  # of a role that may not
             await delete_queued(broker, job)
     await _forget_results(broker, job, (await take_inventory(broker, cancelled)).done_seq)
 

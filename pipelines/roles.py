@@ -1,9 +1,9 @@
 """The permissions of each role at the broker: nats-server's accounts for one prefix and one tenant.
 
-Operator, worker and publisher share the fleet's account. Clients have an account of their own, because permissions do
-not cover the reply of a message: in one account the broker would publish its acknowledgement on whatever subject a
-client names as the reply, the broker's own API included. Between accounts a reply stays in the account that it came
-from.
+Operator, worker, publisher and gateway share the fleet's account. Clients have an account of their own, because
+permissions do not cover the reply of a message: in one account the broker would publish its acknowledgement on whatever
+subject a client names as the reply, the broker's own API included. Between accounts a reply stays in the account that
+it came from.
 """
 
 from collections.abc import Iterable
@@ -86,6 +86,33 @@ def publisher(names: Names, tenant: str) -> Role:
     )
 
 
+def gateway(names: Names) -> Role:
+    """Serves the fleet by HTTP: jobs of all tenants, models, dead letters, orders; reads API keys, and writes none."""
+    prefix, results, dead = names.prefix, names.results_stream, names.dead_stream
+    blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
+    buckets = [f"KV_{each}" for each in (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys)]
+    read = (results, dead, names.usage_stream, *buckets, blobs, models)
+    return Role(
+        "gateway",
+        publish=(
+            *(names.media("*", "*", priority) for priority in Priority),
+            f"{prefix}.work.*.*.*",
+            f"{prefix}.results.*.*.*",
+            f"{prefix}.usage.*.*.*.*.*",
+            *_keys(names.jobs, "*.*", "cancelled.*.*", "upload.*.*"),
+            *_keys(names.pipelines, ">"),
+            f"$O.{names.blobs}.>",
+            f"$O.{names.models}.>",
+            f"$JS.ACK.{results}.>",
+            *_api(("INFO", *LOOK)),
+            *_reading(read, followed=(results, f"KV_{names.jobs}", f"KV_{names.keys}")),
+            *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs, models)),
+            *_api(f"STREAM.MSG.DELETE.{stream}" for stream in (results, dead)),
+        ),
+        subscribe=("_INBOX_gateway.>", *_feeds(names, "*")),
+    )
+
+
 def client(names: Names, tenant: str) -> Role:
     """A program that speaks plain NATS: media in, results and progress out, and requests to cancel a job.
 
@@ -136,7 +163,7 @@ HEAD = """\
 # prefix "{prefix}" and the tenant "{tenant}"; docs/operations.md describes the roles.
 #
 # Users are nkeys. Their public keys come from the environment, so that this file holds no secret:
-#   NKEY_OPERATOR, NKEY_WORKER, NKEY_PUBLISHER, NKEY_CLIENT
+#   NKEY_OPERATOR, NKEY_WORKER, NKEY_PUBLISHER, NKEY_GATEWAY, NKEY_CLIENT
 # A role's own inbox (the setting `inbox`) keeps it from reading the answers to other roles.
 """
 
@@ -151,7 +178,7 @@ def configuration(names: Names, tenant: str) -> str:
     exports += [f'{{ stream: "{feed}", accounts: [{clients}] }}' for feed in feeds]
     imports += [f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}' for feed in feeds]
     operator = '{ nkey: $NKEY_OPERATOR, permissions: { publish: ">", subscribe: ">" } }'
-    users = [operator, _user(worker(names)), _user(publisher(names, tenant))]
+    users = [operator, _user(worker(names)), _user(publisher(names, tenant)), _user(gateway(names))]
     return (
         HEAD.format(prefix=names.prefix, tenant=tenant)
         + "\naccounts {\n"

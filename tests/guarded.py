@@ -41,7 +41,7 @@ class Guarded:
 def guarded_broker(tmp_path: Path) -> Iterator[Guarded]:
     """A running broker with its store in a folder."""
     seeds, environment = {}, dict(os.environ)
-    for role in ("operator", "worker", "publisher", "client"):
+    for role in ("operator", "worker", "publisher", "gateway", "client"):
         seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
         seeds[role] = tmp_path / f"{role}.nk"
         seeds[role].write_bytes(seed)

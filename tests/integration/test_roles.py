@@ -5,23 +5,28 @@ import json
 import re
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from nats.aio.client import Client
 
 from cli.app import answer
 from engines.media.tensor import TensorMedium
+from gateway.keys import KeyHolders
+from pipelines.api_keys import make_key
 from pipelines.asking import Asker
 from pipelines.broker import Broker
 from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
 from pipelines.sweep import sweep
+from schemas.api_roles import ApiRole
 from schemas.errors import BrokerError, ModelError
 from schemas.jobs import Priority
 from schemas.settings import Settings
 from schemas.subjects import HEADER_ID
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.gateway import Gateway
 from tests.guarded import ROLES, Guarded, made_by_the_operator
 from tests.integration.queues import eventually
 from tests.nets import kept_engine
@@ -44,6 +49,37 @@ def test_publisher_and_worker_do_a_job_and_a_client_gets_its_result(guarded: Gua
         asyncio.run(swept(fleet.settings))
     assert {"part", "file", "done"} <= set(kinds)
     assert "Violation" not in guarded.log.read_text(), "nobody needs more"
+
+
+def test_a_gateway_with_keys_serves_jobs_in_its_role(guarded: Guarded, tmp_path: Path) -> None:
+    """It reads the keys, and cannot make one; a job is done, another is cancelled, rigs get orders."""
+    spec, clip = builtin_pipeline("fingerprint"), real_clip("bikes").read_bytes()
+    asyncio.run(made_by_the_operator(guarded, spec.name))
+    operator = Settings.model_validate(guarded.settings("operator"))
+    jobs, roles = "/api/v1/jobs", list(ApiRole)
+    key = {"Authorization": f"Bearer {asyncio.run(made_key(operator, 'k', roles))}"}
+    settings = Settings.model_validate(guarded.settings("gateway"))
+    with Gateway(settings, identify=KeyHolders()) as door, httpx.Client(base_url=door.url, timeout=60) as http:
+        assert http.get(jobs).status_code == 401
+        cancelled = http.post(f"{jobs}?pipeline={spec.name}", content=clip, headers=key | {"Idempotency-Key": "stop"})
+        assert cancelled.status_code == 201, cancelled.text
+        assert http.post(f"{jobs}/stop/cancel", headers=key).json()["state"] == "cancelled"
+        made = http.post(f"{jobs}?pipeline={spec.name}", content=clip, headers=key)
+        assert made.status_code == 201, made.text
+        with Fleet(ONE_WORKER, tmp_path / "cache", **guarded.settings("worker")):
+            with http.stream("GET", f"{jobs}/{made.json()['id']}/events", headers=key) as events:
+                assert any(line == "event: done" for line in events.iter_lines())
+            assert http.post("/api/v1/workers/test-0/cordon", headers=key).json()["order"] == "cordon"
+        assert http.get(f"{jobs}/{made.json()['id']}/results", headers=key).json()["files"]
+        assert http.get("/api/v1/dead-letters", headers=key).status_code == 200
+        assert http.get("/api/v1/fleet", headers=key).json()["rigs"] == []
+    with pytest.raises(BrokerError, match="forbids"):
+        asyncio.run(made_key(settings, "forged", roles))
+
+
+async def made_key(settings: Settings, name: str, roles: list[ApiRole]) -> str:
+    async with Broker.connected(settings, "test") as broker:
+        return (await make_key(broker, name, "main", roles))[1]
 
 
 async def answers_of_a_publisher(guarded: Guarded) -> list[int]:
@@ -82,34 +118,34 @@ async def results_of_a_client(guarded: Guarded, media: bytes) -> list[str]:
 
 WORK, MEDIA = "RIGFLOW_WORK_fingerprint_decode", "RIGFLOW_MEDIA_fingerprint"
 API = "$JS.API"
-PUBLISH = {  # subject -> the roles that may publish there, by their first letters: worker, publisher, client
-    "rigflow.media.main.fingerprint": "pc",
-    "rigflow.media.main.fingerprint.bulk": "pc",
+PUBLISH = {  # subject -> the roles that may publish there, by their first letters: worker, publisher, gateway, client
+    "rigflow.media.main.fingerprint": "pcg",
+    "rigflow.media.main.fingerprint.bulk": "pcg",
     "rigflow.media.main.fingerprint.interactive": "",
-    "rigflow.media.other.fingerprint": "",
+    "rigflow.media.other.fingerprint": "g",
+    "rigflow.work.fingerprint.decode.bulk": "wpg",
+    "rigflow.results.main.fingerprint.job": "wpg",
+    "rigflow.results.other.fingerprint.job": "wg",
     "rigflow.cancel.main.fingerprint.job": "pc",
     "rigflow.cancel.other.fingerprint.job": "",
-    "rigflow.work.fingerprint.decode.bulk": "wp",
-    "rigflow.results.main.fingerprint.job": "wp",
-    "rigflow.results.other.fingerprint.job": "w",
     "rigflow.dead.fingerprint.decode": "w",
-    "$KV.rigflow_pipelines.name.fingerprint": "p",
-    "$KV.rigflow_jobs.main.job": "wp",
-    "$KV.rigflow_jobs.other.job": "w",
-    "$KV.rigflow_jobs.cancelled.main.job": "wp",
-    "$KV.rigflow_jobs.cancelled.other.job": "w",
+    "$KV.rigflow_pipelines.name.fingerprint": "pg",
+    "$KV.rigflow_jobs.main.job": "wpg",
+    "$KV.rigflow_jobs.other.job": "wg",
+    "$KV.rigflow_jobs.cancelled.main.job": "wpg",
+    "$KV.rigflow_jobs.cancelled.other.job": "wg",
     "$KV.rigflow_rigs.worker": "w",
     "$KV.rigflow_profiles.GPU-1": "w",
     "$KV.rigflow_attempts.begun.life": "w",
-    "$O.rigflow_models.M.x": "p",
+    "$O.rigflow_models.M.x": "pg",
     "$O.rigflow_engines.M.x": "w",
-    "$O.rigflow_blobs.M.x": "wp",
+    "$O.rigflow_blobs.M.x": "wpg",
     f"$JS.ACK.{WORK}.bulk.1.1.1.1.0": "w",
     f"{API}.CONSUMER.MSG.NEXT.{WORK}.bulk": "w",
     f"{API}.CONSUMER.MSG.NEXT.{MEDIA}.bulk": "w",
-    f"{API}.CONSUMER.MSG.NEXT.RIGFLOW_RESULTS.collect": "wp",
-    f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS.collect": "wp",
-    f"{API}.CONSUMER.CREATE.KV_rigflow_jobs.follow": "wp",
+    f"{API}.CONSUMER.MSG.NEXT.RIGFLOW_RESULTS.collect": "wpg",
+    f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS.collect": "wpg",
+    f"{API}.CONSUMER.CREATE.KV_rigflow_jobs.follow": "wpg",
     f"{API}.CONSUMER.CREATE.KV_rigflow_pipelines.follow": "w",
     f"{API}.CONSUMER.CREATE.KV_rigflow_rigs.follow": "",
     f"{API}.CONSUMER.CREATE.RIGFLOW_DEAD.any": "",
@@ -121,27 +157,34 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     f"{API}.STREAM.DELETE.RIGFLOW_RESULTS": "",
     f"{API}.STREAM.SNAPSHOT.RIGFLOW_RESULTS": "",
     f"{API}.STREAM.LEADER.STEPDOWN.RIGFLOW_RESULTS": "",
-    f"{API}.STREAM.LIST": "wp",
-    f"{API}.STREAM.PURGE.RIGFLOW_RESULTS": "wp",
+    f"{API}.STREAM.LIST": "wpg",
+    f"{API}.STREAM.PURGE.RIGFLOW_RESULTS": "wpg",
     f"{API}.STREAM.PURGE.{WORK}": "",
     f"{API}.STREAM.PURGE.RIGFLOW_DEAD": "",
-    f"{API}.STREAM.PURGE.OBJ_rigflow_models": "",
+    f"{API}.STREAM.PURGE.OBJ_rigflow_models": "g",
     f"{API}.STREAM.PURGE.KV_rigflow_jobs": "",
     f"{API}.STREAM.PURGE.KV_rigflow_attempts": "w",
-    f"{API}.STREAM.MSG.DELETE.RIGFLOW_RESULTS": "wp",
+    f"{API}.STREAM.MSG.DELETE.RIGFLOW_RESULTS": "wpg",
     f"{API}.STREAM.MSG.DELETE.{WORK}": "",
-    f"{API}.STREAM.MSG.DELETE.RIGFLOW_DEAD": "",
+    f"{API}.STREAM.MSG.DELETE.RIGFLOW_DEAD": "g",
     f"{API}.STREAM.MSG.GET.{WORK}": "",
-    f"{API}.STREAM.MSG.GET.RIGFLOW_DEAD": "",
-    f"{API}.STREAM.MSG.GET.RIGFLOW_RESULTS": "wp",
-    f"{API}.DIRECT.GET.RIGFLOW_DEAD": "",
+    f"{API}.STREAM.MSG.GET.RIGFLOW_DEAD": "g",
+    f"{API}.STREAM.MSG.GET.RIGFLOW_RESULTS": "wpg",
+    f"{API}.DIRECT.GET.RIGFLOW_DEAD": "g",
     f"{API}.DIRECT.GET.{MEDIA}": "",
     f"{API}.DIRECT.GET.{WORK}": "",
-    f"{API}.DIRECT.GET.RIGFLOW_RESULTS": "wpc",
-    f"{API}.DIRECT.GET.OBJ_rigflow_blobs": "wpc",
-    f"{API}.DIRECT.GET.OBJ_rigflow_models": "wp",
+    f"{API}.DIRECT.GET.RIGFLOW_RESULTS": "wpcg",
+    f"{API}.DIRECT.GET.OBJ_rigflow_blobs": "wpcg",
+    f"{API}.DIRECT.GET.OBJ_rigflow_models": "wpg",
+    f"{API}.DIRECT.GET.KV_rigflow_keys": "g",
+    f"{API}.CONSUMER.CREATE.KV_rigflow_keys.follow": "g",
+    f"{API}.STREAM.PURGE.KV_rigflow_keys": "",
+    f"{API}.STREAM.MSG.DELETE.KV_rigflow_keys": "",
+    "$KV.rigflow_keys.key": "",
+    "$KV.rigflow_last_seen.rig.r": "w",
+    f"{API}.DIRECT.GET.KV_rigflow_last_seen": "pg",
+    f"{API}.DIRECT.GET.KV_rigflow_jobs": "wpg",
     f"{API}.DIRECT.GET.KV_rigflow_profiles": "wp",
-    f"{API}.DIRECT.GET.KV_rigflow_jobs": "wp",
     f"{API}.DIRECT.GET.KV_rigflow_jobs.$KV.rigflow_jobs.main.job": "c",
     f"{API}.DIRECT.GET.KV_rigflow_jobs.$KV.rigflow_jobs.other.job": "",
     f"{API}.CONSUMER.MSG.NEXT.RIGFLOW_CANCEL.interactive": "w",
@@ -149,6 +192,7 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     "_INBOX_worker.x.1": "",
     "_INBOX_publisher.x.1": "",
     "_INBOX_client.x.1": "",
+    "_INBOX_gateway.x.1": "",
     "anything.else": "",
     "$SYS.REQ.SERVER.PING": "",
 }
@@ -159,11 +203,13 @@ SUBSCRIBE = {
     "_INBOX_worker.>": "w",
     "_INBOX_publisher.>": "p",
     "_INBOX_client.>": "c",
+    "_INBOX_gateway.>": "g",
     "rigflow.>": "",
     "rigflow.work.>": "",
     "rigflow.media.>": "",
     "rigflow.results.>": "",
-    "rigflow.results.main.>": "pc",
+    "rigflow.results.*.>": "g",
+    "rigflow.results.main.>": "pcg",
     "rigflow.dead.>": "",
     "$KV.>": "",
     "$KV.rigflow_jobs.>": "",
@@ -175,7 +221,7 @@ SUBSCRIBE = {
 }
 
 
-@pytest.mark.parametrize("role", ["worker", "publisher", "client"])
+@pytest.mark.parametrize("role", ["worker", "publisher", "gateway", "client"])
 async def test_a_role_may_what_the_table_says_and_no_more(guarded: Guarded, role: str) -> None:
     client = Client()
     output: list[str] = []
