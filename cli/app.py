@@ -27,13 +27,15 @@ from cli.rig import app as rig
 from cli.run import run
 from cli.search import search
 from cli.status import status
-from cli.text import warn
+from cli.text import Verbosity, complain, set_verbosity
 from cli.topology import app as topology
 from cli.up import up
 from cli.usage import usage
 from cli.watch import watch
 from cli.worker import app as worker
 from schemas.errors import ExitCode, UsageError
+
+VERBOSITIES = {"-v": Verbosity.VERBOSE, "-q": Verbosity.QUIET}
 
 app = Commands(
     name="rigflow",
@@ -56,6 +58,10 @@ def _rigflow(
     _: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
+    _verbose: Annotated[
+        bool, typer.Option("-v", help="Say more: what processes do. It may stand anywhere, as -q.")
+    ] = False,
+    _quiet: Annotated[bool, typer.Option("-q", help="Say less: answers and errors alone.")] = False,
 ) -> None:
     pass
 
@@ -118,10 +124,25 @@ _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser ra
 def answer(arguments: list[str]) -> int:
     """Run one command and return its exit code. Wrong usage ends with one line, as every other error does."""
     try:
-        return int(_run(arguments or ["--help"]) or ExitCode.OK)
-    except _BadUsage as error:
-        warn(_usage_error(error))
+        verbosity, words = _verbosity_of(arguments)
+        set_verbosity(verbosity)
+        return int(_run(words or ["--help"]) or ExitCode.OK)
+    except UsageError as error:
+        complain(error)
         return ExitCode.USAGE
+    except _BadUsage as error:
+        complain(_usage_error(error))
+        return ExitCode.USAGE
+
+
+def _verbosity_of(arguments: list[str]) -> tuple[Verbosity, list[str]]:
+    """-v and -q, which may stand anywhere before `--`, and the other words. Raises UsageError for both of them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    found = {VERBOSITIES[word] for word in arguments[:end] if word in VERBOSITIES}
+    if len(found) > 1:
+        raise UsageError("-v says more and -q says less", "leave out one of them")
+    rest = [word for word in arguments[:end] if word not in VERBOSITIES] + arguments[end:]
+    return next(iter(found), Verbosity.NORMAL), rest
 
 
 def _usage_error(error: Exception) -> UsageError:

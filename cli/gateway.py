@@ -53,7 +53,9 @@ def gateway(
         if not file.is_file():
             raise UsageError(f"{file}: no such file", "check the path of the certificate and its key")
     door = Door(host, port, keys or not (everyone or _is_loopback(host)), tls, tuple(cors or ()))
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    from workers.telemetry import set_up_logging
+
+    set_up_logging(settings)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it would say that it starts and ends
     return serve(settings, door, say)
 

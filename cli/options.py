@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
 import typer
 
 from cli.closed_output import reader_gone
-from cli.text import warn
+from cli.text import complain, is_quiet, is_verbose
 from schemas.errors import ExitCode, RigflowError, UsageError, first_error
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
@@ -65,6 +65,8 @@ def settings_from(file: Path | None, **given: Any) -> "Settings":
     from engines.registry import exists, names
     from schemas.settings import load_settings
 
+    if (is_verbose() or is_quiet()) and given.get("log_level") is None:
+        given = given | {"log_level": "debug" if is_verbose() else "warning"}
     settings = load_settings(given, os.environ, file)
     if not exists("backends", settings.backend):
         there = ", ".join(names("backends"))
@@ -123,7 +125,7 @@ def ends_well(command: Callable[P, ExitCode | None]) -> Callable[P, None]:
         except Exception as error:
             code = _report(first_error(error))
         except KeyboardInterrupt:
-            warn("interrupted")
+            complain("interrupted")
             code = ExitCode.INTERRUPTED
         if code is not None:
             raise typer.Exit(code)
@@ -168,11 +170,11 @@ def acknowledged() -> Iterator[None]:
 def _report(error: BaseException) -> int:
     """Report the error that ended a command; its exit code. An unexpected error is raised again."""
     if isinstance(error, RigflowError):
-        warn(error)
+        complain(error)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         return reader_gone()
     if isinstance(error, OSError) and error.strerror:
-        warn(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return ExitCode.SOME_FAILED
     raise error

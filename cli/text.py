@@ -7,6 +7,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from schemas.text import printable, without_passwords
@@ -41,8 +43,40 @@ def say_fields(fields: Iterable[tuple[str, str]]) -> None:
         say_sentence(f"{title:<9} {text}", indent=" " * 10)
 
 
+class Verbosity(IntEnum):
+    """How much a command says beside its answer: -q, nothing, -v."""
+
+    QUIET = -1  # errors alone
+    NORMAL = 0
+    VERBOSE = 1  # what its processes do, too
+
+
+_verbosity = ContextVar("verbosity", default=Verbosity.NORMAL)
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Choose how much this process says."""
+    _verbosity.set(verbosity)
+
+
+def is_quiet() -> bool:
+    """Whether this process says nothing but answers and errors."""
+    return _verbosity.get() is Verbosity.QUIET
+
+
+def is_verbose() -> bool:
+    """Whether this process says what it does."""
+    return _verbosity.get() is Verbosity.VERBOSE
+
+
 def warn(text: object) -> None:
-    """Print a message that is not the answer: a line on stderr."""
+    """Print a message that is neither the answer nor an error: a line on stderr, which -q leaves out."""
+    if not is_quiet():
+        complain(text)
+
+
+def complain(text: object) -> None:
+    """Print an error: a line on stderr."""
     line = f"rigflow: {printable(without_passwords(str(text)))}"
     print(_between_words(line, sys.stderr), file=sys.stderr, flush=True)
 

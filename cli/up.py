@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from schemas.settings import Settings
+    from workers.run import ProgressListener
 
 
 @ends_well
@@ -49,7 +50,6 @@ def up(
 
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:
-    from cli.progress import Progress
     from workers.definitions import register_builtin
     from workers.local import local_fleet
 
@@ -57,7 +57,7 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
     console = stdout()
     console.soft_wrap = True
     try:
-        async with local_fleet(settings, workers, Progress(stderr()), settings.stop_grace_s) as fleet:
+        async with local_fleet(settings, workers, _listener(settings), settings.stop_grace_s) as fleet:
             names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
             await signals.first.wait()
@@ -67,6 +67,18 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
             raise
         console.print("stopped at once: unfinished messages are back in their queues")
     return ExitCode.INTERRUPTED if signals.by is signal.SIGINT else ExitCode.OK
+
+
+def _listener(settings: "Settings") -> "ProgressListener":
+    """What shows events: lines on stderr, or lines of a log where settings ask for json."""
+    from cli.progress import LoggedProgress, Progress
+    from schemas.settings import LogFormat
+    from workers.telemetry import set_up_logging
+
+    if settings.log_format is not LogFormat.JSON:
+        return Progress(stderr())
+    set_up_logging(settings)
+    return LoggedProgress(stderr())
 
 
 class _StopSignals:

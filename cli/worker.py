@@ -56,6 +56,9 @@ def worker(
 
     if wanted:
         asyncio.run(_check_stages(settings, wanted))
+    from workers.telemetry import set_up_logging
+
+    set_up_logging(settings, **({"worker": name} if name else {}))
     options = WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device)
     work(options, on_connected=announce)
 

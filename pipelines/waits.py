@@ -12,6 +12,7 @@ from schemas.errors import RigflowError
 from schemas.jobs import JobRef
 
 ANSWER_S = 10.0  # for all requests together
+_GOES_ON = "work goes on"
 JOBS = 16  # jobs that are checked, at most
 
 
@@ -26,6 +27,11 @@ async def why_waiting(broker: Broker, jobs: Sequence[JobRef]) -> str:
         return f"the broker does not answer within {ANSWER_S:.0f} s: check its log, and the free space on its disk"
     except RigflowError as error:
         return str(error)
+
+
+def goes_on(why: str) -> bool:
+    """Whether a reason says that nobody waits: the fleet works."""
+    return why.startswith(_GOES_ON)
 
 
 async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
@@ -67,7 +73,7 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
             if lost := await _lost_results(broker, job):
                 return lost
     if any(queue.stream.messages for queue in queues) and not any(map(has_backlog, fleet.queues)):
-        return f"work goes on: {in_process(fleet)}"
+        return f"{_GOES_ON}: {in_process(fleet)}"
     return _verdict(fleet)
 
 

@@ -12,7 +12,7 @@ from engines.machine import find_gpu
 from pipelines.server import EmbeddedServer, embedded
 from schemas.errors import RigflowError, StoreError, first_error
 from schemas.rig import ALL_STAGES
-from schemas.settings import CACHE_HINT, Settings
+from schemas.settings import CACHE_HINT, LogLevel, Settings
 from workers.options import WorkerOptions
 from workers.run import ProgressListener
 from workers.supervisor import Supervisor
@@ -45,10 +45,10 @@ async def local_fleet(
         WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=settings.device)
         for n in range(workers)
     ]
-    over = False
+    over, least = False, _least_level(settings)
 
     def show(event: Event) -> None:
-        if event.level > logging.INFO and not over:  # after the block, events of ending workers do not matter
+        if event.level >= least and not over:  # after the block, events of ending workers do not matter
             listener.event(str(event))
 
     supervisor = Supervisor(options, show)
@@ -69,6 +69,13 @@ async def local_fleet(
         finally:
             if server is not None:
                 await asyncio.to_thread(server.stop)
+
+
+def _least_level(settings: Settings) -> int:
+    """Of events that are shown: warnings, with log_level debug all, and no more than log_level allows."""
+    if settings.log_level is LogLevel.DEBUG:
+        return logging.DEBUG
+    return max(logging.WARNING, logging.getLevelNamesMapping()[settings.log_level.upper()])
 
 
 async def _start(server: EmbeddedServer) -> None:

@@ -22,6 +22,7 @@ from pipelines.registry import watch_pipelines
 from pipelines.sweep import sweep_regularly
 from schemas.errors import ExitCode, PluginMissing, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
+from schemas.settings import LogFormat, LogLevel
 from schemas.subjects import COLLECT, SPLIT
 from workers import obedience
 from workers.collect import CollectHandler
@@ -212,8 +213,11 @@ def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> No
         os._exit(ExitCode.OK)
     if options.scratch:
         tempfile.tempdir = options.scratch
+    settings = options.settings
     if options.rig:
-        set_up_logging(options.settings, rig=options.rig, worker=options.name)
+        set_up_logging(settings, rig=options.rig, worker=options.name)
+    elif settings.log_format is LogFormat.JSON or settings.log_level is LogLevel.DEBUG:  # asked for
+        set_up_logging(settings, worker=options.name)
     work(options, heartbeats)
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import ParamSpec
 
 from pipelines.broker import Broker
-from pipelines.waits import ANSWER_S, why_waiting
+from pipelines.waits import ANSWER_S, goes_on, why_waiting
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef
 
@@ -53,7 +53,9 @@ async def explained(
             why = await repaired(broker, repair) or await why_waiting(broker, jobs)
             reason = _FIGURES.sub("", why)
             if reason != reported or time.monotonic() - reported_s > AGAIN_S:
-                report(f"waiting for {silent_s:.0f} s: {why}")
+                report(
+                    f"no result for {silent_s:.0f} s, {why}" if goes_on(why) else f"waiting for {silent_s:.0f} s: {why}"
+                )
                 reported, reported_s = reason, time.monotonic()
             await asyncio.sleep(SILENT_S)
 

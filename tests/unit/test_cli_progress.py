@@ -1,7 +1,6 @@
 """What a command shows of its jobs: each line is there, in a window of 80 columns, with no word broken."""
 
 import io
-import time
 from pathlib import Path
 
 import pytest
@@ -63,45 +62,110 @@ def test_no_word_is_broken_in_a_narrow_window() -> None:
     assert set(shown(200).split()) == set(shown(80).split())
 
 
+class Time:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def following(time: Time, outcomes: list[JobOutcome], terminal: bool = False) -> tuple[Progress, io.StringIO]:
+    text = io.StringIO()
+    progress = Progress(Console(file=text, width=80, force_terminal=terminal), time)
+    progress.planned(outcomes)
+    return progress, text
+
+
+def a_part(progress: Progress, number: int, job: JobRef = JOB) -> None:
+    """A part of a frame, of a film of 8 s in two segments."""
+    key = Key(job=job, segment=number // 100, part=number % 100, last=number % 100 == 99)
+    progress.part(job.id, PartMeta(key=key, media=VIDEO, pts=(number,), frames=1))
+
+
+def row_of(progress: Progress, columns: int = 80) -> str:
+    text = io.StringIO()
+    Console(file=text, width=columns).print(progress.shown())
+    return text.getvalue().splitlines()[0].rstrip()
+
+
 @pytest.mark.parametrize(
     ("parts", "silent_s", "output"),
     [
-        (0, 65.0, "2 of 2 in process 1 min 5 s, no result yet"),
-        (20, 0.0, "2 of 2 in process 1 min 5 s, 0.3 frames/s"),
-        (20, 40.0, "2 of 2 in process 1 min 5 s, last result 40 s ago"),
-        (100, 0.0, "1 of 2 in process 1 min 5 s, 1.5 frames/s"),
+        (0, 65.0, "no result yet, 1 min 5 s"),
+        (20, 0.0, "10% 0.3 frames/s 10 min 6 s left"),
+        (20, 40.0, "10% last result 40 s ago"),
+        (100, 0.0, "50% 1.5 frames/s 1 min 5 s left"),
     ],
 )
-def test_a_long_segment_shows_what_is_done_of_it_and_for_how_long(
-    monkeypatch: pytest.MonkeyPatch, parts: int, silent_s: float, output: str
-) -> None:
-    """A film of 8 s in two segments, a part a frame: its bar grows with each part, long before a segment is done."""
+def test_a_long_segment_shows_what_is_done_of_it_and_for_how_long(parts: int, silent_s: float, output: str) -> None:
+    """Its bar grows with each part, long before a segment is done; the parts come evenly from the first second on."""
     [film, _] = outcomes()
-    film.done, now_s = None, 1000.0
-    text = io.StringIO()
-    progress = Progress(Console(file=text, width=100))
-    monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    progress.planned([film])
+    film.done, clock = None, Time()
+    progress, _ = following(clock, [film])
     progress.sent(JOB.id, 8.0, 2)
-    now_s += 65.0 - silent_s
     for number in range(parts):
-        key = Key(job=JOB, segment=number // 100, part=number % 100, last=number % 100 == 99)
-        progress.part(JOB.id, PartMeta(key=key, media=VIDEO, pts=(number,), frames=1))
-    now_s += silent_s
-    Console(file=text, width=100).print(progress.shown())
-    [row] = text.getvalue().splitlines()
-    name, _, rest = row.partition("  ")
-    bar, _, words = rest.partition(output[0])
-    assert (name, " ".join((output[0] + words).split())) == ("film.mp4", output)
-    assert len(bar.strip()) == parts * 20 // 200
+        clock.now_s = 1000.0 + (65.0 - silent_s - 1) * (number / max(1, parts - 1)) + 1
+        a_part(progress, number)
+    clock.now_s = 1065.0
+    name, *words = row_of(progress).split()
+    assert name == "film.mp4"
+    bar = [word for word in words if set(word) <= set("━╸╺")]
+    assert [word for word in words if word not in bar] == output.split()
+    assert sum(word.count("━") for word in bar) == parts * 16 // 200
 
 
 def test_a_film_that_is_drawn_shows_how_much_of_it_is_written() -> None:
-    outcome = JobOutcome("film.mp4", JOB, [Path("film.mp4")], [])
-    progress = Progress(Console(width=120, record=True, file=io.StringIO()))
-    progress.planned([outcome])
+    progress, _ = following(Time(), [JobOutcome("film.mp4", JOB, [Path("film.mp4")], [])])
     progress.share(JOB.id, 0.25)
-    shown = io.StringIO()
-    Console(width=120, file=shown).print(progress.shown())
-    assert "files are written" in shown.getvalue()
-    assert "25%" in shown.getvalue()
+    assert row_of(progress).split()[-4:] == ["25%", "writes", "its", "files"]
+
+
+def test_a_long_name_is_shortened_and_the_numbers_are_not() -> None:
+    clock = Time()
+    progress, _ = following(clock, [JobOutcome(f"{'long' * 40}[/].mp4", JOB, [], [])])
+    progress.sent(JOB.id, 8.0, 2)
+    a_part(progress, 0)
+    clock.now_s += 1.0
+    row = row_of(progress)
+    assert len(row) <= 80
+    assert "…" in row
+    assert row.endswith("1.0 frames/s")
+
+
+def test_without_a_terminal_there_is_a_line_every_ten_seconds() -> None:
+    clock = Time()
+    progress, text = following(clock, [JobOutcome("[/]film.mp4", JOB, [], [])])
+    progress.sent(JOB.id, 8.0, 2)
+    for second in range(31):
+        clock.now_s = 1000.0 + second
+        if second > 10:
+            a_part(progress, second)
+        progress.tick()
+    assert text.getvalue().splitlines() == [
+        "[/]film.mp4: no result yet, 10 s",
+        "[/]film.mp4: 5%, 0.5 frames/s, 3 min 10 s left",
+        "[/]film.mp4: 10%, 0.7 frames/s, 3 min 0 s left",
+    ]
+
+
+def test_several_jobs_have_one_line_and_none_once_they_are_over() -> None:
+    clock, other = Time(), JobRef(id="k", pipeline="scenes", revision="0" * 16)
+    films = [JobOutcome("a.mp4", JOB, [], []), JobOutcome("b.mp4", other, [], [])]
+    progress, text = following(clock, films)
+    for each in (JOB, other):
+        progress.sent(each.id, 8.0, 2)
+    a_part(progress, 0)
+    clock.now_s += 5
+    progress.line(clock.now_s)
+    films[0].done = Done(job=JOB, segments=1, frames=200, lost=0)
+    a_part(progress, 0, other)
+    clock.now_s += 5
+    progress.tick()
+    assert text.getvalue() == "1 of 2 jobs done, 50%, 0.2 frames/s, 5 s left\n"
+    films[1].done = Done(job=other, segments=1, frames=200, lost=0)
+    clock.now_s += 50
+    progress.tick()
+    assert text.getvalue().count("\n") == 1

@@ -10,10 +10,13 @@ import pytest
 import typer.main
 
 from cli.app import app
+from cli.options import settings_from
 from cli.rig import check_devices
+from cli.text import Verbosity, set_verbosity
 from schemas.errors import ExitCode
 from schemas.rig import RigSpec, WorkerGroup
 from tests.cli import environment, rigflow, rigflow_process
+from tests.clips import real_clip
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -164,3 +167,38 @@ def test_help_is_a_command_too() -> None:
         assert rigflow("help", *words).stdout == rigflow(*words, "--help").stdout
     wrong = rigflow("help", "nosuch")
     assert (wrong.returncode, "no such command 'nosuch'" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [["-q", "keys", "nats", "a.nk"], ["keys", "nats", "a.nk", "-q"]])
+def test_quiet_leaves_messages_out_wherever_it_stands(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = rigflow(*words)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("U")
+    assert rigflow(*words).stderr.startswith("rigflow: a.nk is there already"), "an error is said"
+    assert rigflow("keys", "nats", "--", "-q").returncode == 0
+    assert (tmp_path / "-q").is_file(), "behind -- it is a name"
+    assert rigflow("keys", "nats", "b.nk").stderr.startswith("rigflow: the seed is in b.nk"), (
+        "the next one is not quiet"
+    )
+
+
+def test_quiet_and_verbose_exclude_each_other_and_are_log_levels() -> None:
+    assert rigflow("status", "-v", "-q").stderr == "rigflow: -v says more and -q says less: leave out one of them\n"
+    for verbosity, level in ((Verbosity.NORMAL, "info"), (Verbosity.VERBOSE, "debug"), (Verbosity.QUIET, "warning")):
+        set_verbosity(verbosity)
+        try:
+            assert settings_from(None).log_level == level
+        finally:
+            set_verbosity(Verbosity.NORMAL)
+
+
+@pytest.mark.slow
+def test_verbose_shows_what_workers_do(tmp_path: Path) -> None:
+    ended = rigflow_process("run", "fingerprint", real_clip("bikes"), "--out", tmp_path, "--workers", "1", "-v")
+    assert ended.returncode == 0
+    assert "worker local-1 runs all" in ended.stderr
+    ended = rigflow_process("run", "fingerprint", real_clip("bikes"), "--out", tmp_path, "--workers", "1", "-q")
+    assert ended.stderr == ""
