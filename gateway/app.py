@@ -18,6 +18,7 @@ from gateway.keys import KeyHolders
 from gateway.kserve import errors as kserve_errors
 from gateway.kserve import routes as kserve
 from gateway.openai import errors as openai_errors
+from gateway.tracing import IncomingTraces
 from gateway.vectors import Library
 from pipelines.asking import Asker
 from pipelines.broker import Broker
@@ -75,6 +76,8 @@ def create_app(
     app.state.settings = settings
     app.state.stop = lambda: None
     problems.install(app, {"/v1": openai_errors.answer, "/v2": kserve_errors.answer})
+    if settings.otlp:
+        app.add_middleware(IncomingTraces)
     own = [*((API, router) for router in (*routers, search.router)), ("", health.router), ("", sessions.router)]
     others = [("", router) for router in (page.router, *openai.routers, kserve.router, *further)]  # with other errors
     placed = [*own, *others]

@@ -13,6 +13,7 @@ from pipelines.claims import SUBJECT, claim_name
 from pipelines.connection import Connection
 from pipelines.jetstream import ApiError, Stored
 from pipelines.message_store import MessageStore
+from pipelines.otlp import OtlpExporter, open_exporter
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID
@@ -43,16 +44,20 @@ class Broker(MessageStore):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._readers: dict[tuple[str, str], _Reader] = {}
+        self.tracer: OtlpExporter | None = None
 
     @classmethod
     async def connect(cls, settings: Settings, name: str = "rigflow") -> "Broker":
         """Connect to `settings.nats`. Raises BrokerError at once when it is away or refuses us, UsageError."""
+        tracer = open_exporter(settings, name)
         connection = await Connection.open(settings, name)
         if connection.max_payload < LEAST_PAYLOAD:
             await connection.close()
             what = f"the broker takes messages of {connection.max_payload} bytes at most"
             raise UsageError(what, f"set its max_payload to {LEAST_PAYLOAD} or more; 8MB is best")
-        return cls(connection)
+        broker = cls(connection)
+        broker.tracer = tracer
+        return broker
 
     @classmethod
     @asynccontextmanager
@@ -67,6 +72,8 @@ class Broker(MessageStore):
     async def close(self) -> None:
         """Flush and disconnect."""
         await self.connection.close()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
 
     # publishing
 

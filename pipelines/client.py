@@ -21,6 +21,7 @@ from pipelines.jobs import begin
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
 from pipelines.registry import load_pipeline
+from pipelines.tracing import incoming
 from schemas.declared import is_token
 from schemas.errors import NotFound, UsageError
 from schemas.jobs import JobRef, JobState, Manifest, Priority
@@ -153,7 +154,7 @@ class Client:
         It goes on if the caller is cancelled. Raises as `submit`.
         """
         wanted = Manifest(job=ref, name=name or ref.id, source=media.source, nbytes=media.size)
-        wanted = wanted.model_copy(update={"submitter": self.submitter})
+        wanted = wanted.model_copy(update={"submitter": self.submitter, "trace": incoming.get()})
         publishing = asyncio.create_task(self._publish(wanted, chosen, media, content_type, patience_s))
         self._publishing.add(publishing)
         publishing.add_done_callback(self._published)

@@ -19,6 +19,7 @@ from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, sho
 from pipelines.job_records import JobRecord
 from pipelines.order import JobOrder
 from pipelines.spool import Piece
+from pipelines.tracing import place_of
 from schemas.base import Message
 from schemas.errors import OutputError, RigflowError
 from schemas.jobs import JobRef, Manifest
@@ -125,7 +126,9 @@ class CollectedJob:
         part = await asyncio.to_thread(gathering.part, segment)
         subject = broker.names.work(self.ref.pipeline, self.gathers.name, self.ref.priority)
         body = await asyncio.to_thread(encode_part, part)
-        await broker.publish(subject, body, part.meta.key.message_id(self.gathers.name))
+        self.record = self.record or await JobRecord.current(broker, self.ref)
+        headers = {} if self.record is None else place_of(self.record.manifest)
+        await broker.publish(subject, body, part.meta.key.message_id(self.gathers.name), headers)
 
     def note_incomplete(self) -> None:
         """Note why the stage that takes the entire media was not run."""

@@ -57,6 +57,12 @@ class Delivery:
         self._body: Buffer | None = None if self._blob else self.content
         self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
 
+    @property
+    def stored_ns(self) -> int:
+        """When the broker stored it, in nanoseconds since 1970."""
+        tokens = self._reply.split(".")
+        return int(tokens[7] if len(tokens) == 9 else tokens[9])
+
     async def load(self) -> Buffer:
         """The body; that of a claim check is fetched once. Raises StoreError when the object is gone."""
         if self._body is None:

@@ -14,6 +14,7 @@ from pipelines.job_records import JobRecord
 from pipelines.jobs import cancel, delete
 from pipelines.publish import Publisher
 from pipelines.registry import load_pipeline
+from pipelines.tracing import Tracer
 from schemas.errors import NotFound, RigflowError
 from schemas.jobs import JobRef, Manifest
 from schemas.parts import PartMeta
@@ -41,6 +42,11 @@ class Job:
     def manifest(self) -> Manifest:
         """What was known of it when it was read or written here; `progress` asks again."""
         return self._record.manifest
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """What takes its spans."""
+        return self._broker.tracer
 
     @property
     def note(self) -> str:

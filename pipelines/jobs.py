@@ -13,6 +13,7 @@ from pipelines.inventory import ended, take_inventory
 from pipelines.job_records import JobCancelled, JobRecord, job_key
 from pipelines.queued import delete_queued, is_idle
 from pipelines.result_index import result_index
+from pipelines.tracing import trace_job
 from pipelines.usage import record_usage
 from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
@@ -175,6 +176,8 @@ async def cancel(broker: Broker, manifest: Manifest, queued: bool = True) -> Man
         if inventory.complete:  # nothing is left to do but to collect it
             return inventory.progress
         await _settle_as_cancelled(record)
+        if record.manifest.state is JobState.CANCELLED:
+            trace_job(broker.tracer, record.manifest)
     if record.manifest.state is not JobState.CANCELLED:
         return record.manifest
     await _carry_out_cancel(broker, record.manifest, queued)
@@ -248,9 +251,6 @@ async def _forget_results(broker: Broker, job: JobRef, kept: int = 0, last_seq: 
     await discard_claims(broker, [claim_of(stored.subject, stored.headers) for stored in found])
 
 
-# how a job ends
-
-
 async def end_with_done(broker: Broker, record: JobRecord | None, done: Done, reason: str) -> None:
     """Write the end of a job into its manifest, then publish its Done: the manifest decides how a job ended, once.
 
@@ -280,6 +280,7 @@ async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
     end_s = time.time()
     await record_usage(broker, record.manifest.model_copy(update=ended(done) | {"ended_s": end_s}))
     await record.change(**ended(done), ended_s=end_s)
+    trace_job(broker.tracer, record.manifest)
 
 
 async def reopen(broker: Broker, job: JobRef) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import begin
 from pipelines.queue_share import QueueShare
 from pipelines.sending import Cut, Sending
+from pipelines.tracing import traced
 from schemas.errors import Disposition, MediaError, RigflowError
 from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
 from schemas.pipeline import PipelineSpec
@@ -87,9 +88,15 @@ class Publisher:
             id=job, tenant=self._tenant, pipeline=self.spec.name, revision=self.spec.revision, priority=self._priority
         )
 
-    async def begin(self, job: JobRef, name: str, source: str = "", again: bool = False, nbytes: int = 0) -> JobRecord:
-        """Begin or continue a job, see `pipelines.jobs.begin`. `source` identifies its input of `nbytes`."""
-        return await begin(self._broker, self._manifest(job, name, source, nbytes), again)
+    async def begin(
+        self, job: JobRef, name: str, source: str = "", again: bool = False, nbytes: int = 0, trace: str = ""
+    ) -> JobRecord:
+        """Begin or continue a job, see `pipelines.jobs.begin`. `source` identifies its input of `nbytes`.
+
+        `trace`: the header `traceparent` that it came with.
+        """
+        wanted = self._manifest(job, name, source, nbytes)
+        return await begin(self._broker, wanted.model_copy(update={"trace": trace}), again)
 
     async def publish(self, job: JobRef, kind: str, inputs: Sequence[Input], record: JobRecord | None = None) -> int:
         """Split files of one kind of media and send their segments, tracks first; the number of segments.
@@ -97,7 +104,9 @@ class Publisher:
         Raises MediaError, UsageError.
         """
         record = record or await self._open(job, job_name(kind, [given.name for given in inputs]))
-        return await self._publish(record, self._cuts(kind, inputs))
+        name, attempt = SPLIT if self._hosted else "publish", time.time_ns()
+        with traced(self._broker.tracer, name, record.manifest, attempt) as headers:
+            return await self._publish(record, self._cuts(kind, inputs, headers))
 
     async def give_up(self, record: JobRecord, error: RigflowError) -> None:
         """Publish the failure of the rest of a job among its results: its collectors wait for them."""
@@ -167,7 +176,7 @@ class Publisher:
 
     # segments
 
-    def _cuts(self, kind: str, inputs: Sequence[Input]) -> Iterator[Cut]:
+    def _cuts(self, kind: str, inputs: Sequence[Input], headers: Mapping[str, str]) -> Iterator[Cut]:
         settings = self._broker.settings
         request = SplitRequest(
             self.spec.grid,
@@ -179,12 +188,12 @@ class Publisher:
         medium, final = media_of(self.spec.decode, self.spec.media)[kind], False
         for segment_data in medium.split(inputs, request):
             final = segment_data.final
-            send = partial(self._send_segment, segment_data)
+            send = partial(self._send_segment, segment_data, headers)
             yield Cut(send, final, segment_data.end_s, segment_data.media.duration_s)
         if not final:
             raise MediaError(f"{inputs[0].name} has nothing that can be sent", "see what is in it")
 
-    async def _send_segment(self, segment_data: SegmentData, key: Key) -> None:
+    async def _send_segment(self, segment_data: SegmentData, headers: Mapping[str, str], key: Key) -> None:
         if segment_data.tracks is not None:
             beside = segment_data.tracks
             arrays, buffers = pack_arrays(beside.arrays)
@@ -198,11 +207,11 @@ class Publisher:
             )
             body = fragment.encode(buffers)
             subject = self._broker.names.results(key.job)
-            await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment"})
+            await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment", **headers})
         first = self.spec.decode.name
         subject = self._broker.names.work(self.spec.name, first, key.job.priority)
         segment = segment_data.segment(key).pieces(segment_data.content)
-        await self._broker.publish(subject, segment, key.message_id(first))
+        await self._broker.publish(subject, segment, key.message_id(first), headers)
 
 
 async def _note(record: JobRecord, sending: "Sending") -> None:

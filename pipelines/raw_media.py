@@ -16,6 +16,7 @@ from pipelines.broker import ApiError, Broker
 from pipelines.claims import SUBJECT, claim_name
 from pipelines.jetstream import pause
 from pipelines.message_store import FleetFull
+from pipelines.tracing import traced
 from schemas.errors import MediaError
 from schemas.jobs import Manifest
 from schemas.subjects import (
@@ -128,6 +129,14 @@ async def publish_media(
     headers = {HEADER_ID: message_id, HEADER_JOB: job.id, HEADER_REVISION: job.revision}
     headers |= {HEADER_NAME: manifest.name}
     headers |= {HEADER_CONTENT_TYPE: content_type} if content_type else {}
+    with traced(broker.tracer, "publish", manifest) as place:
+        await _publish(broker, subject, media, headers | place, patience_s)
+
+
+async def _publish(
+    broker: Broker, subject: str, media: ReceivedMedia, headers: Mapping[str, str], patience_s: float
+) -> None:
+    message_id = headers[HEADER_ID]
     if media.chunks is None:
         await _store(broker, subject, media.body, headers, patience_s)
         return
@@ -136,7 +145,7 @@ async def publish_media(
     try:
         await describe_blob(broker, broker.names.blobs, media.chunks, blob, {SUBJECT: subject})
         new, attempts = await _store(
-            broker, subject, str(media.size).encode(), headers | {HEADER_BLOB: blob}, patience_s
+            broker, subject, str(media.size).encode(), {**headers, HEADER_BLOB: blob}, patience_s
         )
         new = new or attempts > 1  # an attempt whose answer was lost may have stored it
     except asyncio.CancelledError:

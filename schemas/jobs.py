@@ -90,7 +90,7 @@ class Manifest(BaseModel):
     `failures` is their number, `reasons` the text of the first few, `missing` their seconds. `hosted`: a worker
     collects it, for a publisher that has only NATS. `results_evicted`: its collector removed results from a full
     stream. `submitter` is the name of the API key that it came with, `nbytes` the size of its input, `computed_s` and
-    `tokens` what it took, see `PartMeta`.
+    `tokens` what it took, see `PartMeta`. `trace` is the header `traceparent` that its media came with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -115,6 +115,7 @@ class Manifest(BaseModel):
     nbytes: Count = 0
     computed_s: Duration = 0.0
     tokens: Count = 0
+    trace: Annotated[str, Field(max_length=64)] = ""
     created_s: Moment = 0.0
     updated_s: Moment = 0.0
     ended_s: Moment = 0.0

@@ -14,6 +14,7 @@ HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
 HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input came from, and returns to at a retry
 HEADER_CONTENT_TYPE = "Content-Type"
 HEADER_ID = "Nats-Msg-Id"
+HEADER_TRACE = "traceparent"  # optional on media, and on what is made of it: its place in a trace, by W3C
 
 COLLECT = "collect"  # the stage that finishes jobs for publishers that have only NATS
 SPLIT = "split"  # the stage that takes raw media

@@ -26,6 +26,7 @@ from workers.in_flight import Task, charge
 from workers.intake import BULK_TURN, Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
+from workers.tracing import Traces
 
 SLICE_S = DELTA_EVERY_S
 _JOINED_S = 0.05  # most that steps wait for a task that can join at once
@@ -35,6 +36,7 @@ class Steps(Protocol):
     """The parts of a runner that steps need, and what it does with tasks."""
 
     meter: Meter
+    traces: Traces
     in_flight: MessagesInFlight
     computing: ComputingThread
     heartbeats: Heartbeats
@@ -201,6 +203,7 @@ class ContinuousSteps:
         """A part is done, or its work has failed."""
         stage = task.pipeline.stage(task.stage)
         assert isinstance(stage, OperatorStage)
+        self._runner.traces.ended(task, str(result) if isinstance(result, Exception) else "")
         try:
             if isinstance(result, Exception):
                 raise result

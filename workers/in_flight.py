@@ -56,7 +56,7 @@ class Task:
     """One step for the computing thread: decode the next part of a segment, or run a part through the next stage.
 
     `prefetch` is the decoding, on devices that decode in advance. `computed_s`: what its steps took since it last gave
-    a part.
+    a part. `trace` is the place of its last step, as `traceparent`; work that goes on began at `begun_ns`.
     """
 
     message: "InFlight"
@@ -66,6 +66,8 @@ class Task:
     parts: Iterator[Part] | None = None
     since_s: float = 0.0  # of the monotonic clock: when it began to wait
     computed_s: float = 0.0
+    trace: str = ""
+    begun_ns: int = 0
     prefetch: PrefetchedParts | None = field(init=False)
     _rows: Mapping[RowKind, int] | None = None
 

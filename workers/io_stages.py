@@ -2,17 +2,20 @@
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from pipelines.delivery import Delivery
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
+from schemas.subjects import SPLIT
 from workers.failures import Failures, place_of_job
 from workers.in_flight import InFlight, Queue
 from workers.intake import Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
+from workers.tracing import Traces
 
 
 class MessageHandler(Protocol):
@@ -38,12 +41,14 @@ class IoStages:
         on_end: Callable[[InFlight], None],
         meter: Meter,
         on_failed: Callable[[str, str, Exception], None],
+        traces: Traces,
     ) -> None:
         self._intake = intake
         self._in_flight = in_flight
         self._failures = failures
         self._on_end = on_end
         self._meter = meter
+        self._traces = traces
         self._on_failed = on_failed  # called for each message that failed for good
 
     async def host(self, spec: PipelineSpec, stage: str, work: MessageHandler, limit: int) -> None:
@@ -55,8 +60,12 @@ class IoStages:
         self._in_flight.io_messages.add(message)
         self._meter.received(queue.pipeline, queue.stage, message.nbytes, delivery.deliveries)
         self._meter.task(queue.pipeline, queue.stage)
+        start_ns = time.time_ns()
         try:
             await work.run(message)
+            self._traces.waited(message)
+            if queue.stage != SPLIT:  # which has a span where it publishes
+                self._traces.io_step(message, start_ns)
             await message.ack()
         except asyncio.CancelledError:
             await asyncio.shield(message.hand_back())

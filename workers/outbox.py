@@ -10,6 +10,7 @@ from pipelines.broker import Broker
 from schemas.parts import PartHeader
 from schemas.subjects import HEADER_PART, HEADER_TYPE
 from workers.in_flight import Task
+from workers.tracing import onward
 
 UNSENT_BYTES = 32 << 20  # unacknowledged bytes at which computing pauses (law 4)
 CLOSE_S = 1.0  # the broker may be away
@@ -31,14 +32,14 @@ class Outbox:
     def send_result(self, task: Task, part: Part, body: bytes) -> None:
         """Publish a part's result."""
         key = part.meta.key
-        headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header()}
+        headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header(), **onward(task)}
         self._send_later(task, part, self._broker.names.results(key.job), body, key.message_id("result"), headers)
 
     def send_on(self, task: Task, part: Part, stage: str, body: bytes) -> None:
         """Publish a part to the queue of its next stage."""
         key = part.meta.key
         subject = self._broker.names.work(key.job.pipeline, stage, key.job.priority)
-        self._send_later(task, part, subject, body, key.message_id(stage), {})
+        self._send_later(task, part, subject, body, key.message_id(stage), onward(task))
 
     def _send_later(
         self, task: Task, part: Part, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]

@@ -12,6 +12,7 @@ from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.jetstream import Gone
 from pipelines.job import OpenJob
+from pipelines.tracing import traced
 from schemas.errors import RigflowError, UsageError, first_error
 from schemas.jobs import JobRef, Priority
 from schemas.parts import PartMeta
@@ -148,7 +149,8 @@ async def run_job(collector: Collector, outcome: JobOutcome, turn: asyncio.Semap
         assert outcome.opened is not None
         async with turn:
             await outcome.opened.send()
-        outcome.done = await collector.wait(outcome.job.id)
+        with traced(outcome.opened.tracer, "collect", outcome.opened.manifest, time.time_ns()):
+            outcome.done = await collector.wait(outcome.job.id)
     except Exception as error:
         collector.abandon(outcome.job.id)
         outcome.error = as_ours(error)

@@ -31,6 +31,7 @@ from workers.messages_in_flight import MessagesInFlight
 from workers.outbox import Outbox
 from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
+from workers.tracing import Traces
 
 LoadPipeline = Callable[[str], Awaitable[LoadedPipeline]]
 
@@ -57,11 +58,11 @@ class Runner:
         self._preparing: set[asyncio.Task[None]] = set()
         self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
         self.computing = computing
-        self.meter = Meter()
-        self.cancelled = Cancelled(broker)
-        self.in_flight = MessagesInFlight()
+        self.meter, self.traces = Meter(), Traces(broker.tracer)
+        self.cancelled, self.in_flight = Cancelled(broker), MessagesInFlight()
         self.intake = Intake(broker, settings, self.in_flight, self.accept, concurrency)
-        self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended, self.meter, self._count_failure)
+        on_failed, traces = self._count_failure, self.traces
+        self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended, self.meter, on_failed, traces)
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: computing.step is not None)
         self._continuous = ContinuousSteps(broker, self, self._wake.set)
@@ -145,6 +146,7 @@ class Runner:
         if self.cancelled.has(content.key.job):
             await message.cancel()
             return None
+        self.traces.waited(message)
         await self._failures.look_up(message)
         pipeline = await self._load_pipeline(content.key.job.revision)
         return first_task(message, content, buffers, pipeline, self.heartbeats.tick)
@@ -156,8 +158,6 @@ class Runner:
             self._drained.set()
         self._wake.set()
         self.intake.refill()
-
-    # computing
 
     async def _advance(self, task: Task) -> None:
         """Run one step of a task and hand over its output. An error fails only the tasks of this step."""
@@ -230,7 +230,8 @@ class Runner:
         self.heartbeats.move()
         pipeline, stage, began_s = tasks[0].pipeline.spec.name, tasks[0].stage, time.monotonic()
         try:
-            return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
+            with self.traces.step(tasks):
+                return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
         finally:
             took_s = time.monotonic() - began_s
             charge(tasks, took_s)
@@ -248,8 +249,6 @@ class Runner:
                 if message.poison_candidate:
                     self.on_poison_candidate()
 
-    # handing over and failing
-
     async def hand_over(self, task: Task, part: Part) -> None:
         """Give a part to the next stage: here or by its queue, or by the collector where it takes the entire media."""
         if task.message.ended:
@@ -257,7 +256,7 @@ class Runner:
         part, following = task.charged(part), task.pipeline.after(task.stage)
         assert following is not None
         self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
-        handed = Task(task.message, task.pipeline, following, part=part)
+        handed = Task(task.message, task.pipeline, following, part=part, trace=task.trace)
         if task.pipeline.gathers(following):
             self._outbox.send_result(task, part, await self.computing.run(task.pipeline.to_gather, part, following))
         elif following in task.pipeline.hosted and not self._batching.spills(handed):

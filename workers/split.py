@@ -15,11 +15,13 @@ from pipelines.publish import Publisher
 from pipelines.queue_share import QueueShare
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
+from pipelines.tracing import Context, place_of
 from schemas.errors import PipelineError, StoreError, UsageError
+from schemas.jobs import Manifest
 from schemas.messages import CollectRequest
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
-from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_REVISION, given_by
+from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_REVISION, HEADER_TRACE, given_by
 from schemas.wire import Buffer
 from workers.failures import Failures
 from workers.in_flight import InFlight
@@ -61,7 +63,7 @@ class SplitHandler:
             async with self._alone(message):
                 await self._begin([message])
                 await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
-                await self._ask_for_collect(CollectRequest(job=message.job, name=record.manifest.name), delivery)
+                await self._ask_for_collect(record.manifest, delivery)
                 content_type = delivery.headers.get(HEADER_CONTENT_TYPE, "")
                 await _publish(publisher, record, await asyncio.to_thread(with_header, media, content_type))
         except JobCancelled as error:
@@ -92,7 +94,10 @@ class SplitHandler:
         publisher = Publisher(self._broker, spec, tenant, priority, hosted=True, share=share)
         source = await asyncio.to_thread(source_of, media)
         name = _name_of(delivery) or identity
-        record = await publisher.begin(publisher.ref(identity), name, source, delivery.deliveries == 1, len(media))
+        trace = delivery.headers.get(HEADER_TRACE, "")
+        trace = trace if Context.parse(trace) else ""
+        anew = delivery.deliveries == 1
+        record = await publisher.begin(publisher.ref(identity), name, source, anew, len(media), trace)
         return publisher, record
 
     async def _pipeline_of(self, name: str, revision: str) -> PipelineSpec:
@@ -105,11 +110,12 @@ class SplitHandler:
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
         """Do nothing: the collector of the job ends it."""
 
-    async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
+    async def _ask_for_collect(self, manifest: Manifest, delivery: Delivery) -> None:
         """Request collecting once for each message of media: a message that is sent again is collected again."""
+        request = CollectRequest(job=manifest.job, name=manifest.name)
         subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.priority)
         identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
-        await self._broker.publish(subject, request.encode(), identity)
+        await self._broker.publish(subject, request.encode(), identity, place_of(manifest))
 
 
 async def _publish(publisher: Publisher, record: JobRecord, body: Buffer) -> None:
