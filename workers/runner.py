@@ -48,17 +48,14 @@ class Runner:
         computing: ComputingThread,
         concurrency: int,
     ) -> None:
-        self._broker = broker
-        self._load_pipeline = load_pipeline
-        self._failures = failures
+        self._broker, self._load_pipeline, self._failures = broker, load_pipeline, failures
         self._wake, self._drained = asyncio.Event(), asyncio.Event()
         self._outbox = Outbox(broker, self.failed)
         self._stopping = False
         self._fatal: Exception | None = None  # `serve` raises it after every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()
         self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
-        self.computing = computing
-        self.meter, self.traces = Meter(), Traces(broker.tracer)
+        self.computing, self.meter, self.traces = computing, Meter(), Traces(broker.tracer)
         self.cancelled, self.in_flight = Cancelled(broker), MessagesInFlight()
         self.intake = Intake(broker, settings, self.in_flight, self.accept, concurrency)
         on_failed, traces = self._count_failure, self.traces
