@@ -6,7 +6,7 @@ decoder is inside the driver. Therefore frames wait here until a part is complet
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,106 +48,97 @@ class Kind:
         gpu.kernels.launch(self._name, grid, self._block, stream, given[()])
 
 
-class _Mine:
-    """What one thread has waiting, and what it has in flight."""
-
-    def __init__(self) -> None:
-        self.fills: dict[tuple[int, int], list[int]] = {}
-        self.kinds: dict[Kind, list[int]] = {}
-        self.resizes: dict[tuple[Resampler, tuple[int, ...], Place], list[tuple[GpuRow, GpuRow]]] = {}
-        self.held: list[Any] = []
-        self.nbytes = 0
-        self.in_flight: deque[tuple[Any, list[Any]]] = deque()
-        self.slabs: dict[int, tuple[Block, int]] = {}  # bytes of a row -> the block, and how many rows of it are taken
-
-
-class Batches:
-    """The work of all threads; each has its own, and its own stream."""
+class Batches(threading.local):
+    """The work of one thread: each that uses an instance has its own, and its own stream."""
 
     def __init__(self, gpu: "CudaGpu") -> None:
         self._gpu = gpu
-        self._here = threading.local()
+        self._held: list[Any] = []
+        self._bytes = 0
+        self._in_flight: deque[tuple[Any, list[Any]]] = deque()
+        self._slabs: dict[int, tuple[Block, int]] = {}  # bytes of a row -> the block, and how many rows of it are taken
+        self._empty()
+
+    def _empty(self) -> None:
+        self._fills: dict[tuple[int, int], list[int]] = {}
+        self._kinds: dict[Kind, list[int]] = {}
+        self._full = False
+        self._resizes: dict[tuple[Resampler, tuple[int, ...], Place], list[tuple[GpuRow, GpuRow]]] = {}
 
     def row(self, shape: tuple[int, ...], nbytes: int) -> GpuRow:
         """Return memory for a picture, which is held until what is queued now has run."""
-        mine = self._mine()
-        block = self._gpu.memory.take(nbytes) if nbytes >= _SLAB_ROW_BYTES else self._of_slab(mine, nbytes)
+        block = self._gpu.memory.take(nbytes) if nbytes >= _SLAB_ROW_BYTES else self._of_slab(nbytes)
         row = GpuRow(self._gpu, block, shape)
-        mine.held.append(row)
+        self._held.append(row)
         return row
 
-    def _of_slab(self, mine: _Mine, nbytes: int) -> Block:
+    def _of_slab(self, nbytes: int) -> Block:
         step = -(-nbytes // _ALIGNED) * _ALIGNED
-        slab, taken = mine.slabs.get(step, (None, MOST_FRAMES))
+        slab, taken = self._slabs.get(step, (None, MOST_FRAMES))
         if slab is None or taken == MOST_FRAMES:
             slab, taken = self._gpu.memory.take(step * MOST_FRAMES), 0
-        mine.slabs[step] = slab, taken + 1
+        self._slabs[step] = slab, taken + 1
         return Block(slab.pointer + taken * step, nbytes, slab)
 
     def hold(self, thing: Any, nbytes: int = 0) -> None:
         """Keep a frame or a block until what is queued now has run; what waits is queued once it has many bytes."""
-        mine = self._mine()
-        mine.held.append(thing)
-        mine.nbytes += nbytes
-        if mine.nbytes >= _WAITING_BYTES:
+        self._held.append(thing)
+        self._bytes += nbytes
+        if self._bytes >= _WAITING_BYTES:
             self.flush()
 
     def fill(self, row: GpuRow, value: int) -> None:
         """Set all bytes of a row, before the kernels that write into it."""
-        self._mine().fills.setdefault((row.nbytes, value), []).append(row.block.pointer)
+        self._fills.setdefault((row.nbytes, value), []).append(row.block.pointer)
 
     def add(self, kind: Kind, addresses: tuple[int, ...]) -> None:
         """Convert one more frame."""
-        kinds = self._mine().kinds
-        waiting = kinds.get(kind)
+        waiting = self._kinds.get(kind)
         if waiting is None:
-            waiting = kinds[kind] = []
+            waiting = self._kinds[kind] = []
         waiting += addresses
+        if len(waiting) >= MOST_FRAMES * kind.each:
+            self._full = True
 
     def resize(self, resampler: Resampler, native: GpuRow, row: GpuRow, place: Place) -> None:
         """Resize the pixels of `native` into `row`, after all kernels of `add`."""
-        mine = self._mine()
-        mine.resizes.setdefault((resampler, native.shape, place), []).append((native, row))
-        mine.nbytes += native.nbytes
+        self._resizes.setdefault((resampler, native.shape, place), []).append((native, row))
+        self._bytes += native.nbytes
 
     def flush_full(self) -> None:
-        """Queue what waits if one more frame might not fit. Called between frames, so that none is queued in part."""
-        mine = self._mine()
-        if mine.nbytes >= _WAITING_BYTES or any(
-            len(addresses) + kind.each > MOST_FRAMES * kind.each for kind, addresses in mine.kinds.items()
-        ):
+        """Queue what waits if one more frame does not fit. Called between frames, so that none is queued in part."""
+        if self._full or self._bytes >= _WAITING_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Queue all that waits, after the decoder's copies: FFmpeg copies its surfaces on the null stream."""
-        mine = self._mine()
-        if not mine.held:
+        if not self._held:
             return
         gpu, stream = self._gpu, self._gpu.stream()
         decoded = gpu.event()
         decoded.record()
         stream.wait_for_event(decoded)
-        for (nbytes, value), pointers in mine.fills.items():
+        for (nbytes, value), pointers in self._fills.items():
             self._fill(pointers, nbytes, value, stream)
-        for kind, addresses in mine.kinds.items():
+        for kind, addresses in self._kinds.items():
             kind.launch(gpu, addresses, stream)
-        for (resampler, _, place), pairs in mine.resizes.items():
+        for (resampler, _, place), pairs in self._resizes.items():
             targets = [row.block.pointer + place.begin for _, row in pairs]
-            mine.held.append(resampler.queue([native for native, _ in pairs], targets, place, stream))
+            self._held.append(resampler.queue([native for native, _ in pairs], targets, place, stream))
         over = gpu.event()
         over.record(stream)
-        mine.in_flight.append((over, mine.held))
-        mine.fills, mine.kinds, mine.resizes, mine.held, mine.nbytes = {}, {}, {}, [], 0
-        while len(mine.in_flight) > _IN_FLIGHT:
-            mine.in_flight[0][0].synchronize()  # before the frames go: they are the decoder's again then
-            mine.in_flight.popleft()
+        self._in_flight.append((over, self._held))
+        self._held, self._bytes = [], 0
+        self._empty()
+        while len(self._in_flight) > _IN_FLIGHT:
+            self._in_flight[0][0].synchronize()  # before the frames go: they are the decoder's again then
+            self._in_flight.popleft()
 
     def synchronize(self) -> None:
         """Wait until all of this thread is done; nothing is held after that."""
-        mine = self._mine()
         self.flush()
         self._gpu.stream().synchronize()
-        mine.in_flight.clear()
+        self._in_flight.clear()
 
     def _fill(self, pointers: list[int], nbytes: int, value: int, stream: Any) -> None:
         for begin in range(0, len(pointers), MOST_FRAMES):
@@ -156,10 +147,3 @@ class Batches:
             given["frames"][: len(some)], given["bytes"], given["value"] = some, nbytes, value
             across = min(64, -(-nbytes // (16 * _FILL_THREADS)))
             self._gpu.kernels.launch("fill", (across, len(some)), (_FILL_THREADS, 1, 1), stream, given[()])
-
-    def _mine(self) -> _Mine:
-        try:
-            return cast(_Mine, self._here.mine)
-        except AttributeError:
-            self._here.mine = _Mine()
-            return cast(_Mine, self._here.mine)

@@ -125,7 +125,7 @@ def used_times(times: Sequence[int], grid: Grid, clock: Clock, windows: range, s
 
     Looks at each frame once, however many windows a message states.
     """
-    firsts = [grid.first_tick(clock, pts) for pts in (since, *times[1:])]  # of each frame; the first one has all before
+    firsts = grid.first_ticks(clock, (since, *times[1:]))  # of each frame; the first one has all before
     used = []
     for pts, first, after in zip(times, firsts, [*firsts[1:], None], strict=True):
         begin = max(first, firsts[0])
