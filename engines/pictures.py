@@ -41,7 +41,10 @@ class FramePictures:
         for maker, planes, names in self._made:
             made = maker.convert(frame, orientation)
             for name in names:
-                arrays |= {plane_name(name, n): plane for n, plane in enumerate(made)} if planes else {name: made[0]}
+                if planes:
+                    arrays |= {plane_name(name, n): plane for n, plane in enumerate(made)}
+                else:
+                    arrays[name] = made[0]
         if self._sized:
             size = (frame.width, frame.height) if transposes(orientation) else (frame.height, frame.width)
             arrays[FRAME_SIZE] = np.array(size, np.int32)

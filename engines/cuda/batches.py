@@ -6,6 +6,7 @@ decoder is inside the driver. Therefore frames wait here until a part is complet
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from engines.cuda.resampling import Resampler
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
-_WAITING_BYTES = 64 << 20  # of frames and of pixels at their own size that a thread converts together at most
-_IN_FLIGHT = 2  # launches of frames whose memory a thread's decoder gets back only when they are over
+_WAITING_BYTES = 48 << 20  # of frames and of pixels at their own size that a thread converts together at most
+_IN_FLIGHT = 1  # launches of frames whose memory a thread's decoder gets back only when they are over
 _SLAB_ROW_BYTES = 64 << 10  # smaller rows share blocks
 _ALIGNED = 256
 _FILL_THREADS = 256
@@ -56,7 +57,7 @@ class Batches(threading.local):
         self._held: list[Any] = []
         self._bytes = 0
         self._in_flight: deque[tuple[Any, list[Any]]] = deque()
-        self._slabs: dict[int, tuple[Block, int]] = {}  # bytes of a row -> the block, and how many rows of it are taken
+        self._slabs: dict[int, tuple[Block, Iterator[int]]] = {}  # bytes of a row -> a block, and where free rows begin
         self._empty()
 
     def _empty(self) -> None:
@@ -73,12 +74,15 @@ class Batches(threading.local):
         return row
 
     def _of_slab(self, nbytes: int) -> Block:
-        step = -(-nbytes // _ALIGNED) * _ALIGNED
-        slab, taken = self._slabs.get(step, (None, MOST_FRAMES))
-        if slab is None or taken == MOST_FRAMES:
-            slab, taken = self._gpu.memory.take(step * MOST_FRAMES), 0
-        self._slabs[step] = slab, taken + 1
-        return Block(slab.pointer + taken * step, nbytes, slab)
+        slab, free = self._slabs.get(nbytes) or (None, iter(()))
+        pointer = next(free, None)
+        if slab is None or pointer is None:
+            step = -(-nbytes // _ALIGNED) * _ALIGNED
+            slab = self._gpu.memory.take(step * MOST_FRAMES)
+            free = iter(range(slab.pointer, slab.pointer + step * MOST_FRAMES, step))
+            self._slabs[nbytes] = slab, free
+            pointer = next(free)
+        return Block(pointer, nbytes, slab)
 
     def hold(self, thing: Any, nbytes: int = 0) -> None:
         """Keep a frame or a block until what is queued now has run; what waits is queued once it has many bytes."""

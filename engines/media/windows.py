@@ -5,7 +5,7 @@ This module does not read pixels: a *picture* is any object that the caller pair
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -50,8 +50,7 @@ class Span:
         return grid.with_warm_up(grid.windows_in(self.clock, self.start, self.end))
 
 
-@dataclass(frozen=True, slots=True)
-class Tick(Generic[Picture]):
+class Tick(NamedTuple, Generic[Picture]):
     """Tick `number` at `pts`, and the picture that it uses."""
 
     number: int
@@ -149,12 +148,14 @@ def slices(
     pts_of: dict[int, tuple[int, int]] = {}  # tick -> its own pts, and its picture's
     rows: dict[int, Row] = {}
     starts: list[int] = []
+    frames, stride = grid.frames, grid.stride
     for tick in ticks:
-        pts_of[tick.number] = tick.pts, tick.picture_pts
-        if tick.picture_pts not in rows:
-            rows[tick.picture_pts] = convert(tick.picture)
-        start = tick.number + 1 - grid.frames
-        if start % grid.stride == 0 and start in pts_of and not is_empty(pts_of[start][0]):
+        number, pts, picture_pts, picture = tick
+        pts_of[number] = pts, picture_pts
+        if picture_pts not in rows:
+            rows[picture_pts] = convert(picture)
+        start = number + 1 - frames
+        if start % stride == 0 and start in pts_of and not is_empty(pts_of[start][0]):
             starts.append(start)
         if len(starts) == limit:
             yield _slice(starts, grid.frames, pts_of, rows)
