@@ -106,10 +106,7 @@ def side_data(packet: "Packet[Any]") -> tuple[tuple[int, bytes], ...]:
 def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, Pieces]:
     """Return the two buffers of a segment: the table, and all bytes, which are views of the packets."""
     rows: list[tuple[int, int, int, int]] = []
-    data: list[Buffer] = []
-    for flag, body in ((Flag.EXTRADATA, extradata),) if extradata else ():
-        rows.append((flag, 0, 0, len(body)))
-        data.append(body)
+    data: list[Buffer] = [extradata] if extradata else []
     for coded in packets:
         for flag, body in coded.side:
             rows.append((flag, coded.pts, 0, len(body)))
@@ -117,7 +114,13 @@ def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, Piec
         packet = coded.packet
         rows.append((coded.flags, coded.pts, packet.duration or 0, packet.size))
         data.append(memoryview(packet))
-    return np.array(rows, _ROW).tobytes(), Pieces(data)
+    return table_of(extradata, rows), Pieces(data)
+
+
+def table_of(extradata: bytes | None, rows: Any) -> bytes:
+    """Return the table of rows `[P, 4]`, with one for the extradata before them."""
+    first = [(Flag.EXTRADATA, 0, 0, len(extradata))] if extradata else []
+    return b"".join(np.array(part, _ROW).tobytes() for part in (first, rows))
 
 
 def rows_of(table: Buffer, data: Buffer) -> Iterator[tuple[int, int, int, memoryview]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -24,6 +23,7 @@ from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import orientation_of
 from engines.media.packets import Coded, Flag, carried_side, pack, parameters_of, side_data
+from engines.media.places import CONVERT, PACKET_BYTES, PlacedPackets, check_bytes, known_flags
 from engines.media.segment_data import SegmentData
 from engines.media.source import (
     Source,
@@ -38,13 +38,10 @@ from engines.media.source import (
 )
 from engines.media.survey import Survey, survey
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
-from schemas.errors import ItemTooLarge, MediaError, format_field_error
+from schemas.errors import MediaError, format_field_error
 from schemas.grid import Clock, Grid
-from schemas.media import MediaInfo
-
-MAX_SEGMENT_BYTES = 512 << 20
-_PACKET_BYTES = 1 << 10  # the memory of a packet in addition to its data
-_CONVERT = "convert it to H.264 with a keyframe every few seconds: ffmpeg -i IN -g 100 OUT.mp4"
+from schemas.media import CodecParameters, MediaInfo
+from schemas.wire import Pieces
 
 
 class Splitter:
@@ -88,7 +85,7 @@ class Splitter:
             try:
                 self.media = _media_info(stream, self.surveyed, self._name, self._grid)
             except ValidationError as error:  # FFmpeg passes on any value of a header
-                raise MediaError(f"{self._label}: {format_field_error(error.errors()[0])}", _CONVERT) from error
+                raise MediaError(f"{self._label}: {format_field_error(error.errors()[0])}", CONVERT) from error
         packets = self.surveyed.packets
         self._check_length(packets)
         self._cuts = plan_cuts(packets, self._grid, self.media.clock, self._segment_s)
@@ -109,17 +106,28 @@ class Splitter:
             tracks = Tracks(container, firsts, self._sound) if self._sound else None
             codec = parameters_of(stream, self.surveyed.reorder)
             extradata = stream.codec_context.extradata
-            reader = _Reader(container, stream, self.surveyed.packets, tracks, self._label)
-            for number, cut in enumerate(self._cuts):
-                buffers = pack(extradata, reader.picture(cut))
-                beside = reader.beside(to_the_end=cut.end is None)
-                if _stamp(self._source) not in (None, self._stamp):  # no segment is of another file than the survey
-                    raise changed(self._label)
-                notes = () if number else self.surveyed.notes
-                by_rank, final = self.surveyed.packets.by_rank, cut.end is None
-                yield SegmentData(
-                    self.media, buffers, final, cut.start, cut.end, codec, by_rank, notes=notes, tracks=beside
-                )
+            reader: _Reader | PlacedPackets
+            places = None if tracks else self.surveyed.places
+            with reading(self._source) as read:
+                if places is None:
+                    reader = _Reader(container, stream, self.surveyed.packets, tracks, self._label)
+                else:
+                    reader = PlacedPackets(self.surveyed.packets, places, read, self._label)
+                yield from self._cut_by(reader, codec, extradata)
+
+    def _cut_by(
+        self, reader: "_Reader | PlacedPackets", codec: CodecParameters, extradata: bytes | None
+    ) -> Iterator[SegmentData]:
+        for number, cut in enumerate(self._cuts):
+            buffers = reader.packed(cut, extradata)
+            beside = reader.beside(to_the_end=cut.end is None)
+            if _stamp(self._source) not in (None, self._stamp):  # no segment is of another file than the survey
+                raise changed(self._label)
+            notes = () if number else self.surveyed.notes
+            by_rank, final = self.surveyed.packets.by_rank, cut.end is None
+            yield SegmentData(
+                self.media, buffers, final, cut.start, cut.end, codec, by_rank, notes=notes, tracks=beside
+            )
 
     def _first_packets(self) -> dict[int, bytes]:
         if self._sound is None:
@@ -162,9 +170,7 @@ class _Reader:
     ) -> None:
         self._label = label
         self._times: list[int] = settled.pts.tolist()
-        self._flags: list[int] = np.where(settled.entries, Flag.ENTRY, 0).tolist()
-        for number in np.flatnonzero(~settled.shown).tolist():
-            self._flags[number] |= Flag.HIDDEN
+        self._flags: list[int] = known_flags(settled).tolist()
         self._stream = stream
         self._tracks = tracks
         self._packets = packets_of(container, stream, *(tracks.streams if tracks else ()))
@@ -175,6 +181,10 @@ class _Reader:
         self._beside = 0  # packets
         self._first = True
 
+    def packed(self, cut: Cut, extradata: bytes | None) -> tuple[bytes, Pieces]:
+        """Return the buffers of a planned segment; earlier packets are discarded."""
+        return pack(extradata, self.picture(cut))
+
     def picture(self, cut: Cut) -> list[Coded]:
         """Return the packets of a planned segment; earlier ones are discarded."""
         while self._gone + len(self._picture) < cut.stop and self._read():
@@ -182,7 +192,7 @@ class _Reader:
         if self._gone + len(self._picture) < cut.stop:
             raise changed(self._label)
         gone = [self._picture.popleft() for _ in range(cut.first - self._gone)]
-        self._picture_bytes -= sum(coded.packet.size + _PACKET_BYTES for coded in gone)
+        self._picture_bytes -= sum(coded.packet.size + PACKET_BYTES for coded in gone)
         self._gone += len(gone)
         if gone and (kept := dict(carried_side(gone))):
             first = self._picture[0]
@@ -211,15 +221,12 @@ class _Reader:
             return False
         if packet.size and packet.stream_index == self._stream.index:
             self._picture.append(self._coded(packet, self._gone + len(self._picture)))
-            self._picture_bytes += packet.size + _PACKET_BYTES
+            self._picture_bytes += packet.size + PACKET_BYTES
         elif packet.size and self._tracks is not None:
             self._tracks.take(packet)
-            self._beside_bytes += packet.size + _PACKET_BYTES
+            self._beside_bytes += packet.size + PACKET_BYTES
             self._beside += 1
-        if self._picture_bytes + self._beside_bytes > MAX_SEGMENT_BYTES:
-            count = len(self._picture) + self._beside
-            what = f"{self._label}: {count} packets lie between two places where it can be cut"
-            raise ItemTooLarge(f"{what}, and take more than {MAX_SEGMENT_BYTES >> 20} MB of memory", _CONVERT)
+        check_bytes(self._label, self._picture_bytes + self._beside_bytes, len(self._picture) + self._beside)
         return True
 
     def _coded(self, packet: "Packet[VideoStream]", number: int) -> Coded:

@@ -14,6 +14,7 @@ from engines.media.cuts import Packets
 from engines.media.keyframes import closes, is_hidden, is_packed, starts_afresh
 from engines.media.limits import Limits
 from engines.media.missing import Missing
+from engines.media.places import Places, Rows
 from engines.media.read_at import ReadAt
 from engines.media.source import packets_of, time_base
 from engines.media.times import Stamps, frame_rate, settle
@@ -41,6 +42,7 @@ class Survey:
     The last frame is shown until `end`.
 
     `rate` in frames a second; `reorder` is how many packets at most are decoded before one that is shown before them.
+    `places`: where the packets lie, see `engines.media.places`; None: only a demuxer can read them.
     """
 
     packets: Packets
@@ -50,6 +52,7 @@ class Survey:
     rate: Fraction
     reorder: int
     notes: tuple[str, ...]
+    places: Rows | None = None
 
 
 def survey(container: InputContainer, stream: VideoStream, label: str, limits: Limits, read: ReadAt) -> Survey:
@@ -58,13 +61,14 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
     `read` reads the bytes of the source.
     """
     decoder, reader = stream.codec_context, _Reader(container, stream)
-    missing = Missing(container, stream, read)
+    missing, places = Missing(container, stream, read), Places(container, stream)
     # before decoding changes it; a stream that was not probed has no pixel format and no depth yet
     depth = decoder.reorder_depth if decoder.pix_fmt or not decoder.codec.reorder else _UNKNOWN_DEPTH
     for packet in packets_of(container, stream):
         reader.take(packet)
         if packet.size:
             missing.take(packet)
+            places.take(packet)
     first = _first_frame(container, stream, reader, label, limits)
     unit, rate = time_base(stream), frame_rate(stream.average_rate, stream.guessed_rate)
     shown, order = np.array(reader.shown, bool), reader.decoding_order
@@ -90,7 +94,7 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
         notes.append("its alpha channel is left out")
     notes += missing.notes(settled.pts if settled.known else None, origin)
     reorder = reorder_depth(settled.pts[shown].tolist()) if decoder.name == _GUESSED else 0
-    return Survey(packets, first, origin, _end(reader, packets, rate), rate, reorder, tuple(notes))
+    return Survey(packets, first, origin, _end(reader, packets, rate), rate, reorder, tuple(notes), places.rows)
 
 
 def _first_frame(

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from engines.media import split
+from engines.media import places
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.limits import Limits
@@ -175,7 +175,7 @@ def test_what_lies_between_two_cuts_is_bounded_in_memory(sound: str, monkeypatch
     clip = generated(Clip(frames=600, gop=600, container="mkv", size=(64, 80), sound=sound))
     packets = 600 + (563 if sound else 0)
     for room, fits in ((packets << 11, True), (packets << 10, False)):
-        monkeypatch.setattr(split, "MAX_SEGMENT_BYTES", room)
+        monkeypatch.setattr(places, "MAX_SEGMENT_BYTES", room)
         with Splitter(clip, pipeline().grid, 1) as splitter:
             if fits:
                 assert len(list(splitter.segments())) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import pytest
 
-from engines.media import split
+from engines.media import places
 from engines.media.sniff import formats
 from engines.media.source import open_picture, picture_stream
 from engines.media.split import Splitter
@@ -117,7 +117,7 @@ def test_a_video_without_a_frame_that_decodes() -> None:
 
 
 def test_what_can_not_be_cut_and_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(split, "MAX_SEGMENT_BYTES", 1 << 10)
+    monkeypatch.setattr(places, "MAX_SEGMENT_BYTES", 1 << 10)
     for clip in (Clip(), Clip(container="h264")):
         error = error_of(generated(clip))
         assert isinstance(error, ItemTooLarge)
