@@ -45,4 +45,20 @@ def test_every_text_is_in_both_languages_with_the_same_places() -> None:
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[key])), key
     code = b"".join(file.content for name, file in page_files().items() if name.endswith(".js")).decode()
     used = set(re.findall(r'\bt\("(\w+)"', code))
-    assert used <= english.keys()
+    counted = set(re.findall(r'\bmany\("(\w+)"', code))
+    assert used | counted | {f"{key}Many" for key in counted} <= english.keys()
+
+
+def test_no_text_is_in_the_code_or_unused() -> None:
+    scripts = {name: file.content.decode() for name, file in page_files().items() if name.endswith(".js")}
+    code = "".join(text for name, text in scripts.items() if name not in ("en.js", "zh.js"))
+    prefixes = re.findall(r'\bword\("(\w+)"', code)
+    quoted = set(re.findall(r'"(\w+)"', code)) | set(re.findall(r"\b(\w+):", code))
+    unused = [
+        key
+        for key in texts("en")
+        if not {key, key.removesuffix("Many")} & quoted and not key.startswith(tuple(prefixes))
+    ]
+    assert not unused
+    sentences = re.findall(r'"[A-Z][a-z]+ [a-z]+[^"]*"', code)
+    assert not sentences

@@ -1,35 +1,50 @@
 // Dead letters: what failed for good, to be sent again or dropped.
 import { ask, post, remove } from "/page/api.js";
-import { h, size, table } from "/page/dom.js";
+import { repeat } from "/page/connection.js";
+import { sure } from "/page/dialog.js";
+import { button, english, h, nothing, raw, redraw, table } from "/page/dom.js";
+import { moment, size } from "/page/format.js";
+import { icon } from "/page/icons.js";
 import { t } from "/page/language.js";
-import { moment } from "/page/jobs.js";
 import { attempt } from "/page/main.js";
 
-export async function deadLetters(_, signal) {
+const AGAIN_MS = 5000, PAGE = 100;
+
+export async function deadLetters(_, signal, acts) {
   const box = h("div");
-  const read = () => attempt(async () => {
-    const { letters } = await ask("/api/v1/dead-letters?limit=200");
-    if (!signal.aborted) box.replaceChildren(letters.length ? rows(letters, read) : h("p", { class: "note" }, t("noLetters")));
-  });
-  await read();
-  return [h("div", { class: "row end" }, h("h1", {}, t("dead")), h("button", { type: "button", class: "quiet", onclick: read }, t("refresh"))), box];
+  let after = [0];
+  const draw = async () => {
+    const page = await ask(`/api/v1/dead-letters?limit=${PAGE}&after=${after.at(-1)}`, { signal });
+    if (!signal.aborted) redraw(box, ...(page.letters.length ? [rows(page.letters), turn(page, after)] : [nothing(icon("letter"), t("noLetters"))]));
+  };
+  const read = () => attempt(draw);
+  const act = async (does) => { await attempt(does); await read(); };
+  acts.retry = (element) => act(() => post(`/api/v1/dead-letters/${element.dataset.number}/retry`));
+  acts.drop = async (element) => {
+    const { number } = element.dataset;
+    if (await sure(t("confirmDrop", { number }), t("drop"))) await act(() => remove(`/api/v1/dead-letters/${number}`));
+  };
+  acts.following = (element) => { after.push(Number(element.dataset.after)); read(); };
+  acts.before = () => { after.pop(); read(); };
+  await draw();
+  repeat(read, AGAIN_MS, signal);
+  return [h("h1", {}, t("dead")), box];
 }
 
-function rows(letters, read) {
-  const act = (title, kind, action, question) => h("button", { type: "button", class: kind, onclick: async () => {
-    if (question && !confirm(question)) return;
-    await attempt(action);
-    read();
-  } }, title);
+function turn(page, after) {
+  if (!page.next && after.length < 2) return "";
+  return h("nav", { class: "row end", "aria-label": t("pages") }, button("before", `← ${t("previous")}`, { disabled: after.length < 2 }), button("following", `${t("next")} →`, { disabled: !page.next, values: { after: page.next ?? 0 } }));
+}
+
+function rows(letters) {
+  const made = (each, act, kind) => button(act, t(act), { kind, values: { number: each.number }, label: `${t(act)}: ${each.number}` });
   return table(t("dead"), [
-    [t("job"), (each) => h("a", { href: `#job/${each.job}`, class: "id" }, each.job)],
-    [t("stage"), (each) => `${each.pipeline} ${each.stage}`],
+    [t("job"), (each) => h("a", { href: `#job/${encodeURIComponent(each.job)}`, class: "id" }, raw(each.job)), "place"],
+    [t("stage"), (each) => raw(`${each.pipeline} ${each.stage}`)],
     [t("place"), (each) => (each.segment < 0 ? t("wholeJob") : t("segment", { number: each.segment })), "place"],
-    [t("reason"), (each) => each.error, "name"],
+    [t("reason"), (each) => english(each.error), "name"],
     [t("when"), (each) => moment(each.at), "place"],
     [t("input"), (each) => size(each.input_bytes), "number"],
-    [t("actions"), (each) => h("span", { class: "row" },
-      act(t("retry"), "quiet", () => post(`/api/v1/dead-letters/${each.number}/retry`)),
-      act(t("drop"), "danger", () => remove(`/api/v1/dead-letters/${each.number}`), t("confirmDrop", { number: each.number })))],
+    [t("actions"), (each) => h("span", { class: "row" }, made(each, "retry", "quiet"), made(each, "drop", "danger")), "acts"],
   ], letters, (each) => String(each.number));
 }

@@ -1,65 +1,96 @@
 // One job: its progress as it happens, what failed, its text as it is written, and its results.
-import { ask, follow } from "/page/api.js";
-import { announce, clock, h, size } from "/page/dom.js";
-import { t } from "/page/language.js";
-import { actions, bar, moment } from "/page/jobs.js";
+import { ask } from "/page/api.js";
+import { stream } from "/page/connection.js";
+import { announce, english, facts, h, raw, redraw } from "/page/dom.js";
+import { clock, moment, number, size } from "/page/format.js";
+import { icon } from "/page/icons.js";
+import { many, t } from "/page/language.js";
+import { actions, badge, jobActs, progress } from "/page/jobs.js";
 import { attempt } from "/page/main.js";
 import { results } from "/page/results.js";
 
-export async function job(id, signal) {
+const KINDS = ["progress", "part", "failure", "text", "file", "done"];
+
+export async function job(id, signal, acts) {
   const path = `/api/v1/jobs/${encodeURIComponent(id)}`;
-  let view = await ask(path);
+  let view = await ask(path, { signal });
   const head = h("div"), written = h("div"), failed = h("div"), files = h("div");
-  const draw = () => {
-    const facts = [
-      [t("id"), h("span", { class: "id" }, view.id)], [t("pipeline"), view.pipeline], [t("begun"), moment(view.created_at)],
-      [t("duration"), view.duration_s ? clock(view.duration_s) : null], [t("frames"), view.frames ? view.frames.toLocaleString() : null],
-      [t("lost"), view.frames_lost || null], [t("input"), view.input_bytes ? size(view.input_bytes) : null],
-      [t("missing"), view.missing_s.length ? view.missing_s.map(([from, to]) => `${clock(from)} – ${clock(to)}`).join(", ") : null],
-    ].filter(([, value]) => value !== null);
-    head.replaceChildren(
-      h("div", { class: "row end" }, h("h1", {}, view.name || view.id), h("div", { class: "row" }, actions(view, again))),
-      h("div", { class: "card" }, h("p", {}, h("span", { class: `state ${view.state}` }, t(view.state)), " "), bar(view), h("dl", {}, facts.map(([title, value]) => [h("dt", {}, title), h("dd", {}, value)]))),
-    );
-    failed.replaceChildren(...(view.reasons.length ? [h("h2", {}, t("failures")), h("div", { class: "card" }, h("ul", {}, view.reasons.map((reason) => h("li", {}, reason))))] : []));
-  };
+  const draw = () => { redraw(head, ...top(view)); failed.replaceChildren(...failures(view)); };
+  const texts = new Map();
+  const collect = () => attempt(async () => {
+    const made = await results(view, signal, acts);
+    if (signal.aborted) return;
+    files.replaceChildren(h("h2", {}, t("results")), ...made);
+    if (view.ended_at) written.replaceChildren();
+  }, files);
+  let listening = new AbortController();
   const again = () => attempt(async () => {
-    try { view = await ask(path); } catch (problem) { if (problem.status === 404) { location.hash = "jobs"; return; } throw problem; }
+    try { view = await ask(path, { signal }); } catch (problem) {
+      if (problem.status === 404) { location.hash = "jobs"; return; }
+      throw problem;
+    }
     draw();
     listen();
   });
-  const texts = new Map();
-  const show = (event) => {
-    const place = `${event.segment}.${event.part}.${event.row}`, before = texts.get(place);
-    if (before && event.again < before.again) return;
-    const text = (before && before.again === event.again ? before.text : "") + event.text;
-    texts.set(place, { again: event.again, text });
-    written.replaceChildren(h("div", { class: "card" }, h("pre", {}, [...texts.values()].map((each) => each.text).join("\n\n"))));
+  const on = (kind, data) => {
+    if (kind === "progress") { view = data; draw(); }
+    else if (kind === "text") write(texts, data, written);
+    else if (kind === "done") { ended(data); return false; }
+    return true;
   };
-  const collect = () => attempt(async () => {
-    const listed = (await ask(`${path}/results`)).files;
+  const ended = async (data) => {
+    const fresh = (await attempt(() => ask(path, { signal }))) ?? view;
+    const { state, failures: reasons, more_failures: more, notes, missing_s } = data;
+    view = { ...fresh, state, reasons, failures: reasons.length + more, notes, missing_s };
     if (signal.aborted) return;
-    files.replaceChildren(h("h2", {}, t("results")), ...(listed.length ? await results(view, listed) : [h("p", { class: "note" }, t("noFiles"))]));
-    if (listed.length) written.replaceChildren();
-  });
-  let listening = new AbortController();
+    draw();
+    announce(t("jobState", { name: view.name, state: t(view.state) }));
+    await collect();
+  };
   const listen = () => {
     listening.abort();
     listening = new AbortController();
-    follow(view.id, (kind, data) => {
-      if (kind === "progress") { view = data; draw(); }
-      else if (kind === "text") show(data);
-      else if (kind === "done") {
-        view = { ...view, state: data.state, progress: data.state === "done" ? 1 : view.progress, reasons: data.failures, frames: data.frames, missing_s: data.missing_s };
-        draw();
-        announce(t("jobState", { name: view.name, state: t(view.state) }));
-        collect();
-      }
-    }, listening.signal);
+    stream(`${path}/events`, KINDS, on, () => attempt(() => ask(path, { signal })), listening.signal);
   };
   signal.addEventListener("abort", () => listening.abort());
+  Object.assign(acts, jobActs(again));
   draw();
-  await collect();
+  if (!view.ended_at) files.replaceChildren(h("h2", {}, t("results")), h("p", { class: "soft" }, t("noFiles")));
   listen();
-  return [h("p", {}, h("a", { href: "#jobs" }, `← ${t("back")}`)), head, failed, written, files];
+  return [h("p", { class: "back" }, h("a", { href: "#jobs" }, icon("left"), t("allJobs"))), head, failed, written, files];
+}
+
+function top(view) {
+  const missing = view.missing_s.length ? view.missing_s.map(([from, to]) => `${clock(from)}–${clock(to)}`).join(", ") : null;
+  return [
+    h("div", { class: "bar" }, h("h1", {}, raw(view.name || view.id)), badge(view), h("div", { class: "row push" }, actions(view))),
+    h("div", { class: "card" }, view.ended_at || view.state === "failed" ? null : progress(view), facts([
+      [t("pipeline"), h("a", { href: `#submit/${encodeURIComponent(view.pipeline)}` }, raw(view.pipeline))],
+      [t("begun"), moment(view.created_at)],
+      [t("took"), view.ended_at ? clock(view.ended_at - view.created_at, true) : null],
+      [t("duration"), view.duration_s ? clock(view.duration_s) : null],
+      [t("frames"), view.frames ? number(view.frames) : null],
+      [t("lost"), view.frames_lost ? number(view.frames_lost) : null],
+      [t("input"), view.input_bytes ? size(view.input_bytes) : null],
+      [t("missing"), missing],
+      [t("id"), h("code", { class: "id", translate: "no" }, view.id)],
+    ])),
+  ];
+}
+
+function failures(view) {
+  const notes = (view.notes ?? []).map((note) => h("p", { class: "note" }, english(note)));
+  if (!view.reasons.length) return notes;
+  const more = view.failures - view.reasons.length;
+  return [h("h2", {}, t("failures")), h("div", { class: "card" }, h("ul", { class: "plain" }, view.reasons.map((reason) => english(reason, "li"))),
+    more > 0 ? h("p", { class: "soft" }, many("moreFailures", more)) : null), ...notes];
+}
+
+/** New text of an answer; what came before a reconnection may come again. */
+function write(texts, event, box) {
+  const place = `${event.segment}.${event.part}.${event.row}`, before = texts.get(place);
+  if (before && (event.again < before.again || (event.again === before.again && event.number <= before.number))) return;
+  const text = (before && before.again === event.again ? before.text : "") + event.text;
+  texts.set(place, { again: event.again, number: event.number, text });
+  box.replaceChildren(h("h2", {}, t("written")), h("div", { class: "card" }, h("pre", { translate: "no", dir: "auto" }, [...texts.values()].map((each) => each.text).join("\n\n"))));
 }

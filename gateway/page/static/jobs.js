@@ -1,67 +1,126 @@
-// Jobs and how far they are, the newest first; the list is read again while it is shown.
+// Jobs and how far they are, the newest first; the list is read again when the gateway says that it changed.
 import { ask, post, remove } from "/page/api.js";
-import { announce, h, table } from "/page/dom.js";
-import { language, t } from "/page/language.js";
+import { repeat, stream } from "/page/connection.js";
+import { sure } from "/page/dialog.js";
+import { announce, button, h, nothing, raw, redraw, table } from "/page/dom.js";
+import { clock, ending, moment, number, percent } from "/page/format.js";
+import { sentPicture } from "/page/given.js";
+import { icon, iconOf } from "/page/icons.js";
+import { many, t } from "/page/language.js";
 import { attempt } from "/page/main.js";
 
 const STATES = ["publishing", "published", "done", "failed", "cancelled"];
-const AGAIN_MS = 2000;
-let state = "";
+const PAGE = 50, APART_MS = 1000, PROGRESS_MS = 2000, TYPED_MS = 250;
+let state = "", name = "";
 
-export async function jobs(_, signal) {
-  const list = h("div");
-  let pages = 1;
-  const choice = h("select", { "aria-label": t("state"), onchange: (event) => { state = event.target.value; pages = 1; read(); } },
+export async function jobs(_, signal, acts) {
+  const list = h("div"), count = h("span", { class: "soft" });
+  let cursors = [""], running = false, readAt = 0, later = 0;
+  const read = async () => {
+    readAt = Date.now();
+    await attempt(async () => {
+      const query = new URLSearchParams({ limit: PAGE, cursor: cursors.at(-1), name });
+      if (state) query.append("state", state);
+      const page = await ask(`/api/v1/jobs?${query}`, { signal });
+      if (signal.aborted) return;
+      running = page.jobs.some(isRunning);
+      count.textContent = page.total ? many("jobsCount", page.total) : "";
+      list.querySelector(":scope > .problem")?.remove();
+      redraw(list, ...(page.jobs.length ? [rows(page.jobs), pages(page, cursors)] : [empty()]));
+    }, list);
+  };
+  const soon = () => {
+    clearTimeout(later);
+    later = setTimeout(read, Math.max(0, readAt + APART_MS - Date.now()));
+  };
+  const first = () => { cursors = [""]; return read(); };
+  let typed = 0;
+  const find = h("input", { type: "search", id: "find", value: name, placeholder: t("findName"), "aria-label": t("findName"), oninput: (event) => {
+    name = event.target.value;
+    clearTimeout(typed);
+    typed = setTimeout(first, TYPED_MS);
+  } });
+  const choice = h("select", { "aria-label": t("state"), onchange: (event) => { state = event.target.value; first(); } },
     h("option", { value: "" }, t("all")), STATES.map((each) => h("option", { value: each, selected: each === state }, t(each))));
-  const read = () => attempt(async () => {
-    const page = await ask(`/api/v1/jobs?limit=${50 * pages}${state ? `&state=${state}` : ""}`);
-    if (signal.aborted) return;
-    const more = page.next ? h("p", {}, h("button", { type: "button", class: "quiet", onclick: () => { pages += 1; read(); } }, t("more"))) : null;
-    const focused = document.activeElement?.closest?.("[data-key]")?.dataset.key, label = document.activeElement?.textContent;
-    list.replaceChildren(...(page.jobs.length ? [rows(page.jobs, read), more].filter(Boolean) : [h("p", { class: "note" }, t("noJobs"))]));
-    if (focused) [...list.querySelectorAll(`[data-key="${focused}"] :is(a, button)`)].find((each) => each.textContent === label)?.focus();
+  Object.assign(acts, jobActs(() => read()), {
+    older: (element) => { cursors.push(element.dataset.cursor); read(); },
+    newer: () => { cursors.pop(); read(); },
   });
   await read();
-  const timer = setInterval(() => { if (!document.hidden) read(); }, AGAIN_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
-  return [h("div", { class: "row end" }, h("h1", {}, t("jobs")), choice), list];
+  stream("/api/v1/changes", ["jobs"], soon, read, signal);
+  repeat(async () => { if (running) await read(); }, PROGRESS_MS, signal);
+  signal.addEventListener("abort", () => { clearTimeout(later); clearTimeout(typed); });
+  return [h("div", { class: "bar" }, h("h1", {}, t("jobs")), count, h("div", { class: "row push" }, find, choice)), list];
 }
 
-/** When a job was begun, in the page's language. */
-export function moment(seconds) {
-  return new Date(seconds * 1000).toLocaleString(language() === "zh" ? "zh-CN" : "en-GB", { dateStyle: "medium", timeStyle: "short" });
+const isRunning = (view) => view.state === "publishing" || view.state === "published";
+
+function empty() {
+  if (state || name) return nothing(icon("search"), t("noneSuch"));
+  return nothing(icon("jobs"), t("noJobs"), h("p", {}, h("a", { class: "button", href: "#submit" }, t("submit"))));
 }
 
-/** How far a job is: a bar, with its number for those who do not see it. */
-export function bar(view) {
-  const percent = view.progress === null ? null : Math.floor(view.progress * 100);
-  if (view.state === "cancelled" || view.state === "failed") return h("span", { class: "soft" }, view.reasons[0] ?? "");
-  if (percent === null) return h("progress", { max: 1, "aria-label": t("loading") });
-  return h("progress", { max: 100, value: percent, "aria-label": t("percent", { percent }) });
+function pages(page, cursors) {
+  if (!page.next && cursors.length < 2) return null;
+  const from = (cursors.length - 1) * PAGE;
+  return h("nav", { class: "row end", "aria-label": t("pages") },
+    button("newer", `← ${t("newer")}`, { disabled: cursors.length < 2 }),
+    h("span", { class: "soft" }, t("pageOf", { from: number(from + 1), to: number(from + page.jobs.length), total: number(page.total) })),
+    button("older", `${t("older")} →`, { disabled: !page.next, values: { cursor: page.next ?? "" } }));
 }
 
-/** The buttons for what may be done with a job; `after` is called once it is done. */
-export function actions(view, after) {
-  const button = (title, path, kind, question) => h("button", { type: "button", class: kind, "aria-label": `${title}: ${view.name}`, onclick: async () => {
-    if (question && !confirm(question)) return;
-    await attempt(async () => { await (kind === "danger" && question ? remove(path) : post(path)); announce(`${title}: ${view.name}`); });
-    after();
-  } }, title);
-  const running = view.state === "publishing" || view.state === "published", path = `/api/v1/jobs/${view.id}`;
-  return [
-    running ? button(t("cancel"), `${path}/cancel`, "danger") : null,
-    view.state === "failed" ? button(t("retry"), `${path}/retry`, "quiet") : null,
-    running ? null : button(t("delete"), path, "danger", t("confirmDelete", { id: view.id })),
-  ];
+/** A state as a word with a dot of its colour. */
+export const badge = (view) => h("span", { class: `state ${view.state}` }, t(view.state));
+
+/** How far a job is: a bar and its number, or why it failed. */
+export function progress(view) {
+  if (view.state === "failed") return h("span", { class: "reason", lang: "en", translate: "no" }, view.reasons[0] ?? "");
+  if (view.state === "cancelled") return "";
+  if (view.ended_at) return h("span", { class: "soft" }, t("tookTime", { time: clock(view.ended_at - view.created_at, true) }));
+  if (view.progress === null) return h("progress", { max: 1, "aria-label": t("loading") });
+  const whole = Math.floor(view.progress * 100);
+  return h("span", { class: "progress" }, h("progress", { max: 100, value: whole, "aria-label": t("percent", { percent: whole }) }), h("span", { "aria-hidden": "true" }, percent(whole / 100)));
 }
 
-function rows(found, after) {
+/** A small picture of a job, or an icon of what its file is. */
+export function thumb(view) {
+  const source = view.thumbnail ?? sentPicture(view.id);
+  if (source) return h("img", { class: "thumb", src: source, alt: "", loading: "lazy", decoding: "async" });
+  return icon(iconOf(ending(view.name)), "thumb");
+}
+
+/** What the buttons of jobs do; `after` is called once it is done. */
+export function jobActs(after) {
+  const doing = (does, title) => async (element) => {
+    element.disabled = true;
+    const done = await attempt(async () => { await does(`/api/v1/jobs/${element.dataset.id}`); return true; });
+    element.disabled = false;
+    if (done) announce(`${t(title)}: ${element.dataset.name}`);
+    await after();
+  };
+  const deleting = doing(remove, "delete");
+  return {
+    cancel: doing((path) => post(`${path}/cancel`), "cancel"),
+    retry: doing((path) => post(`${path}/retry`), "retry"),
+    delete: async (element) => { if (await sure(t("confirmDelete", { name: element.dataset.name }), t("delete"))) await deleting(element); },
+  };
+}
+
+/** The buttons for what may be done with a job. */
+export function actions(view) {
+  const values = { id: view.id, name: view.name || view.id };
+  const made = (act, kind) => button(act, t(act), { kind, values, label: `${t(act)}: ${values.name}` });
+  if (isRunning(view)) return [made("cancel", "danger")];
+  return [view.state === "failed" ? made("retry", "quiet") : null, made("delete", "danger")];
+}
+
+function rows(found) {
   return table(t("jobs"), [
-    [t("name"), (each) => h("a", { href: `#job/${each.id}` }, each.name || each.id), "name"],
-    [t("pipeline"), (each) => each.pipeline],
-    [t("state"), (each) => h("span", { class: `state ${each.state}` }, t(each.state))],
-    [t("progress"), bar],
+    [t("name"), (each) => h("a", { href: `#job/${each.id}`, class: "named" }, thumb(each), raw(each.name || each.id)), "name"],
+    [t("pipeline"), (each) => raw(each.pipeline)],
+    [t("state"), badge],
+    [t("progress"), progress, "far"],
     [t("begun"), (each) => moment(each.created_at), "place"],
-    [t("actions"), (each) => h("span", { class: "row" }, actions(each, after))],
+    [t("actions"), (each) => h("span", { class: "row" }, actions(each)), "acts"],
   ], found, (each) => each.id);
 }

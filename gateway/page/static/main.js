@@ -1,97 +1,135 @@
 // The page: a view for each address behind `#`, and what all views share.
-import { ask, post, Problem, remove } from "/page/api.js";
-import { announce, h } from "/page/dom.js";
+import { ask, Problem, remove } from "/page/api.js";
+import { isAway, whenBack } from "/page/connection.js";
+import { announce, english, h } from "/page/dom.js";
+import { icon } from "/page/icons.js";
 import { choose, language, t } from "/page/language.js";
 import { deadLetters } from "/page/dead.js";
 import { fleet } from "/page/fleet.js";
 import { job } from "/page/job.js";
 import { jobs } from "/page/jobs.js";
+import { models } from "/page/models.js";
 import { pipelines } from "/page/pipelines.js";
+import { search } from "/page/search.js";
 import { submit } from "/page/submit.js";
 
-const views = { jobs, job, submit, fleet, pipelines, dead: deadLetters };
-const shown = ["jobs", "submit", "fleet", "pipelines", "dead"];
+const views = { jobs, job, submit, search, fleet, pipelines, models, dead: deadLetters };
+const shown = { jobs: "jobs", submit: "upload", search: "search", fleet: "chip", pipelines: "flow", models: "model", dead: "letter" };
 const content = document.getElementById("content");
 let leaving = new AbortController();
+let acts = {};
 
-/** Show a problem above the view; `where` defaults to the view. */
+/** Show a problem at the top of `where`, which defaults to the view. */
 export function showProblem(problem, where = content) {
-  const box = h("div", { class: "problem", role: "alert" }, h("strong", {}, problem.message), problem.hint ? h("div", {}, problem.hint) : null);
+  const say = (text) => (problem.own ? h("span", {}, text) : english(text));
+  const box = h("div", { class: "problem", role: "alert" }, h("strong", {}, say(problem.message)), problem.hint ? h("div", {}, say(problem.hint)) : null);
   for (const old of where.querySelectorAll(":scope > .problem")) old.remove();
   where.prepend(box);
 }
 
-/** Run something that may fail with a Problem, which is shown. */
-export async function attempt(action) {
+/** Run something that may fail with a Problem, which is shown; undefined then. */
+export async function attempt(action, where = content) {
   try {
     return await action();
   } catch (problem) {
+    if (problem.name === "AbortError") return undefined;
     if (problem instanceof Problem && problem.status === 401) login();
-    else showProblem(problem);
+    else if (!(problem instanceof Problem && isAway(problem.status) && problem.status !== 503)) showProblem(problem, where);
     return undefined;
   }
 }
 
 function login() {
+  leaving.abort();
   const field = h("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
-  const form = h("form", { class: "card", onsubmit: async (event) => {
+  const form = h("form", { class: "card narrow", onsubmit: async (event) => {
     event.preventDefault();
     try {
       const headers = { "Content-Type": "application/json" };
       await ask("/api/v1/session", { method: "POST", headers, body: JSON.stringify({ key: field.value }) });
       show();
     } catch (problem) { showProblem(problem, form); }
-  } }, h("label", { for: "key" }, t("key")), field, h("p", { class: "soft" }, t("loginHelp")), h("button", { type: "submit" }, t("login")));
+  } }, h("label", { for: "key" }, t("key")), field, h("p", { class: "soft" }, t("loginHelp"), " ", h("code", { translate: "no" }, "rigflow keys api add NAME")), h("button", { type: "submit" }, t("login")));
+  document.title = `${t("login")} · rigflow`;
   content.replaceChildren(h("h1", {}, t("login")), form);
+  heads();
   field.focus();
 }
 
 function heads() {
   const [name] = route();
-  document.getElementById("nav").replaceChildren(...shown.map((each) =>
-    h("a", { href: `#${each}`, "aria-current": each === name || (each === "jobs" && name === "job") ? "page" : null }, t(each))));
+  document.getElementById("nav").replaceChildren(...Object.entries(shown).map(([each, picture]) =>
+    h("a", { href: `#${each}`, "aria-current": each === name || (each === "jobs" && name === "job") ? "page" : null }, icon(picture), t(each))));
   document.getElementById("skip").textContent = t("skip");
-  const select = document.getElementById("language");
+  const select = document.getElementById("language"), theme = document.getElementById("theme"), out = document.getElementById("logout");
   select.value = language();
   select.setAttribute("aria-label", t("language"));
-  document.getElementById("theme").textContent = t(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  const out = document.getElementById("logout");
+  const other = t(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  theme.replaceChildren(icon("theme"));
+  theme.setAttribute("aria-label", other);
+  theme.title = other;
   out.textContent = t("logout");
   out.hidden = !document.cookie.includes("rigflow_csrf=");
 }
 
+const decoded = (text) => { try { return decodeURIComponent(text); } catch { return text; } };
 const route = () => {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  return views[name] ? [name, rest.map(decodeURIComponent).join("/")] : ["jobs", ""];
+  return Object.hasOwn(views, name) ? [name, rest.map(decoded).join("/")] : ["jobs", ""];
 };
 
 async function show() {
   leaving.abort();
   leaving = new AbortController();
-  const [name, argument] = route();
+  const signal = leaving.signal, [name, argument] = route(), title = t(name === "job" ? "jobs" : name);
   heads();
-  document.title = `${t(name === "job" ? "jobs" : name)} · rigflow`;
-  content.replaceChildren(h("h1", { class: "unseen" }, t(name === "job" ? "jobs" : name)), h("p", { class: "soft" }, t("loading")));
-  const signal = leaving.signal;
-  await attempt(async () => {
-    const made = await views[name](argument, signal);
-    if (!signal.aborted) content.replaceChildren(...made);
-  });
+  document.title = `${title} · rigflow`;
+  content.replaceChildren(h("h1", {}, title), h("p", { class: "loading", role: "status" }, t("loading")));
+  const own = {};
+  const made = await attempt(() => views[name](argument, signal, own));
+  if (signal.aborted) return;
+  if (made) {
+    acts = own;
+    content.replaceChildren(...made);
+  } else {
+    content.querySelector(".loading")?.replaceWith(h("p", {}, h("button", { type: "button", onclick: show }, t("again"))));
+    whenBack(show, signal);
+  }
 }
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
-  localStorage.setItem("theme", name);
+  heads();
 }
 
+const themeNow = () => localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+content.addEventListener("click", (event) => {
+  const element = event.target.closest("[data-act]");
+  if (element && Object.hasOwn(acts, element.dataset.act)) acts[element.dataset.act](element, event);
+});
+content.addEventListener("error", (event) => { // a picture that is gone
+  if (event.target.matches?.("img.thumb")) event.target.replaceWith(icon("picture", "thumb"));
+}, true);
 document.getElementById("theme").addEventListener("click", () => {
-  setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  heads();
+  localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  setTheme(themeNow());
 });
 document.getElementById("language").addEventListener("change", (event) => { choose(event.target.value); show(); });
-document.getElementById("logout").addEventListener("click", () => attempt(async () => { await remove("/api/v1/session"); login(); heads(); }));
+document.getElementById("logout").addEventListener("click", async () => {
+  if (await attempt(async () => { await remove("/api/v1/session"); return true; })) login();
+});
 document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); content.focus(); });
-window.addEventListener("hashchange", async () => { await show(); content.focus(); announce(document.title); });
-setTheme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(themeNow()));
+window.addEventListener("storage", (event) => { // another tab changed it
+  if (event.key === "theme") setTheme(themeNow());
+  if (event.key === "language" && event.newValue && event.newValue !== language()) { choose(event.newValue); show(); }
+});
+window.addEventListener("hashchange", async () => {
+  await show();
+  window.scrollTo(0, 0);
+  content.focus({ preventScroll: true });
+  announce(document.title);
+});
 choose(language());
+setTheme(themeNow());
 show();

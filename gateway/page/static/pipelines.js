@@ -1,13 +1,23 @@
 // The pipelines of the fleet and their models.
 import { ask } from "/page/api.js";
-import { h } from "/page/dom.js";
-import { t } from "/page/language.js";
+import { english, facts, h, nothing, raw } from "/page/dom.js";
+import { icon } from "/page/icons.js";
+import { t, word } from "/page/language.js";
 
-export async function pipelines() {
-  const known = (await ask("/api/v1/pipelines")).pipelines;
-  const cards = known.map((each) => h("section", { class: "card", "aria-label": each.name }, h("h2", {}, each.name), h("p", {}, each.description), h("dl", {},
-    h("dt", {}, t("takes")), h("dd", {}, each.media.join(", ")), h("dt", {}, t("stages")), h("dd", {}, each.stages.join(" → ")),
-    Object.keys(each.models).length ? [h("dt", {}, t("models")), h("dd", {}, Object.keys(each.models).join(", "))] : null),
-    h("p", {}, h("a", { class: "button quiet", href: `#submit/${each.name}`, "aria-label": `${t("submit")}: ${each.name}` }, t("submit")))));
-  return [h("h1", {}, t("pipelines")), known.length ? h("div", { class: "grid" }, cards) : h("p", { class: "note" }, t("noPipelines"))];
+export async function pipelines(_, signal) {
+  const known = (await ask("/api/v1/pipelines", { signal })).pipelines;
+  if (!known.length) return [h("h1", {}, t("pipelines")), nothing(icon("flow"), t("noPipelines"), h("p", {}, h("code", { translate: "no" }, "rigflow up")))];
+  return [h("h1", {}, t("pipelines")), h("div", { class: "grid" }, known.map(card))];
+}
+
+function card(each) {
+  const models = Object.keys(each.models);
+  return h("section", { class: "card", "aria-label": each.name },
+    h("div", { class: "bar" }, h("h2", {}, raw(each.name)), h("div", { class: "push" }, h("a", { class: "button quiet", href: `#submit/${encodeURIComponent(each.name)}`, "aria-label": `${t("submit")}: ${each.name}` }, t("submit")))),
+    each.description ? english(`${each.description[0].toUpperCase()}${each.description.slice(1)}.`, "p") : null,
+    facts([
+      [t("media"), each.media.map((kind) => word("media", kind)).join(t("comma"))],
+      [t("stages"), raw(each.stages.join(" → "))],
+      [t("models"), models.length ? h("span", {}, models.map((name, place) => [place ? t("comma") : "", h("a", { href: `#models/${encodeURIComponent(name)}` }, raw(name))])) : null],
+    ]));
 }
