@@ -37,7 +37,8 @@ Show: TypeAlias = Annotated[
 @ends_well
 def add(
     model: Annotated[
-        Path, typer.Argument(help="An .onnx file, a folder with one, ncnn's .param, or torch's .pth.", metavar="FILE")
+        Path,
+        typer.Argument(help="An .onnx, ncnn's .param, torch's .pth or .safetensors, or a folder.", metavar="FILE"),
     ],
     name: Annotated[str, typer.Option(help="What pipelines call it. Default: the file's name.")] = "",
     given: Annotated[

@@ -9,10 +9,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from engines.scratch import scratch_folder
 from schemas.errors import ModelError, StoreError
 from schemas.model_files import FileSpec
 
@@ -31,15 +32,24 @@ class NewFiles:
         self.folder = folder
         self._used = used
         self._lock: int | None = None
+        self._scratch = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._scratch.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
             remove_unused(self.folder, self._used)
+
+    def scratch(self, kind: str) -> Path:
+        """Make a folder for files made on the way; it is removed at the end of the block. Raises StoreError."""
+        try:
+            return self._scratch.enter_context(scratch_folder(kind))
+        except OSError as error:
+            raise StoreError(f"there is no folder for temporary files: {error.strerror}", "set TMPDIR") from error
 
     def take(self, source: Path, name: str) -> FileSpec:
         """Copy a file. Raises ModelError if it cannot be read, StoreError if the copy cannot be written."""

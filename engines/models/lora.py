@@ -193,10 +193,7 @@ def file_and_strength(given: str) -> tuple[Path, float]:
 
 
 def check_alone(path: Path) -> None:
-    """Raise ModelError for a .safetensors file that is a LoRA, or a whole Stable Diffusion in one file."""
+    """Raise ModelError for a .safetensors file that is a LoRA."""
     names = Safetensors(path).names if path.suffix.lower() == ".safetensors" else []
-    if any(name.startswith("model.diffusion_model.") for name in names):
-        hint = "make a folder of ONNX files of it by diffusers and optimum, see docs/imagine.md"
-        raise ModelError(f"{path} is a Stable Diffusion in one file", hint)
     if any(name.startswith(tuple(_PLACES)) and name.endswith(tuple(_PARTS)) for name in names):
         raise ModelError(f"{path} is a LoRA", f"give it with its model: rigflow model add FOLDER --lora {path}")

@@ -54,6 +54,19 @@ class Safetensors:
         """The names of the tensors, sorted."""
         return sorted(self._tensors)
 
+    @property
+    def is_half(self) -> bool:
+        """Whether most of its tensors are in float16."""
+        halves = sum(isinstance(each, dict) and each.get("dtype") == "F16" for each in self._tensors.values())
+        return bool(2 * halves > len(self._tensors))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor. Raises ModelError."""
+        try:
+            return tuple(int(each) for each in self._tensors[name]["shape"])
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            raise ModelError(f"{self._path}: its header does not describe {name[:200]}", _AGAIN) from error
+
     def array(self, name: str) -> Array:
         """Return a tensor of floats as float32. Raises ModelError."""
         described = self._tensors[name]

@@ -60,9 +60,13 @@ def find(given: Path, new: NewFiles) -> Found:
     Files beside the ONNX file are copied by `new`.
     """
     from engines.models import torch_weights
+    from engines.models.stable_files import exported
 
     if not given.exists():
         raise ModelError(f"{given}: no such file", "check the path")
+    if (made := exported(given, new)) is not None and (kind := kind_of_folder(made)) is not None:
+        name = given.resolve().name if given.is_dir() else given.stem
+        return Found(made / kind.main, name, take_folder(made, kind, new))
     if (kind := kind_of_folder(folder := folder_of(given))) is not None:
         return Found(folder / kind.main, folder.resolve().name, take_folder(folder, kind, new, given))
     check_voiceless(given)
