@@ -33,7 +33,10 @@ def run(
         list[Path],
         typer.Argument(help="Files that the pipeline takes, folders, or - for standard input.", metavar="INPUT..."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")] = Path("."),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; made if missing. [default: .]", metavar="DIR", show_default=False),
+    ] = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
     only_new: Annotated[bool, typer.Option("--only-new", help="Of a folder: not what was done before.")] = False,
@@ -58,7 +61,7 @@ def run(
     may be the folder itself; of several folders, each in a folder of its name. --only-new leaves out what has its
     result by this pipeline, model and settings.
 
-    Of -, media come from standard input. The answer to a text goes to standard output.
+    Of -, media come from standard input. The answer to a text goes to standard output, unless --out is given.
 
     Example: rigflow run fingerprint holiday.mp4 --out results
     """

@@ -56,7 +56,9 @@ def run_task(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
     """Run all, print what became of it, and return the exit code. Raises UsageError before work begins."""
     if list(inputs) == [STDIN]:
         with from_stdin() as given:
-            return run_prompt(task, given.path, as_json) if given.text else _run_inputs(task, [given.path], as_json)
+            if given.text and task.out is None:
+                return run_prompt(task, given.path, as_json)
+            return _run_inputs(task, [given.path], as_json)
     return _run_inputs(task, inputs, as_json)
 
 
@@ -70,7 +72,7 @@ def _run_inputs(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
         check_inputs(files)
     with ExitStack() as stack:
         named = [stack.enter_context(from_stdin()).path if path == STDIN else path for path in files]
-        stack.enter_context(output_folder(task.out))
+        stack.enter_context(output_folder(task.folder))
         works = [stack.enter_context(_opened(task, folder, len(inputs) == 1)) for folder in folders]
         progress = stack.enter_context(Progress(stderr()))
         outcomes: list[JobOutcome] = []
@@ -90,7 +92,7 @@ async def _run(task: Task, files: list[Path], folders: Sequence[_Folder], progre
                     task.spec,
                     task.models,
                     files,
-                    task.out,
+                    task.folder,
                     task.priority,
                     progress,
                     task.overwrite,
@@ -137,7 +139,7 @@ def _check_names(folders: Sequence[Path]) -> None:
 @contextmanager
 def _opened(task: Task, folder: Path, alone: bool) -> Iterator[_Folder]:
     """A folder to be run; results of the only input lie in the folder of results itself."""
-    out = task.out if alone else task.out / folder.resolve().name
+    out = task.folder if alone else task.folder / folder.resolve().name
     with (
         output_folder(out),
         folder_run(folder, out, task.spec, task.models, task.variant, task.overwrite, task.only_new) as work,

@@ -1,5 +1,6 @@
 """Standard input as a file: media and texts that come through a pipe."""
 
+import codecs
 import shutil
 import sys
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def from_stdin() -> Iterator[Given]:
 def _is_text(head: bytes) -> bool:
     """Whether the beginning of a file is UTF-8 without NUL; its last character may be cut off."""
     try:
-        head[:-3].decode()
+        codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return False
     return b"\0" not in head

@@ -11,7 +11,7 @@ from workers.definitions import Models
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is run, where, and where the results go. `workers` are started here."""
+    """What is run, where, and where the results go: in the current folder without `out`. `workers` are started here."""
 
     settings: Settings
     spec: PipelineSpec
@@ -19,6 +19,11 @@ class Task:
     variant: bool
     workers: int
     priority: Priority
-    out: Path
+    out: Path | None
     overwrite: bool
     only_new: bool
+
+    @property
+    def folder(self) -> Path:
+        """The folder for the results."""
+        return self.out or Path(".")

@@ -21,7 +21,7 @@ class Choices(BaseModel):
     """How an answer is chosen: by a stage, or by a line for itself. None: not given.
 
     `max_tokens` of an answer; without it there are 512, or as many as the context has room for. A `temperature` of 0
-    takes the most probable token each time. `schema`: a JSON schema that the answer fulfils.
+    takes the most probable token each time. `json_schema`: a JSON schema that the answer fulfils.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -31,7 +31,7 @@ class Choices(BaseModel):
     top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
     seed: Annotated[int, Field(ge=0, lt=_SEEDS)] | None = None
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] | None = None
-    json_schema: Annotated[dict[str, JsonValue] | None, Field(alias="schema")] = None
+    json_schema: dict[str, JsonValue] | None = None
 
     def over(self, other: "Choices") -> "Choices":
         """Return these choices, and those of `other` for what these leave out."""

@@ -1,5 +1,7 @@
 """One item of text: checked where it is split, and read where it is decoded."""
 
+import json
+
 from pydantic import ValidationError
 
 from schemas.errors import ItemTooLarge, MediaError, format_field_error, reason_of
@@ -55,7 +57,21 @@ def request_of(line: bytes) -> TextRequest:
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
         if detail["type"] == "json_invalid":
+            if _has_half_a_character(line):
+                what = "it has half of a character: a surrogate (\\ud800 to \\udfff) without the other one"
+                raise MediaError(what, "write the character itself, or both halves") from error
             reason = detail["ctx"]["error"]
             raise MediaError(f"it is no JSON: {reason}", "write a JSON object on each line") from error
         said = format_field_error(detail) if detail["loc"] else reason_of(detail)
         raise MediaError(said, _WRITE_REQUEST) from error
+
+
+def _has_half_a_character(line: bytes) -> bool:
+    """Whether a line is JSON but for a lone surrogate, which is no character and has no UTF-8."""
+    try:
+        json.dumps(json.loads(line), ensure_ascii=False).encode()
+        return False
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False

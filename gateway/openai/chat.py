@@ -87,7 +87,7 @@ class ChatRequest(AnswerFields):
         if self.max_completion_tokens is not None:
             further["max_tokens"] = self.max_completion_tokens
         if self.response_format is not None and self.response_format.grammar is not None:
-            further["schema"] = self.response_format.grammar
+            further["json_schema"] = self.response_format.grammar
         return [self.line(number) | further for number in range(self.n)]
 
 

@@ -129,11 +129,11 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, library: Library, 
         {"id": "long", "prompt": "x" * 600},
         {"id": "much", "prompt": "x", "max_tokens": 600},
         {"id": "odd", "prompt": "x", "temperature": "hot"},
-        {"id": "schema", "prompt": "x", "schema": {"type": 3}},
+        {"id": "schema", "prompt": "x", "json_schema": {"type": 3}},
         {"id": "turns", "messages": [{"role": "user", "content": "a"}]},
         {"id": "stopped", "prompt": "abc", "stop": library.complete("abc")[3:5]},
         {"id": "lengthy", "prompt": "ab " * 120},
-        {"id": "object", "prompt": "x", "max_tokens": 40, "schema": {"type": "string", "const": "yes"}},
+        {"id": "object", "prompt": "x", "max_tokens": 40, "json_schema": {"type": "string", "const": "yes"}},
     ]
     given = asked(tmp_path / "q.jsonl", lines)
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
@@ -193,7 +193,7 @@ def test_a_person_waits_for_no_bulk_answer_to_end(tmp_path: Path, monkeypatch: p
         assert len(asyncio.run(ended(fleet))) < 9, "of two answers at a time one is never of bulk"
 
 
-def test_a_text_of_standard_input_is_answered_on_standard_output(home: Path, library: Library) -> None:
+def test_a_text_of_standard_input_is_answered_on_standard_output(home: Path, library: Library, tmp_path: Path) -> None:
     def answered(text: str, *options: str) -> Any:
         command = [sys.executable, "-m", "cli", "run", "chat", "-", "--workers", "1", *options]
         return subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=os.environ)
@@ -205,6 +205,9 @@ def test_a_text_of_standard_input_is_answered_on_standard_output(home: Path, lib
     assert lines.stdout == f"{library.chat('hello')}\n{library.chat('abc')}\n"
     assert lines.returncode != 0
     assert "9999 more are wanted" in lines.stderr
+    kept = answered("hello", "--out", str(tmp_path / "answers"), *limit)
+    [path] = (tmp_path / "answers").iterdir()
+    assert (path.read_text().strip(), kept.returncode) == (library.chat("hello"), 0), kept.stderr
     nothing = answered(" \n")
     assert (nothing.stdout, nothing.returncode != 0) == ("", True)
     assert nothing.stderr.startswith("rigflow: standard input has nothing in it: give a question")

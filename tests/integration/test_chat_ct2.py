@@ -92,7 +92,7 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, folder: Path, tmp_
         {"id": "good", "prompt": text},
         {"id": "long", "prompt": "x" * 600},
         {"id": "drawn", "prompt": "x", "temperature": 0.5},
-        {"id": "schema", "prompt": "x", "schema": {"type": "object"}},
+        {"id": "schema", "prompt": "x", "json_schema": {"type": "object"}},
         {"id": "stopped", "prompt": text, "stop": library(text)[3:5]},
         {"id": "short", "prompt": text, "max_tokens": 3},
     ]

@@ -68,7 +68,7 @@ def line(**fields: object) -> TextRequest:
 
 def test_a_line_chooses_over_its_stage() -> None:
     stage = Choices(max_tokens=7, temperature=0.5, stop=("a",))
-    made = line_choices(line(temperature=0, stop="b", seed=3, colour="red", schema={"type": "object"})).over(stage)
+    made = line_choices(line(temperature=0, stop="b", seed=3, colour="red", json_schema={"type": "object"})).over(stage)
     assert (made.max_tokens, made.temperature, made.stop, made.seed) == (7, 0, ("b",), 3)
     assert grammar_of(made) == '{"type": "object"}'
     assert line_choices(None).over(stage) == stage
@@ -76,7 +76,7 @@ def test_a_line_chooses_over_its_stage() -> None:
         ({"temperature": -1}, "temperature: should be greater than or equal to 0"),
         ({"max_tokens": 0}, "max_tokens: should be greater than or equal to 1"),
         ({"stop": [""]}, "stop.0: string should have at least 1 character"),
-        ({"schema": 3}, "schema: should be a valid dictionary"),
+        ({"json_schema": 3}, "json_schema: should be a valid dictionary"),
         ({"top_p": float("nan")}, "top_p: should be a finite number"),
     ):
         with pytest.raises(MediaError, match=words):
