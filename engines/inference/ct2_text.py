@@ -1,8 +1,8 @@
-"""Language models by CTranslate2: many answers at a time, of the most probable tokens.
+"""Language models by CTranslate2: many answers at a time.
 
 With weights of int8 on the CPU, questions of one length are answered together: its sums are exact, so that an answer is
 the same in any such group. Questions of other lengths would be padded, and with floats the number of rows chooses the
-order of sums: such answers are written alone.
+order of sums: such answers are written alone, and so are those whose tokens are drawn.
 """
 
 import json
@@ -16,6 +16,7 @@ from engines.extras import imported
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest, Tokens
 from engines.generation.answering import Answering, Asked, Group
+from engines.inference.ct2_drawn import DrawnGroup
 from engines.inference.ct2_files import MODEL_FILE, read_binary, token_bytes
 from engines.inference.ct2_groups import CallGroup, failure
 from engines.inference.ct2_library import library, opened
@@ -42,6 +43,8 @@ class CTranslate2TextSession(TextSession):
         super().__init__(model, card, limits)
         self._answering = Answering(limits, self._start, self._kind)
         self._ends = self._ends_of(model)
+        count = self._tokenizer.get_vocab_size()
+        self._vocabulary = [self._tokenizer.id_to_token(token) or "" for token in range(count)]
         self._together = gpu is None and card.precision in _EXACT
         calls = limits.slots + 1  # a group that is closed may be ending its step
         self._generator: Any = opened(ct2, ct2.Generator, model, card, gpu, calls)
@@ -51,11 +54,10 @@ class CTranslate2TextSession(TextSession):
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=not templated).ids, np.int32)
 
     def begin(self, asked: AnswerRequest) -> Answer:
-        """Begin an answer. Raises PipelineError: CTranslate2 takes no seed for one answer, and no schema."""
-        if asked.sampling is not None or asked.grammar:
-            what = "a temperature" if asked.sampling is not None else "a schema"
-            hint = "leave it out, or add the model as a folder of ONNX Runtime GenAI"
-            raise PipelineError(f"model {self.spec.name} writes the most probable tokens alone, without {what}", hint)
+        """Begin an answer. Raises PipelineError: CTranslate2 takes no schema."""
+        if asked.grammar:
+            hint = "leave out json_schema, or add the model as a folder of ONNX Runtime GenAI"
+            raise PipelineError(f"model {self.spec.name} writes no answers that fulfil a schema", hint)
         stream = self._tokenizers.decoders.DecodeStream(skip_special_tokens=True)
         answer = Answer(piece=lambda token: stream.step(self._tokenizer, token) or "", stop=asked.stop)
         return self._added(asked, answer)
@@ -74,10 +76,12 @@ class CTranslate2TextSession(TextSession):
         self._generator = self._tokenizer = None
 
     def _kind(self, asked: AnswerRequest) -> int | None:
-        return len(asked.tokens) if self._together else None
+        return len(asked.tokens) if self._together and asked.sampling is None else None
 
     def _start(self, asked: Sequence[Asked]) -> Group:
         words = [list(map(self._tokenizer.id_to_token, each.request.tokens.tolist())) for each in asked]
+        if asked[0].request.sampling is not None:
+            return DrawnGroup(self._generator, asked[0], words[0], self._vocabulary, self._ends)
         return CallGroup(self._generator, asked, words, self._ends)
 
     def _ends_of(self, model: ModelFiles) -> list[int]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipelines.registry import builtin_pipeline
@@ -56,6 +57,23 @@ class Library:
     def chat(self, text: str) -> str:
         return self(f"<user>user:{text}<end><assistant>")
 
+    def drawn(self, text: str, temperature: float, seed: int, most: int) -> str:
+        """The text with tokens that are drawn: the whole text is read again for each of them."""
+        tokens, made = self._tokenizer.encode(text, add_special_tokens=False).tokens, []
+        while len(made) < most:
+            [result] = self._generator.generate_batch(
+                [tokens], max_length=1, include_prompt_in_result=False, return_logits_vocab=True, end_token=[]
+            )
+            scores = np.array(result.logits[0][0], np.float64)[: self._tokenizer.get_vocab_size()]
+            shares = np.exp((scores - scores.max()) / temperature)
+            lot = np.random.Generator(np.random.Philox(key=seed, counter=len(made))).random()
+            token = int(np.flatnonzero(np.cumsum(shares) > lot * shares.sum())[0])
+            if token == END:
+                break
+            made.append(token)
+            tokens.append(self._tokenizer.id_to_token(token))
+        return str(self._tokenizer.decode(made)).rstrip("\ufffd")  # a character that is not complete is no text
+
 
 def pipeline(name: str = "chat", **options: object) -> PipelineSpec:
     return builtin_pipeline(name).with_fields({f"{name}.{key}": value for key, value in options.items()})
@@ -91,7 +109,6 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, folder: Path, tmp_
     lines: list[dict[str, object]] = [
         {"id": "good", "prompt": text},
         {"id": "long", "prompt": "x" * 600},
-        {"id": "drawn", "prompt": "x", "temperature": 0.5},
         {"id": "schema", "prompt": "x", "json_schema": {"type": "object"}},
         {"id": "stopped", "prompt": text, "stop": library(text)[3:5]},
         {"id": "short", "prompt": text, "max_tokens": 3},
@@ -104,14 +121,27 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, folder: Path, tmp_
     assert found["good"]["text"] == library(text)
     assert (found["stopped"]["text"], found["stopped"]["finish"]) == (library(text)[:3], "stop")
     assert (found["short"]["text"], found["short"]["finish"]) == (library(text)[:3], "length")
-    hint = "leave it out, or add the model as a folder of ONNX Runtime GenAI"
-    only = "model chat-model writes the most probable tokens alone, without"
+    hint = "leave out json_schema, or add the model as a folder of ONNX Runtime GenAI"
     assert {name: row["error"] for name, row in found.items() if "error" in row} == {
         "long": "its text has 600 tokens, and 40 more are wanted: model chat-model holds 512 together: "
         "shorten the text, or lower max_tokens",
-        "drawn": f"{only} a temperature: {hint}",
-        "schema": f"{only} a schema: {hint}",
+        "schema": f"model chat-model writes no answers that fulfil a schema: {hint}",
     }
+
+
+def test_drawn_answers_follow_from_their_seed_alone(home: Path, folder: Path, tmp_path: Path) -> None:
+    own = [{"prompt": text, "temperature": 0.8 + n, "seed": n} for n, text in enumerate(PROMPTS[:6])]
+    lines = [*own, *({"prompt": text, "temperature": 1.0, "top_k": 5} for text in PROMPTS[:4])]
+    given, library, written = asked(tmp_path / "q.jsonl", lines), Library(folder), []
+    for workers in (1, 3):
+        with Fleet(ONE_WORKER * workers, tmp_path / "cache") as fleet:
+            [outcome] = fleet.run(pipeline("complete", max_tokens=20), [given], tmp_path / str(workers))
+        assert outcome.ok, outcome
+        written.append((tmp_path / str(workers) / "q.complete.jsonl").read_bytes())
+    assert written[0] == written[1]
+    found = [row["text"] for row in rows(tmp_path / "1" / "q.complete.jsonl")]
+    assert found[:6] == [library.drawn(text, 0.8 + n, n, 20) for n, text in enumerate(PROMPTS[:6])]
+    assert found[:6] != [library(text, 20) for text in PROMPTS[:6]]
 
 
 def test_folders_that_are_not_whole_are_one_line(folder: Path, tmp_path: Path) -> None:
