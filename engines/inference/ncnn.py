@@ -15,7 +15,7 @@ import onnxruntime as ort
 from engines.extras import imported
 from engines.inference.ncnn_graph import NotForNcnn, Written
 from engines.inference.ncnn_operations import write
-from engines.inference.onnxruntime import new_session, tensors_of
+from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
 from engines.inference.reasons import one_line
 from engines.inference.session import check_inputs, check_model_card, zeros_of
 from engines.inference.weights import parsed_graph
@@ -47,7 +47,12 @@ class NcnnSession:
         self._library = imported("ncnn", f"model {spec.name}", "ncnn")
         self._graph = graph
         self._networks: dict[Shapes, _Network] = {}
-        check_model_card(spec, *tensors_of(self._reference(parsed_graph(graph, spec.name))))
+        parsed = parsed_graph(graph, spec.name)
+        try:
+            tensors = tensors_of(_reference(parsed))
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            raise ModelError(f"model `{spec.name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
+        check_model_card(spec, *tensors)
         if (zeros := zeros_of(spec, 1)) is not None:
             self._network(zeros)
 
@@ -81,48 +86,30 @@ class NcnnSession:
         return self._networks[sizes]
 
     def _made(self, sizes: Shapes) -> "_Network":
-        model = _with_sizes(parsed_graph(self._graph, self.spec.name), self.spec, sizes)
-        with scratch_folder("ncnn") as folder:
-            simple = folder / "simple.onnx"
-            reference = self._reference(model, simple)
-            try:
-                written = write(onnx.load(str(simple)))
-            except NotForNcnn as error:
-                raise ModelError(f"model `{self.spec.name}` cannot be run by ncnn: {error}", _INSTEAD) from error
-            network = _Network(self.spec.name, self._library, written, folder)
-        self._check(network, reference, sizes)
-        return network
-
-    def _reference(self, model: Any, simple: Path | None = None) -> Any:
-        """A session of ONNX Runtime, which writes the graph as it simplifies it: constants computed, norms folded."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # it runs once
-        options.log_severity_level = 4  # errors come as exceptions
-        if simple is not None:
-            options.optimized_model_filepath = str(simple)
-        try:
-            return new_session(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's own classes share no base below Exception
-            raise ModelError(f"model `{self.spec.name}` cannot be loaded: {one_line(error)}", _INSTEAD) from error
-
-    def _check(self, network: "_Network", reference: Any, sizes: Shapes) -> None:
-        """Raise ModelError unless a network answers as ONNX Runtime does on drawn rows."""
+        """A network for these sizes that answers as ONNX Runtime does. Raises ModelError."""
+        name, model = self.spec.name, _with_sizes(parsed_graph(self._graph, self.spec.name), self.spec, sizes)
         random = np.random.default_rng(0)
-        rows = {
+        row = {
             tensor.name: _drawn(random, tensor, shape) for tensor, shape in zip(self.spec.inputs, sizes, strict=True)
         }
-        names = [tensor.name for tensor in self.spec.outputs]
-        expected = reference.run(names, {name: row[None] for name, row in rows.items()})
-        found = network.run(rows)
-        far = max(
-            float(np.abs(found[name] - other[0]).max()) / max(1e-9, float(np.abs(other).max()))
-            for name, other in zip(names, expected, strict=True)
-        )
+        with scratch_folder("ncnn") as folder:
+            try:
+                reference = _reference(model, folder / "simple.onnx")
+                outputs = [tensor.name for tensor in self.spec.outputs]
+                expected = reference.run(outputs, {given: array[None] for given, array in row.items()})
+            except Exception as error:  # the runtime's own classes share no base below Exception
+                raise ModelError(f"model `{name}` failed on rows of {_described(sizes)}: {one_line(error)}") from error
+            try:
+                written = write(onnx.load(str(folder / "simple.onnx")))
+            except NotForNcnn as error:
+                raise ModelError(f"model `{name}` cannot be run by ncnn: {error}", _INSTEAD) from error
+            network = _Network(name, self._library, written, folder)
+        found = network.run(row)
+        far = max(_distance(found[made], array[0]) for made, array in zip(outputs, expected, strict=True))
         if not far <= _FAR:  # what is no number is far too
-            what = f"model `{self.spec.name}` does not answer by ncnn as by ONNX Runtime: outputs differ by {far:.2g}"
+            what = f"model `{name}` does not answer by ncnn as by ONNX Runtime: outputs differ by {far:.2g}"
             raise ModelError(f"{what} of their largest value, {_FAR:g} is allowed", _INSTEAD)
+        return network
 
 
 class _Network:
@@ -153,6 +140,30 @@ class _Network:
                 raise ModelError(f"model `{self._name}` failed in ncnn, error {failed}", _INSTEAD)
             found[name] = np.array(mat, np.float32).reshape(shape)
         return found
+
+
+def _reference(model: Any, simple: Path | None = None) -> Any:
+    """A session of ONNX Runtime, which writes the graph as it simplifies it: constants computed, norms folded.
+
+    Raises ONNX Runtime's errors.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # it runs once
+    options.log_severity_level = 4  # errors come as exceptions
+    if simple is not None:
+        options.optimized_model_filepath = str(simple)
+    return new_session(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def _distance(array: Array, expected: Array) -> float:
+    """The largest difference, of the largest value."""
+    return float(np.abs(array - expected).max()) / max(1e-9, float(np.abs(expected).max()))
+
+
+def _described(sizes: Shapes) -> str:
+    return " and ".join(str(list(shape)) for shape in sizes)
 
 
 def _first(inputs: Mapping[str, Array]) -> Array:
