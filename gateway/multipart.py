@@ -55,13 +55,13 @@ class Form:
             },
         )
 
-    async def read_fields(self) -> tuple[list[tuple[str, str]], FilePart]:
-        """Names and values of the fields before the file, and the file's head. Raises HttpError."""
+    async def read_fields(self) -> tuple[list[tuple[str, str]], FilePart | None]:
+        """Names and values of the fields before the file, and the file's head; None without one. Raises HttpError."""
         fields: list[tuple[str, str]] = []
         while True:
             event = await self._next()
             if event is None:
-                raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no file", ORDER)
+                return fields, None
             assert isinstance(event, _Part)
             if event.file is not None:
                 return fields, event.file

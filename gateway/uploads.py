@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -10,8 +11,10 @@ from pydantic import BaseModel, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 
 from gateway.callers import Caller
+from gateway.fetching import ENTIRE_S, MOST_URL, Fetched, fetched
 from gateway.fleet import PATIENCE_S, client_of
-from gateway.multipart import Form
+from gateway.leaving import while_there
+from gateway.multipart import ORDER, Form
 from gateway.problems import HttpError
 from gateway.route import unknown
 from pipelines.broker import Broker
@@ -29,7 +32,7 @@ _CONTENT_TYPE = re.compile(r"[\x20-\x7e]{1,200}")
 _MEDIA = {"type": "string", "format": "binary"}
 BODY: dict[str, Any] = {  # of the request, for its description
     "requestBody": {
-        "required": True,
+        "required": False,
         "content": {
             "application/octet-stream": {"schema": _MEDIA},
             "multipart/form-data": {
@@ -42,9 +45,9 @@ BODY: dict[str, Any] = {  # of the request, for its description
                         "set": {"type": "array", "items": {"type": "string"}},
                         "stream": {"type": "integer"},
                         "priority": {"enum": list(Priority)},
+                        "url": {"type": "string"},
                         "file": _MEDIA,
                     },
-                    "required": ["file"],
                 }
             },
         },
@@ -61,6 +64,7 @@ class MediaRequest(BaseModel):
     set: list[str] = Field(default=[], description="STAGE.FIELD=VALUE, as encode.crf=16", max_length=64)
     stream: int | None = Field(default=None, ge=0, le=10_000, description="index of the video stream")
     priority: Priority = Field(default=Priority.INTERACTIVE, description="before the fleet's bulk work, or with it")
+    url: str = Field(default="", description="where the media is, in place of a body", max_length=MOST_URL)
 
 
 async def submit_body(
@@ -70,6 +74,8 @@ async def submit_body(
 
     Raises as `Client.submit`, and HttpError for a body that is too large, or a form that cannot be read.
     """
+    if wanted.url and not _size_of(request) and "transfer-encoding" not in request.headers:
+        return await _submit_url(request, caller, broker, wanted, key)
     size, body = _size_of(request), counted(request, caller)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     content_type, filename = request.headers.get("content-type", ""), ""
@@ -79,20 +85,55 @@ async def submit_body(
         form = Form(options[b"boundary"], body)
         fields, file = await form.read_fields()
         wanted = with_fields(wanted, fields)
+        if file is None:
+            if not wanted.url:
+                raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no file", ORDER)
+            return await _submit_url(request, caller, broker, wanted, key)
+        _check_no_url(wanted)
         size, body = None, form.chunks()
         content_type, filename = file.content_type, file.filename
+    else:
+        _check_no_url(wanted)
+    return await _submit(broker, caller, wanted, key, Fetched(filename, content_type, size, body))
+
+
+async def _submit(broker: Broker, caller: Caller, wanted: MediaRequest, key: str, media: Fetched) -> tuple[Job, bool]:
     known = await find_manifest(broker, key, caller.tenant) if key else None
     job = await client_of(broker, caller).submit(
         await chosen(broker, wanted),
-        body,
+        media.chunks,
         job=key,
-        name=wanted.name or filename,
-        content_type=safe_type(content_type),
+        name=wanted.name or media.name,
+        content_type=safe_type(media.content_type),
         priority=wanted.priority,
-        size=size,
+        size=media.size,
         patience_s=PATIENCE_S,
     )
     return job, known is None or known.job.generation != job.ref.generation
+
+
+async def _submit_url(
+    request: Request, caller: Caller, broker: Broker, wanted: MediaRequest, key: str
+) -> tuple[Job, bool]:
+    """The same of a media that is fetched. A caller that goes away ends it."""
+    async with fetched(wanted.url, broker.settings.url_hosts) as media:
+        caller.check_upload(media.size or 0)
+        limited = replace(media, chunks=_within(media.chunks, caller))
+        return await while_there(request, _submit(broker, caller, wanted, key, limited), ENTIRE_S)
+
+
+async def _within(chunks: AsyncIterator[bytes], caller: Caller) -> AsyncIterator[bytes]:
+    """Chunks as they come. Raises HttpError when they are more than the caller may send."""
+    total = 0
+    async for chunk in chunks:
+        total += len(chunk)
+        caller.check_upload(total)
+        yield chunk
+
+
+def _check_no_url(wanted: MediaRequest) -> None:
+    if wanted.url:
+        raise HttpError(HTTPStatus.BAD_REQUEST, "there is a url and a body", "send one of them", param="url")
 
 
 async def chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:

@@ -1,5 +1,6 @@
 """Settings: one frozen object, made once by the command line. CLI > environment `RIGFLOW_*` > file > default."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,7 @@ from schemas.toml import TomlError, parse_toml
 
 MIB = 1 << 20
 CACHE_HINT = "set RIGFLOW_CACHE, or the setting `cache`, to another folder"  # if the cache is not writable
+HOSTS = r"\*|\*\.[a-z0-9.-]+|[a-z0-9.:_-]+"  # of the setting url_hosts
 DEVICE = r"^(cpu|cuda:([0-9]+|GPU-[0-9a-f-]{36}))$"
 
 
@@ -118,6 +120,10 @@ class Settings(BaseModel):
     )
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to return the rest; then it is killed")
+    url_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="hosts from which the gateway fetches media by URL, `,` between them; docs/gateway.md",
+    )
     json_bytes: int = Field(default=32 * MIB, ge=1024, description="most bytes of JSON in a request to the gateway")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     log_format: LogFormat = Field(default=LogFormat.LOGFMT, description="lines of a rig's log: logfmt or json")
@@ -152,6 +158,18 @@ class Settings(BaseModel):
     @classmethod
     def _folders(cls, value: object) -> object:
         return tuple(filter(None, value.split(":"))) if isinstance(value, str) else value
+
+    @field_validator("url_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return tuple(filter(None, re.split(r"[,\s]+", value.lower()))) if isinstance(value, str) else value
+
+    @field_validator("url_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [each for each in value if not re.fullmatch(HOSTS, each)]:
+            raise ValueError(f"has {wrong[0][:100]}, which is none of a.example, a.example:8080, *.a.example and *")
+        return value
 
     @field_validator("shared")
     @classmethod

@@ -38,6 +38,8 @@ async def create(
 ) -> JobView:
     """Create a job from a media: the body is its bytes, or a form with the parameters and then a `file`.
 
+    Or there is no body, and `url` is where the media is, at a host from which the fleet may fetch it.
+
     The body is stored as it comes, of any length. While the fleet is full, this answers 503 with `Retry-After`.
     """
     job, new = await submit_body(request, caller, broker, wanted, key)

@@ -88,6 +88,8 @@ async def create(
     fields = _parse_metadata(metadata)
     content_type = fields.pop("filetype", "")
     wanted = with_fields(wanted, [(_NAMES.get(name, name), value) for name, value in fields.items()])
+    if wanted.url:
+        raise HttpError(HTTPStatus.BAD_REQUEST, "a url is no upload", "POST /api/v1/jobs?url=...", param="url")
     pipeline = await chosen(broker, wanted)
     spec = await load_pipeline(broker, pipeline) if isinstance(pipeline, str) else pipeline
     uploads = Uploads(client_of(broker, caller))

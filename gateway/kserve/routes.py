@@ -148,7 +148,7 @@ async def infer(request: Request, name: str, caller: Submitter, shared: Shared, 
     return response
 
 
-@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
+@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"], include_in_schema=False)
 async def unknown(path: str, caller: Reader) -> Response:
     """What is not offered."""
     offered = "there are health, models/NAME (ready, config, stats, infer) and repository/index"

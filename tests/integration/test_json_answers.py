@@ -76,7 +76,9 @@ def test_commands_of_a_fleet_answer_in_json(here: Path, server: EmbeddedServer) 
     clip = real_clip("bikes")
     assert {change["action"] for change in answered("topology", "plan", "scenes", *at)} == {"create"}
     assert answered("topology", "apply", "scenes", *at)
-    assert answered("topology", "sweep", *at) == [{"results": 0, "messages": 0, "attempts": 0, "objects": 0}]
+    assert answered("topology", "sweep", *at) == [
+        {"results": 0, "messages": 0, "attempts": 0, "objects": 0, "revisions": 0}
+    ]
     (published,) = answered("publish", "scenes", clip, *at)
     job = published["job"]
     assert [each["job"]["id"] for each in answered("jobs", "list", *at)] == [job]

@@ -133,6 +133,14 @@ async def test_paths_that_are_not_there_are_said_in_the_form_of_their_api(path: 
         assert said(wrong)
 
 
+def test_the_description_has_all_apis_and_no_two_requests_of_one_name() -> None:
+    described = create_app(Settings()).openapi()  # a warning would be an error
+    paths = described["paths"]
+    assert {"/api/v1/jobs", "/v1/embeddings", "/v2/models/{name}/infer"} <= set(paths)
+    names = [each["operationId"] for path in paths.values() for each in path.values()]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize(
     ("hint", "shown"),
     [
