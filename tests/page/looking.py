@@ -72,9 +72,9 @@ def set_language(page: Any, name: str) -> None:
 
 def untranslated(page: Any, names: tuple[str, ...] = ()) -> list[str]:
     """Latin words in texts of the page; `names` are data."""
-    texts = page.evaluate(TEXTS)
+    texts = [re.sub(r"\b[0-9a-f]{20}\b", "", text) for text in page.evaluate(TEXTS) if text not in names]
     for name in names:
-        texts = [text.replace(name, "") for text in texts]
+        texts = [text.replace(name, "") if len(name) > 1 else text for text in texts]
     words = {word for text in texts for word in re.findall(r"[A-Za-z]+", text)}
     return sorted(words - SAME_IN_CHINESE)
 

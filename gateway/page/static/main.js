@@ -83,6 +83,7 @@ async function show() {
   leaving = new AbortController();
   const signal = leaving.signal, [name, argument] = route(), title = t(name === "job" ? "jobs" : name);
   heads();
+  announce("");
   document.title = `${title} · rigflow`;
   content.replaceChildren(h("h1", {}, title), h("p", { class: "loading", role: "status" }, t("loading")));
   const own = {};
