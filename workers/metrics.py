@@ -102,6 +102,8 @@ def _families_of_workers(slots: Sequence[Slot]) -> Iterator[Metric]:
     yield of("engines_loaded", "Models that a worker has loaded.", loaded)
     loading = {name: len(beat.loading) for name, beat in beats.items()}
     yield of("engines_loading", "Models that a worker loads now.", loading)
+    failed = {name: beat.failed for name, beat in beats.items()}
+    yield of("engines_failed", "Pipelines whose engines a worker cannot load.", failed)
     yield of("in_flight", "Messages that a worker holds.", {name: beat.in_flight for name, beat in beats.items()})
     still = {name: beat.still_s for name, beat in beats.items()}
     yield of("still_seconds", "Seconds since the work of a worker moved.", still)

@@ -78,6 +78,11 @@ class PipelineCache:
         """How many models are loaded."""
         return len(self._sessions)
 
+    @property
+    def failed(self) -> int:
+        """How many pipelines have engines that cannot be loaded here."""
+        return sum(reason != _being_loaded(name) for name, reason in self._cold.items() if name)
+
     def superseded(self, spec: PipelineSpec) -> bool:
         """Whether a pipeline has a newer revision; older ones are loaded only when a job needs them."""
         return self._names.get(spec.name, spec.revision) != spec.revision
@@ -99,7 +104,7 @@ class PipelineCache:
 
     async def _warm(self, name: str, revision: str) -> None:
         """Load one pipeline. If an engine does not work, that is logged, and its jobs fail with the same error."""
-        self._cold[name] = f"{name}: its engines are being loaded"
+        self._cold[name] = _being_loaded(name)
         self.declined.pop(name, None)
         try:
             await self.get(revision)
@@ -253,3 +258,7 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
 def _raise_if_fatal(error: Exception) -> None:
     if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
         raise error
+
+
+def _being_loaded(name: str) -> str:
+    return f"{name}: its engines are being loaded"

@@ -180,6 +180,7 @@ class Reporter:
             rss_bytes=rss_bytes(),
             loading=self._pipelines.opener.loading,
             loaded=self._pipelines.loaded,
+            failed=self._pipelines.failed,
             poison_candidate=any(message.begun for message in runner.in_flight.poison_candidates),
             stages=runner.meter.stages,
         )

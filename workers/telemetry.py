@@ -130,7 +130,7 @@ class Heartbeat:
     `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since
     work last moved. `step`: what is being computed now, if anything, for `step_s` seconds.
     `poison_candidate`: it works on an input that may have crashed a worker before. `loading`: sha256 of the models
-    being loaded, `loaded`: how many are loaded.
+    being loaded, `loaded`: how many are loaded. `failed`: pipelines whose engines cannot be loaded.
     """
 
     state: str
@@ -144,6 +144,7 @@ class Heartbeat:
     rss_bytes: int = 0
     loading: list[str] = field(default_factory=list)
     loaded: int = 0
+    failed: int = 0
     stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
 
     def encode(self) -> bytes:

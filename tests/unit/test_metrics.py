@@ -59,7 +59,7 @@ def snapshot() -> Snapshot:
         job = EndedJob(jobs=1, failed=subject == "b", frames=12, media_s=2.0, took_s=took_s)
         ended.count(subject, "main", "up", job)
     beat = Heartbeat("working", ready=False, why="loads", still_s=3.0, step_s=2.5, in_flight=2, rss_bytes=10**8)
-    beat.loading, beat.loaded = ["m"], 4
+    beat.loading, beat.loaded, beat.failed = ["m"], 4, 1
     slot = Slot(WorkerOptions(settings=Settings(), stages=("infer",), name="w"), heartbeat=beat, died=4)
     slot.process = cast(Any, object())
     gpu = GpuReading("0", "P104", "GPU-1", "535", dict.fromkeys((*GAUGES, *COUNTERS), 0.5))
@@ -127,13 +127,30 @@ def test_what_is_not_known_is_left_out() -> None:
     assert re.findall(r"^rigflow\w+", text, re.MULTILINE) == ["rigflow_build_info", "rigflow_broker_up"]
 
 
+UNITS = ("seconds", "bytes", "ratio", "joules", "watts", "celsius", "hertz")  # base units, always the last word
+OTHER_UNITS = "ms|milliseconds|minutes|hours|kb|mb|kib|mib|percent|mhz|milliwatts|fahrenheit|bits"
+
+
 def test_names_are_by_the_conventions_of_prometheus() -> None:
+    """What `promtool check metrics` looks at, and the guide to names."""
     found = list(families(snapshot()))
-    assert len(found) >= 50
+    assert len(found) >= 60
     for family in found:
         assert re.fullmatch(r"rigflow(_[a-z0-9]+)+", family.name), family.name
-        assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|percent|mhz|total)$", family.name), family.name
+        assert not re.search(rf"_({OTHER_UNITS})(_|$)|_(total|count|sum|bucket)$", family.name), family.name
         assert family.documentation.endswith("."), family.name
+        assert family.type != "unknown", family.name
+        words = family.name.split("_")
+        assert not {"counter", "gauge", "histogram", "metric"} & set(words), family.name
+        unit = [word for word in words if word in UNITS]
+        per_second = family.name.endswith("_bytes_per_second")
+        assert not unit or words[-1] in UNITS or per_second, f"{family.name}: its unit is not the last word"
+        assert family.type != "histogram" or words[-1] in UNITS, family.name
+        for sample in family.samples:
+            assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
+            for label in sample.labels:
+                assert re.fullmatch(r"[a-z][a-z0-9_]*", label), label
+                assert label not in ("job", "instance", "exported_job"), f"{label} is Prometheus's own"
     assert len({family.name for family in found}) == len(found)
 
 
