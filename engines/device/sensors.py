@@ -16,6 +16,7 @@ THROTTLES = {
     "hardware-thermal": 0x40,
     "power-brake": 0x80,
 }
+MEMORY_V2 = 0x02000028  # nvmlMemory_v2_t: its size and its version
 PCIE = {"sent": 0, "received": 1}  # nvmlPcieUtilCounter_t: by the GPU
 
 
@@ -103,7 +104,10 @@ class GpuSensors:
     def _values(self, handle: Any) -> dict[str, float | None]:
         nvml = self._nvml
         use = self._value(nvml.nvmlDeviceGetUtilizationRates, handle)
-        memory = self._value(nvml.nvmlDeviceGetMemoryInfo, handle)
+        # version 2 leaves out what the driver reserves, as nvidia-smi does; drivers before 510 know only version 1
+        memory = self._value(nvml.nvmlDeviceGetMemoryInfo, handle, MEMORY_V2) or self._value(
+            nvml.nvmlDeviceGetMemoryInfo, handle
+        )
         decoder = self._value(nvml.nvmlDeviceGetDecoderUtilization, handle)  # percent, and the microseconds it is over
         encoder = self._value(nvml.nvmlDeviceGetEncoderUtilization, handle)
         return {

@@ -97,3 +97,15 @@ def test_a_lost_card_is_left_out_and_its_neighbour_is_read() -> None:
 def test_a_machine_without_nvml_has_no_sensors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert GpuSensors.open() is None
+
+
+@pytest.mark.parametrize("knows_version_2", [True, False])
+def test_memory_is_without_what_the_driver_reserves_where_it_says_so(knows_version_2: bool) -> None:
+    def memory(handle: str, version: int | None = None) -> Any:
+        if version and not knows_version_2:
+            raise NoAnswer("a driver before 510")
+        return SimpleNamespace(used=10 if version else 600, total=1000)
+
+    module = nvml(nvmlDeviceGetCount=1, nvmlDeviceGetHandleByIndex="handle", nvmlDeviceGetMemoryInfo=memory)
+    [gpu] = GpuSensors(module).read()
+    assert gpu.values == {"memory_used_bytes": 10 if knows_version_2 else 600, "memory_total_bytes": 1000}
