@@ -6,7 +6,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from schemas.declared import Spec
 
-Alphabet: TypeAlias = Literal["ipa", "misaki", "letters"]
+Alphabet: TypeAlias = Literal["ipa", "misaki", "letters", "pinyin"]
 Symbol: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]
 Symbols: TypeAlias = Annotated[tuple[Symbol, ...], Field(max_length=16)]
 VoiceName: TypeAlias = Annotated[str, Field(min_length=1, max_length=100)]
@@ -27,7 +27,8 @@ class SpeechSpec(Spec):
 
     `symbols [1, L]` int64 is `begin`, then for each character of the alphabet its entry in `symbols` and `after`, then
     `end`; `most` is the greatest L. `alphabet`: "ipa", phonemes of espeak-ng; "misaki": these in the spelling of
-    Kokoro's English; "letters": of the text itself, small. `language` is espeak-ng's name of the voice that reads.
+    Kokoro's English; "letters": of the text itself, small; "pinyin": initials and finals of Chinese, and "ipa" of the
+    rest. `language` is espeak-ng's name of the voice that reads.
 
     `voices`: the columns of the input `voice [1, V]`, which mixes them if the model `blends`, and `languages` those
     that they speak. `noise`: what the input `noise [1, 2]` is by default, of the sound and of the durations. `peak`:

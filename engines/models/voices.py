@@ -62,14 +62,17 @@ def piper_settings(path: Path) -> tuple[SpeechSpec, float, Path]:
         raise ModelError(f"{source} is not the json of a voice of Piper: {error!r}", "download it again") from error
 
 
-def symbols_in(tokens: Path, what: str) -> dict[str, int]:
-    """Return the number of each symbol of one character in a tokens.txt; `what` begins the error. Raises ModelError."""
+def symbols_in(tokens: Path, what: str, most: int = 1) -> dict[str, int]:
+    """Return the number of each symbol of at most `most` characters in a tokens.txt; `what` begins the error.
+
+    Raises ModelError.
+    """
     try:
         text = tokens.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise ModelError(f"{what}, and {tokens.name} beside it cannot be read", "download its folder") from error
     found = [match for line in text.splitlines() if (match := _LINE.fullmatch(line))]
-    return {match[1] or " ": int(match[2]) for match in reversed(found) if len(match[1]) <= 1}
+    return {match[1] or " ": int(match[2]) for match in reversed(found) if len(match[1]) <= most}
 
 
 def kokoro_symbols(path: Path) -> tuple[dict[str, tuple[int, ...]], Path]:

@@ -34,6 +34,7 @@ from engines.models.vocoder import (
 from engines.models.voices import symbols_in
 from engines.part import Array
 from engines.speaking.bands import vocos_bands
+from engines.speaking.pinyin import MARKS
 from schemas.errors import ModelError, format_field_error
 from schemas.speech import Consent, SpeechSpec
 
@@ -88,7 +89,10 @@ def networks_of(given: Path) -> tuple[Path, Path] | None:
 
 
 def check_voiceless(given: Path) -> None:
-    """Raise ModelError for a ZipVoice that is added as it is: it has no voice of its own."""
+    """Raise ModelError for a ZipVoice that is added as it is: it has no voice of its own; and for a Pocket TTS."""
+    folder = given if given.is_dir() else given.parent
+    if any(folder.glob("lm_main*.onnx")) and any(folder.glob("lm_flow*.onnx")):
+        raise ModelError(f"{given} is a Pocket TTS, which rigflow does not run", "clone voices with a ZipVoice")
     if networks_of(given) is not None:
         raise ModelError(f"{given} is a ZipVoice, which speaks with the voice of a sound that is given", NEEDS)
 
@@ -109,8 +113,9 @@ def read_zipvoice(encoder: Path, decoder: Path) -> ZipVoice:
             raise ModelError(f"{path} does not take {', '.join(names)}, as a ZipVoice does", _AGAIN)
         models.append(model)
     meta = metadata_of(models[1])
-    symbols = symbols_in(encoder.with_name(TOKENS), f"{encoder} is a ZipVoice")
+    symbols = symbols_in(encoder.with_name(TOKENS), f"{encoder} is a ZipVoice", most=16)
     letters = metadata_of(models[0]).get("use_espeak", "1") == "0"
+    chinese = all(each in symbols for each in MARKS)
     steps, guidance = _DEFAULTS["distill" in encoder.resolve().parent.name]
     try:
         size, hop, bands = (int(meta.get(name, given)) for name, given in _SIZES.items())
@@ -118,8 +123,8 @@ def read_zipvoice(encoder: Path, decoder: Path) -> ZipVoice:
             raise ValueError(f"windows of {size} every {hop} samples, {bands} bands")
         speech = SpeechSpec(
             rate=int(meta.get("sample_rate", 24000)),
-            alphabet="letters" if letters else "ipa",
-            language="" if letters else "en-us",
+            alphabet="pinyin" if chinese else "letters" if letters else "ipa",
+            language="" if letters and not chinese else "en-us",
             symbols={each: (number,) for each, number in sorted(symbols.items()) if each != "_"},
             steps=steps,
             guidance=guidance,

@@ -15,6 +15,7 @@ from engines.ragged import Ragged
 from engines.sentences import sentences
 from engines.speaking.espeak import check_espeak
 from engines.speaking.phonemes import symbols_of, voice_weights
+from engines.speaking.pinyin import check_pinyin
 from engines.speaking.voice import Manner, speak
 from engines.texts import TEXT, text_of_row, text_rows, text_tensor
 from engines.ticking import ticking
@@ -70,6 +71,8 @@ class Speak(BaseOperator[SpeakOptions]):
             self._language = options.language or speech.language_of(loudest)
             if speech.alphabet != "letters":
                 check_espeak(self._language)
+            if speech.alphabet == "pinyin":
+                check_pinyin()
         except UsageError as error:
             raise PipelineError(f"stage `{stage.name}`: model `{model.name}`: {error.what}", error.hint) from error
         given = (options.noise, options.noise_width)

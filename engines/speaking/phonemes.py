@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from engines.speaking.espeak import espeak
+from engines.speaking.pinyin import spelled
 from schemas.errors import ModelError
 from schemas.speech import SpeechSpec
 
@@ -22,6 +23,7 @@ _ASCII = str.maketrans(
 _MARK = re.compile(r"\s*([;:,!?\u2026]+(?=\s|$)|\.{2,}|\.(?=\s*$)|\s(?:-{1,3}|\u2013)(?=\s)|\u2014+)\s*")
 _WRITTEN = {"-": ",", "\u2013": ",", "--": "\u2014", "---": "\u2014", "...": "\u2026"}  # marks
 _TIE = "^"
+_SYLLABLE_END = re.compile(r"[a-z\u00fc]+[1-5]")
 _ALL = {
     "a^ɪ": "I",
     "a^ʊ": "W",
@@ -55,22 +57,30 @@ def symbols_of(sentence: str, speech: SpeechSpec, language: str) -> list[list[in
 
     Raises PluginMissing, UsageError as `engines.speaking.espeak.espeak` does.
     """
-    spelled = [known for letter in spell(sentence, speech.alphabet, language) if (known := _known(letter, speech))]
+    letters = [known for letter in spell(sentence, speech.alphabet, language) if (known := _known(letter, speech))]
     room = speech.most - len(speech.begin) - len(speech.end)
     made = []
-    while any(not letter.isspace() for letter, _ in spelled):
-        count = _fitting(spelled, room)
-        inner = [number for _, symbols in spelled[:count] for number in symbols]
+    while any(not letter.isspace() for letter, _ in letters):
+        count = _fitting(letters, room)
+        inner = [number for _, symbols in letters[:count] for number in symbols]
         made.append([*speech.begin, *inner, *speech.end])
-        spelled = spelled[count:]
+        letters = letters[count:]
     return made
 
 
-def spell(sentence: str, alphabet: str, language: str) -> str:
-    """Return a sentence in the alphabet of a model."""
-    text = unicodedata.normalize("NFC", sentence).translate(_ASCII)
+def spell(sentence: str, alphabet: str, language: str) -> str | list[str]:
+    """Return a sentence in the alphabet of a model: its letters, of "pinyin" symbols of several letters."""
+    text = unicodedata.normalize("NFC", sentence)
+    if alphabet == "pinyin":
+        return spelled(text, lambda piece: _phonemes(piece.translate(_ASCII), "ipa", language))
+    text = text.translate(_ASCII)
     if alphabet == "letters":
         return " ".join(text.casefold().split())
+    return _phonemes(text, alphabet, language)
+
+
+def _phonemes(text: str, alphabet: str, language: str) -> str:
+    """Return the phonemes of a text with its punctuation."""
     tie, found, start = _TIE if alphabet == "misaki" else "", [], 0
     for mark in [*_MARK.finditer(text), None]:
         chunk = text[start : mark.start() if mark else len(text)]
@@ -110,6 +120,8 @@ def _misaki(text: str, language: str) -> str:
 
 def _known(letter: str, speech: SpeechSpec) -> tuple[str, list[int]] | None:
     """Return a letter with its symbols and what stands after each, its decomposed form first; None: it has none."""
+    if len(letter) > 1:
+        return (letter, [*speech.symbols[letter], *speech.after]) if letter in speech.symbols else None
     pieces = unicodedata.normalize("NFD", letter)
     if not all(piece in speech.symbols for piece in pieces):
         composed = unicodedata.normalize("NFC", letter)
@@ -118,12 +130,12 @@ def _known(letter: str, speech: SpeechSpec) -> tuple[str, list[int]] | None:
     return (letter, numbers) if numbers else None
 
 
-def _fitting(spelled: Sequence[tuple[str, list[int]]], room: int) -> int:
-    """Return how many letters fit, up to the end of a word where there is one."""
+def _fitting(letters: Sequence[tuple[str, list[int]]], room: int) -> int:
+    """Return how many letters fit, up to the end of a word or of a syllable of pinyin where there is one."""
     used, best = 0, 0
-    for count, (letter, symbols) in enumerate(spelled):
+    for count, (letter, symbols) in enumerate(letters):
         used += len(symbols)
         if used > room:
             return best or max(1, count)
-        best = count + 1 if letter.isspace() else best
-    return len(spelled)
+        best = count + 1 if letter.isspace() or _SYLLABLE_END.fullmatch(letter) else best
+    return len(letters)
