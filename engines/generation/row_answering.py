@@ -177,7 +177,8 @@ class RowAnswering:
         """Rows that get a token: all to the last one, or the runs of those that people wait for."""
         if with_bulk:
             if any(not row.reads for row in self._rows):
-                yield range(len(self._rows))
+                count, most = len(self._rows), self.table.together
+                yield from (range(first, min(first + most, count)) for first in range(0, count, most))
             return
         begun: int | None = None
         for number, row in enumerate([*self._rows, None]):

@@ -30,6 +30,11 @@ class Table(Protocol):
         ...
 
     @property
+    def together(self) -> int:
+        """Most rows that get a token in a run; the first one is a multiple of it, or there is one run for all."""
+        ...
+
+    @property
     def steps_all(self) -> bool:
         """Whether a token for all texts takes no longer than one for a few."""
         ...

@@ -35,6 +35,7 @@ class DecoderGraph:
     width: int
     element: int
     logits_element: int
+    vocabulary: int
     has_positions: bool
 
     @property
@@ -59,10 +60,12 @@ def decoder_graph(model: ModelFiles, spec: ModelSpec) -> DecoderGraph | None:
     past, present = _names(decoder, "inputs", "past", layers), _names(decoder, "outputs", "present", layers)
     if not _fits(message.graph, past, present, (heads, width)):
         return None
+    [logits] = [_sizes(each.type.tensor_type) for each in message.graph.output if each.name == LOGITS]
     types = {each.name: each.type.tensor_type.elem_type for each in (*message.graph.input, *message.graph.output)}
     _use_files(message, spec)
     content = ModelFiles(message.SerializeToString(deterministic=True), model.files, model.folder)
-    return DecoderGraph(content, past, present, heads, width, types[past[0]], types[LOGITS], POSITIONS in types)
+    kinds = types[past[0]], types[LOGITS]
+    return DecoderGraph(content, past, present, heads, width, *kinds, logits[2], POSITIONS in types)
 
 
 def _names(decoder: Mapping[str, Any], side: str, which: str, layers: int) -> tuple[str, ...]:
@@ -90,7 +93,12 @@ def _fits(graph: Any, past: tuple[str, ...], present: tuple[str, ...], sizes: tu
     ):
         return False
     logits = outputs[LOGITS]
-    if logits.elem_type not in _ELEMENT_BYTES or len(_sizes(logits)) != 3 or _sizes(logits)[1] == 1:
+    if (
+        logits.elem_type not in _ELEMENT_BYTES
+        or len(_sizes(logits)) != 3
+        or _sizes(logits)[1] == 1
+        or not _sizes(logits)[2]
+    ):
         return False
     makers = {output: node.op_type for node in graph.node for output in node.output}
     return all(makers.get(name) == _ATTENTION for name in present)

@@ -17,12 +17,14 @@ from engines.inference.decoder_graph import decoder_graph
 from engines.inference.genai_folder import limits_of
 from engines.inference.genai_groups import GeneratorGroup
 from engines.inference.genai_library import LIBRARY_ERRORS, GenAiModel, in_a_line
-from engines.inference.key_value_table import KeyValueTable
+from engines.inference.gpu_table import GpuTable
+from engines.inference.key_value_table import HostTable
 from engines.inference.resident import Place
 from engines.inference.text_session import TextSession
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
+_RECORDED = 4  # as many runs that are alike ONNX Runtime wants until it replays them
 _PIECE = 128  # tokens of a question that a generator reads in a step
 
 
@@ -33,19 +35,20 @@ class GenAiSession(TextSession):
         limits = limits_of(model, card, kv_bytes, place.on_gpu)
         super().__init__(model, card, limits)
         self._library = GenAiModel(model, limits, place.device[1] if place.on_gpu else None, card.name)
-        self._table: KeyValueTable | None = None
+        self._table: HostTable | GpuTable | None = None
         ends = frozenset(int(token) for token in self._library.tokenizer.eos_token_ids)
         self._writer = TokenWriter(ends)
         try:
             graph = decoder_graph(model, card)
             if graph is not None:
-                self._table = KeyValueTable(graph, place, limits.slots, limits.context)
+                kind = GpuTable if place.on_gpu else HostTable
+                self._table = kind(graph, place, limits.slots, limits.context)
             self._answering = self._answers(self._table)
         except Exception:
             self._library.close()
             raise
 
-    def _answers(self, table: KeyValueTable | None) -> Answering | RowAnswering:
+    def _answers(self, table: HostTable | GpuTable | None) -> Answering | RowAnswering:
         if table is None:
             return Answering(self.limits, lambda group: self._alone(group[0]), lambda asked: None)
         return RowAnswering(self.limits, table, self._writer, self._alone, lambda asked: bool(asked.grammar))
@@ -64,7 +67,8 @@ class GenAiSession(TextSession):
         """Write a token. Raises ModelError, DeviceLost."""
         if self._table is not None:
             self._table.read(0, [np.zeros(2, np.int32)]).best()
-            self._table.write(0, [0], [2]).best()
+            for _ in range(_RECORDED):
+                self._table.write(0, [0], [2]).best()
             return
         try:
             params = self._library.og.GeneratorParams(self._library.loaded)

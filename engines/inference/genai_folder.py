@@ -13,7 +13,7 @@ from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
 MAIN = "genai_config.json"
-MOST_SLOTS, MOST_ON_GPU = 18, 36  # one in nine is for answers that a person waits for; CUDA takes 32 rows at a time
+MOST_SLOTS, MOST_ON_GPU = 18, 36  # one in nine is for answers that a person waits for
 READ, READ_ON_GPU = 160, 4096  # tokens of questions in one step
 _FLOAT_BYTES = 4
 

@@ -3,8 +3,9 @@
 A value is an `OrtValue`. On the CPU, those of NumPy's arrays share their memory, and outputs are not copied.
 """
 
+import contextlib
+import ctypes
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -29,8 +30,8 @@ class Place(Protocol):
     on_gpu: bool
     device: tuple[str, int]  # as bindings of ONNX Runtime name it
 
-    def load(self, model: Content) -> Any:
-        """A session of a graph."""
+    def load(self, model: Content, replays: bool = False) -> Any:
+        """A session of a graph; `replays`: some of its runs will be recorded and replayed, if the device can."""
         ...
 
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
@@ -45,12 +46,24 @@ class Place(Protocol):
         """A value as an array on the host."""
         ...
 
-    def go(self, session: Any, binding: Any) -> None:
-        """Run a graph whose inputs and outputs are bound."""
+    def go(self, session: Any, binding: Any, replay: int = -1) -> None:
+        """Run a graph whose inputs and outputs are bound. From 0 on `replay` is the number of the binding: the same
+        one at each run, whose values keep their places.
+        """
+        ...
+
+    def held(self, array: Array) -> Any:
+        """A value on the device, a copy of an array; on the CPU the array itself."""
         ...
 
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
         """A value of zeros on the device."""
+        ...
+
+    def copy(self, source: int, target: int, size: tuple[int, int], pitch: int) -> None:
+        """Copy memory of the device from an address to another: `size` is so many pieces of so many bytes each, which
+        begin `pitch` bytes apart. It is in order with runs.
+        """
         ...
 
     def close(self, session: Any) -> None:
@@ -73,7 +86,7 @@ class HostPlace:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def load(self, model: Content) -> Any:
+    def load(self, model: Content, replays: bool = False) -> Any:
         """See `engines.inference.onnxruntime.load`."""
         return load(model, self._name)
 
@@ -90,7 +103,7 @@ class HostPlace:
         self.go(session, binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
-    def go(self, session: Any, binding: Any) -> None:
+    def go(self, session: Any, binding: Any, replay: int = -1) -> None:
         """See `Place`."""
         try:
             ARENA.run_bound(session, binding)
@@ -100,6 +113,15 @@ class HostPlace:
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
         """See `Place`: the system gives memory for it when it is used."""
         return value(np.zeros(shape, dtype))
+
+    def held(self, array: Array) -> Any:
+        """See `Place`."""
+        return value(array)
+
+    def copy(self, source: int, target: int, size: tuple[int, int], pitch: int) -> None:
+        """See `Place`."""
+        for begin in range(0, size[0] * pitch, pitch):
+            ctypes.memmove(target + begin, source + begin, size[1])
 
     def fetch(self, session: Any, inputs: Values, outputs: Sequence[str]) -> list[Array]:
         """See `Place`."""
@@ -126,10 +148,18 @@ class GpuPlace:
         gpu.enter()
         with gpu.guarded():
             self._stream = gpu.new_stream()
-        self._queued = ort.RunOptions()
-        self._queued.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._options: dict[int, Any] = {}
+        self._queued = self._numbered(-1)
 
-    def load(self, model: Content) -> Any:
+    def _numbered(self, replay: int) -> Any:
+        """Options of a run that is queued, and recorded under a number; -1: it is not."""
+        if replay not in self._options:
+            options = self._options[replay] = ort.RunOptions()
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+            options.add_run_config_entry("gpu_graph_id", str(replay))
+        return self._options[replay]
+
+    def load(self, model: Content, replays: bool = False) -> Any:
         """See `engines.inference.cuda.load_on_gpu`.
 
         Memory grows in large steps, because keys and values have another size at each token. cuDNN times nothing: the
@@ -137,7 +167,11 @@ class GpuPlace:
         """
         from engines.inference.cuda import load_on_gpu
 
-        return load_on_gpu(model, self._name, self._gpu, self._tf32, "HEURISTIC", self._stream, "kNextPowerOfTwo")
+        given = model, self._name, self._gpu, self._tf32, "HEURISTIC", self._stream, "kNextPowerOfTwo"
+        if replays:
+            with contextlib.suppress(ModelError):  # its graph has nodes that no recording can have
+                return load_on_gpu(*given, replays=True)
+        return load_on_gpu(*given)
 
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
         """See `Place`."""
@@ -166,17 +200,32 @@ class GpuPlace:
             session.run_with_iobinding(binding, options)
             return list(binding.get_outputs())
 
-    def go(self, session: Any, binding: Any) -> None:
+    def go(self, session: Any, binding: Any, replay: int = -1) -> None:
         """See `Place`."""
         with self._calling():
-            session.run_with_iobinding(binding, self._queued)
+            session.run_with_iobinding(binding, self._numbered(replay))
+
+    def held(self, array: Array) -> Any:
+        """See `Place`."""
+        with self._calling():
+            return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self.device)
+
+    def copy(self, source: int, target: int, size: tuple[int, int], pitch: int) -> None:
+        """See `Place`."""
+        with self._calling():
+            copy = self._gpu.driver.Memcpy2D()
+            copy.set_src_device(source)
+            copy.set_dst_device(target)
+            copy.height, copy.width_in_bytes = size
+            copy.src_pitch = copy.dst_pitch = pitch
+            copy(self._stream)
 
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
         """See `Place`."""
         with self._calling():
             return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), *self.device)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
         """Calls of the runtime, whose errors are ours."""
         self._gpu.enter()

@@ -44,17 +44,22 @@ class DeviceScores:
     memory of its inputs must not be used for others before.
     """
 
-    def __init__(self, graphs: ScoreGraphs, binding: Any, logits: Any, last: Array) -> None:
+    def __init__(self, graphs: ScoreGraphs, binding: Any, logits: Any, last: Any) -> None:
+        """`last [N, 1] int64` is a value on the GPU: while the run goes on, nothing may be copied there."""
         self._graphs = graphs
         self._binding = binding
-        self._inputs = {LOGITS: logits, LAST: value(last[:, None].astype(np.int64))}
+        self._inputs = {LOGITS: logits, LAST: last}
+        self._best: list[int] | None = None
 
     def best(self) -> Sequence[int]:
         """See `engines.generation.rows.Scores`."""
-        [chosen] = self._graphs.place.fetch(self._graphs.likeliest, self._inputs, [CHOSEN])
-        return [int(token) for token in chosen[:, 0]]
+        if self._best is None:
+            [chosen] = self._graphs.place.fetch(self._graphs.likeliest, self._inputs, [CHOSEN])
+            self._best = chosen[:, 0].tolist()
+        return self._best
 
     def of(self, rows: Sequence[int]) -> Array:
         """See `engines.generation.rows.Scores`."""
+        self.best()  # now the run has ended
         inputs = {**self._inputs, "some": value(np.array(rows, np.int64))}
         return self._graphs.place.fetch(self._graphs.scores, inputs, [SOME_SCORES])[0]

@@ -21,7 +21,8 @@ from engines.generation.row_answering import RowAnswering
 from engines.generation.token_writer import TokenWriter
 from engines.inference.decoder_graph import decoder_graph
 from engines.inference.genai_folder import MAIN
-from engines.inference.key_value_table import KeyValueTable
+from engines.inference.gpu_table import GpuTable
+from engines.inference.key_value_table import HostTable
 from engines.inference.resident import HostPlace
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
@@ -89,7 +90,7 @@ def answering(folder: Path, place: type[HostPlace], slots: int) -> RowAnswering:
     model, spec = opened(folder)
     graph = decoder_graph(model, spec)
     assert graph is not None
-    table = KeyValueTable(graph, place("tiny"), slots, CONTEXT)
+    table = (GpuTable if place.on_gpu else HostTable)(graph, place("tiny"), slots, CONTEXT)
 
     def start(asked: Any) -> Any:
         raise ModelError(f"it cannot write {asked.request.grammar}")
@@ -145,6 +146,16 @@ def test_answers_are_those_of_a_plain_loop(
         else:
             assert (answer.text, answer.finish) == (text, "length" if len(text) == most else "stop")
     assert rows.room == slots
+
+
+def test_rows_of_several_blocks_have_their_answers(folder: Path, plain: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.inference.gpu_table._BLOCK", 4)
+    rows = answering(folder, LikeGpu, 11)
+    answers = [begun(rows, question(5 + n, n), 10 + 7 * (n % 5), urgent=n % 3 == 0) for n in range(25)]
+    while rows.busy:
+        rows.step(lambda: None)
+    for number, answer in enumerate(answers):
+        assert answer.text == plain.answer(question(5 + number, number), 10 + 7 * (number % 5))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -243,7 +254,7 @@ def test_weights_beside_a_graph_are_those_of_the_model(folder: Path, tmp_path: P
     data = next(file for file in spec.files if file.name == "model.onnx.data")
     assert data.sha256.encode() in graph.content.graph
     assert hashlib.sha256((model.folder / data.sha256).read_bytes()).hexdigest() == data.sha256
-    scores = KeyValueTable(graph, HostPlace("tiny"), 1, CONTEXT).read(0, [np.array([97, 98], np.int32)])
+    scores = HostTable(graph, HostPlace("tiny"), 1, CONTEXT).read(0, [np.array([97, 98], np.int32)])
     assert chr(scores.best()[0]) == Plain(folder).answer([97, 98], 1)
     others = tuple(file for file in spec.files if file is not data)
     with pytest.raises(ModelError, match=r"has no file model\.onnx\.data"):
