@@ -37,8 +37,7 @@ Show: TypeAlias = Annotated[
 @ends_well
 def add(
     model: Annotated[
-        Path,
-        typer.Argument(help="An .onnx, ncnn's .param, torch's .pth or .safetensors, or a folder.", metavar="FILE"),
+        Path, typer.Argument(help="A folder, or an .onnx, .param, .pth or .safetensors file.", metavar="FILE")
     ],
     name: Annotated[str, typer.Option(help="What pipelines call it. Default: the file's name.")] = "",
     given: Annotated[

@@ -1,6 +1,9 @@
 """A transcript as a user writes it with faster-whisper alone: its batched pipeline, and a file of subtitles."""
 
+import wave
 from pathlib import Path
+
+import numpy as np
 
 
 class Transcriber:
@@ -15,8 +18,10 @@ class Transcriber:
         self._pipeline = BatchedInferencePipeline(whisper)
 
     def transcribe(self, sound: Path, out: Path) -> list[str]:
-        """The words of a file; writes its subtitles."""
-        segments, _ = self._pipeline.transcribe(str(sound), word_timestamps=True, batch_size=8)
+        """The words of a wav of one channel at 16 kHz; writes its subtitles."""
+        with wave.open(str(sound)) as file:  # faster-whisper's own reader of files fails with PyAV 19
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        segments, _ = self._pipeline.transcribe(samples, word_timestamps=True, batch_size=8)
         words: list[str] = []
         with out.open("w") as file:
             for number, segment in enumerate(segments, 1):

@@ -6,7 +6,7 @@ would change the last bits. On the CPU, where a batch is no faster, it computes 
 bits depend on its request alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import log
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -57,6 +57,7 @@ class DiffusionSession:
         self._together = gpu is not None if together is None else together
         self.facts: Facts = facts_of(model, card.name)
         self._max_pixels = max_pixels
+        self._places: dict[Hashable, bool] = {}  # of sizes of batches, whether bits are the same in every place
 
         def network(folder: str) -> Network:
             return Network(model, folder, card.name, gpu, tf32)
@@ -112,7 +113,7 @@ class DiffusionSession:
             except RigflowError as error:
                 outcomes[number] = error
         numbers = list(sketches)
-        steps = Steps(self._unet, batch if self._together else 1, tick)
+        steps = Steps(self._unet, batch if self._together else 1, tick, self._places)
         for place, failed in steps.all(list(sketches.values())):
             sketch = sketches.pop(number := numbers[place])
             try:

@@ -10,18 +10,22 @@ from engines.diffusion.network import Network
 from engines.part import Array, Tick
 from schemas.errors import ModelError
 
+_ONE_BY_ONE = "pictures were computed one at a time: on this device bits depend on the place in a batch"
+
 
 class Steps:
     """Does the steps of pictures, of `batch` at a time.
 
     A batch has always the rows of so many pictures; where there are fewer, the last row fills it up. A graph with a
-    batch of its own gets that one.
+    batch of its own gets that one. Where the device computes other bits in another place of a batch, pictures are
+    computed one at a time, and their notes say so; `places` has what was found for each size.
     """
 
-    def __init__(self, unet: Network, batch: int, tick: Tick) -> None:
+    def __init__(self, unet: Network, batch: int, tick: Tick, places: dict[Hashable, bool]) -> None:
         self._unet = unet
         self._batch = batch
         self._tick = tick
+        self._places = places
         shape = unet.inputs["timestep"].shape
         self._times: int | str | None = shape[0] if shape else None
         self._own_rows = unet.rows("sample")
@@ -38,6 +42,8 @@ class Steps:
         for waiting in groups.values():
             first = sketches[waiting[0]]
             most, at_any_time = self._most(first), self._timestep_a_row(first)
+            for number in waiting if most < self._wanted(first) else ():
+                sketches[number].notes.append(_ONE_BY_ONE)
             here: list[int] = []
             while waiting or here:
                 if at_any_time or not here:
@@ -82,7 +88,30 @@ class Steps:
 
     def _most(self, sketch: Sketch) -> int:
         """How many pictures are computed together."""
+        wanted = self._wanted(sketch)
+        return wanted if wanted == 1 or self._same_everywhere(sketch, wanted) else 1
+
+    def _wanted(self, sketch: Sketch) -> int:
+        """How many pictures fit into a batch."""
         return max(1, self._own_rows // sketch.rows) if self._own_rows else self._batch
+
+    def _same_everywhere(self, sketch: Sketch, pictures: int) -> bool:
+        """Whether a picture has the same bits in every place of a batch: a batch of copies of it is computed once."""
+        rows = sketch.rows
+        key = (sketch.latents.shape, rows, pictures)
+        if key not in self._places:
+            taken = [row % rows for row in range(self._own_rows or pictures * rows)]
+            feed = {name: array[taken] for name, array in sketch.fixed.items()}
+            feed["sample"] = np.repeat(sketch.seen(), len(taken), axis=0)
+            each = isinstance(self._times, str)
+            feed["timestep"] = np.full(len(taken), sketch.timestep) if each else self._one_timestep(sketch.timestep)
+            try:
+                [answer] = self._unet.run(feed, [next(iter(self._unet.outputs))], self._tick)
+            except ModelError:
+                return True  # the batch itself will fail, and its pictures with it
+            found = {answer[first : first + rows].tobytes() for first in range(0, pictures * rows, rows)}
+            self._places[key] = len(found) == 1
+        return self._places[key]
 
     def _timestep_a_row(self, sketch: Sketch) -> bool:
         """Whether each row of a batch has a timestep of its own."""

@@ -287,14 +287,14 @@ def leave_loaded(session: Any) -> None:
 
 
 def prefers_channels_last(graph: bytes, name: str, tf32: bool) -> bool:
-    """Return whether convolutions run faster with channels last: in two dimensions, on the matrix units of a GPU.
-
-    In float16 and with TF32 they do; in float32, and in three dimensions, they are slower.
+    """Return whether convolutions run faster with channels last: in two dimensions, on the matrix units of a GPU,
+    and not between norms, before which they are transposed back. In float32 and in three dimensions they are slower.
     """
     parsed = parsed_graph(graph, name).graph
     weights = {tensor.name: (len(tensor.dims), tensor.data_type) for tensor in parsed.initializer}
     kernels = {weights.get(node.input[1]) for node in parsed.node if node.op_type == "Conv"}
-    return bool(kernels) and kernels <= {(4, _FLOAT16), *([(4, _FLOAT)] if tf32 else [])}
+    normed = any(node.op_type in ("InstanceNormalization", "GroupNormalization") for node in parsed.node)
+    return bool(kernels) and not normed and kernels <= {(4, _FLOAT16), *([(4, _FLOAT)] if tf32 else [])}
 
 
 def _rows_at_once(spec: ModelSpec) -> int:

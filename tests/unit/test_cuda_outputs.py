@@ -329,8 +329,18 @@ def test_channels_come_last_where_convolutions_are_flat_and_run_on_matrix_units(
         [value("y", TensorProto.FLOAT16, ["n", 1, 4, 5])],
         (numpy_helper.from_array(np.zeros((1, 1, 1, 1), np.float16), "w"),),
     )
+    scale = numpy_helper.from_array(np.zeros(1, np.float16), "s")
+    normed = model_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node("InstanceNormalization", ["c", "s", "s"], ["y"]),
+        ],
+        [value("x", TensorProto.FLOAT16, ["n", 1, 4, 5])],
+        [value("y", TensorProto.FLOAT16, ["n", 1, 4, 5])],
+        (numpy_helper.from_array(np.zeros((1, 1, 1, 1), np.float16), "w"), scale),
+    )
     found = {
         name: [cuda.prefers_channels_last(graph, "m", tf32) for tf32 in (False, True)]
-        for name, graph in {"flat": flat, "deep": deep, "half": half}.items()
+        for name, graph in {"flat": flat, "deep": deep, "half": half, "normed": normed}.items()
     }
-    assert found == {"flat": [False, True], "deep": [False, False], "half": [True, True]}
+    assert found == {"flat": [False, True], "deep": [False, False], "half": [True, True], "normed": [False, False]}
