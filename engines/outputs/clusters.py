@@ -18,8 +18,9 @@ from engines.outputs.sheet import BRIGHT, DIM, MARK, Layout, Section, Tile, Word
 from engines.part import Array
 
 FILES = ("clusters.jsonl", "clusters.html", "clusters.png")
-PICTURE = (90, 160)  # height and width of the box of a picture
-_COLUMNS, _LEAST_COLUMNS = 8, 3
+PICTURE = (144, 256)  # height and width of the box of a picture
+_ON_PAGE = (90, 160)  # the same in CSS pixels: a screen may have two dots or more for each
+_COLUMNS, _LEAST_COLUMNS = 7, 3
 _MOST_ROWS, _MOST_ROWS_OF_ONE = 60, 5  # of the png, in all and of one cluster; the html has every media
 
 
@@ -150,7 +151,7 @@ def html_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> str:
         PageSection(each.number, each.about, [_figure(member, media) for member in each.members])
         for each in _sections(clusters)
     ]
-    return html_page(summary(clusters), sections, PICTURE)
+    return html_page(summary(clusters), sections, _ON_PAGE)
 
 
 def _figure(member: Member, media: Sequence[Shown]) -> Figure:

@@ -13,7 +13,8 @@ from engines.outputs.thumbnail import thumbnail
 from engines.part import Array
 from schemas.errors import RigflowError
 
-_BOX = (144, 256)  # height and width of a picture
+_BOX = (144, 256)  # height and width of a picture in CSS pixels
+_DOTS = (2 * _BOX[0], 2 * _BOX[1])  # of a screen that has two for each
 
 
 def clock(time_s: float | None) -> str:
@@ -60,7 +61,7 @@ def write_page(path: Path, page: str) -> Path:
 def picture_of(media: str, time_s: float | None) -> Array | None:
     """A small picture of a media; None if its file is not there, or is another one now."""
     try:
-        return thumbnail(Path(media), 0.0 if time_s is None or math.isnan(time_s) else time_s, _BOX)
+        return thumbnail(Path(media), 0.0 if time_s is None or math.isnan(time_s) else time_s, _DOTS)
     except (RigflowError, OSError, ValueError):
         return None
 

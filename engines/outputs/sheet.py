@@ -25,7 +25,7 @@ MARK: Rgb = (240, 178, 70)
 MARGIN, GAP, HEAD = 24, 14, 48  # pixels around the sheet, between tiles, and of the title with the line below it
 LABEL, LABEL_GAP = 18, 6  # height of a line below a picture, and the space above the first one
 _SECTION_HEAD = 24
-_TITLE, _HEADING, _TEXT = 19, 17, 13  # pixels of the font
+_TITLE, _HEADING, TEXT = 19, 17, 13  # pixels of the font
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def draw_sheet(title: str, subtitle: str, sections: Sequence[Section], layout: L
     image = Image.new("RGB", (inner + 2 * MARGIN, tops[-1] - GAP + MARGIN), PAPER)
     draw = ImageDraw.Draw(image)
     _write(draw, (MARGIN, MARGIN - 5), ((title, BRIGHT),), _TITLE, inner)
-    _write(draw, (MARGIN, MARGIN + 21), ((subtitle, DIM),), _TEXT, inner)
+    _write(draw, (MARGIN, MARGIN + 21), ((subtitle, DIM),), TEXT, inner)
     for section, top in zip(sections, tops, strict=False):
         if section.heading:
             _write(draw, (MARGIN, top - 4), section.heading, _HEADING, inner)
@@ -95,12 +95,12 @@ def _draw_tile(
     (left, top), (height, width) = corner, layout.box
     draw.rectangle((left, top, left + width - 1, top + height - 1), BLANK)
     if tile.picture is None:
-        draw.text((left + width // 2, top + height // 2), "no picture", DIM, font(_TEXT), anchor="mm")
+        draw.text((left + width // 2, top + height // 2), "no picture", DIM, font(TEXT), anchor="mm")
     else:
         picture = Image.fromarray(tile.picture)
         image.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
     for number, words in enumerate(tile.lines):
-        _write(draw, (left, top + height + LABEL_GAP + number * LABEL), words, _TEXT, layout.pitch[1] - GAP)
+        _write(draw, (left, top + height + LABEL_GAP + number * LABEL), words, TEXT, layout.pitch[1] - GAP)
 
 
 def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], words: Words, size: int, width: int) -> None:

@@ -10,12 +10,12 @@ from av.video.reformatter import Interpolation
 
 from engines.media.reshape import EXACT
 from engines.outputs.pictures import decode_jpeg
-from engines.outputs.sheet import BLANK, BRIGHT, DIM, Layout, Section, Tile, draw_sheet
+from engines.outputs.sheet import BLANK, BRIGHT, DIM, TEXT, Layout, Section, Tile, draw_sheet
+from engines.outputs.text import text_width
 from engines.part import Array
 from schemas.media import MediaInfo
 
 _MOST_TILES = 400  # a film has thousands of shots: beyond this, every second picture is dropped, repeatedly
-_LEAST_CELL = 168  # so that a label fits below an upright picture
 _MOST_SIDE = 360  # pixels of a picture's longer side: the sheet's size is bounded for any thumbnails
 _MOST_COLUMNS = 8
 _ASPECT = 1.6  # of the sheet, while it has fewer columns
@@ -59,11 +59,13 @@ class ShotSheet:
             max((picture.shape[0] for picture in pictures), default=90),
             max((picture.shape[1] for picture in pictures), default=160),
         )
+        labels = [(f"{shot.number}  ", _clock_text(shot.start)) for shot in self._kept]
         tiles = [
-            Tile(picture, (((f"{shot.number}  ", BRIGHT), (_clock_text(shot.start), DIM)),))
-            for shot, picture in zip(self._kept, pictures, strict=True)
+            Tile(picture, (((number, BRIGHT), (time, DIM)),))
+            for (number, time), picture in zip(labels, pictures, strict=True)
         ]
-        layout = Layout(_columns(len(tiles), box), box, lines=1, cell_width=_LEAST_CELL)
+        widest = max((text_width("".join(label), TEXT) for label in labels), default=0)  # below an upright picture
+        layout = Layout(_columns(len(tiles), box, widest), box, lines=1, cell_width=widest)
         summary = f"{self._shots} {'shot' if self._shots == 1 else 'shots'}, {_clock_text(self._end)}"
         return draw_sheet(self._media.name, summary, [Section(tiles)], layout)
 
@@ -76,19 +78,21 @@ class ShotSheet:
             pixels = decode_jpeg(jpeg)
         height, width = pixels.shape[:2]
         aspect = Fraction(width, height) * (Fraction(*self._media.sample_aspect) or 1)
-        shown = round(height * min(max(aspect, Fraction(1, 3)), Fraction(3)))
+        aspect = min(max(aspect, Fraction(1, 3)), Fraction(3))
+        height = max(height, width) if aspect < 1 else height  # all pictures of a model are as wide, upright ones too
+        shown = round(height * aspect)
         scale = min(Fraction(1), Fraction(_MOST_SIDE, max(height, shown)))
         new_height, new_width = round(height * scale), round(shown * scale)
-        if (new_height, new_width) == (height, width):
+        if (new_height, new_width) == pixels.shape[:2]:
             return pixels
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         shaped = frame.reformat(width=new_width, height=new_height, interpolation=Interpolation.BICUBIC | EXACT)
         return np.asarray(shaped.to_ndarray())
 
 
-def _columns(count: int, box: tuple[int, int]) -> int:
-    """Return the number of columns that gives a sheet of about the wanted shape."""
-    height, width = Layout(1, box, lines=1, cell_width=_LEAST_CELL).pitch
+def _columns(count: int, box: tuple[int, int], least: int) -> int:
+    """Return the number of columns, each `least` pixels wide, that gives a sheet of about the wanted shape."""
+    height, width = Layout(1, box, lines=1, cell_width=least).pitch
     wanted = max(min(count, 3), ceil(sqrt(count * height / width * _ASPECT)))
     return max(1, min(count, _MOST_COLUMNS, wanted))
 

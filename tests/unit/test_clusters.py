@@ -110,8 +110,8 @@ def test_sheets_of_thousands_stay_small_enough_to_look_at(size: int) -> None:
     clusters = [Cluster(tuple(Member(next(numbers), 1.0) for _ in range(size)), 1.0) for _ in range(3000 // size)]
     media = [shown("x", None)] * 3000
     height, width, _ = picture_sheet(clusters, media).shape
-    assert height < 12_000
-    assert width < 1500
+    assert height < 14_000
+    assert width < 1930
     assert html_sheet(clusters, media).count("<figure") == 3000
 
 

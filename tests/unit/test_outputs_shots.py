@@ -135,7 +135,7 @@ def test_a_job_that_failed_from_the_start_has_a_blank_sheet(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("aspect", "width"), [((1, 1), 160), ((81, 256), 51), ((3, 4), 120), ((99, 1), 270), ((0, 1), 160)]
+    ("aspect", "width"), [((1, 1), 160), ((81, 256), 90), ((3, 4), 120), ((99, 1), 270), ((0, 1), 160)]
 )
 def test_pictures_have_the_shape_they_are_shown_in(aspect: tuple[int, int], width: int) -> None:
     sheet = ShotSheet(WIDE.model_copy(update={"sample_aspect": aspect}))
