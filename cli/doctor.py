@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from cli.text import say_json, size, stdout, table
+from cli.text import cell, cells, say_json, size, stdout, table
 from schemas.errors import ExitCode, RigflowError
 
 if TYPE_CHECKING:
@@ -229,12 +229,13 @@ def _gpu(gpu: "Gpu", settings: "Settings") -> Finding:
 
 
 def _show(findings: list[Finding]) -> None:
-    marks = {"good": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[bold red]missing[/]"}
+    marks = {"good": cell("ok", "green"), "note": cell("note", "yellow"), "bad": cell("missing", "bold red")}
     rows = table("", "", "", left=3)
     rows.show_header = False
     for finding in findings:
-        advice = f": [yellow]{finding.advice}[/]" if finding.advice else ""
-        rows.add_row(marks[finding.state], f"[bold]{finding.what}[/]", f"{finding.found}{advice}")
+        advice = [(": ", ""), (finding.advice, "yellow")] if finding.advice else []
+        rows.add_row(marks[finding.state], cell(finding.what, "bold"), cells((finding.found, ""), *advice))
     bad = sum(finding.state == "bad" for finding in findings)
-    verdict = f"[bold red]rigflow cannot run here: {bad} to mend[/]" if bad else "[bold green]rigflow can run here[/]"
+    verdict = cell(f"rigflow cannot run here: {bad} to mend", "bold red")
+    verdict = verdict if bad else cell("rigflow can run here", "bold green")
     stdout().print(rows, "", verdict, sep="\n")

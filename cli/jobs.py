@@ -10,7 +10,7 @@ import typer
 from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, clock, list_of, one_line, say_fields, say_json, stdout, warn
+from cli.text import age, cell, clock, list_of, one_line, say_fields, say_json, stdout, warn
 from schemas.errors import ExitCode
 from schemas.text import count, printable
 
@@ -125,10 +125,10 @@ def _rows(listed: "list[Manifest]") -> "Table":
             each.job.id,
             one_line(each.name),
             one_line(each.job.pipeline),
-            _STYLES.get(each.state.value, "{}").format(each.state.value),
+            cell(each.state.value, _STYLES.get(each.state.value, "")),
             f"{each.segments_done:,}/{'?' if each.total is None else f'{each.total:,}'}",
-            f"[yellow]{each.lost:,}[/]" if each.lost else "0",
-            f"[red]{each.failures:,}[/]" if each.failures else "0",
+            cell(f"{each.lost:,}", "yellow" if each.lost else ""),
+            cell(f"{each.failures:,}", "red" if each.failures else ""),
             age(time.time() - each.created_s, units=1),
         )
         for each in listed
@@ -267,4 +267,4 @@ def _segments(manifest: "Manifest") -> str:
     return f"{manifest.segments_done:,} of {total}{published}"
 
 
-_STYLES = {"done": "[green]{}[/]", "failed": "[red]{}[/]", "cancelled": "[yellow]{}[/]"}
+_STYLES = {"done": "green", "failed": "red", "cancelled": "yellow"}

@@ -29,7 +29,7 @@ def summary(outcomes: list[JobOutcome], rates: bool = True) -> Table:
             continue
         more = f" and {done.more_files:,} more" if done.more_files else ""
         files = cell((", ".join(files_of(outcome)) or "nothing") + more)
-        lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
+        lost = cell(f"{done.lost:,}", "yellow" if done.lost else "")
         speed = (rate(done.frames / max(outcome.seconds, 0.001)),) if rates else ()
         table.add_row(name, f"{done.frames:,}", lost, *speed, files)
     return table

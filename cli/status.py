@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, cell, list_of, moment, one_line, say_json, size, stdout, table
+from cli.text import age, cell, cells, list_of, moment, one_line, say_json, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.states import ENDED, LOST, STOPPED
 from schemas.text import rate, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
+    from rich.text import Text
 
     from pipelines.status import FleetStatus, QueueStatus
     from schemas.settings import Settings
@@ -134,9 +135,9 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
         ("pipelines", known),
         ("results", _held(fleet.results.messages, fleet.results.nbytes, fleet.results.limit_bytes)),
         ("large bodies", _held(fleet.claims.messages, fleet.claims.nbytes, fleet.claims.limit_bytes)),
-        ("dead letters", f"[red]{fleet.dead.messages}[/], see `rigflow dead list`" if fleet.dead.messages else "none"),
+        ("dead letters", f"{fleet.dead.messages:,}, see `rigflow dead list`" if fleet.dead.messages else "none"),
     ):
-        pairs.add_row(f"[bold]{name}[/]", value)
+        pairs.add_row(cell(name, "bold"), cell(value, "red" if name == "dead letters" and fleet.dead.messages else ""))
     parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet)]
     parts += [*_ends(fleet), *_unready(fleet), *_declined(fleet)]
     if fleet.rigs:
@@ -144,11 +145,11 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
     return Group(*parts)
 
 
-def verdict(fleet: "FleetStatus") -> str:
+def verdict(fleet: "FleetStatus") -> "Text":
     """The sentence that says what is slow."""
     from pipelines.bottleneck import bottleneck
 
-    return f"[bold]{bottleneck(fleet)}[/]"
+    return cell(bottleneck(fleet), "bold")
 
 
 def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
@@ -160,7 +161,7 @@ def _queues(fleet: "FleetStatus") -> "RenderableType":
     busy = [queue for queue in fleet.queues if queue.stream.messages]
     if not busy:
         count = len(fleet.queues)
-        return f"[bold]queue[/]  all {count} are empty" if count else "[bold]queue[/]  none yet"
+        return cells(("queue", "bold"), (f"  all {count} are empty" if count else "  none yet", ""))
     titles = ("queue", "interactive", "bulk", "held", "again", "size", "oldest", "frames/s")
     return list_of(titles, [_queue_row(fleet, queue) for queue in busy], left=1, unless={"again": "0"})
 
@@ -175,7 +176,7 @@ def _queue_row(fleet: "FleetStatus", queue: "QueueStatus") -> "list[RenderableTy
         one_line(f"{queue.pipeline} {queue.stage}".strip()),
         *(f"{count:,}" for count in waiting),
         f"{sum(priority.in_flight for priority in priorities.values()):,}",
-        f"[yellow]{again:,}[/]" if again else "0",
+        cell(f"{again:,}", "yellow" if again else ""),
         size(queue.stream.nbytes),
         age(queue.stream.oldest_s, units=1),
         rate(_rate(fleet.workers, queue)),
@@ -192,7 +193,8 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
     """A row for each worker that reported lately, and for each that its rig has given up or starts again."""
     gone = _gone(fleet)
     if not fleet.workers and not gone:
-        return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
+        start = "; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
+        return cells(("worker", "bold"), ("  none", "yellow"), (start, ""))
     titles = ("worker", "device", "stages", "state", "held", "busy", "frames/s", "failed", "memory")
     rows = [_worker_row(worker) for worker in fleet.workers if worker["worker"] not in gone]
     rows += [_gone_row(name, worker) for name, worker in gone.items()]
@@ -208,22 +210,20 @@ def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
         f"{worker['in_flight']:,}",
         f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
         rate(max((of["frames_per_s"] for of in worker["done"]), default=0.0)),
-        f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
+        cell(f"{worker['failures']:,}", "red" if worker["failures"] else ""),
         size(worker["rss_bytes"]),
     ]
 
 
 def _gone_row(name: str, worker: Mapping[str, Any]) -> "list[RenderableType]":
     words = (name, worker["device"], " ".join(worker["stages"]))
-    return [*map(one_line, words), f"[red]{worker['state']}[/]", *[""] * 5]
+    return [*map(one_line, words), cell(worker["state"], "red"), *[""] * 5]
 
 
 def _ends(fleet: "FleetStatus") -> "list[RenderableType]":
     """A line for each worker without a process: how its last one ended."""
-    from rich.markup import escape
-
     return [
-        f"[red]worker {escape(name)} is {worker['state']}[/], last exit: {escape(worker['last_exit'])}"
+        cells((f"worker {name} is {worker['state']}", "red"), (f", last exit: {worker['last_exit']}", ""))
         for name, worker in _gone(fleet).items()
     ]
 
@@ -262,13 +262,13 @@ def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
     return {worker["worker"]: worker for worker in workers if worker["state"] in ("given up", "down")}
 
 
-def _state(status: Mapping[str, Any]) -> str:
+def _state(status: Mapping[str, Any]) -> "Text":
     """The state of a worker or a rig, since when a rig has ended, or for how long there was no status."""
     if status["state"] in ENDED:
         text = f"{status['state']} since {moment(status['at_s'])}"
-        return f"[red]{text}[/]" if status["state"] == LOST else text
+        return cell(text, "red" if status["state"] == LOST else "")
     silent_s = time.time() - status["at_s"]
-    return f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else str(status["state"])
+    return cell(f"silent for {silent_s:.0f} s", "yellow") if silent_s > SILENT_S else cell(status["state"])
 
 
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
@@ -283,6 +283,6 @@ def _rig_row(rig: Mapping[str, Any]) -> "list[RenderableType]":
     return [
         *(one_line(rig["rig"]), one_line(rig["host"]), _state(rig), one_line(rig["metrics"] or "none")),
         f"{len(workers)}",
-        f"{ready}" if ready == len(workers) or rig["state"] == STOPPED else f"[yellow]{ready}[/]",
-        f"[yellow]{deaths}[/]" if deaths else "0",
+        cell(f"{ready}", "" if ready == len(workers) or rig["state"] == STOPPED else "yellow"),
+        cell(f"{deaths}", "yellow" if deaths else ""),
     ]

@@ -97,6 +97,13 @@ def cell(text: object, style: str = "") -> "Text":
     return Text(printable(without_passwords(str(text))), style=style)
 
 
+def cells(*parts: tuple[object, str]) -> "Text":
+    """A `cell` of several parts, each with its style."""
+    from rich.text import Text
+
+    return Text("").join(cell(text, style) for text, style in parts)
+
+
 def size(nbytes: float) -> str:
     """Bytes: three digits and a decimal unit."""
     if nbytes < 999.5:
@@ -169,7 +176,8 @@ def _console(stderr: bool) -> "Console":
             raise BrokenPipeError
 
     file = sys.stderr if stderr else sys.stdout
-    return Ours(file=file if file.isatty() else cast(TextIO, _WithoutPadding(file)), highlight=False)
+    shown = file if file.isatty() else cast(TextIO, _WithoutPadding(file))
+    return Ours(file=shown, highlight=False, markup=False, emoji=False)  # names have brackets and colons
 
 
 class _WithoutPadding:
@@ -187,17 +195,17 @@ class _WithoutPadding:
 
 
 def table(*titles: str, left: int = 2) -> "Table":
-    """A plain table; the first `left` columns are words, the others numbers. Its cells may be markup, or a `cell`.
+    """A plain table; the first `left` columns are words, the others numbers. Its cells are shown as they are.
 
     In a narrow window the cells of words take several lines; numbers and titles do not.
     """
     from rich.table import Table
 
     class Plain(Table):
-        """A table whose cells cannot move the cursor."""
+        """A table whose cells cannot move the cursor, and are no markup."""
 
         def add_row(self, *cells: "RenderableType | None", **options: Any) -> None:
-            super().add_row(*(printable(each) if isinstance(each, str) else each for each in cells), **options)
+            super().add_row(*(cell(each) if isinstance(each, str) else each for each in cells), **options)
 
     plain = Plain(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, title in enumerate(titles):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import UP_PORT, Credentials, NatsUrl, SettingsFile, Store, default_store, ends_well, settings_from
-from cli.text import stderr, stdout
+from cli.text import cell, cells, stderr, stdout
 from schemas.errors import ExitCode
 from schemas.text import without_passwords
 
@@ -102,7 +102,7 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
     """Print the URL, the folder and the pipelines, and examples of commands."""
     url = without_passwords(fleet.nats)
     kept = "" if settings.nats else f", its work kept in {settings.store}"
-    console.print(f"[bold green]rigflow is up[/] on [bold]{url}[/]{kept}")
+    console.print(cells(("rigflow is up", "bold green"), (" on ", ""), (url, "bold"), (kept, "")))
     console.print(
         f"{workers} {'worker' if workers == 1 else 'workers'}, pipelines {', '.join(pipelines)}\n\nIn another terminal:"
     )
@@ -113,5 +113,5 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
         (f"rigflow publish {first} clip.mp4{here}", "publish a file, and do not wait"),
         (f"rigflow status{here}", "queues and workers"),
     ):
-        console.print(f"  [dim]# {why}[/]\n  {command}")
+        console.print(cell(f"  # {why}", "dim"), cell(f"  {command}"), sep="\n")
     console.print("\nCtrl-C stops it.")

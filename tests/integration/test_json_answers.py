@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,14 +97,16 @@ def test_commands_of_a_fleet_answer_in_json(here: Path, server: EmbeddedServer) 
 
 
 def test_a_run_answers_in_json_and_its_text_is_on_stdout(tmp_path: Path) -> None:
-    run = ("run", "fingerprint", real_clip("bikes"), tmp_path / "no.mp4", "--out", tmp_path / "out", "--workers", "1")
+    clip = shutil.copy(real_clip("bikes"), tmp_path / "-[abc] [red] größe\n中.mp4")
+    run = ("run", "fingerprint", clip, tmp_path / "no.mp4", "--out", tmp_path / "out", "--workers", "1")
     ended = rigflow_process(*run, "--json")
     good, bad = json.loads(ended.stdout)["jobs"]
     assert (good["state"], bad["state"], ended.returncode) == ("done", "failed", 1)
     assert all(Path(file).is_file() for file in good["files"])
     ended = rigflow_process(*run)
     assert ended.stdout.split()[:4] == ["file", "frames", "lost", "frames/s"]
-    assert str(tmp_path / "out" / "bikes.mp4.fingerprint.npz") in ended.stdout
+    assert str(tmp_path / "out" / "-[abc] [red] größe_中.mp4.fingerprint.npz") in ended.stdout
+    assert "-[abc] [red] größe\\n中.mp4" in ended.stdout
     assert "no such file" in ended.stderr
     assert "no such file" not in ended.stdout
 
