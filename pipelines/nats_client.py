@@ -9,6 +9,7 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   takes such messages from any client (`_build_message`, `_process_headers`, and the public patterns of its parser);
   has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
   has no way to end a subscription that keeps receiving what is on its way (`_send_unsubscribe`, `Subscription._id`);
+  makes a reader of a TLS connection that does not know of it (`_io_writer`, and asyncio's own `_over_ssl`);
   cannot be closed after its connection broke during the last flush (`_status`);
   copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
   `_flush_queue`);
@@ -132,11 +133,19 @@ class NatsClient(Client):
         """After a TLS handshake that failed a connection never closes: nats-py would wait for that for ever."""
         try:
             await super()._process_connect_init()
+            _know_tls(self._transport)
         except (OSError, TimeoutError):
             if self._transport is not None:
                 self._transport.close()  # type: ignore[no-untyped-call]
                 self._transport = None
             raise
+
+
+def _know_tls(transport: Any) -> None:
+    """Tell the reader of a connection that became TLS so; otherwise asyncio warns on stderr whenever one ends."""
+    writer = getattr(transport, "_io_writer", None)
+    if writer is not None and writer.get_extra_info("ssl_object") is not None:
+        writer.transport.get_protocol()._over_ssl = True
 
 
 async def _cancellable(call: Coroutine[Any, Any, None]) -> None:

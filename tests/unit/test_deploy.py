@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import promql_parser
 import pytest
 import yaml
 
-from pipelines.child import nats_server_binary
+from pipelines.child import nats_server_binary, tied_to_us
 from schemas.settings import Settings
 from tests.cli import rigflow
 from tests.unit.test_metrics import snapshot
@@ -273,3 +275,29 @@ def test_prometheus_takes_its_configuration_and_alerts_when_the_broker_is_away(t
     test = tmp_path / "alerts_test.yml"
     test.write_text(ALERTS_TEST.format(rules=DEPLOY / "prometheus" / "alerts.yml"))
     command("promtool", "test", "rules", test)
+
+
+def test_the_unit_of_the_broker_reads_its_configuration_again(tmp_path: Path) -> None:
+    unit = (DEPLOY / "systemd" / "rigflow-broker.service").read_text()
+    [words] = [line.split()[1:] for line in unit.splitlines() if line.startswith("ExecStart=")]
+    config = (DEPLOY / "nats" / "single.conf").read_text()
+    (tmp_path / "nats.conf").write_text(config.replace(":4222", ":-1").replace(":8222", ":-1"))
+    given = {"/etc/rigflow/nats.conf": str(tmp_path / "nats.conf"), "/var/lib/rigflow/nats": str(tmp_path / "store")}
+    log = tmp_path / "log"
+    arguments = [given.get(word, word) for word in words]
+    process = subprocess.Popen(tied_to_us([nats_server_binary(), *arguments, "-l", str(log)]))
+    try:
+        until(log, "Server is ready")
+        assert "ExecReload=/bin/kill -HUP $MAINPID" in unit
+        process.send_signal(signal.SIGHUP)
+        until(log, "Reloaded server configuration")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (log.exists() and text in log.read_text()):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
