@@ -3,7 +3,7 @@
 Of engines, it imports only values that are passed, so that every folder can import it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -44,8 +44,16 @@ class PrefetchedParts(Protocol):
         """Whether `next` has an answer at once."""
         ...
 
-    def begin(self) -> None:
-        """Begin to decode; otherwise the first `next` does."""
+    @property
+    def pending(self) -> bool:
+        """Whether `on_ready` will be called, after which `next` has an answer at once."""
+        ...
+
+    def begin(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Begin to decode; otherwise the first `next` does.
+
+        `on_ready` is called, on any thread, for each part that is decoded, and at the end.
+        """
         ...
 
 

@@ -88,7 +88,11 @@ class Batching:
     def _ready(self) -> list[Task]:
         """Tasks that can run now."""
         now_s = time.monotonic()
-        return [task for task in self._runnable() if task.part is None or (self._due_s(task) or now_s) <= now_s]
+        return [
+            task
+            for task in self._runnable()
+            if (not task.pending if task.part is None else (self._due_s(task) or now_s) <= now_s)
+        ]
 
     def _runnable(self) -> list[Task]:
         """All tasks that wait; a poison candidate begins after all other messages, and ends before the next begins."""

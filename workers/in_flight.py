@@ -77,6 +77,11 @@ class Task:
         self.prefetch = self.parts if not decodes_when_asked and isinstance(self.parts, PrefetchedParts) else None
 
     @property
+    def pending(self) -> bool:
+        """Whether its next part is being decoded, after which the computing thread is woken."""
+        return self.prefetch is not None and self.prefetch.pending
+
+    @property
     def weight(self) -> int:
         """Its share of a step with others: the rows that it adds to a model's batch, at least 1."""
         stage = self.pipeline.stage(self.stage)

@@ -58,6 +58,11 @@ class MessagesInFlight:
         messages = (*self.messages, *self.io_messages, *self._computing)
         return {message.job.revision for message in messages if message.job is not None}
 
+    @property
+    def decoding(self) -> bool:
+        """Whether a part is being decoded in advance. Called by any thread."""
+        return any(task.pending for message in list(self.messages) for task in list(message.waiting))
+
     def waiting(self) -> Iterator[Task]:
         """All tasks that wait for the computing thread."""
         for message in self.messages:

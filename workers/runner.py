@@ -7,7 +7,7 @@ The event loop talks to the broker while the computing thread computes. What it 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from engines.inference.work import Begun
 from engines.part import Part, encode_part
@@ -17,6 +17,7 @@ from pipelines.delivery import Delivery
 from schemas.errors import Disposition, RigflowError, error_code
 from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
+from workers import decoded
 from workers.batching import Batching, part_of
 from workers.computing import ComputingThread, P, T
 from workers.continuous_steps import ContinuousSteps
@@ -61,7 +62,7 @@ class Runner:
         on_failed, traces = self._count_failure, self.traces
         self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended, self.meter, on_failed, traces)
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
-        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: computing.step is not None)
+        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, decoded.busy(computing, self.in_flight))
         self._continuous = ContinuousSteps(broker, self, self._wake.set)
         self._batching = Batching(self.in_flight, self.intake, self.handoff, self.meter)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
@@ -125,7 +126,7 @@ class Runner:
                 return
             if task.prefetch is not None and not self.in_flight.poison_candidates:
                 await self.begin([message])
-                task.prefetch.begin()
+                task.prefetch.begin(decoded.waker(self._wake))
         except Exception as error:
             await self._reject(message, error)
             return
@@ -169,7 +170,7 @@ class Runner:
             each.message.start(each)
         try:
             if task.parts is not None:
-                await self._decode(task, task.parts)
+                await self._decode(task)
             elif isinstance(stage, OperatorStage):
                 await self._operate(together, stage)
             else:
@@ -181,8 +182,8 @@ class Runner:
         for each in together:
             await each.message.finish(each)
 
-    async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
-        part = await self.on_device([task], next, parts, None)
+    async def _decode(self, task: Task) -> None:
+        part = await decoded.next_part(task, self.on_device, self.meter)
         if part is None or task.message.ended:
             return  # the message was cancelled or handed back meanwhile
         last = part.meta.key.last  # nothing follows it: to ask for more would cost a trip to the computing thread

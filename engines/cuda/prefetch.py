@@ -22,6 +22,7 @@ class _Run:
         self.working = False  # queued or running
         self.over = False
         self.error: BaseException | None = None
+        self.on_ready: Callable[[], None] | None = None
 
 
 class _Reader:
@@ -36,8 +37,16 @@ class _Reader:
         """Return whether `next` returns at once."""
         return bool(self._run.ready) or self._run.over
 
-    def begin(self) -> None:
-        """Begin to decode now; otherwise the first `next` does."""
+    @property
+    def pending(self) -> bool:
+        """Return whether `on_ready` will be called, after which `next` returns at once."""
+        return self._run.on_ready is not None and not self.ready
+
+    def begin(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Begin to decode now; otherwise the first `next` does. `on_ready` is called on any thread for each part, and
+        at the end.
+        """
+        self._run.on_ready = on_ready
         self._prefetcher.begin(self._run)
 
     def __iter__(self) -> Iterator[Part]:
@@ -140,12 +149,13 @@ class Prefetcher:
             else:
                 run.ready.append(part)
             run.working = not run.over and len(run.ready) < PREFETCH_PARTS and not self._better(run)
+            again = run.working
             if not run.working and not run.over and len(run.ready) < PREFETCH_PARTS:
                 self._schedule(run)
-                self._changed.notify_all()
-                return False
             self._changed.notify_all()
-            return run.working
+        if run.on_ready is not None:
+            run.on_ready()
+        return again
 
     def _better(self, run: _Run) -> bool:
         """Return whether a run of a lower rank waits."""
