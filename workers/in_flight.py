@@ -160,6 +160,13 @@ class InFlight:
         return self.state is State.TAKEN and not self.waiting and not self._active
 
     @property
+    def decoded(self) -> bool:
+        """Whether it keeps no decoder busy any more: its parts go through the later stages."""
+        if self.state is State.TAKEN:
+            return False
+        return all(task.parts is None for tasks in (self.waiting, self._active) for task in tasks)
+
+    @property
     def begun(self) -> bool:
         """Whether work on it has begun and is not over, and may crash this process now."""
         return self.state is State.BEGUN and not self.paused

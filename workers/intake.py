@@ -27,6 +27,7 @@ Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 PATIENCE_S = 0.005  # a queue with messages answers within this
 LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
 IO_REQUESTS = 8  # open at a queue of `split` or `collect`
+_DECODED_TIMES = 2  # items that are decoded and not yet done, for each that the device works on at a time
 BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
 
 
@@ -131,7 +132,7 @@ class Intake:
             return
         free_items = self._free_items()
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
-        if self._concurrency > len(self._in_flight.messages):
+        if self._concurrency > self._busy():
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
         if self._in_flight.messages and (
             shortfall_s <= 0.0 or free_items <= 0 or self._in_flight.nbytes >= self._settings.credit_bytes
@@ -150,7 +151,16 @@ class Intake:
 
     def _free_items(self) -> int:
         most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
-        return most - len(self._in_flight.messages)
+        free = most - len(self._in_flight.messages)
+        if self._concurrency == 1 or free > 0:
+            return free
+        # what is decoded waits for its batch or for the broker: no decoder shall be idle meanwhile
+        most_decoded = _DECODED_TIMES * self._concurrency
+        return min(most - self._busy(), most + most_decoded - len(self._in_flight.messages))
+
+    def _busy(self) -> int:
+        """Items that keep the device busy, or will."""
+        return len(self._in_flight.messages) if self._concurrency == 1 else self._in_flight.undecoded
 
     def coming(self, task: Task, work_s: float) -> bool:
         """Whether messages of a task's stage, or of earlier ones, wait at the broker, and there is credit for them.
@@ -184,7 +194,7 @@ class Intake:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             wanted = min(
                 free_items,
-                max(self._concurrency - len(self._in_flight.messages), 1)
+                max(self._concurrency - self._busy(), 1)
                 + int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked))),
             )
             pull.request(wanted - pull.outstanding)

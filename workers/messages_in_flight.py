@@ -59,6 +59,11 @@ class MessagesInFlight:
         return {message.job.revision for message in messages if message.job is not None}
 
     @property
+    def undecoded(self) -> int:
+        """How many messages keep a decoder busy, or will."""
+        return sum(not message.decoded for message in self.messages)
+
+    @property
     def decoding(self) -> bool:
         """Whether a part is being decoded in advance. Called by any thread."""
         return any(task.pending for message in list(self.messages) for task in list(message.waiting))

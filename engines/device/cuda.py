@@ -1,5 +1,6 @@
 """A GPU as a worker's device: decodes several segments at a time, converts and infers on the GPU."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -25,6 +26,8 @@ from schemas.picture import PictureSpec
 from schemas.segments import Segment
 from schemas.settings import Settings
 
+_SWITCH_S = 0.0002  # each picture needs the interpreter's lock, and other threads may usually keep it for 5 ms
+
 
 class CudaDevice:
     """One GPU; its parts are created at their first use. Raises UsageError, DeviceLost and CompilerMissing.
@@ -33,6 +36,7 @@ class CudaDevice:
     """
 
     def __init__(self, name: str, settings: Settings, cache: Path) -> None:
+        sys.setswitchinterval(_SWITCH_S)
         self.name = name
         self.concurrency = settings.decoders
         self._settings = settings
