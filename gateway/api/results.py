@@ -70,14 +70,14 @@ async def archive(job: str, caller: Reader, broker: Connected) -> StreamingRespo
     return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
 
 
-@router.head("/{job}/results/{name}", include_in_schema=False)
+@router.head("/{job}/results/{name:path}", include_in_schema=False)
 async def head(job: str, name: str, caller: Reader, broker: Connected, at: Place = 0) -> Response:
     """The size and the tag of a file."""
     file = await _find(broker, caller, job, name, at)
     return Response(headers={**_headers(file), "Content-Length": str(file.size)}, media_type=file.content_type)
 
 
-@router.get("/{job}/results/{name}", response_class=StreamingResponse, responses=_FILE)
+@router.get("/{job}/results/{name:path}", response_class=StreamingResponse, responses=_FILE)
 async def download(
     job: str,
     name: str,

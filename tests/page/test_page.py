@@ -120,7 +120,7 @@ def test_a_model_is_added_by_its_file_shown_and_removed(page: Any, wrong: list[s
     (tmp_path / "my net.onnx").write_bytes(reducing("ReduceMean"))
     page.goto("/#models")
     settled(page)
-    page.locator("#file").set_input_files(tmp_path / "my net.onnx")
+    page.locator("#files").set_input_files(tmp_path / "my net.onnx")
     assert page.locator("#name").input_value() == "my-net"
     page.get_by_role("button", name="Add a model").click()
     page.get_by_role("heading", name="my-net").wait_for()
@@ -137,7 +137,7 @@ def test_a_model_is_added_by_its_file_shown_and_removed(page: Any, wrong: list[s
     checked(page, "model-in-use")
     (tmp_path / "wrong.onnx").write_bytes(b"no model")
     page.goto("/#models")
-    page.locator("#file").set_input_files(tmp_path / "wrong.onnx")
+    page.locator("#files").set_input_files(tmp_path / "wrong.onnx")
     page.get_by_role("button", name="Add a model").click()
     page.get_by_role("alert").wait_for()
     checked(page, "models-wrong")

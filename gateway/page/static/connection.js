@@ -13,9 +13,14 @@ export const isAway = (status) => status === 0 || status === 502 || status === 5
 export function lost() {
   if (away) return;
   away = true;
-  bar.replaceChildren(h("span", { class: "dot" }), t("away"));
+  say();
   bar.hidden = false;
   look(FIRST_MS);
+}
+
+/** Say it in the page's language. */
+export function say() {
+  if (away) bar.replaceChildren(h("span", { class: "dot" }), t("away"));
 }
 
 function look(wait) {

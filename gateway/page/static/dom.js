@@ -14,10 +14,13 @@ export function h(tag, properties = {}, ...children) {
 }
 
 /** A name from outside: it is not translated, and letters of another direction do not disturb what is around it. */
-export const raw = (text, properties = {}) => h("bdi", { translate: "no", ...properties }, String(text));
+export const raw = (text, properties = {}) => h("bdi", { translate: "no", ...properties }, plain(text));
 
 /** A sentence of the gateway, which is English. */
-export const english = (text, tag = "span") => h(tag, { lang: "en", translate: "no", dir: "ltr" }, text);
+export const english = (text, tag = "span", properties = {}) => h(tag, { lang: "en", translate: "no", dir: "ltr", ...properties }, plain(text));
+
+/** A text without the marks that turn the direction of letters, by which `gnp.exe` looks like a picture. */
+export const plain = (text) => String(text).replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 
 /** A button that the view's actions handle: `values` are its data, `label` says to screen readers what it is for. */
 export function button(action, title, { kind = "quiet", values = {}, label = null, disabled = false, icon: picture = null } = {}) {

@@ -72,7 +72,7 @@ function card(worker, known = null) {
     ...meters(gpu.sensors ?? {}, busy),
     facts([
       [t("device"), gpu.name ? raw(`${worker.device} ${gpu.name}`) : raw(worker.device)],
-      [t("doing"), step ? h("span", {}, raw(`${step.pipeline} ${step.stage}`), ` ${clock(step.seconds, true)}`) : null],
+      [t("doing"), step ? h("span", {}, raw(`${step.pipeline} ${step.stage}`), ` ${clock(step.seconds, 1)}`) : null],
       [t("stages"), worker.stages.includes("all") ? t("allStages") : raw(worker.stages.join(", "))],
       [t("holds"), worker.in_flight ? many("messages", worker.in_flight) : null],
       [t("memory"), size(worker.rss_bytes)], [t("deaths"), known?.deaths ? number(known.deaths) : null],

@@ -14,10 +14,10 @@ export function size(bytes) {
   return `${unit ? number(Number(bytes.toPrecision(3)), 2) : Math.round(bytes)} ${units[unit]}`;
 }
 
-/** Seconds as h:mm:ss, with a tenth where `tenths`. */
-export function clock(seconds, tenths = false) {
+/** Seconds as h:mm:ss, of less than an hour with so many digits more. */
+export function clock(seconds, digits = 0) {
   const whole = Math.floor(seconds), hours = Math.floor(whole / 3600), two = (value) => String(value).padStart(2, "0");
-  const rest = tenths && seconds < 3600 ? `.${Math.floor((seconds - whole) * 10)}` : "";
+  const rest = digits && seconds < 3600 ? `.${String(Math.floor((seconds - whole) * 10 ** digits + 1e-6)).padStart(digits, "0")}` : "";
   return `${hours ? `${hours}:${two(Math.floor(whole / 60) % 60)}` : Math.floor(whole / 60)}:${two(whole % 60)}${rest}`;
 }
 

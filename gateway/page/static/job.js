@@ -55,8 +55,9 @@ export async function job(id, signal, acts) {
   signal.addEventListener("abort", () => listening.abort());
   Object.assign(acts, jobActs(again));
   draw();
-  if (!view.ended_at) files.replaceChildren(h("h2", {}, t("results")), h("p", { class: "soft" }, t("noFiles")));
-  listen();
+  if (view.ended_at) collect(); // of a job with thousands of files the events are thousands, too
+  else files.replaceChildren(h("h2", {}, t("results")), h("p", { class: "soft" }, t("noFiles")));
+  if (!view.ended_at) listen();
   return [h("p", { class: "back" }, h("a", { href: "#jobs" }, icon("left"), t("allJobs"))), head, failed, written, files];
 }
 
@@ -67,7 +68,7 @@ function top(view) {
     h("div", { class: "card" }, view.ended_at || view.state === "failed" ? null : progress(view), facts([
       [t("pipeline"), h("a", { href: `#submit/${encodeURIComponent(view.pipeline)}` }, raw(view.pipeline))],
       [t("begun"), moment(view.created_at)],
-      [t("took"), view.ended_at ? clock(view.ended_at - view.created_at, true) : null],
+      [t("took"), view.ended_at ? clock(view.ended_at - view.created_at, 1) : null],
       [t("duration"), view.duration_s ? clock(view.duration_s) : null],
       [t("frames"), view.frames ? number(view.frames) : null],
       [t("lost"), view.frames_lost ? number(view.frames_lost) : null],

@@ -2,7 +2,7 @@
 import { ask, post, remove } from "/page/api.js";
 import { repeat, stream } from "/page/connection.js";
 import { sure } from "/page/dialog.js";
-import { announce, button, h, nothing, raw, redraw, table } from "/page/dom.js";
+import { announce, button, english, h, nothing, raw, redraw, table } from "/page/dom.js";
 import { clock, ending, moment, number, percent } from "/page/format.js";
 import { sentPicture } from "/page/given.js";
 import { icon, iconOf } from "/page/icons.js";
@@ -74,9 +74,9 @@ export const badge = (view) => h("span", { class: `state ${view.state}` }, t(vie
 
 /** How far a job is: a bar and its number, or why it failed. */
 export function progress(view) {
-  if (view.state === "failed") return h("span", { class: "reason", lang: "en", translate: "no" }, view.reasons[0] ?? "");
+  if (view.state === "failed") return english(view.reasons[0] ?? "", "span", { class: "reason", title: view.reasons[0] ?? null });
   if (view.state === "cancelled") return "";
-  if (view.ended_at) return h("span", { class: "soft" }, t("tookTime", { time: clock(view.ended_at - view.created_at, true) }));
+  if (view.ended_at) return h("span", { class: "soft" }, t("tookTime", { time: clock(view.ended_at - view.created_at, 1) }));
   if (view.progress === null) return h("progress", { max: 1, "aria-label": t("loading") });
   const whole = Math.floor(view.progress * 100);
   return h("span", { class: "progress" }, h("progress", { max: 100, value: whole, "aria-label": t("percent", { percent: whole }) }), h("span", { "aria-hidden": "true" }, percent(whole / 100)));
@@ -116,7 +116,7 @@ export function actions(view) {
 
 function rows(found) {
   return table(t("jobs"), [
-    [t("name"), (each) => h("a", { href: `#job/${each.id}`, class: "named" }, thumb(each), raw(each.name || each.id)), "name"],
+    [t("name"), (each) => h("a", { href: `#job/${each.id}`, class: "named" }, thumb(each), raw(each.name || each.id, { title: each.name })), "name"],
     [t("pipeline"), (each) => raw(each.pipeline)],
     [t("state"), badge],
     [t("progress"), progress, "far"],

@@ -1,6 +1,6 @@
 // The page: a view for each address behind `#`, and what all views share.
 import { ask, Problem, remove } from "/page/api.js";
-import { isAway, whenBack } from "/page/connection.js";
+import { isAway, say, whenBack } from "/page/connection.js";
 import { announce, english, h } from "/page/dom.js";
 import { icon } from "/page/icons.js";
 import { choose, language, t } from "/page/language.js";
@@ -21,10 +21,12 @@ let acts = {};
 
 /** Show a problem at the top of `where`, which defaults to the view. */
 export function showProblem(problem, where = content) {
-  const say = (text) => (problem.own ? h("span", {}, text) : english(text));
-  const box = h("div", { class: "problem", role: "alert" }, h("strong", {}, say(problem.message)), problem.hint ? h("div", {}, say(problem.hint)) : null);
+  const worded = (text) => (problem.own ? h("span", {}, text) : english(text));
+  const box = h("div", { class: "problem", role: "alert" }, h("strong", {}, worded(problem.message)), problem.hint ? h("div", {}, worded(problem.hint)) : null);
   for (const old of where.querySelectorAll(":scope > .problem")) old.remove();
-  where.prepend(box);
+  const head = where.querySelector(":scope > h1, :scope > .bar");
+  if (head) head.after(box);
+  else where.prepend(box);
 }
 
 /** Run something that may fail with a Problem, which is shown; undefined then. */
@@ -60,6 +62,7 @@ function heads() {
   const [name] = route();
   document.getElementById("nav").replaceChildren(...Object.entries(shown).map(([each, picture]) =>
     h("a", { href: `#${each}`, "aria-current": each === name || (each === "jobs" && name === "job") ? "page" : null }, icon(picture), t(each))));
+  say();
   document.getElementById("skip").textContent = t("skip");
   const select = document.getElementById("language"), theme = document.getElementById("theme"), out = document.getElementById("logout");
   select.value = language();

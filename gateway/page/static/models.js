@@ -6,6 +6,7 @@ import { size } from "/page/format.js";
 import { icon } from "/page/icons.js";
 import { many, t } from "/page/language.js";
 import { attempt } from "/page/main.js";
+import { dropping } from "/page/submit.js";
 
 export async function models(argument, signal, acts) {
   acts.removeModel = async (element) => {
@@ -75,18 +76,25 @@ function written(value, indent = "") {
 
 function adding(signal) {
   const name = h("input", { id: "name", required: true, pattern: "[A-Za-z0-9_\\-]{1,64}", maxlength: "64", autocomplete: "off", spellcheck: "false", title: t("nameRule"), "aria-describedby": "rule" });
-  const file = h("input", { type: "file", id: "file", accept: ".onnx", required: true, onchange: () => {
-    if (!name.value && file.files[0]) name.value = file.files[0].name.replace(/\.onnx$/i, "").replace(/[^A-Za-z0-9_-]+/g, "-").slice(0, 64);
-  } });
-  const bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": t("file") }), send = h("button", { type: "submit" }, t("addModel"));
+  const picked = h("p", { class: "soft" }, t("noFile"));
+  let file = null;
+  const place = dropping(([given]) => {
+    file = given ?? file;
+    if (!file) return;
+    picked.replaceChildren(raw(file.name), ` ${size(file.size)}`);
+    send.disabled = false;
+    if (!name.value) name.value = file.name.replace(/\.onnx$/i, "").replace(/[^A-Za-z0-9_-]+/g, "-").slice(0, 64);
+  }, false, t("onnx"), ".onnx");
+  place.classList.add("small");
+  const bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": t("file") }), send = h("button", { type: "submit", disabled: true }, t("addModel"));
   const form = h("form", { class: "card narrow", onsubmit: async (event) => {
     event.preventDefault();
     bar.hidden = false;
     send.disabled = true;
-    const made = await attempt(() => upload(`/api/v1/models?name=${encodeURIComponent(name.value)}`, file.files[0], (share) => { bar.value = share; }, signal), form);
+    const made = await attempt(() => upload(`/api/v1/models?name=${encodeURIComponent(name.value)}`, file, (share) => { bar.value = share; }, signal), form);
     bar.hidden = true;
     send.disabled = false;
     if (made) { announce(many("modelAdded", 1, { name: made.name })); location.hash = `models/${encodeURIComponent(made.name)}`; }
-  } }, h("p", { class: "soft" }, t("addHelp")), h("label", { for: "file" }, t("onnx")), file, h("label", { for: "name" }, t("name")), name, h("p", { class: "soft", id: "rule" }, t("nameRule")), bar, send);
+  } }, h("p", { class: "soft" }, t("addHelp")), place, picked, h("label", { for: "name" }, t("name")), name, h("p", { class: "soft", id: "rule" }, t("nameRule")), bar, send);
   return form;
 }

@@ -22,13 +22,15 @@ export function picture(file, job) {
     h("label", { class: "slider" }, h("span", {}, t("before")), h("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": t("compareSlider"), oninput: (event) => show(Number(event.target.value)) }), h("span", {}, t("after")))];
 }
 
-/** Many pictures, small; each opens over the page. */
-export function gallery(files, acts) {
+/** Many pictures, small; each opens over the page. `before`: a gallery that they are added to. */
+export function gallery(files, acts, before = null) {
+  const earlier = before ? JSON.parse(before.dataset.files) : [];
   acts.open = (element) => viewer(JSON.parse(element.closest(".gallery").dataset.files), Number(element.dataset.place));
-  const made = h("div", { class: "gallery", role: "group", "aria-label": t("gallery") }, files.map((file, place) =>
-    h("button", { type: "button", class: "plain", "data-act": "open", "data-place": place, "aria-label": t("openPicture", { name: file.name }) },
+  const made = before ?? h("div", { class: "gallery", role: "group", "aria-label": t("gallery") });
+  made.append(...files.map((file, place) =>
+    h("button", { type: "button", class: "plain", "data-act": "open", "data-place": earlier.length + place, "aria-label": t("openPicture", { name: file.name }) },
       file.thumbnail ? h("img", { class: "thumb", src: file.thumbnail, alt: "", loading: "lazy", decoding: "async" }) : icon("picture", "thumb"), raw(file.name))));
-  made.dataset.files = JSON.stringify(files.map(({ name, url }) => ({ name, url })));
+  made.dataset.files = JSON.stringify([...earlier, ...files.map(({ name, url }) => ({ name, url }))]);
   return made;
 }
 

@@ -20,7 +20,7 @@ export async function results(job, signal, acts) {
   if (!page.files.length) return [nothing(icon("box"), t(job.ended_at ? "noResults" : "noFiles"))];
   const player = await players(job, page.files, signal, acts);
   const more = (next) => rest.replaceChildren(next ? h("p", {}, button("more", t("more"), { values: { next } })) : "");
-  const add = async (files) => box.append(...await cards(job, files, player, signal, acts));
+  const add = async (files) => box.append(...await cards(job, files, box, player, signal, acts));
   acts.more = (element) => attempt(async () => {
     const following = await ask(`${path}?limit=${PAGE}&cursor=${element.dataset.next}`, { signal });
     await add(following.files);
@@ -32,9 +32,9 @@ export async function results(job, signal, acts) {
   return [player.above, zip, box, rest].filter(Boolean);
 }
 
-async function cards(job, files, player, signal, acts) {
-  const pictures = files.filter((file) => kindOf(file) === "image");
-  const apart = pictures.length > GALLERY ? [gallery(pictures, acts)] : [];
+async function cards(job, files, box, player, signal, acts) {
+  const pictures = files.filter((file) => kindOf(file) === "image"), before = box.querySelector(".gallery");
+  const apart = before || pictures.length > GALLERY ? [gallery(pictures, acts, before)] : [];
   const others = apart.length ? files.filter((file) => kindOf(file) !== "image") : files;
   return [...apart, ...await Promise.all(others.map((file) => card(job, file, player, signal, acts)))];
 }
