@@ -16,8 +16,8 @@ from engines.inference.token_scores import HostScores
 from engines.part import Array
 
 DTYPES = {1: np.float32, 10: np.float16, 16: np.uint16}  # TensorProto.DataType; NumPy has no bfloat16
-_PIECE = 128  # most tokens of a text that a run on the CPU reads
-_TOGETHER = 160  # tokens, with padding, of several texts in a run on the CPU
+_PIECE = 64  # most tokens of a text that a run on the CPU reads: it takes as long as a token for each row
+_TOGETHER = 64  # tokens of several texts in such a run, with padding; more take as long a token
 _MOST_BINDINGS = 64
 
 
