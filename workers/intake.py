@@ -152,7 +152,7 @@ class Intake:
     def _free_items(self) -> int:
         most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
         free = most - len(self._in_flight.messages)
-        if self._concurrency == 1 or free > 0:
+        if self._concurrency == 1 or free > 0 or self._in_flight.part_bytes >= self._settings.credit_bytes:
             return free
         # what is decoded waits for its batch or for the broker: no decoder shall be idle meanwhile
         most_decoded = _DECODED_TIMES * self._concurrency

@@ -64,6 +64,11 @@ class MessagesInFlight:
         return sum(not message.decoded for message in self.messages)
 
     @property
+    def part_bytes(self) -> int:
+        """Bytes of the decoded parts that wait for their next stage."""
+        return sum(task.part.nbytes for task in self.waiting() if task.part is not None)
+
+    @property
     def decoding(self) -> bool:
         """Whether a part is being decoded in advance. Called by any thread."""
         return any(task.pending for message in list(self.messages) for task in list(message.waiting))

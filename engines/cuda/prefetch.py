@@ -64,7 +64,9 @@ class Prefetcher:
 
     def __init__(self, threads: int, enter: Callable[[], None], leave: Callable[[], None]) -> None:
         self._enter, self._leave = enter, leave
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # a reader may be dropped while the same thread holds it
+        self._queued = threading.Condition(self._lock)  # a thread that decodes waits for it: one for each run
+        self._decoded = threading.Condition(self._lock)
         self._queue: list[tuple[int, int, _Run]] = []
         self._numbers = itertools.count()
         self._closed = False
@@ -81,16 +83,16 @@ class Prefetcher:
 
     def begin(self, run: _Run) -> None:
         """Decode until enough parts of a run are ready."""
-        with self._changed:
+        with self._lock:
             if not run.working and not run.over and len(run.ready) < PREFETCH_PARTS:
                 self._schedule(run)
 
     def take(self, run: _Run) -> Part:
         """Return the next part of a run and wait for it. Raises StopIteration at its end, and decoding errors."""
         self.begin(run)
-        with self._changed:
+        with self._lock:
             while not run.ready and not run.over:
-                self._changed.wait()
+                self._decoded.wait()
             if not run.ready:
                 if run.error is not None:
                     raise run.error
@@ -102,19 +104,19 @@ class Prefetcher:
 
     def close(self) -> None:
         """End the threads; each finishes its current part first."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._queued.notify_all()
         for thread in self._threads:
             thread.join()
 
     def _schedule(self, run: _Run) -> None:
         run.working = True
         heapq.heappush(self._queue, (run.rank, next(self._numbers), run))
-        self._changed.notify_all()
+        self._queued.notify()
 
     def _drop(self, run: _Run) -> None:
-        with self._changed:
+        with self._lock:
             run.over = True
             run.ready.clear()
 
@@ -122,9 +124,9 @@ class Prefetcher:
         self._enter()
         try:
             while True:
-                with self._changed:
+                with self._lock:
                     while not self._queue and not self._closed:
-                        self._changed.wait()
+                        self._queued.wait()
                     if self._closed:
                         return
                     run = heapq.heappop(self._queue)[-1]
@@ -142,7 +144,7 @@ class Prefetcher:
                 part = next(run.parts, None)
             except BaseException as raised:
                 error = raised
-        with self._changed:
+        with self._lock:
             if part is None or run.over:
                 run.over, run.error = True, error
                 run.parts = iter(())  # frees its memory on a thread of the GPU
@@ -152,7 +154,7 @@ class Prefetcher:
             again = run.working
             if not run.working and not run.over and len(run.ready) < PREFETCH_PARTS:
                 self._schedule(run)
-            self._changed.notify_all()
+            self._decoded.notify_all()
         if run.on_ready is not None:
             run.on_ready()
         return again

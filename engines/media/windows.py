@@ -95,19 +95,20 @@ def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span, e
     `end` is the pts of the last frame, even if that frame is missing. Frames that no tick uses may be left out.
     """
     numbers = needed_ticks(grid, span.windows(grid, end))
-    number = next(numbers, None)
+    timed = ((number, grid.tick_pts(span.clock, number)) for number in numbers)
+    number, tick_pts = next(timed, (None, 0))
     last: tuple[int, Picture] | None = None
     for pts, picture in frames:
         last = last or (pts, picture)
-        while number is not None and (tick_pts := grid.tick_pts(span.clock, number)) < pts:
+        while number is not None and tick_pts < pts:
             yield Tick(number, tick_pts, *last)
-            number = next(numbers, None)
+            number, tick_pts = next(timed, (None, 0))
         if number is None:
             return
         last = pts, picture
     while last is not None and number is not None:
-        yield Tick(number, grid.tick_pts(span.clock, number), *last)
-        number = next(numbers, None)
+        yield Tick(number, tick_pts, *last)
+        number, tick_pts = next(timed, (None, 0))
 
 
 def needed_ticks(grid: Grid, windows: range) -> Iterator[int]:

@@ -13,7 +13,7 @@ from pipelines.topology import apply_topology
 from schemas.jobs import Priority
 from schemas.settings import Settings
 from tests.integration.queues import SPEC, eventually
-from workers.in_flight import InFlight, Queue
+from workers.in_flight import InFlight, Queue, State
 from workers.intake import Intake
 from workers.messages_in_flight import MessagesInFlight
 
@@ -23,9 +23,9 @@ SPECS = [SPEC.model_copy(update={"name": name}) for name in ("p", "q", "r")]
 class Slow:
     """A worker that holds what it takes until it is told how long that took."""
 
-    def __init__(self, broker: Broker, settings: Settings) -> None:
+    def __init__(self, broker: Broker, settings: Settings, concurrency: int = 1) -> None:
         self.in_flight = MessagesInFlight()
-        self.intake = Intake(broker, settings, self.in_flight, self.accept)
+        self.intake = Intake(broker, settings, self.in_flight, self.accept, concurrency)
         self.taken: list[InFlight] = []
 
     async def accept(self, queue: Queue, delivery: Delivery) -> None:
@@ -48,7 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def a_slow_worker(settings: Settings, backlog: int) -> AsyncIterator[Slow]:
+async def a_slow_worker(settings: Settings, backlog: int, concurrency: int = 1) -> AsyncIterator[Slow]:
     """One that hosts three pipelines, `backlog` messages waiting at each."""
     settings = settings.model_copy(update={"ack_wait_s": 30.0})  # on a busy machine nothing comes twice meanwhile
     broker = await Broker.connect(settings)
@@ -59,7 +59,7 @@ async def a_slow_worker(settings: Settings, backlog: int) -> AsyncIterator[Slow]
                 await broker.publish(
                     broker.names.work(spec.name, "decode", Priority.BULK), b"x", f"{spec.name}-{number}"
                 )
-        worker = Slow(broker, settings)
+        worker = Slow(broker, settings, concurrency)
         for spec in SPECS:
             await worker.intake.host(spec, [stage.name for stage in spec.stage])
         yield worker
@@ -101,6 +101,19 @@ async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> No
         asked = settings.credit_items + len(SPECS)
         # what was withdrawn may come beside what is asked for anew; on a busy machine two withdrawals are under way
         assert 3 <= most <= 3 * asked
+
+
+async def test_items_that_are_decoded_make_room_for_others(settings: Settings, quick: None) -> None:
+    """Four decoders: two items wait for them, and eight more may be decoded and not done; requests may come late."""
+    settings, late = settings.model_copy(update={"credit_items": 1}), 2 * len(SPECS)
+    async with a_slow_worker(settings, backlog=20, concurrency=4) as worker:
+        for most in (6, 12, 14, 14):
+            await eventually(lambda most=most: len(worker.taken) >= most)
+            await asyncio.sleep(0.1)
+            assert len(worker.taken) <= most + late
+            for message in worker.taken:
+                message.state = State.BEGUN
+            worker.intake.refill()
 
 
 async def test_an_item_that_overruns_keeps_others_away(settings: Settings, quick: None) -> None:
