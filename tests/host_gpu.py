@@ -180,6 +180,9 @@ class LateGpu(HostGpu):
 
     new_stream = event = stream
 
+    def upload(self, pointer: int, host: np.ndarray[Any, Any], stream: Any) -> None:
+        self._waiting.append(lambda: HostGpu.upload(self, pointer, host, stream))
+
     def download(self, host: np.ndarray[Any, Any], pointer: int, stream: Any) -> None:
         self._run()
         super().download(host, pointer, stream)

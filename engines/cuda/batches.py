@@ -85,11 +85,9 @@ class Batches(threading.local):
         return Block(pointer, nbytes, slab)
 
     def hold(self, thing: Any, nbytes: int = 0) -> None:
-        """Keep a frame or a block until what is queued now has run; what waits is queued once it has many bytes."""
+        """Keep a frame or a block until what is queued now has run."""
         self._held.append(thing)
         self._bytes += nbytes
-        if self._bytes >= _WAITING_BYTES:
-            self.flush()
 
     def fill(self, row: GpuRow, value: int) -> None:
         """Set all bytes of a row, before the kernels that write into it."""

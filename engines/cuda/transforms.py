@@ -157,7 +157,7 @@ class CudaPicture:
             staged = pinned.host(np.uint8, array.shape)
             staged[...] = array
             gpu.upload(row.block.pointer, staged, gpu.stream())
-            self._batches.hold(pinned)
+            self._batches.hold(pinned, array.nbytes)
         return row
 
     # kernels

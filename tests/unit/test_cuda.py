@@ -183,6 +183,24 @@ def test_frames_are_the_decoders_again_only_after_their_kernels(
         assert len(device.launched) == 3 * (3 if "layout" in asked and asked["layout"] == "planes" else 1)
 
 
+@compiled
+@pytest.mark.parametrize("asked", [{"size": (32, 32), "layout": "gray"}, {"size": (90, 160)}, {"layout": "planes"}])
+def test_frames_of_the_host_are_staged_until_they_are_copied(
+    asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what they are copied to is not given to others before the kernels have read it."""
+    monkeypatch.setattr("engines.cuda.batches._WAITING_BYTES", 1 << 20)
+    with av.open(real_clip("bikes")) as container:
+        given = [frame for _, frame in zip(range(40), container.decode(video=0), strict=False)]
+    there, late = CudaPictures(pictures(**asked), HostGpu()), CudaPictures(pictures(**asked), LateGpu())  # type: ignore[arg-type]
+    wanted = [{name: np.asarray(row) for name, row in converted(there, frame).items()} for frame in given]
+    made = [late.convert(frame) for frame in given]
+    late.synchronize()
+    for rows, arrays in zip(made, wanted, strict=True):
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(np.asarray(rows[name]), array)
+
+
 def converted(gpu: CudaPictures, frame: Any) -> Mapping[str, Any]:
     made = gpu.convert(frame)
     gpu.synchronize()
