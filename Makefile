@@ -33,7 +33,7 @@ test-clients: .venv/test-clients
 
 # the JavaScript of docs/clients.md, by node and the packages of @nats-io; `make test` checks its syntax where node is
 test-js: .venv/test .venv/test-js
-	$(BIN)/python -m pytest tests/integration/test_clients_doc.py
+	$(BIN)/python -m pytest tests/integration/test_clients_doc.py tests/integration/test_chat_doc.py
 
 # a person's way through the page of the gateway, in Debian's chromium; PAGE_SHOTS names a folder for pictures
 test-page: .venv/test-page

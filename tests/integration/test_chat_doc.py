@@ -17,10 +17,9 @@ from pipelines.server import EmbeddedServer
 from schemas.jobs import JobRef, Key
 from schemas.results import Delta
 from schemas.subjects import HEADER_TYPE, Names
+from tests.clients_doc import JS_PACKAGES, ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "chat.md").read_text()
-JS_PACKAGES = ROOT / ".venv" / "js" / "node_modules"
 JOB = JobRef(id="job-1", pipeline="chat", revision="r")
 PROGRAMS = {
     "python": ("example.py", [sys.executable, "-u", "-W", "error"]),
