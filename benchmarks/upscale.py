@@ -180,16 +180,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="a few small frames, once, as a check")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("H", "W"), help="of the film")
-    parser.add_argument("--tile", type=int, nargs=2, default=(198, 184), metavar=("H", "W"))
+    parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="of rigflow; as the film unless given")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--film", type=Path, help="a film of your own")
     parser.add_argument("--backend", default="onnxruntime", help="what rigflow runs the model with, as ncnn")
     parser.add_argument("--held", type=Path, metavar="FILM", help="only count the held tiles of a film")
     options = parser.parse_args(arguments)
+    tile = tuple(options.tile or options.size)
     if options.held:
-        print(json.dumps({"held": held_share(options.held, options.frames, tuple(options.tile))}))
+        print(json.dumps({"held": held_share(options.held, options.frames, tile)}))
         return 0
-    given = (options.frames, options.rounds, tuple(options.size), tuple(options.tile))
+    given = (options.frames, options.rounds, tuple(options.size), tile)
     frames, rounds, size, tile = (4, 1, (72, 96), (64, 64)) if options.short else given
     with tempfile.TemporaryDirectory(prefix="rigflow-upscale-") as name:
         result = asyncio.run(compare(frames, rounds, size, tile, Path(name), options.backend, options.film))

@@ -4,7 +4,7 @@ ncnn has no ONNX: a graph is written as its layers for the sizes of its inputs, 
 is compared with ONNX Runtime. A model whose card leaves sizes free is written for each size that arrives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,7 +63,7 @@ class NcnnSession:
         check_inputs(self.spec, inputs)
         network = self._network(inputs)
         rows = [network.run({name: array[row] for name, array in inputs.items()}) for row in range(len(_first(inputs)))]
-        return {tensor.name: np.stack([row[tensor.name] for row in rows]) for tensor in self.spec.outputs}
+        return {tensor.name: _stacked([row[tensor.name] for row in rows]) for tensor in self.spec.outputs}
 
     def warm_up(self) -> None:
         """Run one row of zeros, where all inner dimensions are known."""
@@ -138,7 +138,7 @@ class _Network:
             failed, mat = extractor.extract(blob)
             if failed:
                 raise ModelError(f"model `{self._name}` failed in ncnn, error {failed}", _INSTEAD)
-            found[name] = np.array(mat, np.float32).reshape(shape)
+            found[name] = np.asarray(mat).reshape(shape)  # its memory lives as long as the array
         return found
 
 
@@ -164,6 +164,11 @@ def _distance(array: Array, expected: Array) -> float:
 
 def _described(sizes: Shapes) -> str:
     return " and ".join(str(list(shape)) for shape in sizes)
+
+
+def _stacked(rows: Sequence[Array]) -> Array:
+    """Rows as one array; a single large one is not copied."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def _first(inputs: Mapping[str, Array]) -> Array:

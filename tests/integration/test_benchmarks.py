@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
+from benchmarks import backends
 from benchmarks.answers import difference
 from benchmarks.contest import Order
 from benchmarks.peers import CONTESTANTS, make_peer
 from benchmarks.records import Records
 from benchmarks.runner import Runner
 from benchmarks.workloads import Sizes
+from tests.compact import compact
+from tests.onnx_graphs import FLOAT, model_of, value
 
 FEW = Sizes(long_s=4.0, images=2, clips=2, small=1, small_s=4.0)
 
@@ -59,6 +63,21 @@ def test_more_rounds_go_on_with_the_settings_that_were_kept(tmp_path: Path) -> N
     assert found.kept() == {"pool": {"workers": 2}}
     assert found.rounds == 2
     assert Records([]).rounds == 0
+
+
+def test_backends_are_held_against_each_other_or_say_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, erf = tmp_path / "runs.onnx", helper.make_node("Erf", ["input"], ["output"])
+    shapes = [value(name, FLOAT, ["n", 3, "h", "w"]) for name in ("input", "output")]
+    runs.write_bytes(compact(1))
+    (tmp_path / "refused.onnx").write_bytes(model_of([erf], shapes[:1], shapes[1:]))
+    assert backends.main([str(runs), str(tmp_path / "refused.onnx"), "--size", "12", "14", "--rounds", "1"]) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert 0 < first["ncnn"]["far"] < 1e-4
+    assert min(first[name]["cpu_s"] for name in ("onnxruntime", "ncnn")) > 0
+    assert second["onnxruntime"]["gain"] == 1
+    assert "Erf is not among the operations" in second["ncnn"]
 
 
 def test_every_contestant_that_needs_nothing_can_be_made() -> None:
