@@ -79,12 +79,14 @@ def create_app(
     if settings.otlp:
         app.add_middleware(IncomingTraces)
     own = [*((API, router) for router in (*routers, search.router)), ("", health.router), ("", sessions.router)]
-    others = [("", router) for router in (page.router, *openai.routers, kserve.router, *further)]  # with other errors
-    placed = [*own, *others]
-    for prefix, router in placed:
-        app.include_router(router, prefix=prefix, responses=ERRORS if (prefix, router) in own else None)
+    placed = [(prefix, router, ERRORS) for prefix, router in own]
+    placed += [("", router, openai_errors.RESPONSES) for router in openai.routers]
+    placed += [("", kserve.router, kserve_errors.RESPONSES)]
+    placed += [("", router, {}) for router in (page.router, *further)]
+    for prefix, router, responses in placed:
+        app.include_router(router, prefix=prefix, responses=responses)
 
-    app.state.methods_of = partial(_methods_of, placed)
+    app.state.methods_of = partial(_methods_of, [(prefix, router) for prefix, router, _ in placed])
     return app
 
 

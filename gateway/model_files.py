@@ -38,9 +38,7 @@ async def received(request: Request, caller: Caller, folder: Path, name: str, mo
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     body = counted(request, caller)
     if kind == b"multipart/form-data":
-        if not options.get(b"boundary"):
-            raise HttpError(HTTPStatus.BAD_REQUEST, "the form has no boundary", "let your HTTP library make it")
-        return await _of_form(Form(options[b"boundary"], body), folder / name, space)
+        return await _of_form(Form(options.get(b"boundary", b""), body), folder / name, space)
     path = folder / f"{name}.onnx"
     await _write(body, path, space)
     with path.open("rb") as file:

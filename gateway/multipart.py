@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.problems import HttpError
@@ -31,7 +32,7 @@ class _Part:
 
 
 class Form:
-    """A form in the body of a request: `read_fields`, then `chunks` of the file."""
+    """A form in the body of a request: `read_fields`, then `chunks` of the file. Raises HttpError for its boundary."""
 
     def __init__(self, boundary: bytes, body: AsyncIterator[bytes]) -> None:
         self._body = body
@@ -41,19 +42,23 @@ class Form:
         self._fields = 0
         self._files = 0
         self._ended = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._on_part,
-                "on_header_field": lambda data, start, end: self._on_header(0, data[start:end]),
-                "on_header_value": lambda data, start, end: self._on_header(1, data[start:end]),
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._on_headers,
-                "on_part_data": lambda data, start, end: self._on_data(data[start:end]),
-                "on_part_end": self._on_part_end,
-                "on_end": self._on_end,
-            },
-        )
+        called: Any = {
+            "on_part_begin": self._on_part,
+            "on_header_field": lambda data, start, end: self._on_header(0, data[start:end]),
+            "on_header_value": lambda data, start, end: self._on_header(1, data[start:end]),
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers,
+            "on_part_data": lambda data, start, end: self._on_data(data[start:end]),
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+        if not boundary:
+            raise HttpError(HTTPStatus.BAD_REQUEST, "the form has no boundary", "let your HTTP library make it")
+        try:
+            self._parser = MultipartParser(boundary, called)
+        except FormParserError as error:
+            what = f"the boundary of the form cannot be used: {error}"
+            raise HttpError(HTTPStatus.BAD_REQUEST, what, "let your HTTP library make it") from error
 
     async def read_fields(self) -> tuple[list[tuple[str, str]], FilePart | None]:
         """Names and values of the fields before the file, and the file's head; None without one. Raises HttpError."""

@@ -5,10 +5,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -86,13 +88,30 @@ async def run(app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | N
     return by[0] if by else None
 
 
+class Unbroken:
+    """An app whose answers are dropped once its client broke the protocol within a body: uvicorn has answered that."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+
+        async def send_if_possible(message: Any) -> None:
+            with suppress(h11.LocalProtocolError):
+                await send(message)
+
+        await self._app(scope, receive, send_if_possible)
+
+
 class Server(uvicorn.Server):
     """Serves an app until `stop`; without uvicorn's own handlers of signals, which end the process by the signal."""
 
     def __init__(self, app: FastAPI, tls: tuple[Path, Path] | None = None) -> None:
         certificate, key = tls or (None, None)
         config = uvicorn.Config(
-            app,
+            Unbroken(app),
+            http="h11",
             log_config=None,
             access_log=False,
             lifespan="on",

@@ -48,6 +48,7 @@ BODY: dict[str, Any] = {  # of the request, for its description
                         "url": {"type": "string"},
                         "file": _MEDIA,
                     },
+                    "additionalProperties": False,
                 }
             },
         },
@@ -80,9 +81,7 @@ async def submit_body(
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     content_type, filename = request.headers.get("content-type", ""), ""
     if kind == b"multipart/form-data":
-        if not options.get(b"boundary"):
-            raise HttpError(HTTPStatus.BAD_REQUEST, "the form has no boundary", "let your HTTP library make it")
-        form = Form(options[b"boundary"], body)
+        form = Form(options.get(b"boundary", b""), body)
         fields, file = await form.read_fields()
         wanted = with_fields(wanted, fields)
         if file is None:
@@ -133,7 +132,8 @@ async def _within(chunks: AsyncIterator[bytes], caller: Caller) -> AsyncIterator
 
 def _check_no_url(wanted: MediaRequest) -> None:
     if wanted.url:
-        raise HttpError(HTTPStatus.BAD_REQUEST, "there is a url and a body", "send one of them", param="url")
+        what = "there is a url and a body"
+        raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, what, "send one of them", param="url")
 
 
 async def chosen(broker: Broker, wanted: MediaRequest) -> PipelineSpec | str:

@@ -32,7 +32,12 @@ from schemas.model_files import bytes_of
 
 router = checked_router(prefix="/models", tags=["models"])
 _FILE = {"type": "string", "format": "binary"}
-_FORM = {"type": "object", "properties": {"file": {"type": "array", "items": _FILE}}, "required": ["file"]}
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"file": {"type": "array", "items": _FILE}},
+    "required": ["file"],
+    "additionalProperties": False,
+}
 _BINARY = {
     **{kind: {"schema": _FILE} for kind in ("application/octet-stream", "application/zip")},
     "multipart/form-data": {"schema": _FORM},

@@ -49,7 +49,15 @@ router = checked_router(prefix="/uploads", tags=["resumable uploads"])
 Speaks = [Depends(_speaks)]
 Size = Annotated[int, Header(alias="Upload-Length", ge=1, le=1 << 50, description="bytes of the media")]
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=1 << 50, description="bytes that are there")]
-Sum = Annotated[str, Header(alias="Upload-Checksum", description="sha1 or sha256, and the digest in base64")]
+_DIGESTS = "^(sha1 [A-Za-z0-9+/]{27}=|sha256 [A-Za-z0-9+/]{43}=)?$"
+Sum = Annotated[
+    str,
+    Header(
+        alias="Upload-Checksum",
+        description="sha1 or sha256, and the digest in base64",
+        json_schema_extra={"pattern": _DIGESTS},
+    ),
+]
 Metadata = Annotated[str, Header(alias="Upload-Metadata", description="`filename`, `filetype` and parameters, as tus")]
 
 
@@ -89,7 +97,8 @@ async def create(
     content_type = fields.pop("filetype", "")
     wanted = with_fields(wanted, [(_NAMES.get(name, name), value) for name, value in fields.items()])
     if wanted.url:
-        raise HttpError(HTTPStatus.BAD_REQUEST, "a url is no upload", "POST /api/v1/jobs?url=...", param="url")
+        hint = "POST /api/v1/jobs?url=..."
+        raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "a url is no upload", hint, param="url")
     pipeline = await chosen(broker, wanted)
     spec = await load_pipeline(broker, pipeline) if isinstance(pipeline, str) else pipeline
     uploads = Uploads(client_of(broker, caller))

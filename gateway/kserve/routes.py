@@ -30,6 +30,13 @@ from schemas.errors import UsageError
 T = TypeVar("T")
 _LARGE_BYTES = 1 << 18
 TIMEOUT_S = 300.0  # of a request that names none
+_JSON: dict[str, Any] = {"schema": {"type": "object"}}
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_CONTENT = {"application/json": _JSON, "application/octet-stream": _BINARY}
+_BODY = {
+    "requestBody": {"required": True, "content": _CONTENT},
+    "responses": {"200": {"description": "The outputs", "content": _CONTENT}},
+}
 
 
 class _Kserve:
@@ -56,13 +63,13 @@ router = checked_router(prefix="/v2", tags=["kserve"], lifespan=_lifespan)
 Shared = Annotated[_Kserve, Depends(_kserve)]
 
 
-@router.get("/health/live")
+@router.get("/health/live", response_class=Response)
 async def live() -> Response:
     """Whether the gateway runs."""
     return Response()
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", response_class=Response)
 async def ready(request: Request) -> Response:
     """Whether the gateway reaches its broker."""
     broker: Broker = request.app.state.broker
@@ -111,8 +118,8 @@ async def config(name: str, caller: Reader, shared: Shared, version: str = "") -
     return (await shared.models.find(name, version)).config()
 
 
-@router.get("/models/{name}/ready")
-@router.get("/models/{name}/versions/{version}/ready")
+@router.get("/models/{name}/ready", response_class=Response)
+@router.get("/models/{name}/versions/{version}/ready", response_class=Response)
 async def model_ready(name: str, caller: Reader, shared: Shared, broker: Connected, version: str = "") -> Response:
     """Whether the fleet knows a model, and has workers that take its requests."""
     missing = await idle_stages(broker, (await shared.models.find(name, version)).spec)
@@ -122,8 +129,8 @@ async def model_ready(name: str, caller: Reader, shared: Shared, broker: Connect
     return Response()
 
 
-@router.post("/models/{name}/infer")
-@router.post("/models/{name}/versions/{version}/infer")
+@router.post("/models/{name}/infer", response_class=Response, openapi_extra=_BODY)
+@router.post("/models/{name}/versions/{version}/infer", response_class=Response, openapi_extra=_BODY)
 async def infer(request: Request, name: str, caller: Submitter, shared: Shared, version: str = "") -> Response:
     """Run a model on tensors. A client that goes away cancels its request."""
     served, began_ns = await shared.models.find(name, version), time.monotonic_ns()
@@ -148,21 +155,20 @@ async def infer(request: Request, name: str, caller: Submitter, shared: Shared, 
     return response
 
 
-@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"], include_in_schema=False)
-async def unknown(path: str, caller: Reader) -> Response:
-    """What is not offered."""
+@router.api_route("/systemsharedmemory/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/cudasharedmemory/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/logging", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/trace/setting", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/repository/models/{name}/{load}", methods=["POST"], include_in_schema=False)
+@router.api_route("/models/{name}/trace/setting", methods=["GET", "POST"], include_in_schema=False)
+@router.api_route("/models/{name}/generate", methods=["POST"], include_in_schema=False)
+@router.api_route("/models/{name}/generate_stream", methods=["POST"], include_in_schema=False)
+@router.api_route("/models/{name}/versions/{version}/generate", methods=["POST"], include_in_schema=False)
+@router.api_route("/models/{name}/versions/{version}/generate_stream", methods=["POST"], include_in_schema=False)
+async def not_offered(request: Request, caller: Reader) -> Response:
+    """What Triton offers beside this: memory that is shared, models that are loaded, traces, logs, generated text."""
     offered = "there are health, models/NAME (ready, config, stats, infer) and repository/index"
-    what = f"/v2/{path[:100]} is not offered here, or not by this method"
-    status = HTTPStatus.NOT_IMPLEMENTED if _is_tritons(path) else HTTPStatus.NOT_FOUND
-    raise HttpError(status, what, offered)
-
-
-def _is_tritons(path: str) -> bool:
-    """Return whether Triton offers a path: memory that is shared, models that are loaded, traces, logs, streams."""
-    parts = path.split("/")
-    return bool({"systemsharedmemory", "cudasharedmemory", "load", "unload", "trace", "logging"} & {*parts}) or parts[
-        -1
-    ] in ("generate", "generate_stream")
+    raise HttpError(HTTPStatus.NOT_IMPLEMENTED, f"{request.url.path[:100]} is not offered here", offered)
 
 
 def _outputs(found: list[Answered]) -> dict[str, Any]:

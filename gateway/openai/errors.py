@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from gateway.problems import HttpError, Problem, problem_of
 from schemas.errors import RigflowError
@@ -24,6 +25,24 @@ _CODES = {
     "too-many-requests": "rate_limit_exceeded",
     "usage-error": "invalid_value",
 }
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong: `type` is the kind of error, `param` the field that is wrong, `code` a name for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    error: ErrorDetail
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {code: {"model": OpenAIError} for code in ("4XX", "5XX")}
 
 
 class NotOffered(HttpError):

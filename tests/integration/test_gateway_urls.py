@@ -180,11 +180,11 @@ def test_what_is_not_allowed_or_no_media_is_one_line(http: Any, host: Host, url:
 
 def test_a_url_stands_alone_and_is_no_upload(http: Any, host: Host, fleet: Fleet) -> None:
     url = f"http://{host.place}/film.mp4"
-    assert http.post(JOBS, params={"pipeline": "simulated", "url": url}, content=b"x").status_code == 400
+    assert http.post(JOBS, params={"pipeline": "simulated", "url": url}, content=b"x").status_code == 422
     files = {"pipeline": (None, "simulated"), "url": (None, url), "file": ("x", b"x")}
-    assert http.post(JOBS, files=files).status_code == 400
+    assert http.post(JOBS, files=files).status_code == 422
     tus = {"Tus-Resumable": "1.0.0", "Upload-Length": "1"}
-    assert http.post("/api/v1/uploads", params={"pipeline": "simulated", "url": url}, headers=tus).status_code == 400
+    assert http.post("/api/v1/uploads", params={"pipeline": "simulated", "url": url}, headers=tus).status_code == 422
     with Gateway(fleet.settings) as closed, client(closed.url) as other:
         refused = of_url(other, url)
         assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
