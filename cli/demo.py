@@ -104,9 +104,18 @@ def main() -> int:
         if code := run_with_models(given, out):
             return code
     print(f"\nEverything is in {out}/: descriptors as npz, shots as jsonl with a contact sheet, the film at 1280x720.")
-    if find_spec("fastapi") is not None:
-        print(f"`rigflow up`, and `rigflow gateway` beside it: http://127.0.0.1:{PORT} is a page for your own films.")
+    print(page_hint(), end="")
     return 0
+
+
+def page_hint() -> str:
+    """The page's address, with the commands that serve it; nothing where the extra `gateway` is not installed."""
+    if any(find_spec(module) is None for module in ("fastapi", "python_multipart", "uvicorn")):
+        return ""
+    command = Path(sys.executable).with_name("rigflow")
+    shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    commands = f"  {shown} up\n  {shown} gateway        # in another terminal\n"
+    return f"\nA page for films of your own, in a browser:\n{commands}http://127.0.0.1:{PORT}\n"
 
 
 if __name__ == "__main__":

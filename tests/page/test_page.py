@@ -17,9 +17,6 @@ pytestmark = pytest.mark.page
 
 def test_a_film_is_submitted_followed_and_cancelled(page: Any, tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(frames=600))
-    page.goto("/")
-    page.get_by_text("No jobs yet").wait_for()
-    checked(page, "jobs-empty")
     submitted(page, "simulated", clip)
     checked(page, "submit")
     page.get_by_role("link", name=f"{clip.name} is job").click()

@@ -51,7 +51,7 @@ def test_an_error_of_the_gateway_is_shown_and_tried_again(page: Any, wrong: list
     assert untranslated(page) == []
     page.unroute(API)
     page.get_by_role("button", name="重试").click()
-    page.locator(".empty").wait_for()
+    page.get_by_role("alert").wait_for(state="detached")
     assert all("500" in text for text in wrong)
     wrong.clear()
 

@@ -96,7 +96,7 @@ function sensors(of) {
     [t("temperature"), of.temperature_celsius === undefined ? null : `${number(of.temperature_celsius)} °C`],
     [t("power"), of.power_watts === undefined ? null : `${number(of.power_watts)}${of.power_limit_watts ? ` / ${number(of.power_limit_watts)}` : ""} W`],
     [t("gpuMemory"), of.memory_total_bytes ? `${size(of.memory_used_bytes)} / ${size(of.memory_total_bytes)}` : null],
-    [t("clocks"), clocks.sm ? `${mega(clocks.sm)}${clocks.memory ? `, ${t("memory")} ${mega(clocks.memory)}` : ""}` : null],
+    [t("clocks"), clocks.sm ? mega(clocks.sm) : null], [t("memoryClock"), clocks.memory ? mega(clocks.memory) : null],
     [t("fan"), of.fan_speed_ratio === undefined ? null : percent(of.fan_speed_ratio)],
     [t("throttled"), of.throttled?.length ? of.throttled.map((each) => word("throttle", each)).join(t("comma")) : null],
   ];
