@@ -6,8 +6,9 @@ from collections import OrderedDict
 from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from starlette.status import HTTP_200_OK
 
 from engines.outputs.pictures import encode_jpeg
@@ -25,6 +26,7 @@ from schemas.errors import NotFound, RigflowError
 router = checked_router(prefix="/jobs", tags=["results"])
 BOX = (180, 320)  # the most rows and columns
 MOST_BYTES = 32 << 20  # of a file that is read for it: the first picture of a film is at its beginning
+Version = Annotated[str, Query(description="has no meaning: a job's `thumbnail` has another one when it is done again")]
 KEPT = 500  # pictures of some 10 kB, the last that were asked for
 _JPEG = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
 
@@ -48,7 +50,7 @@ class Thumbnails:
 
 @router.get("/{job}/thumbnail", response_class=Response, responses={HTTP_200_OK: {"content": _JPEG}})
 async def show(
-    request: Request, job: str, caller: Reader, broker: Connected, file: str = "", at: Place = 0
+    request: Request, job: str, caller: Reader, broker: Connected, file: str = "", at: Place = 0, v: Version = ""
 ) -> Response:
     """A small JPEG of a job's first picture or film, or of that `file`; 404 where it has none."""
     found = await _file(await client_of(broker, caller).find(job), file, at)

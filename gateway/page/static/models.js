@@ -83,8 +83,8 @@ function adding(signal) {
     if (!file) return;
     picked.replaceChildren(raw(file.name), ` ${size(file.size)}`);
     send.disabled = false;
-    if (!name.value) name.value = file.name.replace(/\.onnx$/i, "").replace(/[^A-Za-z0-9_-]+/g, "-").slice(0, 64);
-  }, false, t("onnx"), ".onnx");
+    if (!name.value) name.value = file.name.replace(/\.(onnx|zip)$/i, "").replace(/[^A-Za-z0-9_-]+/g, "-").slice(0, 64);
+  }, false, t("onnx"), ".onnx,.zip");
   place.classList.add("small");
   const bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": t("file") }), send = h("button", { type: "submit", disabled: true }, t("addModel"));
   const form = h("form", { class: "card narrow", onsubmit: async (event) => {
