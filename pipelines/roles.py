@@ -89,9 +89,9 @@ def publisher(names: Names, tenant: str) -> Role:
 def gateway(names: Names) -> Role:
     """Serves the fleet by HTTP: jobs of all tenants, models, dead letters, orders; reads API keys, and writes none."""
     prefix, results, dead = names.prefix, names.results_stream, names.dead_stream
-    blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
+    blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
     buckets = [f"KV_{each}" for each in (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys)]
-    read = (results, dead, names.usage_stream, *buckets, blobs, models)
+    read = (results, dead, names.usage_stream, *buckets, blobs, models, engines)
     return Role(
         "gateway",
         publish=(

@@ -72,6 +72,11 @@ def test_a_gateway_with_keys_serves_jobs_in_its_role(guarded: Guarded, tmp_path:
             assert http.post("/api/v1/workers/test-0/cordon", headers=key).json()["order"] == "cordon"
         assert http.get(f"{jobs}/{made.json()['id']}/results", headers=key).json()["files"]
         assert http.get("/api/v1/dead-letters", headers=key).status_code == 200
+        assert http.get(f"/api/v1/models/{spec.name}/readiness", headers=key).json()["engines"] == []
+        assert http.get("/api/v1/search/models", headers=key).json()["models"] == []
+        assert http.get(jobs, headers=key).json()["total"] == 2
+        with http.stream("GET", "/api/v1/changes", headers=key) as events:
+            assert next(events.iter_lines()) == "event: jobs"
         assert http.get("/api/v1/fleet", headers=key).json()["rigs"] == []
     with pytest.raises(BrokerError, match="forbids"):
         asyncio.run(made_key(settings, "forged", roles))
