@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     pass
 
 
+OUT = "Folder for the results; made if missing. Or a template, as 'results/{folder}/{stem}.{pipeline}.{ext}'."
+
+
 @ends_well
 def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
@@ -33,10 +36,10 @@ def run(
         list[Path],
         typer.Argument(help="Files that the pipeline takes, folders, or - for standard input.", metavar="INPUT..."),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the results; made if missing. [default: .]", metavar="DIR", show_default=False),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help=f"{OUT} [default: .]", metavar="DIR", show_default=False)] = None,
+    keep_tree: Annotated[
+        bool, typer.Option("--keep-tree", help="Of files too: results in the folders that the files are in.")
+    ] = False,
     workers: Workers = None,
     overwrite: Overwrite = False,
     only_new: Annotated[bool, typer.Option("--only-new", help="Of a folder: not what was done before.")] = False,
@@ -75,10 +78,15 @@ def run(
     from cli.run_task import run_task
     from cli.task import Task
     from engines.needs import check_packages
+    from engines.outputs.template import out_template
     from schemas.jobs import Priority
 
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
-    task = Task(settings, spec, models, variant, workers, priority, out, overwrite, only_new)
+    folder = out or Path(".")
+    template = out_template(folder, keep_tree)
+    root = folder if template is None else template.root
+    shows = out is None
+    task = Task(settings, spec, models, variant, workers, priority, root, overwrite, only_new, template, shows)
     return run_task(task, inputs, as_json)

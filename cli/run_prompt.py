@@ -93,7 +93,7 @@ def run_prompt(task: Task, path: Path, as_json: bool) -> ExitCode:
     names = [path.parent / name for name in outcome.done.files]
     rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
     if not rows:
-        return _placed(names, task.folder, task.overwrite, as_json)
+        return _placed(names, task.out, task.overwrite, as_json)
     if as_json:
         say_json(rows)
         return ExitCode.SOME_FAILED if any("error" in row for row in rows) else ExitCode.OK

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.options import acknowledged
@@ -56,7 +56,7 @@ def run_task(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
     """Run all, print what became of it, and return the exit code. Raises UsageError before work begins."""
     if list(inputs) == [STDIN]:
         with from_stdin() as given:
-            if given.text and task.out is None:
+            if given.text and task.shows_text:
                 return run_prompt(task, given.path, as_json)
             return _run_inputs(task, [given.path], as_json)
     return _run_inputs(task, inputs, as_json)
@@ -72,7 +72,7 @@ def _run_inputs(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
         check_inputs(files)
     with ExitStack() as stack:
         named = [stack.enter_context(from_stdin()).path if path == STDIN else path for path in files]
-        stack.enter_context(output_folder(task.folder))
+        stack.enter_context(output_folder(task.out))
         works = [stack.enter_context(_opened(task, folder, len(inputs) == 1)) for folder in folders]
         progress = stack.enter_context(Progress(stderr()))
         outcomes: list[JobOutcome] = []
@@ -92,11 +92,12 @@ async def _run(task: Task, files: list[Path], folders: Sequence[_Folder], progre
                     task.spec,
                     task.models,
                     files,
-                    task.folder,
+                    task.out,
                     task.priority,
                     progress,
                     task.overwrite,
                     task.variant,
+                    task.template,
                 )
             for each in folders:
                 await each.work.run(fleet, task.priority, progress)
@@ -139,9 +140,12 @@ def _check_names(folders: Sequence[Path]) -> None:
 @contextmanager
 def _opened(task: Task, folder: Path, alone: bool) -> Iterator[_Folder]:
     """A folder to be run; results of the only input lie in the folder of results itself."""
-    out = task.folder if alone else task.folder / folder.resolve().name
+    out, template = task.out, task.template
+    if not alone:
+        out = out / folder.resolve().name
+        template = template and replace(template, root=out)
     with (
         output_folder(out),
-        folder_run(folder, out, task.spec, task.models, task.variant, task.overwrite, task.only_new) as work,
+        folder_run(folder, out, task.spec, task.models, task.variant, task.overwrite, task.only_new, template) as work,
     ):
         yield _Folder(folder, out, work)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.outputs.template import OutTemplate
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
@@ -11,7 +12,9 @@ from workers.definitions import Models
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is run, where, and where the results go: in the current folder without `out`. `workers` are started here."""
+    """What is run, where, and where the results go. `workers` are started here. `shows_text`: the answer to a text of
+    standard input goes to standard output, and to no file.
+    """
 
     settings: Settings
     spec: PipelineSpec
@@ -19,11 +22,8 @@ class Task:
     variant: bool
     workers: int
     priority: Priority
-    out: Path | None
+    out: Path
     overwrite: bool
     only_new: bool
-
-    @property
-    def folder(self) -> Path:
-        """The folder for the results."""
-        return self.out or Path(".")
+    template: OutTemplate | None = None
+    shows_text: bool = True

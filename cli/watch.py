@@ -25,10 +25,12 @@ from cli.options import (
     workers_here,
 )
 from cli.output_folder import prepare_folder
+from cli.run import OUT
 from cli.text import say, say_json, stderr, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from engines.outputs.template import OutTemplate
     from schemas.jobs import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 def watch(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     folder: Annotated[Path, typer.Argument(help="Folder to watch, with the folders in it.", metavar="DIR")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help=OUT, metavar="DIR")],
     overwrite: Overwrite = False,
     quiet: Annotated[
         float, typer.Option(min=0.1, help="Seconds without a change until a file is complete.", metavar="SECONDS")
@@ -75,6 +77,7 @@ def watch(
     Example: rigflow watch fingerprint incoming --out results
     """
     from engines.needs import check_packages
+    from engines.outputs.template import out_template
     from schemas.jobs import Priority
     from workers.watched import Patterns
 
@@ -82,6 +85,8 @@ def watch(
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path")
+    template = out_template(out)
+    out = out if template is None else template.root
     prepare_folder(out)
     if out.samefile(folder):
         raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
@@ -89,7 +94,7 @@ def watch(
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
-    to = FolderOfResults(out, overwrite, again)
+    to = FolderOfResults(out, overwrite, again, template)
     return asyncio.run(_watch(settings, spec, models, variant, folder, to, quiet, workers, priority, patterns, as_json))
 
 
@@ -100,6 +105,7 @@ class FolderOfResults:
     out: Path
     overwrite: bool
     again: bool
+    template: "OutTemplate | None"
 
 
 def _report(as_json: bool) -> Callable[..., None]:
@@ -155,7 +161,7 @@ async def _watch(
             ledger.revision = spec.revision
             with OutputNames(out, to.overwrite) as names:
                 watching = FolderWatch(
-                    client, spec, priority, folder, out, ledger, names, quiet_s, report, mend, patterns
+                    client, spec, priority, folder, out, ledger, names, quiet_s, report, mend, patterns, to.template
                 )
                 await _until_stopped(watching.run())
     finally:

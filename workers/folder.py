@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engines.media.medium import Input, PipelineMedia
 from engines.outputs.names import OutputNames, Wanted
+from engines.outputs.template import OutTemplate
 from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.jetstream import Gone
@@ -42,10 +43,7 @@ class _Trouble:
 
 
 class FolderWatch:
-    """Runs every file of `folder` through a pipeline once; `run` until cancelled.
-
-    `report` gets a line for each with its facts, and lines about the fleet without facts.
-    """
+    """Runs every file of `folder` once; `report` gets a line of each with its facts, and others without facts."""
 
     def __init__(
         self,
@@ -60,7 +58,9 @@ class FolderWatch:
         report: Report,
         repair: Repair,
         patterns: Patterns = ALL_FILES,
+        template: OutTemplate | None = None,
     ) -> None:
+        self._template = template
         self._patterns = patterns
         self._client = client
         self._broker = client.broker
@@ -85,7 +85,13 @@ class FolderWatch:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch until cancelled. An error of one file does not affect others. Raises BrokerError when refused."""
+        """Watch until cancelled. An error of one file does not affect others.
+
+        Raises BrokerError when refused, UsageError when a template gives two media that are there one path.
+        """
+        if self._template is not None:
+            found = await asyncio.to_thread(scan, self._folder, self._out, self._patterns)
+            self._template.check(filter(is_media_by_name, sorted(found.files)), self._spec.name)
         async with (
             explained(self._broker, self._report, self._jobs.copy, self._repair) as self._moved,
             asyncio.TaskGroup() as tasks,
@@ -183,7 +189,7 @@ class FolderWatch:
     async def _was_done(self, name: str, stamp: Stamp, digest: str) -> bool:
         """Whether this content has a result, under this name or that of another file that still exists.
 
-        A renamed file is processed again under its new name: the old one may have been a temporary name.
+        A renamed file is processed again: its old name may have been a temporary one.
         """
         before = await asyncio.to_thread(self._ledger.outcome, digest)
         if before is None:
@@ -227,13 +233,16 @@ class FolderWatch:
 
     def _reserve(self, name: str) -> Path:
         """Reserve the path for the result of a file: in the same subfolder, and the same path as before."""
-        folder = self._out / os.path.dirname(name)
+        exact = self._template.target(name, self._spec.name) if self._template else ""
+        folder = self._out if exact else self._out / os.path.dirname(name)
         own = self._ledger.target(name)
+        earlier = os.path.basename(own) if not exact else own if own == exact else ""
         wanted = Wanted(
-            folder=folder,
-            name=os.path.basename(name),
-            pipeline=self._spec.name,
-            own=os.path.basename(own),
+            folder,
+            os.path.basename(name),
+            self._spec.name,
+            own=earlier,
+            exact=exact,
             owned=lambda target: self._ledger.owner(self._relative(target)) not in ("", name),
         )
         target = self._names.reserve(wanted)
@@ -268,10 +277,9 @@ class FolderWatch:
             self._report(f"{name}: {', '.join(files)} ({did}{missing})", file=name, state=state, **facts)
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError, kind: str) -> None:
-        """Record an error of the media. An error of the disk or the broker is raised, and the file is tried again.
+        """Record an error of the media; one of the disk or the broker is raised, and the file is tried again.
 
-        A file whose name is not that of media is left alone, which is no failure; where it was taken for text or
-        arrays, its name said so.
+        A file whose name is not that of media is left alone; where it was taken for text or arrays, its name said so.
         """
         if error.disposition is not Disposition.REJECT or isinstance(error, OutputError):
             raise error

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from engines.media.medium import Input, Medium, PipelineMedia
 from engines.media.shared import located
 from engines.outputs.names import OutputNames, Wanted
+from engines.outputs.template import OutTemplate
 from pipelines.client import Client, Files
 from pipelines.job import OpenJob
 from pipelines.publish import job_id, job_name
@@ -54,6 +55,17 @@ class JobOutcome:
     def media_name(self) -> str:
         """What its media is called."""
         return job_name(self.kind, [path.name for path in self.inputs])
+
+    @property
+    def path_name(self) -> str:
+        """Its path from the current folder on, where its input is a single one in that, or else its name."""
+        path = self.inputs[0]
+        if len(self.inputs) > 1:
+            return self.media_name
+        if path.is_absolute():
+            here = Path.cwd()
+            path = path.relative_to(here) if path.is_relative_to(here) else Path(path.name)
+        return str(path)
 
     @property
     def ok(self) -> bool:
@@ -143,13 +155,22 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
     return file
 
 
-def name_results(names: OutputNames, out: Path, outcomes: Sequence[JobOutcome]) -> None:
-    """Reserve a name for each result; for inputs of the same name it has the suffix or the folder too."""
+def name_results(
+    names: OutputNames, out: Path, outcomes: Sequence[JobOutcome], template: OutTemplate | None = None
+) -> None:
+    """Reserve a name for each result; for inputs of the same name it has the suffix or the folder too.
+
+    With a template, which is checked before, names are those that it makes.
+    """
     single = [outcome.inputs[0] for outcome in outcomes if len(outcome.inputs) == 1]
     stems, full = Counter(path.stem for path in single), Counter(path.name for path in single)
     able = [outcome for outcome in outcomes if outcome.error is None]
     wanted = []
     for outcome in able:
+        if template is not None:
+            exact = template.target(outcome.path_name, outcome.job.pipeline)
+            wanted.append(Wanted(out, outcome.media_name, outcome.job.pipeline, exact=exact))
+            continue
         if len(outcome.inputs) > 1:
             wanted.append(Wanted(out, outcome.media_name, outcome.job.pipeline))
             continue

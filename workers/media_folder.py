@@ -18,6 +18,7 @@ from typing import Literal
 from engines.media.medium import Input, PipelineMedia
 from engines.outputs.format import load_format
 from engines.outputs.names import clean
+from engines.outputs.template import OutTemplate
 from schemas.errors import RigflowError, UsageError
 from schemas.pipeline import PipelineSpec
 from workers.ledger import Ledger
@@ -78,7 +79,14 @@ class MediaFolder:
     """The files of `folder` that are to be done, and where their results go. Of one pipeline, with its pins."""
 
     def __init__(
-        self, folder: Path, out: Path, spec: PipelineSpec, ledger: Ledger, overwrite: bool, only_new: bool
+        self,
+        folder: Path,
+        out: Path,
+        spec: PipelineSpec,
+        ledger: Ledger,
+        overwrite: bool,
+        only_new: bool,
+        template: OutTemplate | None = None,
     ) -> None:
         self.folder = folder
         self.out = out
@@ -88,11 +96,15 @@ class MediaFolder:
         self.ledger = ledger
         self._spec = spec
         self._only_new = only_new
+        self._template = template
         self._targets: dict[str, str] = {}  # target -> name
         self._there: dict[str, list[str]] = {}  # folder of results -> names of its files
 
     def groups(self) -> Iterator[list[Entry]]:
-        """Yield what is to be done, in order: up to `GROUP` images together, other media alone. Raises UsageError."""
+        """Yield what is to be done, in order: up to `GROUP` images together, other media alone. Raises UsageError.
+
+        Where a template gives two media of the folder one path, that is raised before anything is yielded.
+        """
         waiting: dict[str, list[Entry]] = {}
         for entry in self._new():
             if entry.timed:
@@ -144,6 +156,10 @@ class MediaFolder:
         scanned, media = scan(self.folder, self.out), PipelineMedia(self._spec)
         self.tally.skipped += scanned.skipped.items()
         inside = os.path.relpath(self.folder.resolve(), self.out.resolve())
+        if self._template is not None:
+            mine = (name for name in sorted(scanned.files) if self._is_media_by_name(name))
+            media_files = [name for name in mine if not self.ledger.wrote(os.path.normpath(os.path.join(inside, name)))]
+            self._template.check(media_files, self._spec.name)
         for name, stamp in sorted(scanned.files.items()):
             if self.ledger.wrote(os.path.normpath(os.path.join(inside, name))):
                 self.tally.count("results")
@@ -167,6 +183,14 @@ class MediaFolder:
         """Whether the suffix of a file is not one of programs and other files that no medium of the pipeline takes."""
         return _kind_of(os.path.splitext(name)[1]) in ("", *MEDIA_TYPES, *self._spec.media)
 
+    def _is_media_by_name(self, name: str) -> bool:
+        return _kind_of(os.path.splitext(name)[1]) in (*MEDIA_TYPES, *self._spec.media)
+
+    def whole_name(self, kind: str) -> str:
+        """What one result of all media of a kind is called."""
+        name = f"{kind}s"
+        return self._template.target(name, self._spec.name) if self._template else f"{name}.{self._spec.name}"
+
     def _unrecognised(self, name: str, error: RigflowError) -> None:
         if is_media_by_name(name) and not isinstance(error, UsageError):
             self.tally.fail([name], str(error))
@@ -175,6 +199,8 @@ class MediaFolder:
 
     def _target(self, name: str, timed: bool, names: Mapping[str, Stamp]) -> str:
         """Where results of a file go: the same as before, or a name that no other file of the folder has."""
+        if self._template is not None:
+            return self._template.target(name, self._spec.name)
         folder, base = os.path.split(name)
         stem, full = clean(PurePosixPath(base).stem), clean(base)
         end = "" if not timed and set(self.each) <= _TEXTS else f".{self._spec.name}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from engines.outputs.names import OutputNames
+from engines.outputs.template import OutTemplate
 from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.jetstream import Gone
@@ -56,12 +57,14 @@ async def run_jobs(
     listener: ProgressListener,
     overwrite: bool = False,
     variant: bool = False,
+    template: OutTemplate | None = None,
 ) -> list[JobOutcome]:
     """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`.
 
     Results get names that are free, or with `overwrite` those of earlier results. `variant`: the pipeline is for these
-    jobs alone, see `pipelines.registry`. An error of one job is in its
-    outcome, and the others continue. Raises BrokerError, OutputError when nothing can be published or written.
+    jobs alone, see `pipelines.registry`. An error of one job is in its outcome, and the others continue. Raises
+    UsageError when a template gives two results one path, before anything is published, and BrokerError, OutputError
+    when nothing can be published or written.
     """
     outcomes: list[JobOutcome] = []
     async with Client.connected(settings, name="rigflow-run") as client:
@@ -72,8 +75,10 @@ async def run_jobs(
             spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs, spec))
             client.on_sent = both(listener.sent, moved)
             outcomes += await asyncio.to_thread(plan_jobs, client, spec, inspected, priority)
+            if template is not None:
+                template.check((outcome.path_name for outcome in outcomes if outcome.error is None), spec.name)
             with OutputNames(out, overwrite, inputs) as names:
-                await asyncio.to_thread(name_results, names, out, outcomes)
+                await asyncio.to_thread(name_results, names, out, outcomes, template)
                 for left in reversed(range(TRIES)):
                     waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
                     able = await _begin_all(client, spec, waiting, listener)

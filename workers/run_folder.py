@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from engines.outputs.template import OutTemplate
 from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.registry import with_pins
@@ -159,7 +160,7 @@ class FolderRun:
         assert outcome.done is not None
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         if not firsts[0].timed and not self._media.each:
-            place_whole(self._media, outcome.target, f"{firsts[0].kind}s.{self._spec.name}")
+            place_whole(self._media, outcome.target, self._media.whole_name(firsts[0].kind))
             for name, reason in reasons.items():
                 self.tally.fail([name], reason)
             self.tally.count("done", sum(len(same) for same in new.values() if same[0].name not in reasons))
@@ -207,7 +208,14 @@ def _folder(scratch: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_run(
-    folder: Path, out: Path, spec: PipelineSpec, models: Models, variant: bool, overwrite: bool, only_new: bool
+    folder: Path,
+    out: Path,
+    spec: PipelineSpec,
+    models: Models,
+    variant: bool,
+    overwrite: bool,
+    only_new: bool,
+    template: OutTemplate | None = None,
 ) -> Iterator[FolderRun]:
     """A run of a pipeline over a folder, with its ledger open; `variant` as in `run_jobs`.
 
@@ -219,7 +227,8 @@ def folder_run(
     scratch = out / f".rigflow-{spec.name}-unfinished"
     try:
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed: the ledger's lock is ours
-        yield FolderRun(MediaFolder(folder, out, spec, ledger, overwrite, only_new), spec, models, variant, scratch)
+        media = MediaFolder(folder, out, spec, ledger, overwrite, only_new, template)
+        yield FolderRun(media, spec, models, variant, scratch)
     finally:
         ledger.close()
         with suppress(OSError):

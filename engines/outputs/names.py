@@ -29,7 +29,8 @@ class Wanted:
     """The input `name` whose result needs a name in `folder`.
 
     `parent` is the name of the input's folder, if known; the first `skip` choices are not used. `own` is the name of
-    its earlier result, which the new one replaces; `owned` returns whether a name belongs to another input.
+    its earlier result, which the new one replaces; `owned` returns whether a name belongs to another input. `exact` is
+    the only name that it may have, if there is one; folders may stand before it.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Wanted:
     parent: str = ""
     skip: int = 0
     own: str = ""
+    exact: str = ""
     owned: Callable[[Path], bool] = lambda _: False
 
     def choices(self) -> Iterator[str]:
@@ -109,6 +111,8 @@ class OutputNames:
         if wanted.own and (own := wanted.folder / wanted.own) not in self._reserved | taken.elsewhere:
             self._reserved.add(own)
             return own
+        if wanted.exact:
+            return self._reserve_exactly(wanted.folder / wanted.exact, wanted, taken)
         for choice in wanted.choices():
             target = wanted.folder / choice
             try:
@@ -120,6 +124,12 @@ class OutputNames:
                 self._reserved.add(target)
                 return target
         raise AssertionError("numbers do not end")
+
+    def _reserve_exactly(self, target: Path, wanted: Wanted, taken: "_Taken") -> Path | OutputError:
+        if target in self._reserved or taken.has(target) or wanted.owned(target):
+            return OutputError(f"{target}.* is there already", "give --overwrite, or another template as --out")
+        self._reserved.add(target)
+        return target
 
     def _reserved_elsewhere(self) -> set[Path]:
         """Return the names that other processes have reserved; lists of ended processes are removed."""
