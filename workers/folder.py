@@ -113,8 +113,7 @@ class FolderWatch:
                 file = str(self._folder) if name == "." else name
                 self._report(f"{file}: left alone: {reason}", file=file, state=LEFT, reason=reason)
         self._skipped = found.skipped
-        for name in self._troubles.keys() - found.files.keys():
-            del self._troubles[name]
+        self._troubles = {name: trouble for name, trouble in self._troubles.items() if name in found.files}
         now_s = time.monotonic()
         later = {name for name, trouble in self._troubles.items() if trouble.again_s > now_s}
         return await asyncio.to_thread(self._ledger.news, found.files, self._in_process | later)
