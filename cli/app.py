@@ -96,7 +96,7 @@ app.command()(profile)
 @app.command("help")
 def help_(
     words: Annotated[
-        list[str] | None, typer.Argument(help="A command, as in `help jobs wait`.", metavar="COMMAND")
+        list[str] | None, typer.Argument(help="A command, as in `help jobs wait`.", metavar="COMMAND...")
     ] = None,
 ) -> None:
     """Show the help of a command, as its --help does.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @ends_well
 def bench(
-    model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a model imported or built in.")],
+    model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a model added or built in.")],
     engine: Annotated[str, typer.Option(help="Measure this engine, on the GPU of --device.", metavar="KEY")] = "",
     device: Annotated[str | None, typer.Option(help="cpu, cuda:INDEX or cuda:UUID.")] = None,
     batches: Annotated[str, typer.Option(help="Batch sizes in rows.", metavar="N,N...")] = "1,2,4,8,16,32",

@@ -23,6 +23,17 @@ class _Plain:
         names = [_argument(each) for each in self.params if each.param_type_name == "argument"]
         return ["[OPTIONS]", *names]
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write what the command does; its example stays one line, so that it can be copied."""
+        for paragraph in (self.help or "").split("\n\n"):  # type: ignore[attr-defined]
+            text = " ".join(paragraph.split())
+            formatter.write_paragraph()
+            with formatter.indentation():
+                if text.startswith("Example: "):
+                    formatter.write(f"{'':>{formatter.current_indent}}{text}\n")
+                else:
+                    formatter.write_text(text)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the tables of arguments, options and commands."""
         arguments = [(_argument(each), each.help or "") for each in self.params if each.param_type_name == "argument"]
@@ -86,7 +97,8 @@ def _default(param: Any) -> str:
     default = param.default.value if isinstance(param.default, Enum) else param.default
     if default in (None, False, "", ()) or callable(default) or "Default" in (param.help or "") or param.is_flag:
         return ""
-    return f"Default: {'the current folder' if str(default) == '.' else default}."
+    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"Default: {'the current folder' if shown == '.' else shown}."
 
 
 def _first(text: str) -> str:

@@ -13,10 +13,12 @@ from cli.help import Commands
 from cli.model_text import card_facts, described, print_card, print_files
 from cli.model_trial import try_model
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.text import cell, say, say_json, size, stdout, table, warn
+from cli.text import cell, list_of, one_line, say, say_json, size, stdout, warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from engines.models.files import NewFiles
     from engines.models.proposal import Proposal
     from engines.models.store import Found
@@ -143,21 +145,22 @@ def list_(as_json: Json = False) -> ExitCode:
     from engines.models.store import kept
     from schemas.model_files import bytes_of
 
-    rows = table("model", "version", "heads", "files", "size", left=3)
+    rows: list[tuple[RenderableType, ...]] = []
     facts: list[dict[str, Any]] = []
     for name, path, card in kept():
         facts.append({"name": name, "path": str(path), "card": card.model_dump(mode="json") if card else None})
         heads = ", ".join(head.kind for head in card.heads) if card else "its card cannot be read"
         files = card.files if card else ()
         total = size(path.stat().st_size + bytes_of(files))
-        rows.add_row(cell(name), cell(card.version if card else ""), cell(heads), str(1 + len(files)), total)
+        rows.append((cell(name), card.version if card else "", one_line(heads), str(1 + len(files)), total))
     for name in builtin_models():
-        rows.add_row(name, "", "comes with rigflow", "", "")
+        rows.append((name, "", "comes with rigflow", "", ""))
         facts.append({"name": name, "path": None, "card": None})
     if as_json:
         say_json(facts)
     else:
-        stdout().print(rows)
+        titles, unless = ("model", "version", "heads", "files", "size"), {"version": "", "files": "", "size": ""}
+        stdout().print(list_of(titles, rows, left=3, unless=unless, entire=("model",)))
     return ExitCode.OK
 
 

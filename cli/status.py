@@ -198,7 +198,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
     titles = ("worker", "device", "stages", "state", "held", "busy", "frames/s", "failed", "memory")
     rows = [_worker_row(worker) for worker in fleet.workers if worker["worker"] not in gone]
     rows += [_gone_row(name, worker) for name, worker in gone.items()]
-    return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("state",))
+    return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("worker", "state"))
 
 
 def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
@@ -273,7 +273,12 @@ def _state(status: Mapping[str, Any]) -> "Text":
 
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
     titles = ("rig", "host", "state", "metrics", "workers", "ready", "deaths")
-    return list_of(titles, map(_rig_row, rigs), left=4, unless={}, entire=("state", "metrics"))
+    return list_of(titles, map(_rig_row, rigs), left=4, unless={}, entire=("rig", "state", "metrics"))
+
+
+def _metrics(rig: Mapping[str, Any]) -> str:
+    """Where a rig serves its metrics; empty for one that ended."""
+    return "" if rig["state"] in ENDED else str(rig["metrics"] or "none")
 
 
 def _rig_row(rig: Mapping[str, Any]) -> "list[RenderableType]":
@@ -281,7 +286,7 @@ def _rig_row(rig: Mapping[str, Any]) -> "list[RenderableType]":
     ready = sum(not worker["why"] for worker in workers) if rig["state"] not in ENDED else 0
     deaths = sum(worker["deaths"] for worker in workers)
     return [
-        *(one_line(rig["rig"]), one_line(rig["host"]), _state(rig), one_line(rig["metrics"] or "none")),
+        *(one_line(rig["rig"]), one_line(rig["host"]), _state(rig), one_line(_metrics(rig))),
         f"{len(workers)}",
         cell(f"{ready}", "" if ready == len(workers) or rig["state"] == STOPPED else "yellow"),
         cell(f"{deaths}", "yellow" if deaths else ""),
