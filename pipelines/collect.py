@@ -151,9 +151,10 @@ class Collector:
             job.fail(error)
 
     async def _take(self, job: CollectedJob, delivery: Delivery) -> None:
-        job.last_seq = delivery.stream_seq
         blob = claim_of(delivery.subject, delivery.headers)
-        job.blobs += [blob] if blob else []
+        if not job.finishing:  # what comes then stays: files and the Done, also of a collector that died
+            job.last_seq = delivery.stream_seq
+            job.blobs += [blob] if blob else []
         if delivery.headers.get(HEADER_TYPE, "") not in RESULT_PIECES | {"done"}:
             return
         if HEADER_BLOB in delivery.headers and not blob:
@@ -273,7 +274,6 @@ class Collector:
         return [job for job in self._jobs.values() if not job.finished.done()]
 
     async def _finish(self, job: CollectedJob) -> None:
-        last_seq, blobs = job.last_seq, list(job.blobs)  # its own Done arrives meanwhile, and is to stay
         files = await job.closed()
         if job.finished.done():  # cancelled or abandoned meanwhile
             discard(files)
@@ -284,13 +284,13 @@ class Collector:
                 await self._deliver(job.ref, files)
             await end(self._broker, job.record, done)  # it decides how the job ended
             if not job.is_published(done):
-                await publish_done(self._broker, done, str(last_seq))
+                await publish_done(self._broker, done, str(job.last_seq))
         except (JobCancelled, asyncio.CancelledError) as error:
             if isinstance(error, JobCancelled) or job.finished.done():  # its cancelled Done came meanwhile
                 discard(files)
             raise
         if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
-            await forget_results(self._broker, job.ref, last_seq, blobs)
+            await forget_results(self._broker, job.ref, job.last_seq, job.blobs)
         if done.failures or self._deliver is not None:
             await self._retention.free_space()
         job.finished.set_result(done)

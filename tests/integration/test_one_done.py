@@ -208,6 +208,44 @@ async def test_a_collector_that_dies_at_any_moment_of_the_end_leaves_it_to_the_n
         assert number > 4
 
 
+async def test_what_a_collector_that_died_has_published_stays(settings: Settings, tmp_path: Path) -> None:
+    """It died after its Done, and before it deleted the parts: the next one takes the parts, and no more."""
+    delivered: list[Path] = []
+
+    async def deliver(job: JobRef, files: list[Path]) -> None:
+        delivered.extend(files)
+        body = b"".join(file.read_bytes() for file in files)
+        await broker.publish(broker.names.results(job), body, f"{job.id}/file", {HEADER_TYPE: "file"})
+
+    async def later(job: CollectedJob) -> list[Path]:  # as where another job's files keep the threads busy
+        await asyncio.sleep(0.5)
+        return await closed(job)
+
+    closed = CollectedJob.closed
+    async with a_fleet(settings) as (broker, publisher):
+        for number in range(2):
+            record = await begun(broker, publisher, f"film-{number}")
+            job = record.manifest.job
+            await send_result(broker, job)
+            for again in range(2):
+                collector = Collector(broker, publisher.spec, deliver=deliver)
+                with pytest.MonkeyPatch.context() as patch:
+                    if again:
+                        patch.setattr(CollectedJob, "closed", later)
+                    else:
+                        patch.setattr("pipelines.collect.forget_results", nothing)
+                    await collector.open({job: tmp_path / f"{number}-{again}"})
+                    async with asyncio.timeout(WAIT_S):
+                        await collector.wait(job.id)
+                    await collector.close()
+            dones, others = await stored(broker, job)
+            assert (len(dones), others) == (1, ["file"])
+    assert len(delivered) == 4
+
+
+async def nothing(*_: object) -> None: ...
+
+
 async def test_a_cancel_that_died_before_its_done_is_finished_by_the_collector(
     settings: Settings, tmp_path: Path
 ) -> None:
