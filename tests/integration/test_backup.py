@@ -1,0 +1,89 @@
+"""docs/backup.md: a cold copy of a broker's store by its commands, with real workers on what is restored."""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import nats
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.child import nats_server_binary
+from pipelines.client import Client
+from pipelines.job_records import find_manifest
+from schemas.jobs import JobState
+from schemas.results import Done
+from schemas.settings import Settings
+from tests.clips import Clip, make_clip
+from tests.fleet import ONE_WORKER, Fleet
+from workers.definitions import register_builtin
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "backup.md").read_text()
+
+
+async def done_of(settings: Settings, job: str) -> tuple[Done, list[str]]:
+    """The Done of a job, and the names of its files at the broker."""
+    async with Client.connected(settings, "test") as client:
+        found = await client.find(job)
+        return await asyncio.wait_for(found.done(), 60), [file.name async for file in found.files()]
+
+
+async def sent(settings: Settings, clip: Path, *jobs: str) -> None:
+    async with Client.connected(settings, "test") as client:
+        for job in jobs:
+            await client.submit("fingerprint", clip.read_bytes(), job=job)
+
+
+@pytest.mark.skipif(not shutil.which("tail"), reason="the commands need tail of coreutils")
+def test_a_cold_copy_has_finished_and_queued_jobs(tmp_path: Path) -> None:
+    """By the commands of the document."""
+    clip = make_clip(tmp_path, Clip(frames=130))
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    config = f'listen: "127.0.0.1:{port}"\nmax_payload: 8MB\njetstream {{ max_file: 16GB }}\n'
+    (tmp_path / "nats.conf").write_text(config)
+    save, restore = re.findall(r"^```bash\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+    start = "".join(re.findall(r"^nats-server .*\n^echo .*\n", save, re.MULTILINE))
+    settings = Settings(nats=f"nats://127.0.0.1:{port}")
+
+    def run(block: str) -> None:
+        path = f"{Path(nats_server_binary()).parent}:{os.environ['PATH']}"
+        script = f"set -e\n{block}"
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True, timeout=60)
+        asyncio.run(reached(settings))
+
+    try:
+        run(start)
+        asyncio.run(register_builtin(settings))
+        with Fleet(ONE_WORKER, tmp_path / "cache", nats=settings.nats):
+            asyncio.run(sent(settings, clip, "finished"))
+            finished = asyncio.run(done_of(settings, "finished"))
+        asyncio.run(sent(settings, clip, "queued"))
+        run(save)
+        asyncio.run(sent(settings, clip, "later"))
+        run(restore)
+        with Fleet(ONE_WORKER, tmp_path / "cache-2", nats=settings.nats):
+            queued = asyncio.run(done_of(settings, "queued"))
+            assert asyncio.run(done_of(settings, "finished")) == finished
+        assert (queued[0].digest, queued[1]) == (finished[0].digest, ["queued.fingerprint.npz"])
+        assert asyncio.run(known(settings, "later")) is None, "it came after the copy"
+    finally:
+        os.kill(int((tmp_path / "nats.pid").read_text()), 9)
+
+
+async def reached(settings: Settings) -> None:
+    client = await nats.connect(settings.nats, max_reconnect_attempts=-1, reconnect_time_wait=0.05)
+    await client.close()
+    async with Broker.connected(settings, "test") as broker:
+        await broker.api("INFO")
+
+
+async def known(settings: Settings, job: str) -> JobState | None:
+    async with Broker.connected(settings, "test") as broker:
+        manifest = await find_manifest(broker, job)
+        return None if manifest is None else manifest.state
