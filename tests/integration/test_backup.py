@@ -38,6 +38,7 @@ async def sent(settings: Settings, clip: Path, *jobs: str) -> None:
             await client.submit("fingerprint", clip.read_bytes(), job=job)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("tail"), reason="the commands need tail of coreutils")
 def test_a_cold_copy_has_finished_and_queued_jobs(tmp_path: Path) -> None:
     """By the commands of the document."""

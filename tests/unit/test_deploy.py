@@ -77,7 +77,7 @@ def test_the_cluster_is_three_nodes_with_one_configuration() -> None:
 
 def test_settings_and_commands_of_the_rigs_exist() -> None:
     services = compose()["services"]
-    for name in ("rig", "rig-gpu", "topology"):
+    for name in ("rig", "rig-gpu", "topology", "gateway"):
         for variable in services[name]["environment"]:
             assert variable.removeprefix("RIGFLOW_").lower() in Settings.model_fields, variable
         words = services[name]["command"]
