@@ -16,6 +16,7 @@ from pipelines.broker import Broker
 from pipelines.job_records import find_manifest
 from pipelines.jobs import publish_done
 from pipelines.registry import builtin_pipeline
+from pipelines.server import EmbeddedServer
 from schemas.jobs import JobRef, JobState, Key, Manifest
 from schemas.results import Delta, Done
 from schemas.settings import Settings
@@ -213,6 +214,20 @@ def test_the_blocks_in_order_give_what_the_text_says(tmp_path: Path, language: L
         assert [bytes(packet) for packet in container.demux(audio=0)] == [
             bytes(packet) for packet in source.demux(audio=0)
         ]
+
+
+def test_a_password_in_the_url(tmp_path: Path, language: Language) -> None:
+    """As the broker of `rigflow up` has one."""
+    server = EmbeddedServer(guarded=True)
+    server.start()
+    try:
+        password = (server.store / "password").read_text()
+        url = server.url.replace("//", f"//rigflow:{password}@")
+        asyncio.run(register_builtin(Settings(nats=url)))
+        said = language.run(call(language, "progress", "none"), tmp_path, {"PATH": "", "NATS_URL": url})
+        assert float(said) == 0
+    finally:
+        server.stop()
 
 
 def test_a_result_larger_than_a_message_comes_by_the_object_store(
