@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -39,23 +39,37 @@ class Seen:
     sent: int = 0  # bytes
 
 
-async def body(nbytes: int, seen: Seen) -> AsyncIterator[bytes]:
-    """That many bytes."""
-    for at in range(0, nbytes, len(PIECE)):
-        yield PIECE[: nbytes - at]
-        seen.sent += len(PIECE)
+async def send(url: str, number: int, nbytes: int, seen: Seen) -> tuple[int, float]:
+    """Send one media as curl does, which stops at an answer that comes early; its status, and when to send it again."""
+    place = urlsplit(url)
+    assert place.hostname is not None
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    try:
+        head = f"POST {JOBS}?pipeline=simulated HTTP/1.1\r\nHost: x\r\nContent-Length: {nbytes}\r\n"
+        writer.write(f"{head}Idempotency-Key: upload-{number}\r\n\r\n".encode())
+        answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+        for at in range(0, nbytes, len(PIECE)):
+            if answer.done():
+                break
+            writer.write(PIECE[: nbytes - at])
+            await writer.drain()
+            seen.sent += len(PIECE)
+        found = (await answer).decode().lower()
+        wait = re.search(r"retry-after: (\d+)", found)
+        return int(found.split()[1]), float(wait[1]) if wait else 0.0
+    finally:
+        writer.close()
 
 
 async def upload(http: httpx.AsyncClient, number: int, nbytes: int, seen: Seen) -> None:
     """Send one media until it is taken, then delete its job."""
-    headers = {"Content-Length": str(nbytes), "Idempotency-Key": f"upload-{number}"}
     while True:
-        answer = await http.post(f"{JOBS}?pipeline=simulated", content=body(nbytes, seen), headers=headers)
-        if answer.status_code == 201:
+        status, wait_s = await send(str(http.base_url), number, nbytes, seen)
+        if status == 201:
             break
-        assert answer.status_code == 503, answer.text
+        assert status == 503, status
         seen.refused += 1
-        await asyncio.sleep(float(answer.headers["retry-after"]))
+        await asyncio.sleep(wait_s)
     seen.done += 1
     (await http.delete(f"{JOBS}/upload-{number}")).raise_for_status()
 
@@ -127,6 +141,7 @@ def run(uploads: int, megabytes: int, store: int, seconds: float) -> tuple[int, 
         try:
             return asyncio.run(measure(settings, found[0], gateway.pid, uploads, megabytes * MIB, seconds))
         finally:
+            gateway.stdout.close()
             gateway.send_signal(signal.SIGTERM)
             print(f"the gateway ended with code {gateway.wait()}")
     finally:

@@ -12,9 +12,14 @@ from starlette.exceptions import HTTPException
 from gateway.invalid import names_of, not_known
 from gateway.problems import HttpError
 
+_JSON = "JSON of a request"
+
 
 class CheckedRoute(APIRoute):
-    """A route that refuses parameters of a query or a form that it does not have (400), and too large JSON (413)."""
+    """A route that refuses parameters of a query or a form that it does not have (400), and too large bodies (413).
+
+    A form may be as large as what the broker keeps.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI behind these checks."""
@@ -29,13 +34,14 @@ class CheckedRoute(APIRoute):
                 if name not in known:
                     raise unknown("parameter", name, known)
             if is_form:
+                request = limited(request, request.app.state.settings.results_bytes, "a form")
                 form = await request.form()
                 for name in form:
                     if name not in fields:
                         await form.close()
                         raise unknown("field", name, fields)
             elif body is not None:
-                request = limited(request)
+                request = limited(request, request.app.state.settings.json_bytes, _JSON)
             return await handle(request)
 
         return handler
@@ -46,19 +52,19 @@ def checked_router(**options: Any) -> APIRouter:
     return APIRouter(route_class=CheckedRoute, **options)
 
 
-def limited(request: Request) -> Request:
-    """A request whose body is refused when it is larger than the setting `json_bytes`."""
-    most, came = request.app.state.settings.json_bytes, 0
+def limited(request: Request, most: int, what: str) -> Request:
+    """A request whose body is refused when it has more than so many bytes; errors call it `what`."""
+    came = 0
     given = request.headers.get("content-length", "")
     if given.isascii() and given.isdigit():
-        check_json(int(given), most)
+        check_size(int(given), most, what)
 
     async def receive() -> Any:
         nonlocal came
         message = await request.receive()
         came += len(message.get("body", b""))
         try:
-            check_json(came, most)
+            check_size(came, most, what)
         except HttpError as error:  # the framework takes any other error for one of its parser
             raise HTTPException(error.status, str(error)) from error
         return message
@@ -68,9 +74,14 @@ def limited(request: Request) -> Request:
 
 def check_json(nbytes: int, most: int) -> None:
     """Raise HttpError for JSON of so many bytes if it is more than there may be."""
+    check_size(nbytes, most, _JSON)
+
+
+def check_size(nbytes: int, most: int, what: str) -> None:
+    """Raise HttpError for a body of so many bytes if it is more than there may be."""
     if nbytes > most:
-        what = f"JSON of a request has at most {most:,} bytes"
-        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "send less in a request")
+        too_large = f"{what} has at most {most:,} bytes"
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large, "send less in a request")
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> HttpError:

@@ -12,7 +12,7 @@ from engines.models.tensors import as_run, without_tensors
 from engines.plan import plan_pipeline
 from pipelines.blob_upload import put_blob
 from pipelines.blobs import blob_info, delete_blob
-from pipelines.broker import Broker
+from pipelines.broker import DELETED, Broker
 from pipelines.models import load_card, publish_model
 from pipelines.registry import known_pipelines, put_revision, with_pins
 from pipelines.revisions import is_kept
@@ -35,6 +35,14 @@ async def model_names(broker: Broker) -> dict[str, str]:
     """The models that the fleet knows: name -> identity."""
     found = await broker.items(broker.names.pipelines, "model.>")
     return {key.removeprefix("model."): body.decode(errors="replace") for key, body in found.items()}
+
+
+async def models_since(broker: Broker) -> dict[str, float]:
+    """The models that the fleet knows, and when each was published last, in seconds since 1970."""
+    bucket = broker.names.pipelines
+    prefix = f"$KV.{bucket}.model."
+    entries = [entry async for entry in broker.read(f"KV_{bucket}", f"{prefix}>")]
+    return {each.subject.removeprefix(prefix): each.stored_s for each in entries if DELETED not in each.headers}
 
 
 async def find_model(broker: Broker, name: str) -> ModelSpec:

@@ -11,9 +11,7 @@ from gateway.problems import HttpError, Problem, problem_of
 from schemas.errors import RigflowError
 
 _KINDS = {
-    HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
-    HTTPStatus.NOT_FOUND: "not_found_error",
     HTTPStatus.CONFLICT: "conflict_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
     HTTPStatus.NOT_IMPLEMENTED: "not_implemented_error",

@@ -5,7 +5,7 @@ from typing import Any
 from gateway.callers import Reader
 from gateway.fleet import Connected
 from gateway.route import checked_router
-from pipelines.variants import find_model, model_names
+from pipelines.variants import find_model, models_since
 
 router = checked_router(prefix="/v1", tags=["openai"])
 
@@ -13,14 +13,16 @@ router = checked_router(prefix="/v1", tags=["openai"])
 @router.get("/models")
 async def models(caller: Reader, broker: Connected) -> dict[str, Any]:
     """List the models that a request may name."""
-    return {"object": "list", "data": [_model(name) for name in sorted(await model_names(broker))]}
+    known = sorted((await models_since(broker)).items())
+    return {"object": "list", "data": [_model(name, since_s) for name, since_s in known]}
 
 
 @router.get("/models/{name:path}")
 async def model(name: str, caller: Reader, broker: Connected) -> dict[str, Any]:
     """Show a model."""
-    return _model((await find_model(broker, name)).name)
+    found = (await find_model(broker, name)).name
+    return _model(found, (await models_since(broker)).get(name, 0.0))
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "rigflow"}
+def _model(name: str, since_s: float) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(since_s), "owned_by": "rigflow"}

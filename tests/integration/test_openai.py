@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+httpx = pytest.importorskip("httpx")
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
@@ -125,7 +127,9 @@ def test_a_picture_is_enlarged(client: Any) -> None:
 
 def test_what_is_not_there_is_said_in_the_form_that_the_client_reads(client: Any) -> None:
     assert "paraformer-zh" in {model.id for model in client.models.list()}
-    assert client.models.retrieve("m").owned_by == "rigflow"
+    shown = client.models.retrieve("m")
+    assert (shown.owned_by, shown.object, shown in list(client.models.list())) == ("rigflow", "model", True)
+    assert 0 <= time.time() - shown.created < 3600
     with pytest.raises(openai.NotFoundError, match="the fleet knows no model nosuch") as raised:
         client.audio.speech.create(model="nosuch", voice="alloy", input="One.")
     assert raised.value.code == "model_not_found"
@@ -147,6 +151,11 @@ def test_a_key_says_who_may_do_what_and_is_counted(fleet: Fleet) -> None:
             pytest.raises(openai.AuthenticationError, match="not"),
         ):
             unknown.models.list()
+        with httpx.Client(base_url=gateway.url, timeout=60) as http:
+            bare = http.get("/v1/models")
+            assert (bare.status_code, bare.headers["www-authenticate"][:6]) == (401, "Bearer")
+            error = bare.json()["error"]
+            assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_api_key", None)
         with opened(gateway, reader) as reading, pytest.raises(openai.PermissionDeniedError, match="the role submit"):
             reading.audio.speech.create(model="tts-1", voice="alloy", input="One.")
         with opened(gateway, website) as hasty, pytest.raises(openai.RateLimitError, match="2 requests") as raised:

@@ -72,6 +72,8 @@ def test_an_answer_is_that_of_a_plain_run_whole_or_streamed(client: Any, tmp_pat
     )
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices) == expected
     assert pieces[0].choices[0].delta.role == "assistant"
+    assert all("usage" in piece.model_fields_set and piece.usage is None for piece in pieces[:-1])
+    assert pieces[-1].choices == []
     assert [piece.choices[0].finish_reason for piece in pieces if piece.choices][-1] == whole.choices[0].finish_reason
     assert pieces[-1].usage == whole.usage
 
