@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -44,10 +45,10 @@ async def send(url: str, number: int, nbytes: int, seen: Seen) -> tuple[int, flo
     place = urlsplit(url)
     assert place.hostname is not None
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
     try:
         head = f"POST {JOBS}?pipeline=simulated HTTP/1.1\r\nHost: x\r\nContent-Length: {nbytes}\r\n"
         writer.write(f"{head}Idempotency-Key: upload-{number}\r\n\r\n".encode())
-        answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
         for at in range(0, nbytes, len(PIECE)):
             if answer.done():
                 break
@@ -58,7 +59,10 @@ async def send(url: str, number: int, nbytes: int, seen: Seen) -> tuple[int, flo
         wait = re.search(r"retry-after: (\d+)", found)
         return int(found.split()[1]), float(wait[1]) if wait else 0.0
     finally:
+        answer.cancel()
         writer.close()
+        with suppress(Exception):  # it was cut off
+            await asyncio.gather(writer.wait_closed(), answer, return_exceptions=True)
 
 
 async def upload(http: httpx.AsyncClient, number: int, nbytes: int, seen: Seen) -> None:

@@ -89,7 +89,10 @@ async def run(app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | N
 
 
 class Unbroken:
-    """An app whose answers are dropped once its client broke the protocol within a body: uvicorn has answered that."""
+    """An app whose answers are dropped once its client broke the protocol within a body: uvicorn has answered that.
+
+    A request that waits when the gateway stops answers 503.
+    """
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -97,11 +100,22 @@ class Unbroken:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
 
+        begun = False
+
         async def send_if_possible(message: Any) -> None:
+            nonlocal begun
+            begun = True
             with suppress(h11.LocalProtocolError):
                 await send(message)
 
-        await self._app(scope, receive, send_if_possible)
+        try:
+            await self._app(scope, receive, send_if_possible)
+        except asyncio.CancelledError:
+            if begun or scope["type"] != "http":
+                raise
+            headers = [(b"retry-after", b"5"), (b"content-length", b"0")]  # the gateway stops, and this was not begun
+            await send_if_possible({"type": "http.response.start", "status": 503, "headers": headers})
+            await send_if_possible({"type": "http.response.body"})
 
 
 class Server(uvicorn.Server):
