@@ -198,7 +198,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
     titles = ("worker", "device", "stages", "state", "held", "busy", "frames/s", "failed", "memory")
     rows = [_worker_row(worker) for worker in fleet.workers if worker["worker"] not in gone]
     rows += [_gone_row(name, worker) for name, worker in gone.items()]
-    return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("worker", "state"))
+    return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("state",), named=("worker",))
 
 
 def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
@@ -273,7 +273,7 @@ def _state(status: Mapping[str, Any]) -> "Text":
 
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
     titles = ("rig", "host", "state", "metrics", "workers", "ready", "deaths")
-    return list_of(titles, map(_rig_row, rigs), left=4, unless={}, entire=("rig", "state", "metrics"))
+    return list_of(titles, map(_rig_row, rigs), left=4, unless={}, entire=("state", "metrics"), named=("rig",))
 
 
 def _metrics(rig: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+LONG_NAME = 24  # characters of a worker's or a rig's name
 _UNBROKEN = 10_000  # columns of a console that breaks no line
 
 
@@ -226,11 +227,12 @@ def list_of(
     left: int,
     unless: Mapping[str, str],
     entire: Sequence[str] = (),
+    named: Sequence[str] = (),
 ) -> "Table":
     """A `table` with one line for each row: a narrow window shortens the cells that are `one_line`.
 
     A column of `unless` is left out where all its cells are empty or have that text: it says nothing. Those of `entire`
-    are never shortened.
+    are never shortened, those of `named` only where one is longer than `LONG_NAME`.
     """
     given = [list(row) for row in rows]
     kept = [
@@ -242,6 +244,10 @@ def list_of(
     made.padding = (0, 1, 0, 0)
     for column in made.columns:
         column.no_wrap = column.no_wrap or column.header in entire
+        if column.header in named:
+            place = titles.index(str(column.header))
+            longest = max((len(str(row[place])) for row in given), default=0)
+            column.no_wrap = column.no_wrap or longest <= LONG_NAME
     for row in given:
         made.add_row(*(row[number] for number in kept))
     return made
