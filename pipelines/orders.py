@@ -32,7 +32,10 @@ async def give_order(broker: Broker, kind: Kind, name: str, order: Order) -> Non
     """Give an order to a worker, or to all workers of a rig. Raises NotFound when the fleet knows none of that name."""
     known = await _known(broker, kind)
     if name not in known and (kind, name) not in await all_orders(broker):
-        raise NotFound(f"there is no {kind} {name[:100]!a}", f"there {_are(sorted(known))}")
+        other: Kind = "rig" if kind == "worker" else "worker"
+        is_other = name in await _known(broker, other)
+        hint = f"it is a {other}" if is_other else f"there {_are(sorted(known))}"
+        raise NotFound(f"there is no {kind} {name[:100]!a}", hint)
     await broker.put(broker.names.pipelines, f"order.{kind}.{name}", order.value.encode())
 
 

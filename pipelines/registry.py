@@ -10,6 +10,7 @@ other revision, workers load it when they start, and the status finds the pipeli
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 
 from pydantic import ValidationError
@@ -38,7 +39,9 @@ def builtin_pipeline(name: str) -> PipelineSpec:
     """A pipeline that comes with rigflow. Raises PipelineError when there is none of that name."""
     text = _definitions().get(name)
     if text is None:
-        raise PipelineError(f"no pipeline is called {name}", f"there are {', '.join(builtin_pipelines())}")
+        near = get_close_matches(name, builtin_pipelines(), 1)
+        there = f"did you mean {near[0]}?" if near else f"there are {', '.join(builtin_pipelines())}"
+        raise PipelineError(f"no pipeline is called {name}", there)
     return parse_pipeline(text, f"{name}.toml")
 
 

@@ -271,9 +271,9 @@ class FolderWatch:
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
             missing = f", {count(done.failed, 'failure')}: {done.failures[0]}" if done.failures else ""
             did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s"
-            state = "failed" if done.failures else "done"
-            facts = {"job": done.job.id, "files": files, "frames": done.frames, "failures": done.failures}
-            self._report(f"{name}: {', '.join(files)} ({did}{missing})", file=name, state=state, **facts)
+            state, paths = "failed" if done.failures else "done", [str(self._out / file) for file in files]
+            facts = {"job": done.job.id, "files": paths, "frames": done.frames, "failures": done.failures}
+            self._report(f"{name}: {', '.join(paths)} ({did}{missing})", file=name, state=state, **facts)
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError, kind: str) -> None:
         """Record an error of the media; one of the disk or the broker is raised, and the file is tried again.

@@ -79,11 +79,11 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
     (incoming / "deep").mkdir()
     before = clip.stat()
     with watching(fleet, incoming, out) as process:
-        assert "bikes.mp4: bikes.fingerprint.npz (" in reported(process, 1)
+        assert f"bikes.mp4: {out}/bikes.fingerprint.npz (" in reported(process, 1)
         arrives(incoming / "deep" / "picture.jpg", still("mjpeg"))
         arrives(incoming / "notes.txt", b"not media")
         text = reported(process, 2)
-        assert "deep/picture.jpg: deep/picture.fingerprint.npz (" in text
+        assert f"deep/picture.jpg: {out}/deep/picture.fingerprint.npz (" in text
         assert "notes.txt: left alone: " in text
         arrives(incoming / "copy.mp4", clip.read_bytes())
         assert "copy.mp4: the same content as bikes.mp4" in reported(process, 1)
@@ -94,21 +94,21 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
     written = (out / files[0]).stat().st_mtime_ns
     clip.rename(incoming / "renamed.mp4")  # its first name may have been a temporary one
     with watching(fleet, incoming, out) as process:
-        assert "renamed.mp4: renamed.fingerprint.npz (" in reported(process, 1)
+        assert f"renamed.mp4: {out}/renamed.fingerprint.npz (" in reported(process, 1)
         for frames in (20, 30):  # new content under an old name
             arrives(incoming / "new.mp4", generated(Clip(frames=frames)).read_bytes())
-            assert "new.mp4: new.fingerprint.npz (" in reported(process, 1)
+            assert f"new.mp4: {out}/new.fingerprint.npz (" in reported(process, 1)
         arrives(incoming / "new.mov", generated(Clip(frames=40)).read_bytes())
-        assert "new.mov: new.mov.fingerprint.npz (" in reported(process, 1)
+        assert f"new.mov: {out}/new.mov.fingerprint.npz (" in reported(process, 1)
         (out / "renamed.fingerprint.npz").unlink()
         arrives(incoming / "again.jpg", still("mjpeg", seed=5))  # so that the folder is looked at now
-        assert "renamed.mp4: renamed.fingerprint.npz (" in reported(process, 2)
+        assert f"renamed.mp4: {out}/renamed.fingerprint.npz (" in reported(process, 2)
     assert (out / files[0]).stat().st_mtime_ns == written
     picture = out / "deep" / "picture.fingerprint.npz"
     content = picture.read_bytes()
     picture.write_bytes(b"damaged")
     with watching(fleet, incoming, out, "--again", "--include", "*.JPG", "--exclude", "again*") as process:
-        assert "deep/picture.jpg: deep/picture.fingerprint.npz (" in reported(process, 1)
+        assert f"deep/picture.jpg: {out}/deep/picture.fingerprint.npz (" in reported(process, 1)
     assert picture.read_bytes() == content
     assert not list(out.rglob("*.part"))
 
@@ -178,10 +178,10 @@ def test_a_fault_of_one_file_is_its_own_and_one_that_may_pass_is_tried_again(
         text = reported(process, 4)
         assert "fifo.mp4: left alone: it is not a file\n" in text
         assert "nnn.fingerprint: File name too long: rename the input, or choose another --out; tried again" in text
-        assert "a\\n\\x1b[31mb.jpg: a__[31mb.fingerprint.npz (" in text
+        assert f"a\\n\\x1b[31mb.jpg: {out}/a__[31mb.fingerprint.npz (" in text
         assert "deep/late.jpg: cannot write" in text
         (out / "deep").unlink()
-        assert "deep/late.jpg: deep/late.fingerprint.npz (" in reported(process, 1)
+        assert f"deep/late.jpg: {out}/deep/late.fingerprint.npz (" in reported(process, 1)
     assert sorted(path.name for path in out.rglob("*.npz")) == ["a__[31mb.fingerprint.npz", "late.fingerprint.npz"]
     assert sorted(path.name for path in out.glob(".rigflow*")) == [LEDGER, LEDGER.replace(".db", ".lock")]
 
