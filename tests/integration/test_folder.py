@@ -168,12 +168,12 @@ def test_a_run_that_is_killed_while_results_are_put_in_place(fleet: Fleet, home:
     assert results(out) == results(whole)
     assert len(results(out)) == 60
     done = rigflow("run", "tag", library, *options, HOME=str(home))
-    assert done.stderr == f"{out}: 0 done, 60 done before\n"
+    assert done.stdout == f"{out}: 0 done, 60 done before\n"
 
 
 def test_a_folder_and_its_options_in_words(home: Path, library: Path, tmp_path: Path) -> None:
     done = rigflow("run", "tag", library / "top.webp", "--only-new", "--out", tmp_path, "--model", "wd", HOME=str(home))
-    assert (done.returncode, done.stderr) == (2, "rigflow: --only-new is for a folder: give one folder as INPUT\n")
+    assert (done.returncode, done.stderr) == (2, "rigflow: --only-new is for folders: give folders as INPUT\n")
     done = rigflow("run", "fingerprint", library, "--only-new", "--out", tmp_path / "o", HOME=str(home))
     assert done.returncode == 2
     assert "pipeline fingerprint writes one result of all images, and none of each" in done.stderr
