@@ -131,7 +131,7 @@ def answer(arguments: list[str]) -> int:
         complain(error)
         return ExitCode.USAGE
     except _BadUsage as error:
-        complain(_usage_error(error))
+        complain(_usage_error(error, _path_of(words)))
         return ExitCode.USAGE
 
 
@@ -145,13 +145,23 @@ def _verbosity_of(arguments: list[str]) -> tuple[Verbosity, list[str]]:
     return next(iter(found), Verbosity.NORMAL), rest
 
 
-def _usage_error(error: Exception) -> UsageError:
-    """The parser's message as a UsageError, with the command whose help explains the usage."""
+def _path_of(words: list[str]) -> str:
+    """The command that words begin with, as a person types it."""
+    path, command = "rigflow", typer.main.get_group(app)
+    for word in words:
+        if (found := getattr(command, "commands", {}).get(word)) is None:
+            break
+        path, command = f"{path} {word}", found
+    return path
+
+
+def _usage_error(error: Exception, path: str) -> UsageError:
+    """The parser's message as a UsageError, with the command whose help explains the usage; `path` if it knows none."""
     message = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
     if name := getattr(getattr(error, "param", None), "name", None):
         message = message.replace(f"'{name.upper()}'", f"'{name}'")  # some releases of typer write it in capitals
     for theirs, ours in _WORDS.items():
         message = re.sub(theirs, ours, message)
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "rigflow"
+    command = context.command_path if context else path
     return UsageError(message[:1].lower() + message[1:], f"see {command} --help")

@@ -126,7 +126,9 @@ class Settings(BaseModel):
     )
     json_bytes: int = Field(default=32 * MIB, ge=1024, description="most bytes of JSON in a request to the gateway")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
-    log_format: LogFormat = Field(default=LogFormat.LOGFMT, description="lines of a rig's log: logfmt or json")
+    log_format: LogFormat = Field(
+        default=LogFormat.LOGFMT, description="lines of the log of a rig, worker or gateway: logfmt or json"
+    )
     log_level: LogLevel = Field(default=LogLevel.INFO, description="least level in it: debug, info, warning or error")
     otlp: str = Field(
         default="", description="URL of an OpenTelemetry collector, http://HOST:4318, for traces; empty: none"

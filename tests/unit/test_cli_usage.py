@@ -83,6 +83,7 @@ def test_a_shell_completes_names_of_commands() -> None:
         (["up", "--port", "99999"], "invalid value for '--port': it must be at most 65535"),
         (["jobs", "wait", "j", "--timeout", "soon"], "invalid value for '--timeout': it must be a number"),
         (["up", "--workers", "-1"], "invalid value for '--workers': it must be at least 0"),
+        (["up", "--port"], "option '--port' requires an argument: see rigflow up --help"),
         (["pipelines"], "missing command: see rigflow pipelines --help"),
         (["worker", "--stages", "de code"], "de code: not a stage"),
         (["run", "fingerprint", "/no/such.mp4"], "/no/such.mp4: no such file: check the path"),
