@@ -184,7 +184,7 @@ def test_frames_are_the_decoders_again_only_after_their_kernels(
 
 
 @compiled
-@pytest.mark.parametrize("asked", [{"size": (32, 32), "layout": "gray"}, {"size": (90, 160)}, {"layout": "planes"}])
+@pytest.mark.parametrize("asked", [{"size": (32, 32), "layout": "gray"}, {"size": (270, 480)}, {"layout": "planes"}])
 def test_frames_of_the_host_are_staged_until_they_are_copied(
     asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
