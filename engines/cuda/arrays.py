@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +85,9 @@ class GpuRows(OnGpu):
         self.shape = (len(self.rows), *self.rows[0].shape)
         self.dtype = self.rows[0].dtype
 
-    @property
+    @cached_property
     def pointers(self) -> Array:
-        """`[F]` uint64: the address of each frame."""
+        """`[F]` uint64: the address of each frame; batch after batch takes some of them."""
         return np.array([row.block.pointer for row in self.rows], np.uint64)
 
     def __getitem__(self, key: Any) -> Any:
