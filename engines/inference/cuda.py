@@ -250,8 +250,7 @@ def load_on_gpu(
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls(directory="")
     if _PROVIDER not in ort.get_available_providers():
-        hint = f"{install_extra('gpu')}, without onnxruntime"
-        raise ModelError(f"model `{name}`: this ONNX Runtime has no CUDA", hint)
+        raise ModelError(f"model `{name}`: this ONNX Runtime has no CUDA", f"{install_extra('gpu')}, not onnxruntime")
     check_weights(model, name)
     ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
     options = ort.SessionOptions()
@@ -263,7 +262,7 @@ def load_on_gpu(
         "cudnn_conv_algo_search": search,
         "arena_extend_strategy": arena,
         "use_tf32": str(int(tf32)),
-        **({"enable_cuda_graph": "1"} if replays else {}),
+        "enable_cuda_graph": str(int(replays)),
         "prefer_nhwc": str(int(prefers_channels_last(graph_of(model), name, tf32))),
     }
     try:
@@ -280,8 +279,7 @@ def load_on_gpu(
 def leave_loaded(session: Any) -> None:
     """Leave the runtime's own memory to the end of the process.
 
-    ONNX Runtime 1.31 ends the process if it cannot free pinned memory (cudaFreeHost: operation not permitted), which
-    happens on threads other than its own.
+    ONNX Runtime 1.31 ends the process if it cannot free pinned memory, as on threads other than its own.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 
