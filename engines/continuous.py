@@ -55,10 +55,9 @@ class Running(Protocol):
 
 
 class Timed(Protocol):
-    """An answer: how many tokens it has, when it was asked for, and when its first token came (0: not yet)."""
+    """An answer: how many tokens it has, and when its first token came (0: not yet)."""
 
     tokens: int
-    asked_s: float
     first_s: float
 
 

@@ -23,7 +23,7 @@ class Work:
     running: Running
     session: Stepping
     sent_s: float = 0.0
-    counted: dict[int, int] = field(default_factory=dict)  # answer -> tokens that are in the metrics
+    counted: dict[int, int] = field(default_factory=dict)  # answer that has begun -> tokens that are in the metrics
 
     @property
     def message(self) -> InFlight:
@@ -60,13 +60,15 @@ class Work:
         ]
 
     def new_tokens(self) -> tuple[int, list[float]]:
-        """Tokens since the last call, and the seconds from question to first token of each answer that got it."""
-        tokens, firsts = 0, []
+        """Tokens since the last call, and the seconds from the message to the first token of each answer that got it."""
+        tokens: int = 0
+        firsts: list[float] = []
         for number, answer in enumerate(self.running.answers):
-            known = self.counted.get(number, 0)
-            if not known and answer.first_s:
-                firsts.append(answer.first_s - answer.asked_s)
-            tokens += answer.tokens - known
+            if not answer.first_s:
+                continue
+            if number not in self.counted:
+                firsts.append(answer.first_s - self.message.taken_s)
+            tokens += answer.tokens - self.counted.get(number, 0)
             self.counted[number] = answer.tokens
         return tokens, firsts
 

@@ -35,7 +35,7 @@ COUNTERS: Mapping[str, tuple[str, Callable[[StageCounts], float]]] = {
     "tokens": ("Tokens that a language model wrote.", lambda counts: counts.tokens),
     "answers": ("Answers of a language model that have begun.", lambda counts: counts.answers),
     "first_token_seconds": (
-        "Seconds from question to first token, of all answers together.",
+        "Seconds from when a worker took a question to its first token, of all answers together.",
         lambda counts: counts.first_seconds,
     ),
     "redeliveries": ("Messages taken that had been delivered before.", lambda counts: counts.redeliveries),

@@ -25,7 +25,6 @@ class Answer:
     prompt_tokens: int = 0
     finish: Finish = ""
     error: RigflowError | None = None
-    asked_s: float = 0.0
     first_s: float = 0.0
     _reported: int = 0
     _repeated: int = 0

@@ -9,7 +9,6 @@ libraries that let answers join a batch do so when all of its answers have ended
 - Other answers leave one place in nine free, at least one. Their groups begin with as many answers as there can be.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -107,7 +106,6 @@ class Answering:
     def add(self, request: AnswerRequest, answer: Answer) -> None:
         """Begin an answer at one of the next steps."""
         asked = Asked(request, answer)
-        answer.asked_s = time.monotonic()
         answer.prompt_tokens = len(request.tokens)
         answer.cancel = lambda: self._cancel(asked)
         self._waiting.append(asked)

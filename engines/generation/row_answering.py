@@ -11,7 +11,6 @@ A step is one run of the model: it reads the questions of answers that begin, or
   its own (`alone`), which takes turns with the rows.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -60,7 +59,6 @@ class RowAnswering:
     def add(self, request: AnswerRequest, answer: Answer) -> None:
         """Begin an answer at one of the next steps."""
         asked = Asked(request, answer)
-        answer.asked_s = time.monotonic()
         answer.prompt_tokens = len(request.tokens)
         answer.cancel = lambda: self._cancel(asked)
         self._waiting.append(asked)

@@ -73,11 +73,6 @@ class Growing(Protocol):
         ...
 
     @property
-    def asked_s(self) -> float:
-        """When it was asked for."""
-        ...
-
-    @property
     def first_s(self) -> float:
         """When its first token came; 0: not yet."""
         ...

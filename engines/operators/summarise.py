@@ -72,11 +72,6 @@ class Summary:
         return sum(answer.prompt_tokens for answer in self._all)
 
     @property
-    def asked_s(self) -> float:
-        """When it was asked for."""
-        return self._all[0].asked_s
-
-    @property
     def first_s(self) -> float:
         """When its first token came; 0: not yet."""
         return min((answer.first_s for answer in self._all if answer.first_s), default=0.0)

@@ -37,7 +37,7 @@ class Model:
         self.answers: list[tuple[str, int, Answer]] = []
 
     def ask(self, text: str, number: int) -> Answer:
-        answer = Answer(piece=chr, prompt_tokens=len(text), asked_s=1.0 + number)
+        answer = Answer(piece=chr, prompt_tokens=len(text))
         self.answers.append((text, number, answer))
         return answer
 
@@ -66,7 +66,7 @@ def test_summaries_are_summarised() -> None:
     assert model.answers[-1][:2] == ("012\n\n567", 2)
     model.write()
     assert (summary.done, summary.text, summary.finish, summary.news()) == (True, "012", "stop", "012")
-    assert (summary.tokens, summary.prompt_tokens, summary.asked_s) == (9, 18, 1.0)
+    assert (summary.tokens, summary.prompt_tokens) == (9, 18)
 
 
 def test_a_cancelled_summary_asks_for_nothing_more() -> None:

@@ -1,0 +1,69 @@
+"""What is counted and sent of answers that are written: tokens once each, first tokens, new text in its order."""
+
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+from engines.continuous import NewText
+from engines.generation.answer import Answer
+from workers.continuing import DELTA_EVERY_S, Work
+
+
+class Writing:
+    """Some answers of a part."""
+
+    def __init__(self, count: int) -> None:
+        self.answers = [Answer(piece=chr) for _ in range(count)]
+
+    @property
+    def done(self) -> bool:
+        return all(answer.done for answer in self.answers)
+
+    def news(self) -> list[NewText]:
+        return [NewText(n, "", 0, text) for n, answer in enumerate(self.answers) if (text := answer.news())]
+
+
+def work(count: int, taken_s: float) -> tuple[Work, Writing]:
+    writing, task = Writing(count), SimpleNamespace(message=SimpleNamespace(taken_s=taken_s))
+    return Work(cast(Any, task), cast(Any, writing), cast(Any, None)), writing
+
+
+def test_tokens_are_counted_once_and_first_tokens_from_when_the_message_was_taken() -> None:
+    each, writing = work(2, taken_s=100.0)
+    assert each.new_tokens() == (0, [])
+    writing.answers[0].add(ord("a"))
+    writing.answers[0].first_s = 100.5
+    assert each.new_tokens() == (1, [0.5])
+    assert each.new_tokens() == (0, [])
+    for letter in "bc":
+        writing.answers[0].add(ord(letter))
+    writing.answers[1].add(ord("d"))
+    writing.answers[1].first_s = 103.0
+    assert each.new_tokens() == (3, [3.0])
+    writing.answers[0].repeat()  # it is put back, and written again
+    for letter in "abc":
+        writing.answers[0].add(ord(letter))
+    assert each.new_tokens() == (0, [])
+
+
+def test_a_first_token_that_ends_an_answer_is_counted_once() -> None:
+    each, writing = work(1, taken_s=100.0)
+    writing.answers[0].first_s = 101.0
+    writing.answers[0].end("stop")
+    assert each.new_tokens() == (0, [1.0])
+    assert each.new_tokens() == (0, [])
+
+
+def test_news_wait_for_their_time_or_the_end_but_the_first() -> None:
+    each, writing = work(1, taken_s=0.0)
+    now_s = time.monotonic()
+    assert not each.begins
+    writing.answers[0].add(ord("a"))
+    writing.answers[0].first_s = now_s
+    assert each.begins
+    assert [new.text for new in each.news(now_s)] == ["a"]
+    assert not each.begins
+    writing.answers[0].add(ord("b"))
+    assert each.news(now_s + DELTA_EVERY_S / 2) == []
+    writing.answers[0].end("length")
+    assert [new.text for new in each.news(now_s + DELTA_EVERY_S / 2)] == ["b"]
