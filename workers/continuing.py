@@ -60,7 +60,7 @@ class Work:
         ]
 
     def new_tokens(self) -> tuple[int, list[float]]:
-        """Tokens since the last call, and the seconds from the message to the first token of each answer that got it."""
+        """Tokens since the last call, and for each answer that began the seconds from its message to its first token."""
         tokens: int = 0
         firsts: list[float] = []
         for number, answer in enumerate(self.running.answers):
