@@ -60,7 +60,7 @@ class Work:
         ]
 
     def new_tokens(self) -> tuple[int, list[float]]:
-        """Tokens since the last call, and for each answer that began the seconds from its message to its first token."""
+        """Tokens since the last call, and of each answer that began the seconds from message to first token."""
         tokens: int = 0
         firsts: list[float] = []
         for number, answer in enumerate(self.running.answers):
@@ -83,6 +83,11 @@ class Continuing:
     def busy(self) -> bool:
         """Whether there is work."""
         return bool(self._work)
+
+    @property
+    def pipelines(self) -> set[str]:
+        """Names of the pipelines at work."""
+        return {work.task.pipeline.spec.name for work in self._work}
 
     @property
     def places(self) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from engines.continuous import NewText, Stepping
 from engines.part import Part
@@ -22,7 +23,7 @@ from workers.computing import ComputingThread
 from workers.continuing import DELTA_EVERY_S, Work, is_urgent
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
-from workers.in_flight import Task, charge
+from workers.in_flight import InFlight, Task, charge
 from workers.intake import BULK_TURN, Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
@@ -82,11 +83,13 @@ class ContinuousSteps:
         self._driving: asyncio.Task[None] | None = None
         self._advanced = asyncio.Event()
         self._joined = False  # a part has joined since the running slice began, which does not know of it
+        self._begun: WeakSet[InFlight] = WeakSet()  # messages of which a part has joined
         self._passed = 0  # tasks in a row that joined before the next steps
 
     async def begin(self, task: Task, stage: OperatorStage) -> None:
         """Have a part join the work of its stage's session; its task stays active until it is done."""
         task.message.start(task)
+        self._begun.add(task.message)
         try:
             urgent = is_urgent(task.message)
             begun = await self._runner.on_device([task], task.pipeline.begin, stage, part_of(task), urgent)
@@ -134,9 +137,18 @@ class ContinuousSteps:
         self._passed = 0
 
     def _joining(self) -> bool:
-        """Whether a task waits that a person waits for, or any task while there is room for its answers."""
-        waiting = [is_urgent(task.message) for task in self._runner.in_flight.waiting()]
-        return any(waiting) or (bool(waiting) and self._work.has_room)
+        """Whether a person's question is on its way to the model, a task waits that a person waits for, or any task
+        while there is room for its answers.
+        """
+        in_flight = self._runner.in_flight
+        waiting = [is_urgent(task.message) for task in in_flight.waiting()]
+        if any(waiting) or (waiting and self._work.has_room):
+            return True
+        pipelines = self._work.pipelines
+        return any(
+            is_urgent(each) and each.queue.pipeline in pipelines and each not in self._begun
+            for each in in_flight.messages
+        )
 
     def _slices(self) -> "asyncio.Future[list[_Slice]]":
         """Begin a slice of each session."""
