@@ -3,15 +3,18 @@
 Each has one thread, or with `--device cuda:0` the GPU. `engine` gives all prompts to GenAI's engine at once, as its own
 examples do, which takes four at a time. `rows` is a plain loop over generators of as many rows as a worker has places
 for bulk. `rigflow` runs `chat` on a fleet of one worker, through the broker, from the file of prompts to the file of
-answers. They take turns for some rounds, because a busy machine is not as fast from minute to minute: the ratio of each
-round counts, and the CPU seconds of all processes for 1,000 tokens. Then interactive questions are asked while 100 bulk
-jobs wait, and their time to the first token is compared with that on the idle worker.
+answers. No token ends an answer, so that all write as many tokens in as many rows; the token that pads is one that no
+question has, because GenAI takes it for padding wherever it is. They take turns for some rounds, because a busy machine
+is not as fast from minute to minute: the ratio of each round counts, and the CPU seconds of all processes for 1,000
+tokens. Then interactive questions are asked while 100 bulk jobs wait, and their time to the first token is compared
+with that on the idle worker.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -24,7 +27,7 @@ import numpy as np
 
 from benchmarks.measure import cpu_s, tree
 from engines.generation.answering import Limits
-from engines.inference.genai_folder import limits_of, overlay_of
+from engines.inference.genai_folder import MAIN, limits_of, overlay_of
 from engines.inference.genai_library import library
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import Priority
@@ -53,11 +56,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rigflow-chat-") as scratch:
         os.environ["HOME"] = scratch  # the model is added there
         shape = f'inputs.0.shape=["N",{given.context}]'
+        prompts = [f"{QUESTIONS[n % 4]} {SUBJECTS[n // 4 % 8]}?" for n in range(given.prompts)]
+        given.folder = without_end(given.folder, Path(scratch) / "folder", prompts)
         added = rigflow("model", "add", given.folder, "--name", "chat-model", "--yes", "--set", shape, HOME=scratch)
         if added.returncode:
             raise SystemExit(added.stderr)
-        prompts = [f"{QUESTIONS[n % 4]} {SUBJECTS[n // 4 % 8]}?" for n in range(given.prompts)]
         measure(given, prompts, Path(scratch))
+
+
+def without_end(folder: Path, copy: Path, prompts: Sequence[str]) -> Path:
+    """A copy of a folder whose answers do not end: the last token that no prompt has is said to end and to pad them."""
+    shutil.copytree(folder, copy)
+    config, og = json.loads((folder / MAIN).read_text()), library()
+    tokenizer = og.Tokenizer(og.Config(str(folder)))
+    known = {int(token) for prompt in prompts for token in question_of(tokenizer, prompt)}
+    last = max(set(range(config["model"]["vocab_size"])) - known)
+    config["model"] |= {"eos_token_id": last, "pad_token_id": last}
+    (copy / MAIN).write_text(json.dumps(config))
+    return copy
 
 
 def measure(given: argparse.Namespace, prompts: Sequence[str], scratch: Path) -> None:
@@ -76,22 +92,27 @@ def measure(given: argparse.Namespace, prompts: Sequence[str], scratch: Path) ->
         for number in range(given.rounds):
             rates: dict[str, float] = {}
             spent: dict[str, float] = {}
-            texts: list[str] = []
+            texts: dict[str, list[str]] = {}
             for name, call in (
                 ("engine", lambda: loop.together(prompts)),
                 ("rows", lambda: loop.batched(prompts)),
                 ("rigflow", lambda: asked(fleet, spec, prompts, scratch, f"round-{number}")),  # noqa: B023
             ):
                 before = used_s()
-                rates[name], answers, written = call()
+                rates[name], texts[name], written = call()
                 spent[name] = (used_s() - before) / written * 1000
-                texts = answers if name == "engine" else texts
-            equal = sum(mine == theirs for mine, theirs in zip(answers, texts, strict=True))
+            equal = {
+                name: sum(mine == theirs for mine, theirs in zip(texts["rigflow"], texts[name], strict=True))
+                for name in ("engine", "rows")
+            }
             found.append([rates["rigflow"] / rates[name] for name in ("engine", "rows")])
             by_cpu.append([spent[name] / spent["rigflow"] for name in ("engine", "rows")])
             line = {"tokens_per_s": rounded(rates, 1), "cpu_s_per_1000_tokens": rounded(spent, 2)}
             ratios = dict(zip(("engine", "rows"), found[-1], strict=True))
-            print(json.dumps({**line, "ratio_to": rounded(ratios, 3), "equal_answers": equal}), flush=True)
+            rows = min(loop.rows, len(prompts))
+            step_ms = {name: round(1000 * rows / rates[name], 2) for name in ("rows", "rigflow")}
+            further = {"ratio_to": rounded(ratios, 3), "equal_to": equal, "ms_a_step": step_ms, "rows": rows}
+            print(json.dumps({**line, **further}), flush=True)
         firsts = asyncio.run(first_tokens(fleet, prompts))
     medians = {
         f"{what}_to_{name}": round(statistics.median(each), 3)
@@ -112,12 +133,18 @@ def used_s() -> float:
     return sum(cpu_s(tree()).values())
 
 
+def question_of(tokenizer: Any, prompt: str) -> Any:
+    """The tokens of a conversation that begins with a prompt."""
+    messages = json.dumps([{"role": "user", "content": prompt}])
+    return tokenizer.encode(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+
 class Loop:
     """GenAI's own loops, over a model with the limits and on the device that the worker has."""
 
     def __init__(self, folder: Path, limits: Limits, tokens: int, device: str) -> None:
         self._og: Any = library()
-        self._rows = limits.slots - limits.slots // 9
+        self.rows = limits.slots - limits.slots // 9
         config = self._og.Config(str(folder))
         config.overlay(json.dumps(overlay_of(limits)))
         config.clear_providers()
@@ -128,31 +155,28 @@ class Loop:
         self._tokenizer, self._engine = self._og.Tokenizer(self._model), self._og.Engine(self._model)
 
     def _asked(self, prompt: str) -> Any:
-        messages = json.dumps([{"role": "user", "content": prompt}])
-        return self._tokenizer.encode(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+        return question_of(self._tokenizer, prompt)
 
     def batched(self, prompts: Sequence[str]) -> tuple[float, list[str], int]:
-        """Tokens a second of generators of as many rows as a worker has places for bulk, one after the other, and their
-        number. It makes no texts.
+        """Tokens a second of generators of as many rows as a worker has places for bulk, one after the other, the
+        answers, and the number of tokens.
         """
-        began, count = time.monotonic(), 0
-        ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
-        for first in range(0, len(prompts), self._rows):
-            questions = [np.asarray(self._asked(each)) for each in prompts[first : first + self._rows]]
+        began, count, answers = time.monotonic(), 0, []
+        for first in range(0, len(prompts), self.rows):
+            questions = [np.asarray(self._asked(each)) for each in prompts[first : first + self.rows]]
             rows = np.full((len(questions), max(map(len, questions))), self._tokenizer.pad_token_id, np.int32)
             for row, question in zip(rows, questions, strict=True):
                 row[: len(question)] = question
-            params, done = self._og.GeneratorParams(self._model), np.zeros(len(rows), bool)
+            params, tokens = self._og.GeneratorParams(self._model), []
             params.set_search_options(max_length=rows.shape[1] + self._tokens, do_sample=False, batch_size=len(rows))
             generator = self._og.Generator(self._model, params)
             generator.append_tokens(rows)
             while not generator.is_done():
                 generator.generate_next_token()
-                done |= np.isin(generator.get_next_tokens(), list(ends))
-                count += int((~done).sum())
-                if done.all():
-                    break
-        return count / (time.monotonic() - began), [], count
+                tokens.append(generator.get_next_tokens())
+            count += len(rows) * len(tokens)
+            answers += [self._tokenizer.decode(answer) for answer in np.stack(tokens, 1)]
+        return count / (time.monotonic() - began), answers, count
 
     def together(self, prompts: Sequence[str]) -> tuple[float, list[str], int]:
         """Tokens a second of all answers at once, the answers, and the number of tokens."""
