@@ -101,18 +101,9 @@ def measure(given: argparse.Namespace, prompts: Sequence[str], scratch: Path) ->
                 before = used_s()
                 rates[name], texts[name], written = call()
                 spent[name] = (used_s() - before) / written * 1000
-            equal = {
-                name: sum(mine == theirs for mine, theirs in zip(texts["rigflow"], texts[name], strict=True))
-                for name in ("engine", "rows")
-            }
             found.append([rates["rigflow"] / rates[name] for name in ("engine", "rows")])
             by_cpu.append([spent[name] / spent["rigflow"] for name in ("engine", "rows")])
-            line = {"tokens_per_s": rounded(rates, 1), "cpu_s_per_1000_tokens": rounded(spent, 2)}
-            ratios = dict(zip(("engine", "rows"), found[-1], strict=True))
-            rows = min(loop.rows, len(prompts))
-            step_ms = {name: round(1000 * rows / rates[name], 2) for name in ("rows", "rigflow")}
-            further = {"ratio_to": rounded(ratios, 3), "equal_to": equal, "ms_a_step": step_ms, "rows": rows}
-            print(json.dumps({**line, **further}), flush=True)
+            print(json.dumps(round_of(rates, spent, texts, min(loop.rows, len(prompts)))), flush=True)
         firsts = asyncio.run(first_tokens(fleet, prompts))
     medians = {
         f"{what}_to_{name}": round(statistics.median(each), 3)
@@ -121,6 +112,24 @@ def measure(given: argparse.Namespace, prompts: Sequence[str], scratch: Path) ->
     }
     load = round(os.getloadavg()[0], 1)
     print(json.dumps({**medians, **firsts, "load": load}), flush=True)
+
+
+def round_of(
+    rates: dict[str, float], spent: dict[str, float], texts: dict[str, list[str]], rows: int
+) -> dict[str, object]:
+    """One round as it is printed: tokens a second, CPU seconds a 1,000 tokens, and the answers that are equal."""
+    others = ("engine", "rows")
+    return {
+        "tokens_per_s": rounded(rates, 1),
+        "cpu_s_per_1000_tokens": rounded(spent, 2),
+        "ratio_to": rounded({name: rates["rigflow"] / rates[name] for name in others}, 3),
+        "equal_to": {
+            name: sum(mine == theirs for mine, theirs in zip(texts["rigflow"], texts[name], strict=True))
+            for name in others
+        },
+        "ms_a_step": {name: round(1000 * rows / rates[name], 2) for name in ("rows", "rigflow")},
+        "rows": rows,
+    }
 
 
 def rounded(values: dict[str, float], digits: int) -> dict[str, float]:

@@ -1,14 +1,13 @@
 """`rigflow profile`: what a device can do, measured."""
 
 import asyncio
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from cli.text import one_line, stdout, table
+from cli.text import cell, cells, one_line, say, say_json, stdout, table
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -52,9 +51,9 @@ def profile(
         if settings.nats:
             asyncio.run(_share(settings, found))
     if as_json:
-        print(json.dumps([each.model_dump(mode="json") for each in found], indent=2))
+        say_json([each.model_dump(mode="json") for each in found])
     elif not found:
-        stdout().print("No profile is kept: rigflow profile measures one.")
+        say("No profile is kept: rigflow profile measures one.")
     else:
         _show(found)
     return ExitCode.OK
@@ -135,5 +134,6 @@ def _show(profiles: list["DeviceProfile"]) -> None:
         rows = table("", "")
         rows.show_header = False
         for name, values in each.rows():
-            rows.add_row(f"[bold]{name}[/]", one_line(values))
-        stdout().print(*([""] if number else []), f"[bold]{each.name}[/]  {each.device}", rows, sep="\n")
+            rows.add_row(cell(name, "bold"), one_line(values))
+        title = cells((f"{each.name}  ", "bold"), (each.device, ""))
+        stdout().print(*([""] if number else []), title, rows, sep="\n")

@@ -9,7 +9,7 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   takes such messages from any client (`_build_message`, `_process_headers`, and the public patterns of its parser);
   has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
   has no way to end a subscription that keeps receiving what is on its way (`_send_unsubscribe`, `Subscription._id`);
-  makes a reader of a TLS connection that does not know of it (`_io_writer`, and asyncio's own `_over_ssl`);
+  makes a reader of a TLS connection that does not know of it (`_transport`, its writer, and a mark of asyncio's);
   cannot be closed after its connection broke during the last flush (`_status`);
   copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
   `_flush_queue`);
