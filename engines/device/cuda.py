@@ -26,7 +26,7 @@ from schemas.picture import PictureSpec
 from schemas.segments import Segment
 from schemas.settings import Settings
 
-_SWITCH_S = 0.0002  # each picture needs the interpreter's lock, and other threads may usually keep it for 5 ms
+_SWITCH_S = 0.0005  # each picture needs the interpreter's lock, and other threads may usually keep it for 5 ms
 
 
 class CudaDevice:
