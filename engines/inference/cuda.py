@@ -239,11 +239,12 @@ def load_on_gpu(
     search: str = "HEURISTIC",
     stream: Any = None,
     arena: str = "kSameAsRequested",
+    replays: bool = False,
 ) -> Any:
     """Load a session of ONNX Runtime on a GPU, which computes on `stream`, or on one of its own.
 
     `search`: how cuDNN's algorithms are chosen; HEURISTIC chooses by shapes alone. `arena`: how the runtime's memory
-    grows. Raises ModelError, DeviceLost.
+    grows. `replays`: runs are recorded as CUDA graphs, by the number in their options. Raises ModelError, DeviceLost.
     """
     if hasattr(ort, "preload_dlls"):  # cuDNN and cuBLAS as pip installs them; those in the system's path need no help
         with contextlib.redirect_stdout(io.StringIO()):
@@ -261,6 +262,7 @@ def load_on_gpu(
         "cudnn_conv_algo_search": search,
         "arena_extend_strategy": arena,
         "use_tf32": str(int(tf32)),
+        "enable_cuda_graph": str(int(replays)),
         "prefer_nhwc": str(int(prefers_channels_last(graph_of(model), name, tf32))),
     }
     try:

@@ -2,7 +2,8 @@
 
 Sums of floats are taken in another order for another shape. So the answer to a text does not depend on the texts beside
 it, where each token is added to a block of rows of one size, and texts are read in runs of a size that follows from
-their length. Rows that a run has too many are of no text.
+their length. Rows that a run has too many are of no text. Runs that add tokens are alike, so they are recorded once and
+replayed.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from engines.inference.resident import Place
 from engines.inference.token_scores import DeviceScores, ScoreGraphs
 from engines.part import Array
 
+REPLAYS = True
 _BLOCK = 32  # rows that get a token in a run: with more, products with weights of int4 take longer
 _PIECE = 1024  # most tokens of a text that a run reads
 _READ_ROWS = 16  # most texts that a run reads
@@ -29,6 +31,7 @@ _LEAST = 64  # tokens of a text, with padding
 class _Block:
     """Rows that get a token in one run: its binding, and its values, which keep their places."""
 
+    number: int
     binding: Any
     ids: Any
     mask: Any
@@ -48,7 +51,7 @@ class GpuTable(KeyValueTable):
         self.together = min(_BLOCK, rows)
         self._most_read = min(_READ_ROWS, max(1, rows // 2))
         blocks = -(-rows // self.together)
-        super().__init__(graph, place, max(blocks * self.together, rows + self._most_read - 1), context)
+        super().__init__(graph, place, max(blocks * self.together, rows + self._most_read - 1), context, REPLAYS)
         self._scores = ScoreGraphs(place, graph.logits_element)
         self._last = place.zeros((self.together, 1), np.int64)
         self._blocks: dict[int, _Block] = {}
@@ -86,7 +89,7 @@ class GpuTable(KeyValueTable):
         self._place.update(block.mask, block.shown)
         if block.positions is not None:
             self._place.update(block.positions, after[:, None] - 1)
-        self._place.go(self._session, block.binding)
+        self._place.go(self._session, block.binding, block.number)
         return DeviceScores(self._scores, block.binding, block.logits, self._last)
 
     def _new_block(self, first: int) -> _Block:
@@ -100,7 +103,7 @@ class GpuTable(KeyValueTable):
             if each is not None:
                 binding.bind_ortvalue_input(name, each)
         known, shown = np.zeros(rows, np.int64), np.zeros((rows, self._context), np.int64)
-        block = _Block(binding, ids, mask, positions, logits, known, shown)
+        block = _Block(first // rows, binding, ids, mask, positions, logits, known, shown)
         self._blocks[first] = block
         return block
 

@@ -24,9 +24,9 @@ _MOST_BINDINGS = 64
 class KeyValueTable:
     """`rows` texts of at most `context` tokens each. Methods raise ModelError, DeviceLost."""
 
-    def __init__(self, graph: DecoderGraph, place: Place, rows: int, context: int) -> None:
+    def __init__(self, graph: DecoderGraph, place: Place, rows: int, context: int, replays: bool = False) -> None:
         self._graph, self._place, self._context = graph, place, context
-        self._session = place.load(graph.content)
+        self._session = place.load(graph.content, replays)
         self._row_bytes = graph.heads * context * graph.width * graph.element_bytes
         self._tensor_bytes = rows * self._row_bytes
         shape = (len(graph.past), rows, graph.heads, context, graph.width)

@@ -30,8 +30,8 @@ class Place(Protocol):
     on_gpu: bool
     device: tuple[str, int]  # as bindings of ONNX Runtime name it
 
-    def load(self, model: Content) -> Any:
-        """A session of a graph."""
+    def load(self, model: Content, replays: bool = False) -> Any:
+        """A session of a graph; `replays`: some of its runs will be recorded and replayed, if the device can."""
         ...
 
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
@@ -46,8 +46,10 @@ class Place(Protocol):
         """A value as an array on the host."""
         ...
 
-    def go(self, session: Any, binding: Any) -> None:
-        """Run a graph whose inputs and outputs are bound."""
+    def go(self, session: Any, binding: Any, replay: int = -1) -> None:
+        """Run a graph whose inputs and outputs are bound. From 0 on `replay` is the number of the binding: the same
+        one at each run, whose values keep their places.
+        """
         ...
 
     def held(self, array: Array) -> Any:
@@ -88,7 +90,7 @@ class HostPlace:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def load(self, model: Content) -> Any:
+    def load(self, model: Content, replays: bool = False) -> Any:
         """See `engines.inference.onnxruntime.load`."""
         return load(model, self._name)
 
@@ -105,7 +107,7 @@ class HostPlace:
         self.go(session, binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
-    def go(self, session: Any, binding: Any) -> None:
+    def go(self, session: Any, binding: Any, replay: int = -1) -> None:
         """See `Place`."""
         try:
             ARENA.run_bound(session, binding)
@@ -154,10 +156,18 @@ class GpuPlace:
         gpu.enter()
         with gpu.guarded():
             self._stream = gpu.new_stream()
-        self._queued = ort.RunOptions()
-        self._queued.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._options: dict[int, Any] = {}
+        self._queued = self._numbered(-1)
 
-    def load(self, model: Content) -> Any:
+    def _numbered(self, replay: int) -> Any:
+        """Options of a run that is queued, and recorded under a number; -1: it is not."""
+        if replay not in self._options:
+            options = self._options[replay] = ort.RunOptions()
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+            options.add_run_config_entry("gpu_graph_id", str(replay))
+        return self._options[replay]
+
+    def load(self, model: Content, replays: bool = False) -> Any:
         """See `engines.inference.cuda.load_on_gpu`.
 
         Memory grows in large steps, because keys and values have another size at each token. cuDNN times nothing: the
@@ -165,7 +175,11 @@ class GpuPlace:
         """
         from engines.inference.cuda import load_on_gpu
 
-        return load_on_gpu(model, self._name, self._gpu, self._tf32, "HEURISTIC", self._stream, "kNextPowerOfTwo")
+        given = model, self._name, self._gpu, self._tf32, "HEURISTIC", self._stream, "kNextPowerOfTwo"
+        if replays:
+            with contextlib.suppress(ModelError):  # its graph has nodes that no recording can have
+                return load_on_gpu(*given, replays=True)
+        return load_on_gpu(*given)
 
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
         """See `Place`."""
@@ -194,10 +208,10 @@ class GpuPlace:
             session.run_with_iobinding(binding, options)
             return list(binding.get_outputs())
 
-    def go(self, session: Any, binding: Any) -> None:
+    def go(self, session: Any, binding: Any, replay: int = -1) -> None:
         """See `Place`."""
         with self._calling():
-            session.run_with_iobinding(binding, self._queued)
+            session.run_with_iobinding(binding, self._numbered(replay))
 
     def held(self, array: Array) -> Any:
         """See `Place`."""
