@@ -110,7 +110,7 @@ def test_a_stopped_process(lease_s: float, clip: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("frames", "pace_ms", "settings"),
-    [(12, 400.0, {"ack_wait_s": 1.0}), pytest.param(24, 5_000.0, {}, marks=pytest.mark.slow)],
+    [(20, 250.0, {"ack_wait_s": 1.0}), pytest.param(24, 5_000.0, {}, marks=pytest.mark.slow)],
 )
 def test_a_long_step_is_not_stuck(frames: int, pace_ms: float, settings: dict[str, float], tmp_path: Path) -> None:
     """Frames that are each a batch of their own are one step of many times ack_wait; six others wait idle for it."""

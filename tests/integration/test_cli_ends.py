@@ -68,12 +68,13 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> N
         (tmp_path / "in" / f"{number}.txt").write_bytes(still("png", seed=number))
     watch = ["watch", "fingerprint", tmp_path / "in", "--out", tmp_path / "out", "--quiet", "0.2", "--workers", "1"]
     for command in (["pipelines", "list"], watch):
+        read, write = os.pipe()
+        os.close(read)  # before the command can write
         with subprocess.Popen(
-            [*COMMAND, *map(str, command)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *map(str, command)], env=environment(), stdout=write, stderr=subprocess.PIPE, text=True
         ) as process:
-            assert process.stdout is not None
+            os.close(write)
             assert process.stderr is not None
-            process.stdout.close()
             output = process.stderr.read()
             code = process.wait(GENEROUS_S)
         assert (code, output) == (ExitCode.READER_GONE, "")
