@@ -10,7 +10,7 @@ Step = Callable[[], float]  # does a little work, and returns how many units it 
 def rate_of(steps: Sequence[Step], seconds: float) -> float:
     """Units of work a second that `steps` do at the same time, each on one thread, called again until `seconds` ended.
 
-    Every step is called once before the clock starts. Raises what a step raises.
+    Every step is called once before the clock starts, and once at least after it. Raises what a step raises.
     """
     with ThreadPoolExecutor(len(steps), "profile") as threads:
         for first in [threads.submit(step) for step in steps]:
@@ -21,7 +21,7 @@ def rate_of(steps: Sequence[Step], seconds: float) -> float:
 
 
 def _repeat(step: Step, until: float) -> float:
-    units = 0.0
+    units = step()
     while time.perf_counter() < until:
         units += step()
     return units

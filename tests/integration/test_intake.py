@@ -122,11 +122,12 @@ async def test_an_item_that_overruns_keeps_others_away(settings: Settings, quick
         for message in worker.taken:
             message.expected_s = 0.0
         first = worker.taken[0]
+        started = time.monotonic()
         worker.in_flight.computing([first])
         await asyncio.sleep(0.05)
         assert worker.in_flight.remaining_s() >= 0.05
         worker.in_flight.computing(())
-        assert first.spent_s == pytest.approx(0.05, abs=0.05)
+        assert 0.05 <= first.spent_s <= time.monotonic() - started
 
 
 async def test_time_of_a_step_is_shared_among_its_leases(settings: Settings, quick: None) -> None:
