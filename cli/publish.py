@@ -52,8 +52,9 @@ def publish(
 ) -> ExitCode:
     """Publish files to a fleet, and print the ids of their jobs.
 
-    Each video is a job; images that are given together are one job. A job that was published before is not done twice;
-    if its publishing was interrupted, that continues where it stopped. While the fleet is full, this waits.
+    Each video is a job; images that are given together are one job. A job that was published before is not done twice
+    until its results were collected; if its publishing was interrupted, that continues where it stopped. While the
+    fleet is full, this waits.
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """

@@ -11,7 +11,7 @@ from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fl
 from cli.text import age, cell, cells, list_of, moment, one_line, say_json, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.states import ENDED, LOST, STOPPED
-from schemas.text import rate, without_passwords
+from schemas.text import count, rate, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -153,7 +153,7 @@ def verdict(fleet: "FleetStatus") -> "Text":
 
 
 def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
-    return f"{size(nbytes)} of {size(limit_bytes)}, {messages:,} messages" if messages else "none kept"
+    return f"{size(nbytes)} of {size(limit_bytes)}, {count(messages, 'message')}" if messages else "none kept"
 
 
 def _queues(fleet: "FleetStatus") -> "RenderableType":

@@ -84,7 +84,7 @@ def watch(
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder", "check the path")
+        raise UsageError(f"{folder}: no such folder", "check the path, or make it")
     template = out_template(out)
     out = out if template is None else template.root
     prepare_folder(out)

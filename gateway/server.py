@@ -1,6 +1,7 @@
 """Runs the app by uvicorn until a signal."""
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -52,7 +53,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        what = f"cannot listen on {host}:{port}: {error.strerror}"
+        reason = os.strerror(error.errno) if error.errno else error.strerror  # asyncio's own text has the address again
+        what = f"cannot listen on {host}:{port}: {reason}"
         raise UsageError(what, "choose another --port or --host") from error
     # accepted sockets inherit it; asyncio sets it only where the protocol has a number, and without it an answer in two
     # pieces waits 40 ms for the client's delayed acknowledgement

@@ -238,7 +238,7 @@ class EmbeddedServer:
             log.seek(logged)
             lines = log.read().decode(errors="replace").strip().splitlines()
         if any("address already in use" in line for line in lines):
-            return BrokerError(f"port {self._port} is taken", "choose another port, or 0 for any that is free")
+            return BrokerError(f"port {self._port} is taken", "choose another --port, or 0 for any that is free")
         last_line = lines[-1] if lines else "it wrote no log"
         return BrokerError(f"nats-server did not start ({last_line})", f"see {self.log}")
 

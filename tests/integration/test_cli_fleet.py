@@ -101,7 +101,7 @@ def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, serv
     port = server.url.rsplit(":", 1)[1]
     taken = rigflow_process("up", "--store", tmp_path / "store", "--port", port)
     assert taken.returncode == ExitCode.BROKER
-    assert taken.stderr.startswith(f"rigflow: port {port} is taken: choose another port")
+    assert taken.stderr.startswith(f"rigflow: port {port} is taken: choose another --port")
     locked = rigflow_process("up", "--store", server.store, "--port", "0")
     assert locked.returncode == ExitCode.STORE
     assert f"is locked by another rigflow (pid {os.getpid()})" in locked.stderr
