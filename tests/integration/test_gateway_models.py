@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def test_a_model_is_updated_while_its_pipeline_serves(tmp_path: Path) -> None:
         with Gateway(fleet.settings) as gateway, httpx.Client(base_url=f"{gateway.url}/api/v1", timeout=60) as http:
             [listed] = http.get("/models").json()["models"]
             assert (listed["name"], listed["pipelines"]) == ("m", ["p"])
-            ready = http.get("/models/m/readiness").json()
+            while not (ready := http.get("/models/m/readiness").json())["workers"]:
+                time.sleep(0.05)  # the worker starts
             assert ready["engines"] == []
             assert [(each["worker"], each["device"], each["pipeline"]) for each in ready["workers"]] == [
                 ("test-0", "cpu", "p")
