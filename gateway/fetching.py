@@ -9,8 +9,8 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -150,23 +150,19 @@ async def _connected(target: _Target) -> tuple[asyncio.StreamReader, asyncio.Str
         return await asyncio.open_connection(target.address, target.port, limit=_PIECE_BYTES, **secure)
 
 
-class _errors:  # noqa: N801
+@contextmanager
+def _errors(target: _Target) -> Iterator[None]:
     """Errors of a connection as HttpError."""
-
-    def __init__(self, target: _Target) -> None:
-        self._shown = target.shown
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, TimeoutError):
-            raise _refused(f"{self._shown} did not answer in time", "try again, or send the media itself") from error
-        if isinstance(error, ssl.SSLError):
-            raise _refused(f"{self._shown} has no certificate that is trusted", "give another URL") from error
-        if isinstance(error, OSError):
-            raise _refused(f"{self._shown} cannot be reached", "check the URL") from error
-        if isinstance(error, h11.RemoteProtocolError | EOFError):
-            raise _refused(f"{self._shown} broke off, or speaks no HTTP", "try again, or send it yourself") from error
+    try:
+        yield
+    except TimeoutError as error:
+        raise _refused(f"{target.shown} did not answer in time", "try again, or send the media itself") from error
+    except ssl.SSLError as error:
+        raise _refused(f"{target.shown} has no certificate that is trusted", "give another URL") from error
+    except OSError as error:
+        raise _refused(f"{target.shown} cannot be reached", "check the URL") from error
+    except (h11.RemoteProtocolError, EOFError) as error:
+        raise _refused(f"{target.shown} broke off, or speaks no HTTP", "try again, or send it yourself") from error
 
 
 class _Answers:

@@ -53,7 +53,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error.strerror  # asyncio's own text has the address again
+        reason = (
+            os.strerror(error.errno) if error.errno else error.strerror
+        )  # create_server's own text has the address again
         what = f"cannot listen on {host}:{port}: {reason}"
         raise UsageError(what, "choose another --port or --host") from error
     # accepted sockets inherit it; asyncio sets it only where the protocol has a number, and without it an answer in two

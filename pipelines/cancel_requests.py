@@ -1,7 +1,7 @@
 """Requests to cancel a job, from programs that only speak NATS: messages of a queue, which workers carry out.
 
 A request is an empty message on `rigflow.cancel.<tenant>.<pipeline>.<job>`. It has a queue of its own, so that it waits
-behind no media, and so that whoever may send requests can fill nothing else.
+behind no media, and so that a program that may only send requests can fill no other queue.
 """
 
 import asyncio

@@ -34,10 +34,10 @@ class OnnxRuntimeGenAi:
         """A session of ONNX Runtime and GenAI, which are imported now. Raises ModelError, PluginMissing."""
         from engines.inference.genai import GenAiSession
         from engines.inference.genai_library import library
-        from engines.inference.resident import GpuPlace, HostPlace
+        from engines.inference.resident import place_of
 
         if not isinstance(model, ModelFiles):
             raise ModelError(f"model {card.name}: onnxruntime-genai runs folders", "add the folder of the model again")
         library()
-        place = HostPlace(card.name) if device.gpu is None else GpuPlace(card.name, device.gpu, self._tf32)
+        place = place_of(card.name, device.gpu, self._tf32)
         return GenAiSession(model, card, self._kv_bytes, place)

@@ -23,10 +23,10 @@ class OnnxRuntimeWhisper:
 
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session of ONNX Runtime, which is imported now. Raises ModelError."""
-        from engines.inference.resident import GpuPlace, HostPlace
+        from engines.inference.resident import place_of
         from engines.inference.whisper_onnx import WhisperOnnxSession
 
         if not isinstance(model, ModelFiles):
             raise ModelError(f"model {card.name}: {self.name} runs folders", "add the folder of the model again")
-        place = HostPlace(card.name) if device.gpu is None else GpuPlace(card.name, device.gpu, self._tf32)
+        place = place_of(card.name, device.gpu, self._tf32)
         return WhisperOnnxSession(model, card, place)

@@ -23,10 +23,10 @@ class TextTowerBackend:
 
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session of ONNX Runtime, which is imported now. Raises ModelError."""
-        from engines.inference.resident import GpuPlace, HostPlace
+        from engines.inference.resident import place_of
         from engines.text_tower import TextTower
 
         if not isinstance(model, ModelFiles):
             raise ModelError(f"model {card.name} has no text tower", "add the folder of the model, with its tokenizer")
-        place = HostPlace(card.name) if device.gpu is None else GpuPlace(card.name, device.gpu, self._tf32)
+        place = place_of(card.name, device.gpu, self._tf32)
         return TextTower(model, card, place)

@@ -14,7 +14,6 @@ from schemas.model import TensorSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
-    from engines.inference.resident import Place
 
 _RUN_S = 1800.0  # a run that takes longer is stuck
 
@@ -24,13 +23,13 @@ class Network:
 
     def __init__(self, model: ModelFiles, folder: str, name: str, gpu: "CudaGpu | None", tf32: bool) -> None:
         from engines.inference.onnxruntime import tensors_of
-        from engines.inference.resident import GpuPlace, HostPlace
+        from engines.inference.resident import place_of
 
         self.name = f"{name}: {folder}"
         graph = file_of(model, stored_name(f"{folder}/{GRAPH}"))
         if graph is None:
             raise ModelError(f"model {name} has no {folder}/{GRAPH}", "add the folder again")
-        self._place: Place = HostPlace(self.name) if gpu is None else GpuPlace(self.name, gpu, tf32)
+        self._place = place_of(self.name, gpu, tf32)
         self._session: Any = self._place.load(ModelFiles(graph, model.files, model.folder))
         inputs, outputs = tensors_of(self._session)
         self.inputs: Mapping[str, TensorSpec] = {each.name: each for each in inputs}

@@ -5,11 +5,11 @@ waits until the next step is wanted. So no thread computes beside the one that s
 """
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from engines.generation.answering import Asked
+from engines.generation.token_writer import TokenWriter
 from engines.inference.reasons import one_line
 from schemas.errors import DeviceLost, ModelError, RigflowError
 
@@ -26,6 +26,7 @@ class CallGroup:
         self._asked = list(asked)
         self._words = [list(each) for each in words]
         self._ends = ends
+        self._writer = TokenWriter(frozenset(ends))
         self._turn = threading.Condition()
         self._running: list[Any] = []  # what the library promises, one for each answer
         self._live = set(range(len(self._asked)))
@@ -90,14 +91,8 @@ class CallGroup:
 
     def _add(self, asked: Asked, token: int) -> bool:
         answer = asked.answer
-        if answer.done:
-            return True
-        if not answer.first_s:
-            answer.first_s = time.monotonic()
-        if token in self._ends:
-            answer.end("stop")
-        elif not answer.add(token) and answer.tokens >= asked.request.max_tokens:
-            answer.end("length")
+        if not answer.done:
+            self._writer.add(asked, token)
         return answer.done
 
     def drop(self, asked: Asked) -> None:

@@ -255,3 +255,8 @@ class GpuPlace:
 
         self._gpu.enter()
         leave_loaded(session)
+
+
+def place_of(name: str, gpu: "CudaGpu | None", tf32: bool) -> Place:
+    """The place where a model of that name is computed: a GPU, or the host without one."""
+    return HostPlace(name) if gpu is None else GpuPlace(name, gpu, tf32)

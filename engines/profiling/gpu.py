@@ -18,11 +18,10 @@ from engines.cuda.probe import opens_encoder
 from engines.machine import driver_version
 from engines.profiling.clips import MAKERS, SIZES, Clip, make_clip, pictures
 from engines.profiling.clips import RATE as FRAME_RATE
-from engines.profiling.timing import Step, rate_of
+from engines.profiling.timing import Report, Step, rate_of
 from schemas.device_profile import FP16, FP16_SEPARATE, FP16_TENSOR, FP32, FP32_SEPARATE, INT8, DeviceProfile
 from schemas.errors import DeviceLost
 
-Report = Callable[[str], None]
 SOURCE = Path(__file__).with_name("rate.cu")
 RATE = np.dtype([("out", ADDRESS), ("kind", INT), ("rounds", INT)])
 _KINDS = (FP32, FP32_SEPARATE, FP16, FP16_SEPARATE, INT8, FP16_TENSOR)  # their order is the kernel's

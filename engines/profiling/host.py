@@ -3,7 +3,6 @@
 import hashlib
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from engines.machine import cores
 from engines.outputs.software import Software
 from engines.part import Array
 from engines.profiling.clips import MAKERS, SIZES, Clip, make_clip, pictures
-from engines.profiling.timing import Step, rate_of
+from engines.profiling.timing import Report, Step, rate_of
 from schemas.device_profile import FP32, INT8, DeviceProfile
 from schemas.media import MediaInfo
 
-Report = Callable[[str], None]  # takes what is measured next
 _SIDE = 512  # of the matrices: they fit into a core's cache
 _COPY_BYTES = 64 << 20  # larger than the cache
 _UNKNOWN = 2  # FFmpeg's code for colours that are not stated

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+Report = Callable[[str], None]  # takes what is measured next
 Step = Callable[[], float]  # does a little work, and returns how many units it was
 
 
