@@ -41,7 +41,7 @@ def worker(names: Names) -> Role:
             f"{prefix}.dead.*.*",
             f"{prefix}.usage.*.*.*.*.*",
             *_keys(names.rigs, ">"),
-            *_keys(names.profiles, "*"),
+            *_keys(names.profiles, "*", "model.*.*", "choice.*"),
             *_keys(names.last_seen, "*.*"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),
             *_keys(names.attempts, ">"),

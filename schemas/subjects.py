@@ -139,7 +139,9 @@ class Names:
 
     @property
     def profiles(self) -> str:
-        """KV bucket of devices' profiles: `<device id>` -> DeviceProfile as json."""
+        """KV bucket of profiles: `<device id>` -> DeviceProfile, `model.<device id>.<model>` -> ModelProfile and
+        `choice.<model and kind of device>` -> ModelChoice, as json.
+        """
         return f"{self.prefix}_profiles"
 
     @property

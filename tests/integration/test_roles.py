@@ -141,6 +141,8 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     "$KV.rigflow_jobs.cancelled.other.job": "wg",
     "$KV.rigflow_rigs.worker": "w",
     "$KV.rigflow_profiles.GPU-1": "w",
+    "$KV.rigflow_profiles.model.GPU-1.key": "w",
+    "$KV.rigflow_profiles.choice.key": "w",
     "$KV.rigflow_attempts.begun.life": "w",
     "$O.rigflow_models.M.x": "pg",
     "$O.rigflow_engines.M.x": "w",
