@@ -101,7 +101,7 @@ def test_the_dockerfile_is_clean_and_needs_no_root() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     assert [line.split()[1] for line in lines if line.startswith("USER")][-1] not in ("root", "0")
     copied = {line.split()[1] for line in lines if re.match(r"COPY \w+ \w+$", line)}
-    assert copied == {"schemas", "engines", "pipelines", "workers", "gateway", "cli"}
+    assert copied == {"schemas", "placement", "engines", "pipelines", "workers", "gateway", "cli"}
     admitted = (ROOT / ".dockerignore").read_text().splitlines()
     assert all(f"!{folder}" in admitted for folder in copied)
 

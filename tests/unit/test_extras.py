@@ -14,7 +14,7 @@ def test_extras_that_are_named_exist() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     named: set[str] = set()
     code = chain.from_iterable(
-        (ROOT / folder).rglob("*.py") for folder in ("engines", "pipelines", "workers", "gateway", "cli")
+        (ROOT / folder).rglob("*.py") for folder in ("placement", "engines", "pipelines", "workers", "gateway", "cli")
     )
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *code):
         text = path.read_text()

@@ -20,6 +20,7 @@ from engines.registry import GROUPS
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
     "schemas",
+    "placement",
     "engines",
     "pipelines",
     "workers",

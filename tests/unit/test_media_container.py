@@ -29,7 +29,7 @@ from tests.plans import decode_plan
 from tests.unit.outputs_parts import VIDEO, format_of
 
 _IN_OPEN = 0x20
-PACKAGES = ("schemas", "engines", "pipelines", "workers", "gateway", "cli")
+PACKAGES = ("schemas", "placement", "engines", "pipelines", "workers", "gateway", "cli")
 
 
 @pytest.fixture
