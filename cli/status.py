@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.status_gpus import care_rows
 from cli.text import age, cell, cells, list_of, moment, one_line, say_json, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.states import ENDED, LOST, STOPPED
@@ -141,7 +142,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
     parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet)]
     parts += [*_ends(fleet), *_unready(fleet), *_declined(fleet)]
     if fleet.rigs:
-        parts += ["", _rigs(fleet.rigs)]
+        parts += ["", _rigs(fleet.rigs), *care_rows(fleet.rigs)]
     return Group(*parts)
 
 

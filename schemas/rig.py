@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from schemas.declared import Name, Spec
 from schemas.errors import UsageError, format_field_error
@@ -25,18 +25,31 @@ def runs_stage(stages: Collection[str], *names: str) -> bool:
 class WorkerGroup(Spec):
     """`count` equal workers: their device, and the kinds or names of their stages; none given means all.
 
-    `device`: `cpu`, `cuda:INDEX` or `cuda:UUID`; several workers may share a GPU.
+    `device`: `cpu`, `cuda:INDEX` or `cuda:UUID`; several workers may share a GPU. `power_watts`: the most power that
+    this GPU draws while the rig runs; 0: as it is.
     """
 
     device: str = Field(default="cpu", pattern=DEVICE)
     count: int = Field(default=1, ge=1, le=256)
     stages: tuple[Name, ...] = ()
+    power_watts: int = Field(default=0, ge=0, le=2000)
+
+    @model_validator(mode="after")
+    def _has_gpu(self) -> "WorkerGroup":
+        if self.power_watts and self.device == "cpu":
+            raise ValueError("power_watts is for GPUs, and this worker has none")
+        return self
 
 
 class RigSpec(Spec):
-    """A rig's workers; `name` is its name in `status`, by default the machine's own name."""
+    """A rig's workers; `name` is its name in `status`, by default the machine's own name.
+
+    `start_pause_s` are the seconds between the starts of two workers: many GPUs that begin to work at one moment may
+    be too much for a power supply.
+    """
 
     name: Name | Literal[""] = ""
+    start_pause_s: float = Field(default=0.0, ge=0, le=600)
     worker: tuple[WorkerGroup, ...] = Field(min_length=1)
 
 

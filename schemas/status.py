@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from schemas.fields import Count, GivenName, Moment, Seconds
 
@@ -72,8 +72,32 @@ class SlotStatus(Status):
     last_exit: GivenName
 
 
+class RigGpu(Status):
+    """A GPU of a rig: its index at NVML, its sensors, and `xids`, the errors that its driver reported, by number."""
+
+    gpu: GivenName
+    uuid: GivenName
+    name: GivenName
+    temperature_celsius: FiniteFloat | None = None
+    power_watts: FiniteFloat | None = None
+    power_limit_watts: FiniteFloat | None = None
+    fan_speed_ratio: FiniteFloat | None = None
+    xids: dict[GivenName, Count] = {}
+
+
+class RigEnergy(Status):
+    """Energy of a rig's GPUs since its start, and `frames` and `device-seconds` by kWh of the last ten minutes."""
+
+    joules: Seconds
+    per_kwh: dict[GivenName, Seconds] = {}
+
+
 class RigStatus(Status):
-    """A machine and its workers. `since_s`: when a rig that is `stopped` or `lost` ended; 0 while it runs."""
+    """A machine and its workers. `since_s`: when a rig that is `stopped` or `lost` ended; 0 while it runs.
+
+    `gpus`, `energy` and `troubles` are there where NVML is: its sensors, energy and work by kWh, and what a
+    person should see to.
+    """
 
     rig: GivenName
     host: GivenName
@@ -82,3 +106,6 @@ class RigStatus(Status):
     metrics: GivenName
     workers: tuple[SlotStatus, ...]
     since_s: Moment = 0.0
+    gpus: tuple[RigGpu, ...] = ()
+    energy: RigEnergy | None = None
+    troubles: tuple[str, ...] = ()

@@ -1,11 +1,12 @@
 """Metrics of a machine's NVIDIA GPUs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from prometheus_client.core import Metric
 
 from engines.device.sensors import GpuReading
-from workers.samples import counter, gauge
+from workers.samples import alone, counter, gauge
 
 GPU = ("gpu",)
 GAUGES = {
@@ -26,6 +27,31 @@ COUNTERS = {
     "energy_joules": "Energy that a GPU used since its driver was loaded.",
     "pcie_replays": "Transfers that a GPU's PCIe link repeated: more than a few say that a riser or a slot is bad.",
 }
+
+
+@dataclass(slots=True)
+class CareCounts:
+    """What a rig knows of its own GPUs beside their sensors: by index, and `xids` by index and Xid."""
+
+    xids: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    lost: Mapping[str, float] = field(default_factory=dict)
+    uncapped: Mapping[str, float] = field(default_factory=dict)
+    joules: float | None = None
+    per_kwh: Mapping[str, float] = field(default_factory=dict)
+
+
+def care_families(care: CareCounts) -> Iterator[Metric]:
+    """Every family of the care for GPUs, in the order of docs/metrics.md."""
+    text = "Errors that the driver reported of a GPU, by their number (Xid)."
+    yield counter("rigflow_gpu_xid_errors", text, (*GPU, "xid"), care.xids.items())
+    text = "1 when the rig took a GPU out of work, because of an Xid or because it does not answer."
+    yield gauge("rigflow_gpu_lost", text, GPU, alone(care.lost))
+    text = "1 when the rig could not set the limit of power that its file has for a GPU."
+    yield gauge("rigflow_gpu_uncapped", text, GPU, alone(care.uncapped))
+    joules = [] if care.joules is None else [((), care.joules)]
+    yield counter("rigflow_energy_joules", "Energy that the rig's GPUs used since the rig was started.", (), joules)
+    text = "Work of the last ten minutes by kWh of the rig's GPUs: frames, device-seconds."
+    yield gauge("rigflow_work_per_kilowatt_hour", text, ("work",), alone(care.per_kwh))
 
 
 def gpu_families(gpus: Sequence[GpuReading]) -> Iterator[Metric]:

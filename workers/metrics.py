@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from engines.device.sensors import GpuReading
 from pipelines.status import Depths, StreamStatus
-from workers.gpu_metrics import gpu_families
+from workers.gpu_metrics import CareCounts, care_families, gpu_families
 from workers.job_metrics import JobCounts, job_families
 from workers.samples import Samples, alone, counter, gauge, histogram
 from workers.slot import Slot
@@ -54,6 +54,7 @@ class Snapshot:
     depths: Depths | None = None
     jobs: Mapping[tuple[str, str], JobCounts] = field(default_factory=dict)
     gpus: Sequence[GpuReading] = ()
+    care: CareCounts = field(default_factory=CareCounts)
     rig: str = ""
 
 
@@ -67,6 +68,7 @@ def families(now: Snapshot) -> Iterator[Metric]:
     yield from _families_of_queues(now)
     yield from _families_of_stores(now.depths)
     yield from gpu_families(now.gpus)
+    yield from care_families(now.care)
 
 
 def _families_of_stages(stages: Mapping[tuple[str, str], StageCounts]) -> Iterator[Metric]:

@@ -11,7 +11,6 @@ import time
 from http import HTTPStatus
 from pathlib import Path
 
-from engines.device.sensors import GpuSensors
 from pipelines.broker import Broker
 from pipelines.status import Depths, queue_depths
 from schemas.errors import BrokerError, ExitCode, RigflowError
@@ -23,6 +22,7 @@ from workers.job_metrics import EndedJobs
 from workers.known_stages import check_stages
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
 from workers.options import WorkerOptions
+from workers.rig_care import RigCare
 from workers.slot import Slot
 from workers.supervisor import Supervisor
 from workers.telemetry import Event, Fact, log_event
@@ -45,12 +45,12 @@ class Rig:
         self._scratch = scratch
         self._stages = tuple(dict.fromkeys(stage for group in spec.worker for stage in group.stages))
         self._source = source
-        self._supervisor = Supervisor(self._workers(spec), log_event)
+        self._supervisor = Supervisor(self._workers(spec), log_event, start_pause_s=spec.start_pause_s)
+        self._care = RigCare(spec, self._supervisor, scratch.parent / "power.json", log_event)
         self._state = "working"
         self._seen = ("", 0.0)  # the state in the bucket of what was last seen, and when it was put there
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
         self._url = ""
-        self._sensors = GpuSensors.open() if settings.metrics else None
         self._ended_jobs = EndedJobs()
         self._broker: Broker | None = None
         self._away = ", connecting"
@@ -86,7 +86,8 @@ class Rig:
                 return ExitCode.OK
             assert self._broker is not None
             await check_stages(self._broker, self._stages, self._source)
-            return await self._supervise()
+            async with self._care.caring():
+                return await self._supervise()
         finally:
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
@@ -185,13 +186,13 @@ class Rig:
         return Response(exposition(await self._snapshot()), content_type=CONTENT_TYPE)
 
     async def _snapshot(self) -> Snapshot:
-        gpus = await asyncio.to_thread(self._sensors.read) if self._sensors else ()
         return Snapshot(
             stages=self._supervisor.counts(),
             workers=self._supervisor.slots,
             depths=await self._queue_depths(),
             jobs=self._ended_jobs.counts,
-            gpus=gpus,
+            gpus=await self._care.sensors(),
+            care=self._care.counts(),
             rig=self.name,
         )
 
@@ -227,6 +228,7 @@ class Rig:
             "at_s": time.time(),
             "metrics": self._url,
             "workers": [_describe(slot) for slot in self._supervisor.slots],
+            **self._care.status(),
         }
         key, body = f"rig.{self.name}", json.dumps(status).encode()
         await broker.put(broker.names.rigs, key, body)

@@ -40,6 +40,7 @@ class Slot:
     failed_starts: int = 0
     last_exit: str = ""
     given_up: bool = False
+    abandoned: str = ""
     retired: dict[tuple[str, str], StageCounts] = field(default_factory=dict)
 
     @property

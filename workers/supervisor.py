@@ -8,23 +8,22 @@ their messages to other workers.
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from engines.scratch import remove_left
 from schemas.errors import ExitCode, GivenUp
-from workers.forkserver import LOST, Entry, WorkerProcess
+from workers.forkserver import Entry, WorkerProcess
 from workers.options import WorkerOptions
 from workers.process import start_worker
+from workers.process_facts import describe_exit, resident_bytes, restart_pause_s
 from workers.quarantine import KILLED, TRUSTED, LoadCrashes, oom_kills
 from workers.slot import DEATHS, DEATHS_WITHIN_S, Slot, add_counts, describe_work
 from workers.telemetry import Event, Fact, Heartbeat, StageCounts
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 HAND_BACK_S = 3.0
 CHECK_EVERY_S = 0.25
 LEAST_SILENCE_S = 2.0  # a process on a busy machine may not run for this long
@@ -38,8 +37,14 @@ class Supervisor:
     """Keeps worker processes alive: `watch` until cancelled, then `stop`. They run `entry`."""
 
     def __init__(
-        self, workers: Sequence[WorkerOptions], on_event: OnEvent = lambda _: None, entry: Entry = start_worker
+        self,
+        workers: Sequence[WorkerOptions],
+        on_event: OnEvent = lambda _: None,
+        entry: Entry = start_worker,
+        start_pause_s: float = 0.0,
     ) -> None:
+        """`start_pause_s` passes between the first starts of two workers."""
+        self._start_pause_s = start_pause_s
         self.slots = [Slot(options) for options in workers]
         self._entry = entry
         self._on_event = on_event
@@ -63,7 +68,10 @@ class Supervisor:
     async def watch(self) -> None:
         """Start all workers, restart those that die, kill stuck ones. Raises GivenUp when all are given up."""
         checking = asyncio.create_task(self._check())
-        keeping = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
+        keeping = [
+            asyncio.create_task(self._keep(slot, number * self._start_pause_s))
+            for number, slot in enumerate(self.slots)
+        ]
         try:
             await asyncio.gather(*keeping)
         finally:
@@ -112,9 +120,34 @@ class Supervisor:
             async with asyncio.timeout(within_s):
                 await asyncio.gather(*(self._exited(slot) for slot in running))
 
-    async def _keep(self, slot: Slot) -> None:
-        """Keep a process in a slot."""
-        while not (self._stopping or slot.given_up):
+    async def abandon(self, devices: Collection[str], why: str) -> None:
+        """End the workers of devices at once and start none there again; others do the messages they hand back."""
+        slots = [slot for slot in self.slots if slot.options.device in devices and not slot.given_up]
+        for slot in slots:
+            slot.abandoned = why
+        for _ in range(2):  # at the second signal a worker hands back what it holds
+            for slot in slots:
+                if slot.process and not slot.being_killed:
+                    slot.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(CHECK_EVERY_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_BACK_S):
+                await asyncio.gather(*(slot.process.exited() for slot in slots if slot.process))
+        for slot in slots:
+            self._end_abandoned(slot)
+
+    def _end_abandoned(self, slot: Slot) -> None:
+        """Kill the process of an abandoned slot, and start none any more."""
+        if slot.process and not slot.being_killed:
+            self._kill(slot, "killed", f"does not end and is killed, {describe_work(slot.heartbeat)}")
+        if not slot.given_up:
+            slot.given_up, slot.last_exit = True, slot.abandoned
+            self._report(slot, "given-up", f"is not started again: {slot.abandoned}", level=logging.ERROR)
+
+    async def _keep(self, slot: Slot, pause_s: float = 0.0) -> None:
+        """Keep a process in a slot, the first after a pause."""
+        await asyncio.sleep(pause_s)
+        while not (self._stopping or slot.given_up or slot.abandoned):
             starting = asyncio.create_task(self._start(slot))
             self._starting.add(starting)
             starting.add_done_callback(self._starting.discard)
@@ -123,6 +156,8 @@ class Supervisor:
             except OSError as error:  # file descriptors, processes or memory ran out: a temporary error
                 pause_s = self._retry_start(slot, f"cannot be started ({error.strerror})")
             else:
+                if slot.abandoned:  # while it was being started
+                    self._end_abandoned(slot)
                 pause_s = self._on_exit(slot, await self._exited(slot))
             await asyncio.sleep(pause_s)
 
@@ -156,7 +191,7 @@ class Supervisor:
             asyncio.get_running_loop().remove_reader(slot.channel)
             slot.channel.close()
         slot.process = slot.channel = None
-        slot.last_exit = _exit(code)
+        slot.last_exit = slot.abandoned or describe_exit(code)
         await asyncio.to_thread(remove_left, slot.options.scratch)
         return code
 
@@ -213,6 +248,9 @@ class Supervisor:
             return 0.0
         heartbeat = slot.heartbeat
         slot.retire()
+        if slot.abandoned:
+            self._end_abandoned(slot)
+            return 0.0
         if code == ExitCode.BROKER:  # its device is not the cause
             return self._retry_start(slot, "found no broker")
         slot.died += 1
@@ -227,7 +265,7 @@ class Supervisor:
             what = f"died {DEATHS} times, given up (last exit: {slot.last_exit})"
             self._report(slot, "given-up", what, facts, logging.ERROR)
             return 0.0
-        pause_s = _pause_s(max(0, len(slot.deaths) - 1))
+        pause_s = restart_pause_s(max(0, len(slot.deaths) - 1))
         at = " at an input that may have ended it before" if slot.ended_at_candidate else ""
         what = f"ended ({slot.last_exit}){at}, starting it again in {pause_s:.1f} s"
         self._report(slot, "died", what, facts | {"pause_s": pause_s})
@@ -249,7 +287,7 @@ class Supervisor:
 
     def _retry_start(self, slot: Slot, what: str) -> float:
         """A worker could not start, and its device is not the cause: seconds until the next attempt."""
-        pause_s = _pause_s(slot.failed_starts)
+        pause_s = restart_pause_s(slot.failed_starts)
         slot.failed_starts += 1
         self._report(slot, "waits", f"{what}, starting it again in {pause_s:.1f} s", {"pause_s": pause_s})
         return pause_s
@@ -259,23 +297,3 @@ class Supervisor:
     ) -> None:
         name = slot.options.name
         self._on_event(Event(event, f"worker {name} {what}", level, {"worker": name, **(facts or {})}))
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process without pages of files; 0 when it has ended (Linux)."""
-    try:
-        with open(f"/proc/{pid}/statm") as statm:
-            fields = statm.read().split()
-    except OSError:
-        return 0
-    return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
-
-
-def _pause_s(failures: int) -> float:
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
-
-
-def _exit(code: int) -> str:
-    if code == LOST:
-        return "its fork server ended"
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,9 +1,10 @@
 """Reads the sensors of NVIDIA GPUs through NVML, without a CUDA context: use, memory, power, temperature, clocks."""
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from engines.device.nvml import answer_of, open_nvml
 
 PERCENT, MILLI, MEGA, KIB = 0.01, 1e-3, 1e6, 1024
 CLOCKS = {"graphics": 0, "sm": 1, "memory": 2, "video": 3}  # NVML's nvmlClockType_t
@@ -47,20 +48,16 @@ class GpuSensors:
     @classmethod
     def open(cls) -> "GpuSensors | None":
         """None on a machine without an NVIDIA driver, or without the extra `gpu`."""
-        try:
-            nvml = importlib.import_module("pynvml")
-            nvml.nvmlInit()
-        except Exception:  # NVMLError is known only to the module that may be missing
-            return None
-        return cls(nvml)
+        nvml = open_nvml()
+        return None if nvml is None else cls(nvml)
 
-    def read(self) -> Sequence[GpuReading]:
-        """Every GPU now. One that is lost is left out."""
+    def read(self, links: bool = True) -> Sequence[GpuReading]:
+        """Every GPU now. One that is lost is left out. `links`: with the counters of PCIe, which take long."""
         nvml, readings = self._nvml, []
         for index in range(int(self._value(nvml.nvmlDeviceGetCount) or 0)):
             handle = self._value(nvml.nvmlDeviceGetHandleByIndex, index)
             if handle is not None:
-                readings.append(self._reading(index, handle))
+                readings.append(self._reading(index, handle, links))
         return readings
 
     def facts(self, uuid: str) -> dict[str, object]:
@@ -81,7 +78,7 @@ class GpuSensors:
         """Release NVML."""
         self._value(self._nvml.nvmlShutdown)
 
-    def _reading(self, index: int, handle: Any) -> GpuReading:
+    def _reading(self, index: int, handle: Any, links: bool) -> GpuReading:
         nvml = self._nvml
         return GpuReading(
             index=str(index),
@@ -91,7 +88,7 @@ class GpuSensors:
             values=_known(self._values(handle)),
             clocks=self._clocks(handle),
             throttled=self._throttled(handle),
-            pcie=self._each(PCIE, KIB, nvml.nvmlDeviceGetPcieThroughput, handle),
+            pcie=self._each(PCIE, KIB, nvml.nvmlDeviceGetPcieThroughput, handle) if links else {},
         )
 
     def _clocks(self, handle: Any) -> Mapping[str, float]:
@@ -138,10 +135,7 @@ class GpuSensors:
 
     def _value(self, ask: Callable[..., Any], *given: Any) -> Any:
         """The answer of NVML; None where this GPU or this driver has none."""
-        try:
-            return ask(*given)
-        except self._nvml.NVMLError:
-            return None
+        return answer_of(self._nvml, ask, *given)
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from schemas.rig import parse_rig, rig_name
 from schemas.settings import LogFormat, LogLevel, Settings
 from schemas.usage import EndedJob
 from workers.endpoints import Endpoints, Response
-from workers.gpu_metrics import COUNTERS, GAUGES
+from workers.gpu_metrics import COUNTERS, GAUGES, CareCounts
 from workers.job_metrics import EndedJobs
 from workers.metrics import Snapshot, exposition, families
 from workers.options import WorkerOptions
@@ -64,7 +64,8 @@ def snapshot() -> Snapshot:
     slot.process = cast(Any, object())
     gpu = GpuReading("0", "P104", "GPU-1", "535", dict.fromkeys((*GAUGES, *COUNTERS), 0.5))
     gpu = replace(gpu, clocks={"sm": 1.5e9}, throttled={"power-cap": 1.0}, pcie={"sent": 2e8})
-    return Snapshot(meter.stages, [slot], depths, ended.counts, [gpu], "r")
+    care = CareCounts({("0", "79"): 1.0}, {"0": 1.0}, {"0": 0.0}, 5e6, {"frames": 9e6, "device-seconds": 2e4})
+    return Snapshot(meter.stages, [slot], depths, ended.counts, [gpu], care, "r")
 
 
 def values() -> dict[str, float]:
