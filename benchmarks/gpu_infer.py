@@ -13,6 +13,7 @@ from benchmarks.gpu_chain import run, timed
 from benchmarks.gpu_clips import hd
 from benchmarks.workloads import named
 from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.copies import copied
 from engines.cuda.gpu import CudaGpu
 from engines.inference.batch import infer_parts
 from engines.inference.cuda import CudaSession
@@ -89,9 +90,7 @@ def frames_on(gpu: CudaGpu, count: int) -> GpuRows:
     shape = (SIDE, SIDE, 3)
     rows = []
     for _ in range(count):
-        block = gpu.memory.take(SIDE * SIDE * 3)
-        gpu.driver.memcpy_htod(block.pointer, generator.integers(0, 256, shape, np.uint8))
-        rows.append(GpuRow(gpu, block, shape))
+        rows.append(GpuRow(gpu, copied(gpu, generator.integers(0, 256, shape, np.uint8)), shape))
     return GpuRows(rows)
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.detect import model_in
 from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.copies import copied
 from engines.cuda.gpu import CudaGpu
 from engines.inference.batch import infer_parts
 from engines.inference.cuda import CudaSession
@@ -127,8 +128,7 @@ def parts_of(gpu: Any, spec: ModelSpec, number: int) -> Part:
         for at, frame in enumerate(container.decode(video=0)):
             if at // PART == number:
                 pixels = picture.convert(frame)["picture"]
-                rows.append(GpuRow(gpu, gpu.memory.take(pixels.nbytes), pixels.shape))
-                gpu.driver.memcpy_htod(rows[-1].block.pointer, np.ascontiguousarray(pixels))
+                rows.append(GpuRow(gpu, copied(gpu, pixels), pixels.shape))
                 sizes.append((frame.height, frame.width))
             if len(rows) == PART:
                 break

@@ -18,6 +18,7 @@ import numpy as np
 from av.video.format import VideoFormat
 
 from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.copies import copied
 from engines.cuda.kernels import SOURCE, STRUCTS
 from engines.cuda.memory import Counters, Pool
 from engines.machine import Gpu
@@ -52,10 +53,7 @@ def library() -> ctypes.CDLL:
 
 def on_gpu(gpu: Any, pictures: np.ndarray[Any, Any]) -> GpuRows:
     """Copies of pictures `[N, ...]` on a GPU, as a stage before would leave them there."""
-    rows = [GpuRow(gpu, gpu.memory.take(each.nbytes), each.shape, each.dtype) for each in pictures]
-    for row, each in zip(rows, pictures, strict=True):
-        gpu.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(each))
-    return GpuRows(rows)
+    return GpuRows([GpuRow(gpu, copied(gpu, each), each.shape, each.dtype) for each in pictures])
 
 
 class Surface:
@@ -92,10 +90,6 @@ class _Done:
 class _Driver:
     class Error(Exception):
         """Never raised."""
-
-    @staticmethod
-    def memcpy_htod(pointer: int, host: np.ndarray[Any, Any]) -> None:
-        ctypes.memmove(pointer, host.ctypes.data, host.nbytes)
 
     @staticmethod
     def memset_d8_async(pointer: int, value: int, nbytes: int, stream: Any) -> None:

@@ -14,6 +14,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.cuda.arrays import rows_of
+from engines.cuda.copies import copied
 from engines.cuda.reductions import Output, Reducer
 from engines.heads.planes import byte_values
 from engines.heads.reductions import ByteValues, Reduction, Selected, Selection, Stays
@@ -80,10 +81,7 @@ def by_kernels(gpu: Any, reductions: Sequence[Reduction], outputs: Outputs) -> d
     gpu.enter()
     there = {}
     for name, array in outputs.items():
-        array = np.ascontiguousarray(array)
-        there[name] = Output(array.dtype, array.shape, gpu.memory.take(max(1, array.nbytes)))
-        if array.nbytes:
-            gpu.driver.memcpy_htod(there[name].block.pointer, array)
+        there[name] = Output(array.dtype, array.shape, copied(gpu, array))
     stream = gpu.stream()
     reduced = Reducer(gpu, reductions, gpu.new_stream()).queue(there, stream)
     staged = {}

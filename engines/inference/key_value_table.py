@@ -34,9 +34,9 @@ class KeyValueTable:
 
     def close(self) -> None:
         """Free the memory."""
-        if self._session is not None:
-            self._place.close(self._session)
-        self._session = self._values = None
+        session, self._session, self._values = self._session, None, None
+        if session is not None:
+            self._place.close(session)
 
     def _bound(self, first: int, rows: int, logits: Any = None) -> Any:
         """A binding of the keys and values of some rows, and of logits as its first output, a given value or a new

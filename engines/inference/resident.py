@@ -5,6 +5,8 @@ A value is an `OrtValue`. On the CPU, those of NumPy's arrays share their memory
 
 import contextlib
 import ctypes
+import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +23,7 @@ from schemas.errors import ModelError
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
+_MOST_DROPPED = 64  # values of a GPU that are kept for queued runs
 Values = Mapping[str, Any]
 
 
@@ -144,7 +147,12 @@ class HostPlace:
 
 
 class GpuPlace:
-    """A GPU: all graphs compute on one stream, in order; only `fetch` waits for them."""
+    """A GPU: all graphs compute on one stream, in order; only `fetch` and `read` wait for them.
+
+    ONNX Runtime copies inputs of the host on that stream, too, and keeps the memory of each session for itself. The
+    memory of `held` and `zeros` is another matter: all of a process have one arena, and are written at once, whatever
+    is queued. Therefore such memory is given back only when the runs that were queued before its last use are over.
+    """
 
     on_gpu = True
 
@@ -156,6 +164,7 @@ class GpuPlace:
         gpu.enter()
         with gpu.guarded():
             self._stream = gpu.new_stream()
+        self._dropped: deque[Any] = deque()  # values that nobody has any more, and that queued runs may still read
         self._options: dict[int, Any] = {}
         self._queued = self._numbered(-1)
 
@@ -187,14 +196,14 @@ class GpuPlace:
 
     def fetch(self, session: Any, inputs: Values, outputs: Sequence[str]) -> list[Array]:
         """See `Place`."""
-        made = [each.numpy() for each in self._run(session, inputs, outputs, "cpu", None)]
+        with self._waiting():
+            made = [each.numpy() for each in self._run(session, inputs, outputs, "cpu", None)]
         self._gpu.counters.from_gpu_bytes += sum(array.nbytes for array in made)
         return made
 
     def read(self, given: Any) -> Array:
         """See `Place`."""
-        with self._gpu.guarded():
-            self._stream.synchronize()
+        self._synchronize()
         self._gpu.counters.from_gpu_bytes += (array := np.asarray(given.numpy())).nbytes
         return array
 
@@ -216,7 +225,7 @@ class GpuPlace:
     def held(self, array: Array) -> Any:
         """See `Place`."""
         with self._calling():
-            return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self.device)
+            return self._lent(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self.device))
 
     def update(self, given: Any, array: Array) -> None:
         """See `Place`: `update_inplace` is on another stream, and a run does not wait for it."""
@@ -236,7 +245,25 @@ class GpuPlace:
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
         """See `Place`."""
         with self._calling():
-            return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), *self.device)
+            return self._lent(ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), *self.device))
+
+    def _lent(self, made: Any) -> Any:
+        """A value whose memory nobody else gets while queued runs may read it."""
+        weakref.finalize(made, self._dropped.append, made._ortvalue).atexit = False
+        if len(self._dropped) > _MOST_DROPPED:
+            self._synchronize()
+        return made
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """A block that waits for all runs that were queued before it."""
+        over = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        yield
+        over.clear()
+
+    def _synchronize(self) -> None:
+        with self._waiting(), self._gpu.guarded():
+            self._stream.synchronize()
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -254,6 +281,7 @@ class GpuPlace:
         from engines.inference.cuda import leave_loaded
 
         self._gpu.enter()
+        self._synchronize()
         leave_loaded(session)
 
 
