@@ -89,7 +89,6 @@ class ContinuousSteps:
     async def begin(self, task: Task, stage: OperatorStage) -> None:
         """Have a part join the work of its stage's session; its task stays active until it is done."""
         task.message.start(task)
-        self._begun.add(task.message)
         try:
             urgent = is_urgent(task.message)
             begun = await self._runner.on_device([task], task.pipeline.begin, stage, part_of(task), urgent)
@@ -98,6 +97,8 @@ class ContinuousSteps:
         except Exception as error:
             await self._end(task, error)
             return
+        finally:  # not before: steps of a slice that does not know of a part would not send its first text
+            self._begun.add(task.message)
         if self._driving is None or self._driving.done():
             self._driving = asyncio.create_task(self._drive())
             self._driving.add_done_callback(lambda _: self._on_end())
@@ -115,7 +116,7 @@ class ContinuousSteps:
             await asyncio.gather(self._driving, return_exceptions=True)
 
     async def _drive(self) -> None:
-        """Do slices of steps. The next one begins before what the last one made is handed on."""
+        """Do slices of steps. The next one begins before what the last one made is handed on, but for urgent text."""
         running: asyncio.Future[list[_Slice]] | None = None
         while self._work.busy or running is not None:
             if running is None:
@@ -124,6 +125,7 @@ class ContinuousSteps:
             slices = await running
             for each in slices:
                 self._work.take(each.works if each.error is not None else each.done)
+            await self._send_urgent(slices)
             running = self._slices() if self._work.busy and not self._joining() else None
             await self._hand_on(slices)
 
@@ -206,10 +208,18 @@ class ContinuousSteps:
                 runner.meter.step(task.pipeline.spec.name, task.stage, each.seconds)
                 runner.handoff.took(task.pipeline.spec.name, task.stage, each.seconds / each.steps)
             for work, news in each.news:
-                await self._send(work, news)
+                if not is_urgent(work.message):
+                    await self._send(work, news)
             ended = [(work, each.error or work) for work in (each.works if each.error is not None else each.done)]
             await asyncio.gather(*(self._end(work.task, result) for work, result in ended))
         runner.intake.refill()
+
+    async def _send_urgent(self, slices: Sequence[_Slice]) -> None:
+        """Send the new text that people wait for, before the next steps and the text of bulk."""
+        for each in slices:
+            for work, news in each.news:
+                if is_urgent(work.message):
+                    await self._send(work, news)
 
     async def _end(self, task: Task, result: Work | Exception) -> None:
         """A part is done, or its work has failed."""

@@ -1,12 +1,17 @@
 """What is counted and sent of answers that are written: tokens once each, first tokens, new text in its order."""
 
+import asyncio
 import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 from engines.continuous import NewText
 from engines.generation.answer import Answer
-from workers.continuing import DELTA_EVERY_S, Work
+from pipelines.broker import Broker
+from schemas.jobs import Priority
+from schemas.pipeline import OperatorStage
+from workers.continuing import DELTA_EVERY_S, Continuing, Work
+from workers.continuous_steps import ContinuousSteps
 
 
 class Writing:
@@ -67,3 +72,55 @@ def test_news_wait_for_their_time_or_the_end_but_the_first() -> None:
     assert each.news(now_s + DELTA_EVERY_S / 2) == []
     writing.answers[0].end("length")
     assert [new.text for new in each.news(now_s + DELTA_EVERY_S / 2)] == ["b"]
+
+
+def test_steps_wait_until_a_persons_question_has_joined() -> None:
+    """A slice that begins while the model takes it would write its first token, and not send it."""
+
+    class Message:
+        queue = SimpleNamespace(priority=Priority.INTERACTIVE, pipeline="chat")
+        started = 0
+
+        def start(self, task: object) -> None:
+            self.started += 1
+
+    async def joining_before_while_and_after(fails: bool) -> list[bool]:
+        message, joins = Message(), asyncio.Event()
+        part, ended = SimpleNamespace(nbytes=0), []
+
+        async def on_device(*given: object) -> tuple[object, object]:
+            await joins.wait()
+            if fails:
+                raise ValueError("no such model")
+            return SimpleNamespace(done=False), session
+
+        async def failed(task: object, error: Exception) -> None:
+            ended.append(error)
+
+        async def finish(task: object) -> None:
+            pass
+
+        spec = SimpleNamespace(spec=SimpleNamespace(name="chat"), begin=None, stage=lambda name: stage)
+        session = SimpleNamespace(room=3, places=4, busy=True)
+        message.finish = finish  # type: ignore[attr-defined]
+        task = SimpleNamespace(message=message, part=part, pipeline=spec, stage="chat")
+        work = Continuing()
+        others = Work(cast(Any, task), cast(Any, None), cast(Any, session))
+        work.add(others)
+        in_flight = SimpleNamespace(continuing=work, messages=[message], waiting=list)
+        traces = SimpleNamespace(ended=lambda task, error: None)
+        runner = SimpleNamespace(in_flight=in_flight, on_device=on_device, failed=failed, traces=traces)
+        steps = ContinuousSteps(cast(Broker, None), cast(Any, runner), lambda: None)
+        steps._driving = asyncio.get_running_loop().create_future()  # type: ignore[assignment]  # it goes on
+        found = [steps._joining()]
+        begins = asyncio.create_task(steps.begin(cast(Any, task), stage))
+        await asyncio.sleep(0)
+        found.append(steps._joining())
+        joins.set()
+        await begins
+        assert bool(ended) == fails
+        return [*found, steps._joining()]
+
+    stage = OperatorStage(kind="chat", name="chat")
+    for fails in (False, True):
+        assert asyncio.run(joining_before_while_and_after(fails)) == [True, True, False]
