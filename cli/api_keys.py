@@ -1,6 +1,5 @@
 """`rigflow keys api`: makes, lists and revokes the keys of the HTTP gateway."""
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from cli.answers import answers
 from cli.help import Commands
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, list_of, one_line, say_json, size, stdout, warn
 from schemas.api_roles import ApiRole
@@ -59,7 +59,7 @@ def add(
         async with Broker.connected(settings, name="rigflow-keys") as broker:
             return await make_key(broker, name, settings.tenant, roles, rate, upload_bytes, expires_s)
 
-    key, text = asyncio.run(made())
+    key, text = run_async(made())
     if as_json:
         say_json({"key": text, **key.model_dump(mode="json", exclude={"sha256"})})
     else:
@@ -88,7 +88,7 @@ def list_(
         async with Broker.connected(settings, name="rigflow-keys") as broker:
             return await all_keys(broker)
 
-    keys = asyncio.run(found())
+    keys = run_async(found())
     if as_json:
         say_json([key.model_dump(mode="json", exclude={"sha256"}) for key in keys])
         return ExitCode.OK
@@ -136,7 +136,7 @@ def revoke(
             return await revoke_key(broker, name)
 
     with answers(as_json) as answer:
-        key = asyncio.run(revoked())
+        key = run_async(revoked())
         answer(f"key {key.name} is revoked", **key.model_dump(mode="json", exclude={"sha256"}))
     return ExitCode.OK
 

@@ -1,6 +1,5 @@
 """`rigflow dead`: shows failed work with its input, sends it again, or deletes it."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -11,6 +10,7 @@ import typer
 
 from cli.answers import Answer, answers
 from cli.help import Commands
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.output_folder import prepare_folder
 from cli.results import write_result
@@ -50,7 +50,7 @@ def list_(
 
     Example: rigflow dead list --job 5f0c6a4be1d2f7a09c3e
     """
-    return asyncio.run(_list(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
+    return run_async(_list(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
 
 
 @app.command()
@@ -72,7 +72,7 @@ def show(
 
     Example: rigflow dead show 12 --save segment.mp4
     """
-    return asyncio.run(_show(fleet_from(settings_file, nats=nats, credentials=credentials), number, save, as_json))
+    return run_async(_show(fleet_from(settings_file, nats=nats, credentials=credentials), number, save, as_json))
 
 
 @app.command()
@@ -98,7 +98,7 @@ def retry(
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     with answers(as_json) as answer:
-        code = asyncio.run(_each(settings, numbers or [], every, job, dead.retry, "sent again", answer))
+        code = run_async(_each(settings, numbers or [], every, job, dead.retry, "sent again", answer))
     if code is ExitCode.OK:
         warn("an input that fails again is itself at fault: `rigflow dead retry --help` says what to do")
     return code
@@ -123,7 +123,7 @@ def drop(
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     with answers(as_json) as answer:
-        return asyncio.run(_each(settings, numbers or [], every, job, dead.drop, "dropped", answer))
+        return run_async(_each(settings, numbers or [], every, job, dead.drop, "dropped", answer))
 
 
 async def _list(settings: "Settings", job: str, as_json: bool) -> ExitCode:

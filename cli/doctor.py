@@ -1,6 +1,5 @@
 """`rigflow doctor`: what this machine can do, what is missing, and what to do about it."""
 
-import asyncio
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cli.interrupts import run_async
 from cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
 from cli.text import cell, cells, say_json, size, stdout, table
 from schemas.errors import ExitCode, RigflowError
@@ -161,7 +161,7 @@ def _broker() -> Finding:
     began = time.perf_counter()
     server.start()
     try:
-        release = asyncio.run(talk(server.url))
+        release = run_async(talk(server.url))
     finally:
         server.stop()
     took_ms = 1000 * (time.perf_counter() - began)

@@ -1,12 +1,12 @@
 """`rigflow engine push` and `pull`: engines built once, for every machine of a fleet."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
 from cli.answers import answers
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import size
 from schemas.errors import ExitCode, UsageError
@@ -117,4 +117,4 @@ def at_fleet(settings: "Settings", ask: "Callable[[Broker], Awaitable[T]]") -> T
         async with Broker.connected(settings, name="rigflow-engine") as broker:
             return await ask(broker)
 
-    return asyncio.run(asking())
+    return run_async(asking())

@@ -9,6 +9,7 @@ import typer
 
 from cli.answers import Answer, answers
 from cli.help import Commands
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, cell, clock, list_of, one_line, say_fields, say_json, stdout, warn
 from schemas.errors import ExitCode
@@ -42,7 +43,7 @@ def list_(
 
     Example: rigflow jobs list --nats nats://rig1:4222
     """
-    return asyncio.run(_list(fleet_from(settings_file, nats=nats, credentials=credentials), as_json))
+    return run_async(_list(fleet_from(settings_file, nats=nats, credentials=credentials), as_json))
 
 
 @app.command()
@@ -58,7 +59,7 @@ def show(
 
     Example: rigflow jobs show 5f0c6a4be1d2f7a09c3e
     """
-    return asyncio.run(_show(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
+    return run_async(_show(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
 
 
 @app.command()
@@ -76,7 +77,7 @@ def cancel(
 
     Example: rigflow jobs cancel 5f0c6a4be1d2f7a09c3e
     """
-    return asyncio.run(_cancel(fleet_from(settings_file, nats=nats, credentials=credentials), jobs, as_json))
+    return run_async(_cancel(fleet_from(settings_file, nats=nats, credentials=credentials), jobs, as_json))
 
 
 @app.command()
@@ -99,7 +100,7 @@ def wait(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     with answers(as_json) as answer:
-        return asyncio.run(_wait(settings, jobs, timeout, answer))
+        return run_async(_wait(settings, jobs, timeout, answer))
 
 
 async def _list(settings: "Settings", as_json: bool) -> ExitCode:

@@ -1,18 +1,15 @@
 """What several commands share: their options, and how an error ends a command."""
 
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
 
 import typer
 
 from cli.closed_output import reader_gone
+from cli.interrupts import came_from_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
 from schemas.errors import ExitCode, RigflowError, UsageError, first_error
 
@@ -122,11 +119,12 @@ def ends_well(command: Callable[P, ExitCode | None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             code: int | None = command(*args, **kwargs)
-        except Exception as error:
-            code = _report(first_error(error))
-        except KeyboardInterrupt:
-            complain("interrupted")
-            code = ExitCode.INTERRUPTED
+        except (Exception, KeyboardInterrupt) as error:
+            if came_from_interrupt(error):
+                say_interrupted()
+                code = ExitCode.INTERRUPTED
+            else:
+                code = _report(first_error(error))
         if code is not None:
             raise typer.Exit(code)
 
@@ -141,30 +139,6 @@ def command_of(context: typer.Context) -> str | None:
         path = context.command_path
         raise UsageError(f"options of {path} stand before {name}", f"put them behind: {path} {name} NAME --nats URL")
     return name
-
-
-@contextmanager
-def acknowledged() -> Iterator[None]:
-    """Print a line at the first Ctrl-C at once, because cleaning up takes seconds. Enter it inside asyncio."""
-    interrupt = signal.getsignal(signal.SIGINT)
-    answered = False
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal answered
-        if not answered:  # a print may be under way, which `print` cannot interrupt
-            os.write(sys.stderr.fileno(), b"rigflow: stopping; once more stops at once\n")
-        answered = True
-        assert callable(interrupt)
-        interrupt(number, frame)
-
-    if not callable(interrupt):  # it is ignored, as in a background job of a shell
-        yield
-        return
-    signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
 
 
 def _report(error: BaseException) -> int:

@@ -1,12 +1,12 @@
 """`rigflow rig cordon` and its kin: have rigs and workers take no more work, and take it again."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from cli.answers import answers
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from schemas.errors import ExitCode
 
@@ -89,4 +89,4 @@ def _each(settings: "Settings", names: list[str], act: "Act", done: str, as_json
                 answer(f"{name}: {done}", name=name, done=done)
 
     with answers(as_json) as answer:
-        asyncio.run(acting())
+        run_async(acting())

@@ -1,6 +1,5 @@
 """`rigflow pipelines`: lists, shows and checks pipelines."""
 
-import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cli.help import Commands
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
 from cli.text import list_of, one_line, say, say_json, say_sentence, stdout
 from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
@@ -217,7 +217,7 @@ def _at_fleet(settings: "Settings", ask: Callable[["Broker"], Awaitable[T]]) -> 
         async with Broker.connected(settings, name="rigflow-pipelines") as broker:
             return await ask(broker)
 
-    return asyncio.run(asking())
+    return run_async(asking())
 
 
 def to_toml(spec: "PipelineSpec") -> str:

@@ -1,11 +1,11 @@
 """`rigflow profile`: what a device can do, measured."""
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.interrupts import run_async
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
 from cli.text import cell, cells, one_line, say, say_json, stdout, table
 from schemas.errors import ExitCode, UsageError
@@ -45,11 +45,11 @@ def profile(
     if list_:
         if settings.nats and devices:
             raise UsageError("--list with --nats shows all devices", "leave the devices out")
-        found = asyncio.run(_of_fleet(settings)) if settings.nats else _kept(chosen, settings)
+        found = run_async(_of_fleet(settings)) if settings.nats else _kept(chosen, settings)
     else:
         found = [_measure(device, settings, seconds, sustained) for device in chosen]
         if settings.nats:
-            asyncio.run(_share(settings, found))
+            run_async(_share(settings, found))
     if as_json:
         say_json([each.model_dump(mode="json") for each in found])
     elif not found:

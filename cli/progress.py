@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from cli.interrupts import display
 from cli.text import age, cell, is_quiet, one_line
 from schemas.parts import PartMeta
 from schemas.text import count, rate
@@ -90,6 +92,7 @@ class Progress:
         self._pace = _Pace()
         self._printed_s = clock()
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self.shown, transient=True)
+        self._shown = ExitStack()
         self._over = threading.Event()
         self._ticking = threading.Thread(target=self._tick_on, daemon=True)
 
@@ -97,6 +100,7 @@ class Progress:
         if is_quiet():
             return self
         if self._console.is_terminal:
+            self._shown.enter_context(display(self._live.stop))
             self._live.start()
         else:
             self._ticking.start()
@@ -104,7 +108,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._live.stop()
+        self._shown.close()
         if self._ticking.is_alive():
             self._ticking.join()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.answers import Answer, answers
+from cli.interrupts import display, run_async
 from cli.options import (
     Credentials,
     FleetUrl,
@@ -71,7 +72,7 @@ def publish(
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     with answers(as_json) as answer:
-        return asyncio.run(_publish(settings, spec, models, variant, inputs, job, priority, console, answer))
+        return run_async(_publish(settings, spec, models, variant, inputs, job, priority, console, answer))
 
 
 async def _publish(
@@ -129,7 +130,8 @@ async def _send(
     if before := _before(opened.manifest):
         console.print(f"{printable(outcome.name)}: {before}", style="yellow", markup=False)
     try:
-        with console.status(Text(f"publishing {printable(outcome.name)}")):
+        sending = console.status(Text(f"publishing {printable(outcome.name)}"))
+        with display(sending.stop), sending:
             await opened.send()
     except BrokerError:
         raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.answers import Answer, answers
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, Overwrite, SettingsFile, ends_well, fleet_from
 from cli.output_folder import output_folder
 from cli.text import stderr, stdout, warn
@@ -44,7 +45,7 @@ def results(
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    return asyncio.run(_results(settings, list(dict.fromkeys(jobs)), follow, out, overwrite, as_json))
+    return run_async(_results(settings, list(dict.fromkeys(jobs)), follow, out, overwrite, as_json))
 
 
 async def _results(

@@ -1,6 +1,5 @@
 """`rigflow run chat -`: a text from standard input, its answer on standard output, on a terminal as it is written."""
 
-import asyncio
 import json
 import shutil
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.answers import answers
+from cli.interrupts import CLEANING_UP, run_async
 from cli.output_folder import output_folder
 from cli.task import Task
 from cli.text import say_json, warn
@@ -84,7 +84,7 @@ def run_prompt(task: Task, path: Path, as_json: bool) -> ExitCode:
         raise MediaError(f"standard input has more than {MOST_BYTES >> 20} MiB", "give it as a file")
     listener = ShownAnswer(sys.stdout.isatty() and not as_json)
     try:
-        outcome = asyncio.run(_run(task, path, listener))
+        outcome = run_async(_run(task, path, listener), CLEANING_UP)
         if outcome.done is None:
             raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
     except RigflowError as error:

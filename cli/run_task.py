@@ -1,13 +1,12 @@
 """The work of `rigflow run`: files as jobs, folders with their media, standard input as a file."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cli.options import acknowledged
+from cli.interrupts import CLEANING_UP, run_async
 from cli.outcomes import facts_of, remarks, summary
 from cli.output_folder import output_folder
 from cli.progress import Progress
@@ -78,29 +77,28 @@ def _run_inputs(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
         outcomes: list[JobOutcome] = []
         begun = [each for each in works if each.work.first()]
         if named or begun:
-            outcomes = asyncio.run(_run(task, named, begun, progress))
+            outcomes = run_async(_run(task, named, begun, progress), CLEANING_UP)
     return _answer(task, outcomes, works, as_json)
 
 
 async def _run(task: Task, files: list[Path], folders: Sequence[_Folder], progress: Progress) -> list[JobOutcome]:
     outcomes: list[JobOutcome] = []
-    with acknowledged():
-        async with local_fleet(task.settings, task.workers, progress) as fleet:
-            if files:
-                outcomes = await run_jobs(
-                    fleet,
-                    task.spec,
-                    task.models,
-                    files,
-                    task.out,
-                    task.priority,
-                    progress,
-                    task.overwrite,
-                    task.variant,
-                    task.template,
-                )
-            for each in folders:
-                await each.work.run(fleet, task.priority, progress)
+    async with local_fleet(task.settings, task.workers, progress) as fleet:
+        if files:
+            outcomes = await run_jobs(
+                fleet,
+                task.spec,
+                task.models,
+                files,
+                task.out,
+                task.priority,
+                progress,
+                task.overwrite,
+                task.variant,
+                task.template,
+            )
+        for each in folders:
+            await each.work.run(fleet, task.priority, progress)
     return outcomes
 
 

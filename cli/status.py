@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.interrupts import display, run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.status_gpus import care_rows
 from cli.text import age, cell, cells, list_of, moment, one_line, say_json, size, stdout, table
@@ -41,7 +42,7 @@ def status(
     Example: rigflow status --nats nats://rig1:4222 --watch
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    asyncio.run(_status(settings, watch, as_json))
+    run_async(_status(settings, watch, as_json))
     return ExitCode.OK
 
 
@@ -92,7 +93,8 @@ async def _watch(broker: Any, url: str) -> None:
     from pipelines.status import fleet_status
 
     console = _console()
-    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
+    live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis")
+    with display(live.stop), live:
         fleet: FleetStatus | None = None
         while True:
             async for silent in _silences(asking := asyncio.create_task(fleet_status(broker))):

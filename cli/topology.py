@@ -1,6 +1,5 @@
 """`rigflow topology`: compares the broker's streams and consumers with the settings, and changes them."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from cli.answers import answers
 from cli.help import Commands
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, settings_from
 from cli.text import age, say, size
 from schemas.errors import ExitCode
@@ -49,7 +49,7 @@ def plan(
     Example: rigflow topology plan --settings fleet.toml --nats nats://rig1:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    changes = asyncio.run(_changes(settings, pipelines or [], applying=False))
+    changes = run_async(_changes(settings, pipelines or [], applying=False))
     _report(changes, "as it should be: nothing to change", as_json)
     return ExitCode.OK
 
@@ -72,7 +72,7 @@ def apply(
     Example: rigflow topology apply --settings fleet.toml --nats nats://rig1:4222,nats://rig2:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    changes = asyncio.run(_changes(settings, pipelines or [], applying=True))
+    changes = run_async(_changes(settings, pipelines or [], applying=True))
     _report(changes, "as it should be: nothing changed", as_json)
     return ExitCode.SOME_FAILED if any(change.action == "refuse" for change in changes) else ExitCode.OK
 
@@ -96,7 +96,7 @@ def sweep(
     Example: rigflow topology sweep --nats nats://rig1:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    swept = asyncio.run(_sweep(settings, age))
+    swept = run_async(_sweep(settings, age))
     found = {"result": swept.results, "message": swept.queued, "attempt": swept.attempts, "object": swept.blobs}
     found["revision"] = swept.revisions
     with answers(as_json) as answer:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.interrupts import answered_otherwise, run_async
 from cli.options import UP_PORT, Credentials, NatsUrl, SettingsFile, Store, default_store, ends_well, settings_from
 from cli.text import cell, cells, stderr, stdout
 from schemas.errors import ExitCode
@@ -46,7 +47,7 @@ def up(
         settings = settings.model_copy(update={"store": str(default_store())})
     if port is None and settings.port == 0:
         settings = settings.model_copy(update={"port": UP_PORT})
-    return asyncio.run(_up(settings, cores() if workers is None else workers))
+    return run_async(_up(settings, cores() if workers is None else workers))
 
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:
@@ -61,6 +62,7 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
             names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
             await signals.first.wait()
+            answered_otherwise()
             console.print("stopping: workers finish their messages; press Ctrl-C again to return them unfinished")
     except asyncio.CancelledError:
         if signals.by is None:  # Ctrl-C before our handler was installed

@@ -1,6 +1,5 @@
 """`rigflow usage`: what jobs used, by API key, pipeline and day."""
 
-import asyncio
 import csv
 import sys
 import time
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, list_of, one_line, say_json, size, stdout
 from schemas.errors import ExitCode, UsageError
@@ -59,7 +59,7 @@ def usage(
         async with Broker.connected(settings, name="rigflow-usage") as broker:
             return await read_usage(broker, settings.tenant, *days, names)
 
-    found = asyncio.run(read())
+    found = run_async(read())
     records = [{**place.model_dump(include=set(names)), **used.model_dump()} for place, used in found.items()]
     if as_json:
         say_json(records)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.interrupts import run_async
 from cli.options import (
     Credentials,
     ModelName,
@@ -95,7 +96,7 @@ def watch(
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     to = FolderOfResults(out, overwrite, again, template)
-    return asyncio.run(_watch(settings, spec, models, variant, folder, to, quiet, workers, priority, patterns, as_json))
+    return run_async(_watch(settings, spec, models, variant, folder, to, quiet, workers, priority, patterns, as_json))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """`rigflow worker`: runs one worker in this process, for a broker on another machine."""
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.help import Commands
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, SettingsFile, command_of, ends_well, fleet_from
 from cli.orders import add_orders
 from schemas.errors import UsageError
@@ -55,7 +55,7 @@ def worker(
         print(f"rigflow worker on {at}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr, flush=True)
 
     if wanted:
-        asyncio.run(_check_stages(settings, wanted))
+        run_async(_check_stages(settings, wanted))
     from workers.telemetry import set_up_logging
 
     set_up_logging(settings, **({"worker": name} if name else {}))

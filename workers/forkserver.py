@@ -9,6 +9,7 @@ import ctypes
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import socket
@@ -39,6 +40,10 @@ def start_fork_server() -> None:
 
 def _ensure_running() -> None:
     """Its socket is in the folder for temporary files. Raises UsageError when that has too long a path for sockets."""
+    # first, because it unblocks signals
+    multiprocessing.resource_tracker.ensure_running()
+    # Ctrl-C at a terminal is for us alone: the fork server is of our group until it has a session of its own
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         multiprocessing.forkserver.ensure_running()
     except OSError as error:
@@ -46,6 +51,8 @@ def _ensure_running() -> None:
             raise
         what = f"no worker can be started: {error}: {tempfile.gettempdir()} is the folder for temporary files"
         raise UsageError(what, "set TMPDIR to a folder with a short path") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerProcess:

@@ -207,7 +207,7 @@ def work(
 def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> NoReturn:
     """Run a worker in a process that a supervisor started."""
     end_with_parent()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server blocks
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # which the fork server blocks
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # it ended before `end_with_parent` had effect
         os._exit(ExitCode.OK)

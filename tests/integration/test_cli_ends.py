@@ -54,7 +54,7 @@ def test_a_run_that_is_ended_leaves_nothing(
             run.send_signal(number)
             time.sleep(0.05)
         _, output = run.communicate(timeout=GENEROUS_S)
-    assert (run.returncode, output) == (code, "rigflow: stopping; once more stops at once\nrigflow: interrupted\n")
+    assert (run.returncode, output) == (code, "rigflow: interrupted: cleaning up, once more stops at once\n")
     assert not out.exists()
     assert list(scratch.iterdir()) == []
     while left := processes(scratch):  # the kernel ends the last of them just now

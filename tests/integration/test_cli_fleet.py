@@ -224,7 +224,7 @@ def test_ctrl_c_ends_a_run_with_130_and_leaves_nothing(tmp_path: Path) -> None:
         family = workers_of(run.process.pid) + children(run.process.pid, "nats-server")
         time.sleep(0.5)  # into the job, where the machine is quick enough
         assert run.end(signal.SIGINT) == ExitCode.INTERRUPTED
-    assert run.output.endswith("rigflow: interrupted\n")
+    assert run.output.endswith("rigflow: interrupted: cleaning up, once more stops at once\n")
     assert "Traceback" not in run.output
     assert not out.exists()
     eventually(lambda: not any(map(alive, family)))

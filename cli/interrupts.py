@@ -1,0 +1,197 @@
+"""How a signal ends a command at any moment: with one line, a named exit code, a visible cursor, and nothing left.
+
+While `rigflow` itself is imported, the signal ends the process. Then SIGINT raises KeyboardInterrupt, and the command
+cleans up. While the interpreter ends, a signal does nothing, unless that takes long.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+CLEANING_UP = ": cleaning up, once more stops at once"  # for commands that take a while
+PATIENCE_S = 2.0  # for the end of the interpreter; after that a signal ends the process
+_AGAIN_S = 0.01
+_SHOW_CURSOR = b"\x1b[?25h"
+
+_displays: list[Callable[[], None]] = []  # each removes what it shows at a terminal, and shows the cursor
+_said = _shown = False
+
+
+def run_to_its_end(arguments: list[str]) -> NoReturn:
+    """Run one command and end the process."""
+    stopped_by: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        """SIGTERM and SIGHUP end a command as Ctrl-C does, so that it cleans up."""
+        stopped_by.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: raising it does nothing
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGTERM if number == signal.SIGHUP else signal.SIGINT)
+
+    _handle(_leave, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of deploy/bin/rigflow
+    atexit.register(_ignore)  # the first of all, which is called last
+    from cli.app import answer
+    from cli.closed_output import reader_gone
+    from schemas.errors import ExitCode
+
+    code: int = ExitCode.INTERRUPTED
+    try:
+        sys.unraisablehook = _raise_again
+        signal.signal(signal.SIGALRM, _repeat)
+        _handle(stop, signal.SIGTERM, signal.SIGHUP)
+        _handle(signal.default_int_handler, signal.SIGINT)
+        code = answer(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = reader_gone()
+    except BaseException as error:
+        if not came_from_interrupt(error):
+            raise
+    if code == ExitCode.INTERRUPTED:
+        say_interrupted()
+        code = 128 + (stopped_by or [signal.SIGINT])[0]
+    _end(code)
+
+
+def run_async(work: Coroutine[Any, Any, T], note: str = "") -> T:
+    """`asyncio.run` for commands: Ctrl-C is answered by its line at once, because cleaning up may take seconds.
+
+    `note`: what that line also says. An error of the cleaning up is not reported after that.
+    """
+    import asyncio
+
+    async def answered() -> T:
+        with _acknowledged(note):
+            return await work
+
+    try:
+        return asyncio.run(answered())
+    except Exception as error:
+        if _said:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        work.close()  # it never began, if the signal came before
+
+
+def say_interrupted(note: str = "") -> None:
+    """Write the line of a command that a signal ended, once."""
+    global _said
+    for remove in _displays:
+        with suppress(Exception):
+            remove()
+    if not _said:  # a print may be under way, which `print` cannot interrupt
+        _said = True
+        os.write(2, f"rigflow: interrupted{note}\n".encode())
+
+
+def answered_otherwise() -> None:
+    """The command said by itself that a signal ends it."""
+    global _said
+    _said = True
+
+
+@contextmanager
+def display(remove: Callable[[], None]) -> Iterator[None]:
+    """A block that shows something at a terminal; `remove` takes it away before a signal's line is written."""
+    global _shown
+    _shown = True
+    _displays.append(remove)
+    try:
+        yield
+    finally:
+        remove()
+        _displays.remove(remove)
+
+
+def came_from_interrupt(error: BaseException | None) -> bool:
+    """Whether an exception is a KeyboardInterrupt, or was raised in place of one, as imports do."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        if isinstance(found, KeyboardInterrupt):
+            return True
+        seen.add(id(found))
+        waiting += [found.__cause__, found.__context__]
+        waiting += found.exceptions if isinstance(found, BaseExceptionGroup) else ()
+    return False
+
+
+@contextmanager
+def _acknowledged(note: str) -> Iterator[None]:
+    """Write the line at the first Ctrl-C, then do what asyncio does. Enter it inside asyncio, which has a handler."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    if not callable(interrupt):  # it is ignored, as in a background job of a shell
+        yield
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        say_interrupted(note)
+        interrupt(number, frame)
+
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _handle(handler: Callable[[int, FrameType | None], Any], *numbers: signal.Signals) -> None:
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # of nohup, or of a shell's background job
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process: nothing is to be cleaned up yet, and an exception is not safe while modules are imported."""
+    say_interrupted()
+    os._exit(128 + number)
+
+
+def _end(code: int) -> NoReturn:
+    """End the interpreter with a code. A signal does not disturb that, unless it takes longer than `PATIENCE_S`."""
+    began_s = time.monotonic()
+
+    def late(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - began_s > PATIENCE_S:
+            os._exit(code)
+
+    _handle(late, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for remove in _displays:  # of a block whose end a second signal interrupted
+        with suppress(Exception):
+            remove()
+    if _shown and sys.stderr.isatty():  # a signal may come while a display begins or ends
+        os.write(2, _SHOW_CURSOR)
+    sys.exit(code)
+
+
+def _ignore() -> None:
+    """For the last moments of the interpreter, which would give a signal its default action."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _raise_again(error: "sys.UnraisableHookArgs") -> None:
+    """Python does not raise from some callbacks, as of imports: a KeyboardInterrupt there is raised a moment later."""
+    if came_from_interrupt(error.exc_value):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+    else:
+        sys.__unraisablehook__(error)
+
+
+def _repeat(number: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        handler(signal.SIGINT, frame)
