@@ -37,7 +37,7 @@ def run_to_its_end(arguments: list[str]) -> NoReturn:
         signal.raise_signal(signal.SIGTERM if number == signal.SIGHUP else signal.SIGINT)
 
     _handle(_leave, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of deploy/bin/rigflow
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of cli/rigflow
     atexit.register(_ignore)  # the first of all, which is called last
     from cli.app import answer
     from cli.closed_output import reader_gone

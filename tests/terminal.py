@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.cli import environment
 
 CTRL_C = b"\x03"
-COMMAND = Path(__file__).parents[1] / "deploy" / "bin" / "rigflow"  # what people have on their PATH
+COMMAND = Path(__file__).parents[1] / "cli" / "rigflow"  # what people have on their PATH
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 
 
