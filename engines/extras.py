@@ -1,11 +1,21 @@
 """Optional packages, the extras of pyproject.toml: what to type where one is missing."""
 
+import json
+import shlex
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from schemas.errors import PluginMissing
+
+MADE_BY_MAKE = "rigflow-venv"  # the folder of the environment of `make install`
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +42,43 @@ def imported(module: str, what: str, extra: str) -> Any:
 
 
 def install_extra(name: str) -> str:
-    """Return how to install an extra beside an installed rigflow."""
-    return f"install the extra {name}: pip install 'rigflow[{name}]'"
+    """Return how to install an extra: the command for the way in which this rigflow was installed."""
+    return f"install the extra {name}: {extra_command(name, Path(sys.prefix), _source())}"
+
+
+def pip_install(*words: str) -> str:
+    """Return the command that installs packages into the environment of this rigflow."""
+    return f"{_installer(Path(sys.prefix))} {shlex.join(words)}"
+
+
+def extra_command(name: str, environment: Path, source: tuple[Path | None, bool]) -> str:
+    """Return the command that adds an extra to an environment.
+
+    `source`: the checkout that its rigflow was installed from, if that is known, and whether its files are used there.
+    """
+    folder, editable = source
+    what = shlex.quote(f"{folder or 'rigflow'}[{name}]")
+    if folder is not None and environment.name == MADE_BY_MAKE:
+        return f"make -C {shlex.quote(str(folder))} install EXTRAS={shlex.quote(f'[{name}]')}"
+    if (environment / "uv-receipt.toml").exists():
+        return f"uv tool install --force {what}"
+    if (environment / "pipx_metadata.json").exists():
+        return f"pipx install --force {what}"
+    return f"{_installer(environment)} {'-e ' * editable}{what}"
+
+
+def _installer(environment: Path) -> str:
+    python = shlex.quote(str(environment / "bin" / "python"))
+    return f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
+
+
+def _source() -> tuple[Path | None, bool]:
+    """The folder that this rigflow was installed from, and whether in place."""
+    here = Path(__file__).parents[1]
+    if (here / "pyproject.toml").exists():
+        return here, True
+    with suppress(PackageNotFoundError, ValueError):
+        found = json.loads(distribution("rigflow").read_text("direct_url.json") or "{}")
+        url = urlsplit(str(found.get("url", "")))
+        return (Path(unquote(url.path)) if url.scheme == "file" else None), False
+    return None, False

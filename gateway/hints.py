@@ -20,7 +20,7 @@ _PARAMETERS = {"--set": "set", "--model": "model", "--stream": "stream", "--name
 _COMMAND = re.compile(r"`rigflow ([^`]*)`|\brigflow ((?:jobs|dead|model|pipelines) (?:list|show|add)|status)\b")
 _OPTION = re.compile("|".join(f"`?{option}(?![a-z-])`?" for option in _PARAMETERS))
 _SETTINGS = "|".join(name for name in Settings.model_fields if "_" in name)
-_OF_OPERATORS = re.compile(rf"rigflow \w|--[a-z]|RIGFLOW_|\bsettings?\b|pip install|\b(?:{_SETTINGS})\b")
+_OF_OPERATORS = re.compile(rf"rigflow \w|--[a-z]|RIGFLOW_|\bsettings?\b|pip install|the extra |\b(?:{_SETTINGS})\b")
 
 
 def for_callers(hint: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from engines.extras import install_extra, pip_install
 from engines.models.shipped_cards import publisher_of
 
 PIPER_PAGE = "https://huggingface.co/rhasspy/piper-voices"
@@ -25,12 +26,12 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`",
     r"(?i:.*(?:paraformer|sense-?voice).*)": f"download a folder of FunASR as ONNX, {FUNASR_PAGES}, then "
     "`rigflow model add FOLDER --name {name}`",
-    "speaker-encoder": "it comes with the package resemblyzer, `pip install --no-deps resemblyzer`; or download "
+    "speaker-encoder": "it comes with the package resemblyzer, `{resemblyzer}`; or download "
     "pretrained.pt from https://github.com/resemble-ai/Resemblyzer/tree/master/resemblyzer, then "
     "`rigflow model add pretrained.pt --name speaker-encoder`",
     r"whisper-(?:tiny|base|small|medium|large)[\w.-]*": "download the folder "
     "https://huggingface.co/onnx-community/{name}, then `rigflow model add {name}`",
-    "silero-vad": "it comes with the extra stt, pip install 'rigflow[stt]'; or download silero_vad.onnx from "
+    "silero-vad": "{stt}, which has it; or download silero_vad.onnx from "
     "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`",
     r"[a-z]{2,3}_[A-Z]{2}-\w+-(?:x_low|low|medium|high)": "download {name}.onnx and {name}.onnx.json from "
     f"{PIPER_PAGE}, then `rigflow model add {{name}}.onnx`",
@@ -48,7 +49,8 @@ def where_to_get(name: str) -> str:
     """Return what to do where a model of this name is missing; "" for names of which rigflow knows no publisher."""
     for pattern, hint in _HINTS.items():
         if re.fullmatch(pattern, name):
-            return hint.format(name=name, weights=EXPORTS.get(name, ""))
+            installs = {"stt": install_extra("stt"), "resemblyzer": pip_install("--no-deps", "resemblyzer")}
+            return hint.format(name=name, weights=EXPORTS.get(name, ""), **installs)
     if card := publisher_of(name):
         return f"download {card.file} from {card.page}, then `rigflow model add {card.add or card.file}`"
     return ""

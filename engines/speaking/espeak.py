@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from engines.extras import install_extra
+from engines.extras import install_extra, pip_install
 from schemas.errors import PluginMissing, UsageError
 
 PACKAGE, RELEASE = "espeakng-loader", "0.2.4"  # as in pyproject.toml
@@ -57,7 +57,7 @@ def _library() -> Any:
         raise PluginMissing(what, hint) from error
     if found != RELEASE:
         what = f"phonemes are those of {PACKAGE} {RELEASE}, so that all machines speak alike, and here is {found}"
-        raise PluginMissing(what, f"pip install {PACKAGE}=={RELEASE}")
+        raise PluginMissing(what, pip_install(f"{PACKAGE}=={RELEASE}"))
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = str(espeakng_loader.get_data_path()).encode()

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from engines.extras import install_extra
+from engines.extras import install_extra, pip_install
 from schemas.errors import PluginMissing, UsageError
 
 RELEASES = {"pypinyin": "0.55.0", "jieba": "0.42.1", "cn2an": "0.5.24"}  # as in pyproject.toml
@@ -91,7 +91,7 @@ def _reader() -> Callable[[str], list[str]]:
             raise PluginMissing(what, install_extra("chinese")) from error
         if found != release:
             what = f"pinyin is that of {name} {release}, so that all machines speak alike, and here is {found}"
-            raise PluginMissing(what, f"pip install {name}=={release}")
+            raise PluginMissing(what, pip_install(f"{name}=={release}"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old code in jieba
         jieba, pypinyin, cn2an = (import_module(name) for name in ("jieba", "pypinyin", "cn2an"))

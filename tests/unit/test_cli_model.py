@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cli.app import answer
+from engines.extras import install_extra
 from engines.models.catalogue import own_model
 from schemas.errors import ExitCode, ModelError
 from tests.answering import graph
@@ -219,7 +220,7 @@ def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: st
     assert words in err
     if files == "torch" and importlib.util.find_spec("spandrel") is None:
         assert "needs torch and spandrel" in err
-        assert err.endswith("install the extra convert: pip install 'rigflow[convert]'\n")
+        assert err.endswith(f"{install_extra('convert')}\n")
     assert kept(here) == []
 
 

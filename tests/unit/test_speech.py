@@ -11,6 +11,7 @@ import pytest
 from engines.backends.ctranslate2 import CTranslate2
 from engines.content import ModelFiles
 from engines.device.host import Host
+from engines.extras import install_extra
 from engines.models.catalogue import load_model, own_model
 from engines.speech.mel import features, filters, log_mel
 from engines.speech.model import Aligned
@@ -233,5 +234,5 @@ def test_a_worker_without_the_library_says_what_to_install(tmp_path: Path, monke
     with pytest.raises(PluginMissing) as missing:
         CTranslate2(settings).open(content, spec, Host(settings))
     assert missing.value.what == "model w needs the package ctranslate2, which is not installed here"
-    assert missing.value.hint == "install the extra stt: pip install 'rigflow[stt]'"
+    assert missing.value.hint == install_extra("stt")
     assert json.loads(content.graph) == {"lang_ids": []}  # type: ignore[union-attr]
