@@ -35,6 +35,11 @@ class FramePictures:
         self._made = [(by[spec], spec.layout == "planes", each) for spec, each in names.items()]
         self._sized = any(map(is_of_model, pictures))
 
+    @property
+    def makers(self) -> list[Maker]:
+        """What makes them."""
+        return [maker for maker, _, _ in self._made]
+
     def __call__(self, frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
         """Return the arrays of one frame, with its upright (height, width) if one of them is a model's picture."""
         arrays: dict[str, Array] = {}

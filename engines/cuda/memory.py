@@ -27,6 +27,7 @@ class Counters:
     from_gpu_bytes: int = 0
     on_gpu_segments: int = 0  # decoded by the GPU
     on_host_segments: int = 0  # decoded by the host, because the GPU cannot
+    irregular_segments: int = 0  # read again frame by frame, because a burst of frames was not as expected
 
 
 class Block:

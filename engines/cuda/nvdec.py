@@ -7,13 +7,16 @@ the same kind.
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import av
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
+from engines.cuda.burst import BurstDecoder
+from engines.cuda.burst_library import BurstLibrary
+from engines.media.windows import IrregularBurst
 from schemas.errors import MediaError
 
 if TYPE_CHECKING:
@@ -26,18 +29,24 @@ Decoding = Literal["any", "gpu", "host"]
 
 
 class GpuDecoders:
-    """Decoder sessions of one GPU; at most `most` wait idle for their next segment."""
+    """Decoder sessions of one GPU; at most `most` wait idle for their next segment.
 
-    def __init__(self, gpu: "CudaGpu", most: int, decoding: Decoding) -> None:
+    With a `library`, they decode in bursts where that is asked for.
+    """
+
+    def __init__(self, gpu: "CudaGpu", most: int, decoding: Decoding, library: BurstLibrary | None = None) -> None:
         self._gpu = gpu
         self._most = most
         self._decoding = decoding
-        self._idle: OrderedDict[int, tuple[tuple[Any, ...], VideoCodecContext]] = OrderedDict()
+        self._library = library
+        self._idle: OrderedDict[int, tuple[tuple[Any, ...], _Session]] = OrderedDict()
         self._failures: Counter[tuple[Any, ...]] = Counter()
         self._lock = threading.Lock()
 
     @contextmanager
-    def lease(self, like: VideoCodecContext, label: str) -> Iterator[VideoCodecContext]:
+    def lease(
+        self, like: VideoCodecContext, label: str, bursts: bool = False
+    ) -> Iterator[VideoCodecContext | BurstDecoder]:
         """Lease a decoder for the stream of `like`, the host's: the GPU's, or `like` itself if the settings allow it.
 
         A decoder that met an error is not used again. Raises MediaError if the GPU must decode it, and cannot.
@@ -50,23 +59,26 @@ class GpuDecoders:
             yield like
             return
         self._gpu.enter()
-        decoder = self._taken(key) or open_decoder(self._gpu.number, like)
-        if decoder is None:
+        session = self._taken(key) or self._opened(like)
+        if session is None:
             self._failures[key] = _TRIES
             with self.lease(like, label) as other:
                 yield other
             return
         try:
-            yield decoder
+            yield session.in_bursts(self._library) if bursts and self._library else session.decoder
+        except IrregularBurst:  # its frames are decoded again, one by one
+            self._gpu.counters.irregular_segments += 1
+            raise
         except Exception:
             self._failures[key] += 1
             self._gpu.counters.on_host_segments += 1
             raise
         self._failures[key] = -1_000_000  # it works; later failures are damaged segments
-        decoder.flush_buffers()
+        session.decoder.flush_buffers()
         self._gpu.counters.on_gpu_segments += 1
         with self._lock:
-            self._idle[id(decoder)] = (key, decoder)
+            self._idle[id(session)] = (key, session)
             while len(self._idle) > self._most:
                 self._idle.popitem(last=False)
 
@@ -75,14 +87,47 @@ class GpuDecoders:
         self._gpu.enter()
         self._idle.clear()
 
-    def _taken(self, key: tuple[Any, ...]) -> VideoCodecContext | None:
+    def _opened(self, like: VideoCodecContext) -> "_Session | None":
+        decoder = open_decoder(self._gpu.number, like)
+        return None if decoder is None else _Session(decoder)
+
+    def _taken(self, key: tuple[Any, ...]) -> "_Session | None":
         with self._lock:
-            for number, (kind, decoder) in self._idle.items():
+            for number, (kind, session) in self._idle.items():
                 if kind == key:
                     del self._idle[number]
-                    decoder.skip_frame = "DEFAULT"  # the last user may have skipped frames
-                    return decoder
+                    session.decoder.skip_frame = "DEFAULT"  # the last user may have skipped frames
+                    return session
         return None
+
+
+class OneByOne:
+    """Decoders of a GPU that give their frames one by one: the host reads them."""
+
+    def __init__(self, decoders: GpuDecoders) -> None:
+        self._decoders = decoders
+
+    def lease(
+        self, like: VideoCodecContext, label: str, bursts: bool = False
+    ) -> AbstractContextManager[VideoCodecContext | BurstDecoder]:
+        """See `GpuDecoders.lease`."""
+        return self._decoders.lease(like, label)
+
+
+class _Session:
+    """An open decoder, with the memory of its bursts."""
+
+    def __init__(self, decoder: VideoCodecContext) -> None:
+        self.decoder = decoder
+        self._bursts: BurstDecoder | None = None
+
+    def in_bursts(self, library: BurstLibrary) -> VideoCodecContext | BurstDecoder:
+        """Return it as one that decodes in bursts, unless the library turned out to be of no use."""
+        if library.fault:
+            return self.decoder
+        if self._bursts is None:
+            self._bursts = BurstDecoder(library, self.decoder)
+        return self._bursts
 
 
 def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | None:

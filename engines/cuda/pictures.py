@@ -1,11 +1,13 @@
 """Describes pictures in a GPU's memory, and the position of a scaled picture in its row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import av
 
+from engines.cuda.burst import BurstFrame
 from engines.media.orientation import steps_of, transposes
 
 SURFACES = {"nv12": (8, 0), "p010le": (10, 6), "p016le": (12, 4)}  # of NVDEC: bits a sample, unused low bits
@@ -76,21 +78,27 @@ def upright_strides(size: tuple[int, int], orientation: int, pixel_bytes: int, l
     return (begin + (width - 1) * right, down, -right) if mirrored else (begin, down, right)
 
 
-def name_on_gpu(frame: av.VideoFrame) -> str:
+def name_on_gpu(frame: av.VideoFrame | BurstFrame) -> str:
     """Return the pixel format of a frame of the GPU's decoder."""
     assert frame.sw_format is not None
     return frame.sw_format.name
 
 
-def surface(frame: av.VideoFrame) -> Picture:
+def surface(frame: av.VideoFrame | BurstFrame) -> Picture:
     """Return a decoder's frame as a picture, without a copy."""
+    if isinstance(frame, BurstFrame):
+        return _picture(frame, frame.pointers, frame.lines)
     planes = frame.planes  # each look at it makes new objects
     luma, chroma = planes[0], planes[1]
+    return _picture(frame, (luma.buffer_ptr, chroma.buffer_ptr), (luma.line_size, chroma.line_size))
+
+
+def _picture(frame: av.VideoFrame | BurstFrame, pointers: Sequence[int], pitches: Sequence[int]) -> Picture:
     found = _surface_layout(
-        name_on_gpu(frame), frame.height, frame.width, luma.line_size, chroma.line_size, int(frame.color_range) == FULL
+        name_on_gpu(frame), frame.height, frame.width, pitches[0], pitches[1], int(frame.color_range) == FULL
     )
-    blue = chroma.buffer_ptr
-    return Picture(found, (luma.buffer_ptr, blue, blue + (1 if found.bits == 8 else 2)))
+    luma, blue = pointers[0], pointers[1]
+    return Picture(found, (luma, blue, blue + (1 if found.bits == 8 else 2)))
 
 
 @lru_cache(maxsize=64)

@@ -79,6 +79,11 @@ class CudaPictures:
             raise self._gpu.lost(error) from error
         return arrays
 
+    @property
+    def by_host(self) -> bool:
+        """Whether some of the pictures are made by the host, which then reads each frame."""
+        return any(maker.by_host for maker in self._made.makers if isinstance(maker, CudaPicture))
+
     def synchronize(self) -> None:
         """Wait until all conversions of this thread are done; no frame is held after that. Raises DeviceLost."""
         with self._gpu.guarded():
@@ -108,7 +113,7 @@ class CudaPicture:
         self._channels = (3,) if spec.layout == "rgb" else ()
         pads = spec.fit == "pad"
         self._resampler = None if spec.resize == "area" else Resampler(gpu, spec.resize, spec.antialias, pads)
-        self._by_host = spec.pad_value == "edge" or (pads and self._resampler is None)
+        self.by_host = spec.pad_value == "edge" or (pads and self._resampler is None)
         self._kept: dict[Any, Any] = {}  # what is the same for all frames of a kind
         self._lock = threading.Lock()
         self._here = threading.local()
@@ -116,7 +121,7 @@ class CudaPicture:
     def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         """Convert as `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
         on_gpu = frame.format.name == "cuda"
-        if self._by_host and on_gpu:
+        if self.by_host and on_gpu:
             frame, on_gpu = frame.reformat(format=name_on_gpu(frame)), False
         if not on_gpu:
             return self._from_host(frame, orientation)
@@ -128,7 +133,7 @@ class CudaPicture:
     # frames of the host
 
     def _from_host(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
-        host, size = self._host(), "source" if self._by_host else self.spec.size
+        host, size = self._host(), "source" if self.by_host else self.spec.size
         if size != "source" and (self.spec.layout, self.spec.resize) == ("rgb", "area") and host.is_planar(frame):
             target = size[::-1] if transposes(orientation) else size
             height, width = scaled_size((frame.height, frame.width), target, self.spec)

@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
+from engines.cuda.burst_library import load_bursts
 from engines.cuda.gpu import CudaGpu
-from engines.cuda.nvdec import GpuDecoders
+from engines.cuda.nvdec import GpuDecoders, OneByOne
 from engines.cuda.prefetch import Prefetcher
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
@@ -42,9 +43,10 @@ class CudaDevice:
         self._settings = settings
         self.gpu = CudaGpu(name, cache)
         self._sensors = GpuSensors.open()
-        self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder)
+        self._bursts = load_bursts(cache)
+        self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder, self._bursts)
         self._host_place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
-        self._place = replace(self._host_place, decoders=self.decoders)
+        self._one_by_one = OneByOne(self.decoders)
         try:
             self.encoder = self._encoder()
         except RigflowError:
@@ -82,7 +84,9 @@ class CudaDevice:
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Return the parts of a segment, decoded ahead; the host decodes if `preprocess` needs frames on the host."""
-        place = self._place if isinstance(preprocess, CudaPictures) else self._host_place
+        place = self._host_place
+        if isinstance(preprocess, CudaPictures):
+            place = replace(place, decoders=self._one_by_one if preprocess.by_host else self.decoders)
         medium = medium_of(segment.media, plan)
         parts = medium.decode(segment, buffers, plan, preprocess.convert, place, tick)
         rank = int(segment.key.job.priority is not Priority.INTERACTIVE)
@@ -100,6 +104,7 @@ class CudaDevice:
         gpu = self.gpu.facts
         facts = {"name": gpu.name, "uuid": gpu.uuid, "memory_bytes": gpu.memory_bytes, "link": gpu.link}
         facts |= {"capability": ".".join(map(str, gpu.capability)), "encodes": self.encoder.on_gpu}
+        facts["bursts"] = self._bursts is not None and not self._bursts.fault
         sensors = self._sensors.facts(gpu.uuid) if self._sensors else {}
         return facts | asdict(self.gpu.counters) | {"sensors": sensors}
 

@@ -6,6 +6,7 @@ tick uses. A part is a run of windows with the frames they need, small enough to
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from enum import Enum
 from itertools import chain
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -18,10 +19,10 @@ from engines.media.last import marked_last
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import UPRIGHT
 from engines.media.packets import open_decoder, unpack
-from engines.media.reader import Counts, FrameReader
+from engines.media.reader import BurstDecoder, Counts, FrameReader
 from engines.media.source import media_errors
 from engines.media.uniform import Uniform, presented
-from engines.media.windows import MissingFrame, Slice, Span, every_frame, last_before, slices
+from engines.media.windows import IrregularBurst, MissingFrame, Slice, Span, every_frame, last_before, slices
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
 from schemas.errors import MediaError
@@ -40,9 +41,22 @@ Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
 class Decoders(Protocol):
     """Provides decoders other than the host's."""
 
-    def lease(self, like: VideoCodecContext, label: str) -> AbstractContextManager[VideoCodecContext]:
-        """Lease a decoder for the stream of `like`, a decoder of the host. Raises MediaError if there is none."""
+    def lease(
+        self, like: VideoCodecContext, label: str, bursts: bool = False
+    ) -> AbstractContextManager[VideoCodecContext | BurstDecoder]:
+        """Lease a decoder for the stream of `like`, a decoder of the host. Raises MediaError if there is none.
+
+        With `bursts`, it may be one that takes many packets in one call; an IrregularBurst is then no failure of it.
+        """
         ...
+
+
+class _Reading(Enum):
+    """How the frames of a segment are read: each way is tried where the one before it met something unexpected."""
+
+    IN_BURSTS = 1
+    ONE_BY_ONE = 2
+    PATCHED = 3
 
 
 _WHENCE = "a split stage of rigflow sends no such segment"
@@ -73,12 +87,11 @@ def decode_video(
     Raises MediaError if the segment cannot be opened at all, ItemTooLarge if it exceeds `limits`.
     """
     sent_parts = sent_frames = 0
-    for damaged in (False, True):
+    reading = _Reading.IN_BURSTS
+    while True:
         counts = Counts(notes=dict.fromkeys(segment.notes))
         try:
-            pieces = _slices(
-                segment, buffers, plan, convert, counts, damaged, None if damaged else decoders, limits, tick
-            )
+            pieces = _slices(segment, buffers, plan, convert, counts, reading, decoders, limits, tick)
             for number, (piece, last) in enumerate(_marked(pieces, plan.grid)):
                 if number < sent_parts:
                     continue  # sent before the restart; it was exact, because none of its frames was missing
@@ -86,8 +99,10 @@ def decode_video(
                 sent_parts, sent_frames = number + 1, sent_frames + frames
                 yield _part(segment, presented(segment.media, plan), number, last, piece, convert, frames, counts)
             return
+        except IrregularBurst:
+            reading = _Reading.ONE_BY_ONE
         except MissingFrame:
-            continue
+            reading = _Reading.PATCHED
 
 
 def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:
@@ -164,12 +179,12 @@ def _slices(
     plan: DecodePlan,
     convert: Convert,
     counts: Counts,
-    damaged: bool,
+    reading: _Reading,
     decoders: Decoders | None,
     limits: Limits,
     tick: Tick,
 ) -> Iterator[Slice[dict[str, Array]]]:
-    """Yield the segment's windows, one part at a time. Raises MissingFrame on damage, unless it is `damaged`."""
+    """Yield the segment's windows, one part at a time. Raises MissingFrame on damage that is not PATCHED."""
     grid, media = plan.grid, segment.media
     name = media.name or "the media"
     label = f"segment {segment.key.segment} of {name}"
@@ -179,12 +194,15 @@ def _slices(
         uniform = Uniform(media, plan, counts.notes)
     extradata, packets = unpack(codec, buffers)
     host = open_decoder(codec, extradata, limits, label)
-    with decoders.lease(host, label) if decoders else nullcontext(host) as decoder:
+    leased: AbstractContextManager[VideoCodecContext | BurstDecoder] = nullcontext(host)
+    if decoders and reading is not _Reading.PATCHED:
+        leased = decoders.lease(host, label, reading is _Reading.IN_BURSTS)
+    with leased as decoder:
         reader = FrameReader(packets, segment, grid, tick)
         span = reader.span
         if grid.fps is not None:
             limits.check_windows(label, span.windows(grid, reader.last))
-        if damaged:
+        if reading is _Reading.PATCHED:
             frames = reader.patched(lambda: open_decoder(codec, extradata, limits, label))
         else:
             frames = reader.exact(decoder)

@@ -4,13 +4,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import av
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 from engines.media.packets import Coded, Flag
-from engines.media.windows import MissingFrame, Span, used_times
+from engines.media.windows import IrregularBurst, MissingFrame, Span, used_times
 from engines.part import Tick
 from schemas.grid import Grid
 from schemas.segments import Segment
@@ -30,6 +31,20 @@ class Counts:
     lost: int = 0
     unseen: int = 0
     notes: dict[str, None] = field(default_factory=dict)
+
+
+@runtime_checkable
+class BurstDecoder(Protocol):
+    """A decoder that takes many packets in one call."""
+
+    def frames(
+        self, packets: Sequence["Packet[Any]"], due: Sequence[int] | None, needed: Sequence[bool] | None, tick: Tick
+    ) -> Iterator[av.VideoFrame]:
+        """Yield the frames of all packets; with `due`, until the last of these times, others for their times alone.
+
+        `needed`: of each packet whether its frame is; others may be skipped. Raises IrregularBurst for any error.
+        """
+        ...
 
 
 class _Run(NamedTuple):
@@ -113,15 +128,20 @@ class FrameReader:
             return f"1 frame is damaged or missing, at {first:.2f} s"
         return f"{len(times)} frames are damaged or missing, between {first:.2f} and {last:.2f} s"
 
-    def exact(self, decoder: VideoCodecContext) -> Generator[tuple[int, av.VideoFrame]]:
-        """Yield `(pts, frame)` in rising time. Raises MissingFrame on damage."""
+    def exact(self, decoder: VideoCodecContext | BurstDecoder) -> Generator[tuple[int, av.VideoFrame]]:
+        """Yield `(pts, frame)` in rising time. Raises MissingFrame on damage, IrregularBurst if a burst shows any."""
         if self._due is None:
             due: Sequence[int] = self._times[bisect_left(self._times, self.span.clock.origin) :]
         else:  # an entry without a frame is damage: a segment that begins there would report it
             due = sorted({*self._due, *self._entries})
-        for pts, frame in self._strict(decoder, self._packets, due):
-            self._intact.add(pts)
-            yield pts, frame
+        try:
+            for pts, frame in self._strict(decoder, self._packets, due):
+                self._intact.add(pts)
+                yield pts, frame
+        except MissingFrame as error:
+            if isinstance(decoder, BurstDecoder):
+                raise IrregularBurst(*error.args) from error
+            raise
 
     def patched(self, new_decoder: Callable[[], VideoCodecContext]) -> Generator[tuple[int, av.VideoFrame]]:
         """Yield as `exact` does, with the decoder's pictures of damaged frames; each run has its own decoder.
@@ -144,7 +164,7 @@ class FrameReader:
         self._judged = judged
 
     def _strict(
-        self, decoder: VideoCodecContext, packets: Sequence[Coded], due: Sequence[int]
+        self, decoder: VideoCodecContext | BurstDecoder, packets: Sequence[Coded], due: Sequence[int]
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the frames that are `due`, and maybe others before the last one. Raises MissingFrame on any damage."""
         waiting = iter(due)
@@ -153,7 +173,10 @@ class FrameReader:
         if skips and expected is None:
             return
         done: list[bool] = []
-        decoded = self._decoded(decoder, packets, set(due) if skips else None, done)
+        if isinstance(decoder, BurstDecoder):
+            decoded = self._in_bursts(decoder, packets, due if skips else None)
+        else:
+            decoded = self._decoded(decoder, packets, set(due) if skips else None, done)
         for pts, frame in self._rising(self._timed(decoded, packets)):
             late = expected is not None and pts > expected
             if frame.is_corrupt or late or (not skips and pts != expected) or self._is_misplaced(pts, frame.pts):
@@ -217,6 +240,18 @@ class FrameReader:
             if not self._by_rank:
                 stop = 1 + max(at for at in range(first, len(packets)) if packets[at].pts < until)
             yield _Run(packets[first:stop], since, until)
+
+    def _in_bursts(
+        self, decoder: BurstDecoder, packets: Sequence[Coded], due: Sequence[int] | None
+    ) -> Iterator[av.VideoFrame]:
+        """Yield as `_decoded` does."""
+        if any(coded.flags & Flag.CORRUPT for coded in packets):
+            raise IrregularBurst(None)
+        needed = None
+        if due is not None:
+            times = set(due)
+            needed = [coded.pts in times for coded in packets]
+        return decoder.frames([coded.packet for coded in packets], due, needed, self._tick)
 
     def _decoded(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from engines.media.decode import decode_video
+from engines.media.decode import Decoders, decode_video
 from engines.media.source import Source
 from engines.media.split import SegmentData, Splitter
 from engines.part import Array, Part
@@ -104,13 +104,14 @@ def decoded(
     segments: Sequence[SegmentData],
     spec: PipelineSpec,
     convert: Callable[[av.VideoFrame, int], dict[str, Array]] = raw,
+    decoders: Decoders | None = None,
 ) -> list[Part]:
     """The parts of all pieces, the last piece decoded first: no piece may depend on another."""
     parts: list[list[Part]] = []
     for number, segment_data in reversed(list(enumerate(segments))):
         key = Key(job=JOB, segment=number, final=segment_data.final)
         segment = replace(segment_data, media=media).segment(key)
-        parts.append(list(decode_video(segment, segment_data.buffers, decode_plan(spec), convert)))
+        parts.append(list(decode_video(segment, segment_data.buffers, decode_plan(spec), convert, decoders)))
     return [part for segment_parts in reversed(parts) for part in segment_parts]
 
 

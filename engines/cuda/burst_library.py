@@ -1,0 +1,211 @@
+"""Compiles and loads `burst.c`, the loop that decodes many packets in one call, and checks that it reads frames right.
+
+The loop calls the FFmpeg libraries that PyAV has loaded, and reads fields of their structs. Where these are is known
+for some versions of FFmpeg, and is compared with PyAV's own view before the first use. `make kernels` compiles it ahead
+of time; otherwise the first worker of a GPU does so by the C compiler of the machine, and keeps it in the cache folder.
+"""
+
+import ctypes
+import glob
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.packet import Packet
+
+from engines.files import atomic_write
+from engines.media.windows import IrregularBurst
+
+log = logging.getLogger("rigflow")
+
+SOURCE = Path(__file__).with_name("burst.c")
+_FIELDS = "kept pts corrupt interlaced format sw_format width height color_range colorspace"
+ROW = np.dtype([(name, np.int64) for name in f"{_FIELDS} plane0 plane1 plane2 line0 line1 line2".split()])
+_FUNCTIONS = {
+    "send": ("avcodec", "avcodec_send_packet"),
+    "receive": ("avcodec", "avcodec_receive_frame"),
+    "unref": ("avutil", "av_frame_unref"),
+    "set_int": ("avutil", "av_opt_set_int"),
+}
+_FRAME = {"pts": 136, "flags": 276, "color_range": 280, "colorspace": 292, "errors": 320, "frames": 328}
+_FRAME |= {"data": 0, "linesize": 64, "width": 104, "height": 108, "format": 116}
+_LAYOUTS = {  # major version of libavutil -> offsets of fields, of 64-bit machines
+    60: {**_FRAME, "ref_data": 8, "sw_format": 64},
+    61: {**_FRAME, "ref_data": 8, "sw_format": 64},
+}
+_COUNTS = "packet_count due_count at skipping over error"
+_OFFSETS = "pts flags errors format width height color_range colorspace data linesize frames ref_data sw_format"
+_SLOWER = "the GPU's frames are read one by one, which costs the host more"
+_POINTER = 24  # in a PyAV object: the address of FFmpeg's, behind the object's head and its methods
+
+
+class Unusable(Exception):
+    """The loop cannot be used here; the text says why."""
+
+
+class Burst(ctypes.Structure):
+    """The struct of `burst.c`."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in (*_FUNCTIONS, "context", "packets", "needed", "due")),
+        *((name, ctypes.c_int64) for name in (*_COUNTS.split(), *_OFFSETS.split())),
+    )
+
+
+class BurstLibrary:
+    """The compiled loop, checked. Raises Unusable."""
+
+    def __init__(self, cache: Path) -> None:
+        if platform.system() != "Linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
+            raise Unusable("this system is not a 64-bit Linux")
+        libraries = {name: _library(name) for name in ("avutil", "avcodec")}
+        major = libraries["avutil"].avutil_version() >> 16
+        if major not in _LAYOUTS:
+            raise Unusable(f"the layout of frames is not known for libavutil {major}")
+        self._given = {name: _address(libraries[library], symbol) for name, (library, symbol) in _FUNCTIONS.items()}
+        self._given |= _LAYOUTS[major]
+        self._avutil, self._avcodec = libraries["avutil"], libraries["avcodec"]
+        path = str(_compiled(cache))
+        waits, stays = ctypes.CDLL(path), ctypes.PyDLL(path)  # without and with the interpreter's lock
+        self.decode: Any = waits.decode_burst
+        self.decode.restype = ctypes.c_int64
+        self.decode.argtypes = (ctypes.c_void_p,) * 3 + (ctypes.c_int64,)
+        self.describe: Any = stays.describe
+        self.describe.argtypes = (ctypes.c_void_p,) * 3
+        self.unref: Any = stays.unref_frames
+        self.unref.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+        self._names: dict[int, str] = {-1: "none"}
+        self._avutil.av_get_pix_fmt_name.restype = ctypes.c_char_p
+        self.fault = ""
+        self._checked = False
+        _check_software(self)
+
+    def new(self, context: av.CodecContext) -> Burst:
+        """Return the loop's struct for an open decoder."""
+        address = pointer_of(context)
+        self._avcodec.avcodec_get_class.restype = ctypes.c_void_p
+        if ctypes.c_void_p.from_address(address).value != self._avcodec.avcodec_get_class():
+            raise Unusable("PyAV's decoders are laid out otherwise")
+        return Burst(**self._given, context=address)
+
+    def format_name(self, number: int) -> str:
+        """Return the name of an AVPixelFormat."""
+        if number not in self._names:
+            self._names[number] = (self._avutil.av_get_pix_fmt_name(number) or b"none").decode()
+        return self._names[number]
+
+    def check_once(self, burst: Burst, frames: Sequence[av.VideoFrame]) -> None:
+        """Check the first frame that a decoder gives in this process. Raises IrregularBurst, and has a `fault` then."""
+        if self._checked or not frames:
+            return
+        try:
+            self.check(burst, frames[0])
+        except Unusable as error:
+            self.fault = str(error)
+            log.warning("%s: %s", _SLOWER, error)
+            raise IrregularBurst(None) from error
+        self._checked = True
+
+    def check(self, burst: Burst, frame: av.VideoFrame) -> None:
+        """Compare how the loop reads a frame with how PyAV does. Raises Unusable."""
+        row = np.zeros(1, ROW)
+        self.describe(ctypes.addressof(burst), pointer_of(frame), row.ctypes.data)
+        given = row[0]
+        pointers, lines = ([given[f"{what}{n}"] for n in range(len(frame.planes))] for what in ("plane", "line"))
+        planes = frame.planes
+        software = frame.sw_format.name if frame.sw_format else "none"
+        ours = [given["pts"], given["width"], given["height"], given["color_range"], given["colorspace"]]
+        ours += [bool(given["corrupt"]), bool(given["interlaced"]), self.format_name(int(given["sw_format"]))]
+        ours += [*pointers, *lines]
+        theirs: list[Any] = [frame.pts, frame.width, frame.height, int(frame.color_range), int(frame.colorspace)]
+        theirs += [frame.is_corrupt, frame.interlaced_frame, software]
+        theirs += [*(plane.buffer_ptr for plane in planes), *(plane.line_size for plane in planes)]
+        if ours != theirs:
+            raise Unusable("FFmpeg's frames are laid out otherwise")
+
+
+def load_bursts(cache: Path) -> BurstLibrary | None:
+    """Return the loop; None, with a line in the log, where it cannot be used: frames are then decoded one by one."""
+    try:
+        return BurstLibrary(cache)
+    except Unusable as error:
+        log.warning("%s: %s", _SLOWER, error)
+        return None
+
+
+def pointer_of(thing: "av.VideoFrame | Packet[Any] | av.CodecContext") -> int:
+    """Return the address of the FFmpeg object in one of PyAV."""
+    return ctypes.c_void_p.from_address(id(thing) + _POINTER).value or 0
+
+
+def _library(name: str) -> ctypes.CDLL:
+    """Return a library of FFmpeg that this process has loaded already, for PyAV."""
+    folder = Path(av.__file__).parents[1] / "av.libs"
+    found = glob.glob(f"{folder}/lib{name}-*.so*")
+    if len(found) != 1:
+        raise Unusable("PyAV has no FFmpeg libraries of its own, as its wheels do")
+    return ctypes.CDLL(found[0], mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+
+
+def _address(library: ctypes.CDLL, symbol: str) -> int | None:
+    return ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
+
+
+def _check_software(library: BurstLibrary) -> None:
+    """Compare with frames of the host that have unusual values. Raises Unusable."""
+    context = av.CodecContext.create("h264", "r")
+    burst = library.new(context)
+    for number, name in enumerate(("yuv420p", "nv12", "yuv444p")):
+        frame = av.VideoFrame(64 + 2 * number, 48 + 2 * number, name)
+        frame.pts, frame.color_range, frame.colorspace = (1 << 40) + number, 2 - number % 2, 9 - number
+        library.check(burst, frame)
+    packet: Packet[Any] = Packet(5)
+    if ctypes.c_void_p.from_address(pointer_of(packet) + 24).value != packet.buffer_ptr:
+        raise Unusable("PyAV's packets are laid out otherwise")
+
+
+def _name() -> str:
+    return f"burst-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}-{platform.machine()}.so"
+
+
+def _compiled(cache: Path) -> Path:
+    """Return the loop's library: precompiled, cached, or compiled now. Raises Unusable."""
+    for path in (SOURCE.with_name(_name()), cache / "kernels" / _name()):
+        if path.exists():
+            return path
+    atomic_write(path, _by_compiler())
+    return path
+
+
+def _by_compiler() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "burst.so"
+        for compiler in _compilers():
+            command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(out), str(SOURCE)]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return out.read_bytes()
+    raise Unusable("there is no C compiler (cc, gcc or clang) here")
+
+
+def _compilers() -> Iterator[str]:
+    yield from filter(None, map(shutil.which, ("cc", "gcc", "clang")))
+
+
+def precompile() -> Path | None:
+    """Compile it beside its source; None without a compiler."""
+    try:
+        image = _by_compiler()
+    except Unusable:
+        return None
+    path = SOURCE.with_name(_name())
+    path.write_bytes(image)
+    return path
