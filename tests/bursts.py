@@ -14,7 +14,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from engines.cuda.burst import BurstDecoder, BurstFrame
 from engines.cuda.burst_library import BurstLibrary
-from engines.media.reader import BurstDecoder as Bursts
+from engines.media.bursts import BurstDecoder as Bursts
 
 
 @functools.cache
@@ -26,22 +26,22 @@ def library() -> BurstLibrary:
 class HostBursts:
     """Decoders of the host that decode in bursts; `leases` are what was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: BurstLibrary | None = None) -> None:
+        self._loop = loop or library()
         self.leases: list[bool] = []
 
     @contextmanager
     def lease(self, like: VideoCodecContext, label: str, bursts: bool = False) -> Iterator[VideoCodecContext | Bursts]:
         self.leases.append(bursts)
-        yield BurstDecoder(library(), like) if bursts else like
+        yield BurstDecoder(self._loop, like) if bursts else like
 
 
 def as_frame(frame: Any) -> av.VideoFrame:
     """The picture of a frame, whichever way it was decoded; its planes are copied."""
     if not isinstance(frame, BurstFrame):
         return cast(av.VideoFrame, frame)
-    assert frame.kept, "its picture was released"
     made = av.VideoFrame(frame.width, frame.height, frame.format.name)
-    for plane, pointer, line in zip(made.planes, frame.pointers, frame.lines, strict=False):
+    for plane, pointer, line in zip(made.planes, *frame.in_memory(), strict=False):
         lines = np.frombuffer(ctypes.string_at(pointer, line * plane.height), np.uint8).reshape(plane.height, line)
         padded = np.zeros((plane.height, plane.line_size), np.uint8)
         padded[:, : min(line, plane.line_size)] = lines[:, : plane.line_size]

@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 from engines.cuda.burst_library import ROW, Burst, BurstLibrary, pointer_of
-from engines.media.windows import IrregularBurst
+from engines.media.bursts import IrregularBurst
 from engines.part import Tick
 
 _NO_PTS = -(1 << 63)
@@ -41,6 +41,8 @@ class BurstFrame:
 
     __slots__ = (
         "_held",
+        "_lines",
+        "_pointers",
         "color_range",
         "colorspace",
         "format",
@@ -48,8 +50,6 @@ class BurstFrame:
         "interlaced_frame",
         "is_corrupt",
         "kept",
-        "lines",
-        "pointers",
         "pts",
         "sw_format",
         "width",
@@ -57,11 +57,17 @@ class BurstFrame:
 
     def __init__(self, row: Any, formats: tuple[_Format, _Format | None], held: _Held) -> None:
         self.kept, pts, corrupt, interlaced, _, _, self.width, self.height = row[:8]
-        self.color_range, self.colorspace, self.pointers, self.lines = row[8], row[9], row[10:13], row[13:]
+        self.color_range, self.colorspace, self._pointers, self._lines = row[8], row[9], row[10:13], row[13:]
         self.pts = None if pts == _NO_PTS else pts
         self.is_corrupt, self.interlaced_frame = corrupt != 0, interlaced != 0
         self.format, self.sw_format = formats
         self._held = held
+
+    def in_memory(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the addresses and the bytes a line of its planes. Raises IrregularBurst if it is not kept."""
+        if not self.kept:
+            raise IrregularBurst(self.pts)
+        return self._pointers, self._lines
 
     def reformat(self, **_: Any) -> av.VideoFrame:
         """Raise IrregularBurst: the host must read the frame, for which PyAV decodes it."""

@@ -23,7 +23,7 @@ import numpy as np
 from av.packet import Packet
 
 from engines.files import atomic_write
-from engines.media.windows import IrregularBurst
+from engines.media.bursts import IrregularBurst
 
 log = logging.getLogger("rigflow")
 
@@ -38,9 +38,9 @@ _FUNCTIONS = {
 }
 _FRAME = {"pts": 136, "flags": 276, "color_range": 280, "colorspace": 292, "errors": 320, "frames": 328}
 _FRAME |= {"data": 0, "linesize": 64, "width": 104, "height": 108, "format": 116}
-_LAYOUTS = {  # major version of libavutil -> offsets of fields, of 64-bit machines
-    60: {**_FRAME, "ref_data": 8, "sw_format": 64},
-    61: {**_FRAME, "ref_data": 8, "sw_format": 64},
+_LAYOUTS = {  # major versions of PyAV and of its libavutil -> offsets of fields, of 64-bit machines
+    (18, 60): {**_FRAME, "ref_data": 8, "sw_format": 64},
+    (19, 61): {**_FRAME, "ref_data": 8, "sw_format": 64},
 }
 _COUNTS = "packet_count due_count at skipping over error"
 _OFFSETS = "pts flags errors format width height color_range colorspace data linesize frames ref_data sw_format"
@@ -68,11 +68,11 @@ class BurstLibrary:
         if platform.system() != "Linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
             raise Unusable("this system is not a 64-bit Linux")
         libraries = {name: _library(name) for name in ("avutil", "avcodec")}
-        major = libraries["avutil"].avutil_version() >> 16
-        if major not in _LAYOUTS:
-            raise Unusable(f"the layout of frames is not known for libavutil {major}")
+        version = int(av.__version__.partition(".")[0]), libraries["avutil"].avutil_version() >> 16
+        if version not in _LAYOUTS:
+            raise Unusable(f"the layout of frames is not known for PyAV {version[0]} with libavutil {version[1]}")
         self._given = {name: _address(libraries[library], symbol) for name, (library, symbol) in _FUNCTIONS.items()}
-        self._given |= _LAYOUTS[major]
+        self._given |= _LAYOUTS[version]
         self._avutil, self._avcodec = libraries["avutil"], libraries["avcodec"]
         path = str(_compiled(cache))
         waits, stays = ctypes.CDLL(path), ctypes.PyDLL(path)  # without and with the interpreter's lock
@@ -209,3 +209,7 @@ def precompile() -> Path | None:
     path = SOURCE.with_name(_name())
     path.write_bytes(image)
     return path
+
+
+if __name__ == "__main__":
+    print(precompile() or "no C compiler: a GPU's first worker will compile the loop")

@@ -16,7 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from engines.cuda.burst import BurstDecoder
 from engines.cuda.burst_library import BurstLibrary
-from engines.media.windows import IrregularBurst
+from engines.media.bursts import IrregularBurst
 from schemas.errors import MediaError
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def name_on_gpu(frame: av.VideoFrame | BurstFrame) -> str:
 def surface(frame: av.VideoFrame | BurstFrame) -> Picture:
     """Return a decoder's frame as a picture, without a copy."""
     if isinstance(frame, BurstFrame):
-        return _picture(frame, frame.pointers, frame.lines)
+        return _picture(frame, *frame.in_memory())
     planes = frame.planes  # each look at it makes new objects
     luma, chroma = planes[0], planes[1]
     return _picture(frame, (luma.buffer_ptr, chroma.buffer_ptr), (luma.line_size, chroma.line_size))

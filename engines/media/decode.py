@@ -14,15 +14,16 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
+from engines.media.bursts import BurstDecoder, IrregularBurst
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.last import marked_last
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import UPRIGHT
 from engines.media.packets import open_decoder, unpack
-from engines.media.reader import BurstDecoder, Counts, FrameReader
+from engines.media.reader import Counts, FrameReader
 from engines.media.source import media_errors
 from engines.media.uniform import Uniform, presented
-from engines.media.windows import IrregularBurst, MissingFrame, Slice, Span, every_frame, last_before, slices
+from engines.media.windows import MissingFrame, Slice, Span, every_frame, last_before, slices
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
 from schemas.errors import MediaError

@@ -4,14 +4,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import av
-from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
+from engines.media.bursts import BurstDecoder, IrregularBurst
 from engines.media.packets import Coded, Flag
-from engines.media.windows import IrregularBurst, MissingFrame, Span, used_times
+from engines.media.windows import MissingFrame, Span, used_times
 from engines.part import Tick
 from schemas.grid import Grid
 from schemas.segments import Segment
@@ -31,20 +31,6 @@ class Counts:
     lost: int = 0
     unseen: int = 0
     notes: dict[str, None] = field(default_factory=dict)
-
-
-@runtime_checkable
-class BurstDecoder(Protocol):
-    """A decoder that takes many packets in one call."""
-
-    def frames(
-        self, packets: Sequence["Packet[Any]"], due: Sequence[int] | None, needed: Sequence[bool] | None, tick: Tick
-    ) -> Iterator[av.VideoFrame]:
-        """Yield the frames of all packets; with `due`, until the last of these times, others for their times alone.
-
-        `needed`: of each packet whether its frame is; others may be skipped. Raises IrregularBurst for any error.
-        """
-        ...
 
 
 class _Run(NamedTuple):

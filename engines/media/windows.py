@@ -20,10 +20,6 @@ class MissingFrame(Exception):
     """A frame that a tick needs did not come out of the decoder."""
 
 
-class IrregularBurst(MissingFrame):
-    """Frames that were decoded many at a time are not as expected: decoding them one by one shows what is wrong."""
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
     """The range that a segment owns, `[start, end)` in pts of the media's clock; `end` None: to the media's end.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -17,8 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu_parts import decoded, samples
 from engines.cuda.arrays import GpuRows
+from engines.cuda.burst_library import BurstLibrary
 from engines.cuda.draw import GpuDrawing
 from engines.cuda.gpu import CudaGpu
+from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import GpuEncoder, gpu_frames
 from engines.encoding import Colour
@@ -38,7 +41,9 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
 from tests.host_gpu import COMPILER, HostGpu, Surface, on_gpu
-from tests.plans import pictures
+from tests.plans import decode_plan, pictures
+from tests.unit import media_passes
+from tests.unit.media_passes import pipeline, segments_of
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
 from workers.inputs import JobOutcome
 
@@ -126,6 +131,34 @@ def test_frames_of_a_part_are_to_the_bit_what_the_kernels_source_makes_on_the_ho
     for rows, arrays in zip(made, wanted, strict=True):
         for name, array in arrays.items():
             np.testing.assert_array_equal(np.asarray(rows[name]), np.asarray(array))
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
+@pytest.mark.parametrize("fps", [None, 5.0])
+@pytest.mark.parametrize(
+    "clip", [Clip(), Clip(codec="hevc", pixel_format="yuv420p10le"), Clip(codec="vp9"), None], ids=str
+)
+def test_frames_in_bursts_are_those_that_come_one_by_one(
+    gpu: CudaGpu, tmp_path: Path, clip: Clip | None, fps: float | None
+) -> None:
+    """Two kinds of decoders by turns, so that those of bursts are used again after others."""
+    path = real_clip("bikes") if clip is None else generated(replace(clip, frames=120, size=(144, 256)))
+    spec = pipeline(fps=fps, size=(90, 90))
+    library = BurstLibrary(tmp_path)
+    found = []
+    for decoders in (GpuDecoders(gpu, 2, "gpu", library), GpuDecoders(gpu, 2, "gpu")):
+        gpu.counters.irregular_segments = 0
+        convert = CudaPictures(decode_plan(spec).pictures, gpu)
+        parts = media_passes.decoded(*segments_of(path, spec, 0.9), spec, convert.convert, decoders)
+        convert.synchronize()
+        assert len(parts) > 2
+        assert gpu.counters.irregular_segments == 0
+        found.append([(part.meta, [np.asarray(array) for array in part.arrays.values()]) for part in parts])
+    for (meta, arrays), (other, others) in zip(*found, strict=True):
+        assert meta == other
+        for one, two in zip(arrays, others, strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert not library.fault
 
 
 def test_a_session_answers_like_the_hosts(gpu: CudaGpu) -> None:
