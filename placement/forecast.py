@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from placement.costs import Cost, Work
 from placement.fleet import Fleet, Rig, scaled
 from placement.mix import best_mix
-from placement.routes import Group, Route, groups, limits, routes
+from placement.routes import Group, Role, Route, groups, limits, routes_of
 from placement.rules import Placement, place
 
 _FULL = 0.999  # of a part's time: it limits the rate
@@ -63,7 +63,7 @@ def forecast(fleet: Fleet, work: Work, placement: Placement | None = None, with_
     """
     placement = placement or place(fleet, work)
     kinds = groups(fleet, work)
-    parts, ways = limits(fleet, kinds), routes(work, kinds, placement.hosted)
+    parts, ways = limits(fleet, kinds), routes_of(work, kinds, placement.roles)
     rate, rates = best_mix([way.uses for way in ways], parts)
     used = [(way, each) for way, each in zip(ways, rates, strict=True) if each > 0.0]
     busy = {part: sum(way.uses.get(part, 0.0) * each for way, each in used) / most for part, most in parts.items()}
@@ -95,7 +95,7 @@ def _places(
         for at, stage in enumerate(work.stages)
         for number, group in enumerate(kinds)
         for device in group.devices
-        if stage.name in placement.hosted.get(device.name, ())
+        if stage.name in placement.roles.get(device.name, Role()).runs
     )
 
 

@@ -1,14 +1,23 @@
 """The ways that a piece can take through a fleet: on one device from end to end, or by two, with a hop between them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from placement.costs import NOTHING, Cost, Work, cost, fits
+from placement.costs import Cost, Work, cost, fits
 from placement.fleet import Device, Fleet, Rig
 from schemas.rig import runs_stage
 
-Hosted = Mapping[str, tuple[str, ...]]
-"""The stages that each device hosts, by its name."""
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a device does for a pipeline: the stages that it runs, and those whose queues it takes pieces from."""
+
+    runs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+Roles = Mapping[str, Role]
+"""The role of each device, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,10 @@ class Group:
     def count(self) -> int:
         """How many devices it has; the cores of a rig are one."""
         return len(self.devices)
+
+    def seconds(self, leg: "Leg") -> float:
+        """Seconds of one piece for the stages of a leg, whatever group it names."""
+        return sum(each.seconds for each in self.costs[leg.first : leg.end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +78,51 @@ def limits(fleet: Fleet, kinds: Sequence[Group]) -> dict[str, float]:
     parts = {f"{unit} {group.name}": float(group.count) for group in kinds for unit in DEVICE_UNITS}
     parts |= {f"compute {group.name}": float(group.devices[0].workers) for group in kinds if group.devices[0].is_cpu}
     parts |= {f"cores {rig.name}": float(rig.cores) for rig in fleet.rigs}
-    return parts | {f"network {rig.name}": 1.0 for rig in fleet.rigs}
+    return parts | {f"network {rig.name}": CARRIED for rig in fleet.rigs}
 
 
+CARRIED = 0.7  # of what a network link could carry: messages come unevenly, and acknowledgements take their time
 DEVICE_UNITS = ("compute", "decoder", "encoder", "link")
 
 
-def routes(work: Work, kinds: Sequence[Group], hosted: Hosted | None = None) -> list[Route]:
-    """All routes: those of one device first, then those with one hop, then back to the first device for the end.
-
-    With `hosted`, only those whose devices host what they are to run; a device that hosts all stages keeps a piece
-    that it has begun, unless the next device cannot begin pieces itself.
-    """
-    stages = len(work.stages)
-    cuts = _cuts(work)
+def routes(work: Work, kinds: Sequence[Group]) -> list[Route]:
+    """All routes: those of one device first, then those with one hop, then back to the first device for the end."""
+    stages, cuts = len(work.stages), _cuts(work)
     spans = {(first, end) for first in (0, *cuts) for end in (*cuts, stages) if first < end}
-    able = {
-        (number, span)
+    able = [
+        Leg(number, *span)
         for number, group in enumerate(kinds)
         for span in sorted(spans)
-        if _able(work, group, span, hosted)
-    }
+        if _able(work, group.devices[0], span)
+    ]
     found = [_route(work, kinds, (leg,)) for leg in _legs(able, 0, stages)]
-    whole = {leg.group for way in found for leg in way.legs} if hosted is not None else set()
     for cut in cuts:
         for first in _legs(able, 0, cut):
-            others = (last for last in _legs(able, cut, stages) if _hops(first, last, whole))
+            others = (last for last in _legs(able, cut, stages) if last.group != first.group)
             found += [_route(work, kinds, (first, last)) for last in others]
     for begin, end in ((begin, end) for begin in cuts for end in cuts if begin < end):
         for outer in _legs(able, 0, begin):
-            if (outer.group, (end, stages)) in able:
-                last = Leg(outer.group, end, stages)
-                inner = (leg for leg in _legs(able, begin, end) if _hops(outer, leg, whole))
-                found += [_route(work, kinds, (outer, leg, last)) for leg in inner]
+            last = Leg(outer.group, end, stages)
+            inner = (leg for leg in _legs(able, begin, end) if leg.group != outer.group)
+            found += [_route(work, kinds, (outer, leg, last)) for leg in inner if last in able]
+    return found
+
+
+def routes_of(work: Work, kinds: Sequence[Group], roles: Roles) -> list[Route]:
+    """The routes that pieces take where devices have these roles: each goes on with a piece for as long as it can."""
+    begins: dict[int, list[Leg]] = {}
+    for number, group in enumerate(kinds):
+        role = roles.get(group.name, Role())
+        for first, stage in enumerate(work.stages):
+            if stage.name in role.takes:
+                runs = (at for at in range(first, len(work.stages)) if work.stages[at].name not in role.runs)
+                begins.setdefault(first, []).append(Leg(number, first, next(runs, len(work.stages))))
+    found: list[Route] = []
+    open_legs: list[tuple[Leg, ...]] = [(leg,) for leg in begins.get(0, ())]
+    while open_legs:
+        found += [_route(work, kinds, legs) for legs in open_legs if legs[-1].end == len(work.stages)]
+        going_on = [legs for legs in open_legs if legs[-1].end < len(work.stages)]
+        open_legs = [(*legs, leg) for legs in going_on for leg in begins.get(legs[-1].end, ()) if leg.end > leg.first]
     return found
 
 
@@ -111,24 +136,15 @@ def _cuts(work: Work) -> list[int]:
     return sorted(cut for cut in cuts if 0 < cut < len(work.stages))
 
 
-def _able(work: Work, group: Group, span: tuple[int, int], hosted: Hosted | None) -> bool:
-    """Whether the devices of a group may and can run these stages."""
-    device, stages = group.devices[0], work.stages[span[0] : span[1]]
-    if hosted is not None and not all(stage.name in hosted.get(device.name, ()) for stage in stages):
-        return False
+def _able(work: Work, device: Device, span: tuple[int, int]) -> bool:
+    """Whether a device may and can run these stages."""
+    stages = work.stages[span[0] : span[1]]
     allowed = not device.hosts or all(runs_stage(device.hosts, stage.name, stage.kind) for stage in stages)
     return allowed and fits(stages, device)
 
 
-def _legs(able: Iterable[tuple[int, tuple[int, int]]], first: int, end: int) -> Iterator[Leg]:
-    for number, span in sorted(able):
-        if span == (first, end):
-            yield Leg(number, first, end)
-
-
-def _hops(giver: Leg, taker: Leg, whole: set[int]) -> bool:
-    """Whether a piece moves between two groups, of which those in `whole` host all stages."""
-    return giver.group != taker.group and not {giver.group, taker.group} <= whole
+def _legs(able: Iterable[Leg], first: int, end: int) -> list[Leg]:
+    return [leg for leg in able if (leg.first, leg.end) == (first, end)]
 
 
 def _route(work: Work, kinds: Sequence[Group], legs: tuple[Leg, ...]) -> Route:
@@ -145,10 +161,11 @@ def _route(work: Work, kinds: Sequence[Group], legs: tuple[Leg, ...]) -> Route:
         gives_bytes = work.stages[leg.end - 1].gives_bytes
         network_s = max(takes_bytes, gives_bytes) / group.rig.link_bytes_per_s
         use(f"network {group.rig.name}", network_s)
-        total = sum(group.costs[leg.first : leg.end], NOTHING)
-        seconds += network_s + total.seconds
-        for unit, taken_s in total.units.items():
-            use(f"cores {group.rig.name}" if unit == "cores" else f"{unit} {group.name}", taken_s)
-            if unit == "cores" and group.devices[0].is_cpu:  # one thread of one worker at a time
-                use(f"compute {group.name}", taken_s)
+        seconds += network_s
+        for stage, each in zip(work.stages[leg.first : leg.end], group.costs[leg.first : leg.end], strict=True):
+            seconds += each.seconds
+            for unit, taken_s in each.units.items():
+                use(f"cores {group.rig.name}" if unit == "cores" else f"{unit} {group.name}", taken_s)
+            if each.core_s and (group.devices[0].is_cpu or stage.kind != "decode"):  # a worker's one computing thread
+                use(f"compute {group.name}", each.core_s)
     return Route(legs, uses, seconds)

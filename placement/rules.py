@@ -1,40 +1,41 @@
-"""Who hosts what. Four rules, in this order:
+"""Who does what. Four rules, in this order:
 
-1. A device hosts no stage that its settings leave out, and no models that do not fit into its memory together.
-2. Every device hosts all other stages, and takes what it can, unless the fleet does more with some of them apart: a
-   piece that moves to another rig costs its bytes on both network links, and is moved only where that gives `WORTH`
-   times the pieces a second. Then each device hosts what the best mix of routes has it do often.
-3. A device that takes more than `SLOW` times as long for a piece as the fastest one hosts none of these stages, as
+1. A device runs no stage that its settings leave out, and no models that do not fit into its memory together.
+2. Every device runs all other stages of the pieces that it takes, unless the fleet does more with some of them apart:
+   a piece may move to another rig where its bytes take less time on both network links than the stages that move
+   take on the device that gives them away, and less than those before take on the device that gets them. It is moved
+   where that gives `WORTH` times the pieces a second. Then each device does what it does most in the best mix of
+   routes, and takes pieces only where that mix has it take them.
+3. A device that takes more than `SLOW` times as long for a piece as the fastest one runs none of these stages, as
    long as those left out are together less than `USELESS` of the fleet's rate: its few pieces would end last. It
    still splits and collects.
-4. What was decided stays until another placement gives `WORTH` more, or until a device comes or goes.
+4. What was decided stays until another placement gives `WORTH` times the pieces, or until a device comes or goes.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from placement.costs import Work
 from placement.fleet import Fleet
 from placement.mix import best_mix
-from placement.routes import Group, Hosted, Route, groups, limits, routes
+from placement.routes import Group, Leg, Role, Roles, Route, groups, limits, routes, routes_of
 
-WORTH = 1.15  # times as many pieces a second, so that work is moved to another rig, or the placement changes
-USELESS = 0.02  # of the fleet's rate
-OFTEN = 0.5  # of what a device does most in a mix: stages that it does less often are left to others
+WORTH = 1.3  # times as many pieces a second, so that work is moved to another rig, or the placement changes
+USELESS = 0.005  # of the fleet's rate
 SLOW = 16  # times as long for a piece as the fastest device
-_NOTHING = 1e-6  # of the rate: a route of the mix below it is an error of arithmetic
 WHOLE = "it does all stages of a piece"
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The stages that each device hosts for one pipeline, and why, by name of the device; pieces a second by forecast.
+    """The role of each device for one pipeline, and why, by name of the device; pieces a second by forecast.
 
     `rate` 0: no device can do some stage.
     """
 
     pipeline: str
-    hosted: Hosted
+    roles: Roles
     why: Mapping[str, str]
     rate: float
 
@@ -43,42 +44,40 @@ def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placemen
     """The placement of a job's stages on a fleet; `before` is the one that is in force."""
     kinds = groups(fleet, work)
     parts, ways = limits(fleet, kinds), routes(work, kinds)
-    new = _of_whole(work, kinds, [way for way in ways if len(way.legs) == 1], parts)
-    _, rates = _rate(ways, parts)
-    apart = _of_mix(work, kinds, ways, rates, parts)
+    whole = [way for way in ways if len(way.legs) == 1]
+    late = _late({way.legs[0].group: way for way in whole}, parts)
+    whole = [way for way in whole if way.legs[0].group not in late]
+    new = _of_whole(work, kinds, {way.legs[0].group for way in whole}, late, _rate(whole, parts)[0])
+    quick = [way for way in ways if len(way.legs) > 1 and not _drags(way, kinds) and _pays(work, way, kinds)]
+    apart = _of_mix(work, kinds, [*whole, *quick], parts)
     if apart.rate > WORTH * new.rate:
         new = apart
     return before if before is not None and _still_good(fleet, work, before, new.rate) else new
 
 
-def rate_of(fleet: Fleet, work: Work, hosted: Hosted | None = None) -> float:
-    """Pieces a second that a fleet does of a job at most; with `hosted`, by devices that host these stages."""
+def rate_of(fleet: Fleet, work: Work, roles: Roles) -> float:
+    """Pieces a second that a fleet does of a job at most, in these roles."""
     kinds = groups(fleet, work)
-    return _rate(routes(work, kinds, hosted), limits(fleet, kinds))[0]
+    return _rate(routes_of(work, kinds, roles), limits(fleet, kinds))[0]
 
 
 def _rate(ways: Sequence[Route], parts: Mapping[str, float]) -> tuple[float, list[float]]:
     return best_mix([way.uses for way in ways], parts)
 
 
-def _of_whole(work: Work, kinds: Sequence[Group], ways: Sequence[Route], parts: Mapping[str, float]) -> Placement:
-    """Every device that can hosts all stages, but for those that would add too little."""
-    able = {way.legs[0].group: way for way in ways}
-    late = _late(able, parts)
-    hosted: dict[str, tuple[str, ...]] = {}
+def _of_whole(work: Work, kinds: Sequence[Group], able: set[int], late: set[int], rate: float) -> Placement:
+    """Every device that can runs all stages, but for those that would add too little."""
+    roles: dict[str, Role] = {}
     why: dict[str, str] = {}
-    stages: tuple[str, ...]
     for number, group in enumerate(kinds):
+        role, reason = Role(), "its settings or its memory do not allow all stages"
         if number in late:
-            stages, reason = (), "a piece takes it so long that it would end last, for less than 2% of the rate"
+            reason = "a piece takes it so long that it would end last, for less than 0.5% of the rate"
         elif number in able:
-            stages, reason = work.names, WHOLE
-        else:
-            stages, reason = (), "its settings or its memory do not allow all stages"
+            role, reason = Role(work.names, work.names), WHOLE
         for device in group.devices:
-            hosted[device.name], why[device.name] = stages, reason
-    kept = [way for way in ways if way.legs[0].group not in late]
-    return Placement(work.pipeline, hosted, why, _rate(kept, parts)[0])
+            roles[device.name], why[device.name] = role, reason
+    return Placement(work.pipeline, roles, why, rate)
 
 
 def _late(able: Mapping[int, Route], parts: Mapping[str, float]) -> set[int]:
@@ -86,47 +85,69 @@ def _late(able: Mapping[int, Route], parts: Mapping[str, float]) -> set[int]:
     if not able:
         return set()
     rates = {number: _rate([way], parts)[0] for number, way in able.items()}
-    fastest_s, total, left_out = min(way.seconds for way in able.values()), sum(rates.values()), 0.0
+    fastest_s, left = min(way.seconds for way in able.values()), USELESS * sum(rates.values())
     late = set()
     for number in sorted(rates, key=lambda number: (rates[number], number)):
-        left_out += rates[number]
-        if left_out >= USELESS * total:
-            break
-        if able[number].seconds > SLOW * fastest_s:
+        if able[number].seconds > SLOW * fastest_s and rates[number] < left:
             late.add(number)
-        else:
-            left_out -= rates[number]
+            left -= rates[number]
     return late
 
 
-def _of_mix(
-    work: Work, kinds: Sequence[Group], ways: Sequence[Route], rates: Sequence[float], parts: Mapping[str, float]
-) -> Placement:
-    """Each device hosts the stages that it does most in the best mix of routes."""
-    done = [[0.0] * len(work.stages) for _ in kinds]
-    for way, rate in zip(ways, rates, strict=True):
-        for leg in way.legs:
-            for at in range(leg.first, leg.end):
-                done[leg.group][at] += rate
-    least = _NOTHING * sum(rates)
-    hosted: dict[str, tuple[str, ...]] = {}
+def _drags(way: Route, kinds: Sequence[Group]) -> bool:
+    """Whether a leg of a route takes its device much longer than the fastest device, so that its pieces end last."""
+    return any(kinds[leg.group].seconds(leg) > SLOW * min(group.seconds(leg) for group in kinds) for leg in way.legs)
+
+
+def _pays(work: Work, way: Route, kinds: Sequence[Group]) -> bool:
+    """Whether each hop takes less time than what it saves the device before it, and the one behind it."""
+    for giver, taker in pairwise(way.legs):
+        nbytes, cut = work.stages[giver.end - 1].gives_bytes, giver.end
+        hop_s = sum(nbytes / kinds[leg.group].rig.link_bytes_per_s for leg in (giver, taker))
+        before = Leg(taker.group, giver.first, cut)
+        after = Leg(giver.group, cut, taker.end)
+        if hop_s > min(kinds[taker.group].seconds(before), kinds[giver.group].seconds(after)):
+            return False
+    return True
+
+
+def _of_mix(work: Work, kinds: Sequence[Group], ways: Sequence[Route], parts: Mapping[str, float]) -> Placement:
+    """Each device does what it does in that route of the best mix of routes that it is in most often.
+
+    It does nothing else: a device that takes pieces at two places would take too many at the cheaper one.
+    """
+    often: list[tuple[float, tuple[Leg, ...]]] = [(0.0, ()) for _ in kinds]
+    for way, rate in zip(ways, _rate(ways, parts)[1], strict=True):
+        for number in {leg.group for leg in way.legs}:
+            if rate > often[number][0]:
+                often[number] = rate, tuple(leg for leg in way.legs if leg.group == number)
+    roles: dict[str, Role] = {}
     why: dict[str, str] = {}
-    for group, shares in zip(kinds, done, strict=True):
-        most = max(shares, default=0.0)
-        often = (share > least and share >= OFTEN * most for share in shares)
-        names = tuple(stage.name for stage, each in zip(work.stages, often, strict=True) if each)
-        reason = "the fleet does more when others do the rest" if names else "the fleet does not do more with it"
+    for group, (_, legs) in zip(kinds, often, strict=True):
+        runs = tuple(stage.name for leg in legs for stage in work.stages[leg.first : leg.end])
+        role = Role(runs, tuple(work.stages[leg.first].name for leg in legs))
+        reason = "the fleet does more when others do the rest" if runs else "the fleet does not do more with it"
         for device in group.devices:
-            hosted[device.name] = names
-            why[device.name] = WHOLE if names == work.names else reason
-    kept = routes(work, kinds, hosted)
-    return Placement(work.pipeline, hosted, why, _rate(kept, parts)[0])
+            roles[device.name] = role
+            why[device.name] = WHOLE if role.runs == work.names else reason
+    roles = _with_takers(work, roles)
+    return Placement(work.pipeline, roles, why, _rate(routes_of(work, kinds, roles), parts)[0])
+
+
+def _with_takers(work: Work, roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The roles, where a stage whose queue nobody takes from is taken by all that run it: no piece waits for ever."""
+    taken = {name for role in roles.values() for name in role.takes}
+    left = set(work.names) - taken
+    return {
+        device: Role(role.runs, tuple(name for name in role.runs if name in left or name in role.takes))
+        for device, role in roles.items()
+    }
 
 
 def _still_good(fleet: Fleet, work: Work, before: Placement, new_rate: float) -> bool:
     """Whether what is in force still covers the fleet, and the new placement does not give much more."""
-    same = before.pipeline == work.pipeline and set(before.hosted) == {device.name for _, device in fleet.places()}
-    if not same or any(set(stages) - set(work.names) for stages in before.hosted.values()):
+    same = before.pipeline == work.pipeline and set(before.roles) == {device.name for _, device in fleet.places()}
+    if not same or any(set(role.runs) - set(work.names) for role in before.roles.values()):
         return False
-    rate = rate_of(fleet, work, before.hosted)
+    rate = rate_of(fleet, work, before.roles)
     return rate > 0.0 and new_rate <= WORTH * rate
