@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from engines.heads.base import dense, parse_options
-from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
+from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, picture_bytes
 from engines.heads.reductions import ByteValues
 from engines.heads.view import View
 from engines.part import Value, is_on_gpu
@@ -72,8 +72,9 @@ class ImageHead:
         if is_on_gpu(outputs[self.reads[0]]):  # where it became pictures
             made = dense(outputs[self.reads[0]], self.reads[0])
             return {"image": self._plane.fitted(made, views, self._options.resize)}
-        values = self._plane.read(outputs)[..., list(_ORDERS[self._options.colours])]
-        if values.dtype != np.uint8:
-            black, white = (np.float32(each) for each in self._options.range)
-            values = byte_values((values.astype(np.float32) - black) / (white - black))
+        values, order = self._plane.read(outputs), _ORDERS[self._options.colours]
+        if values.dtype == np.uint8:
+            values = values[..., list(order)]
+        else:
+            values = picture_bytes(values, order, *self._options.range)
         return {"image": self._plane.fitted(values, views, self._options.resize)}

@@ -139,11 +139,17 @@ class Tiles:
         if factor < 1 or answer.shape[1:3] != tuple(side * factor for side in self._tile):
             what = f"a tile of {self._tile[0]} x {self._tile[1]} became {answer.shape[1]} x {answer.shape[2]}"
             raise ModelError(what, "tiles are for models whose output is a whole number of times as large")
+        rows = self._rows[start : start + len(answer)]
+        if isinstance(answer, GpuRows) and self._tile == self.size:
+            pictures = [made for made, row in zip(answer.rows, rows, strict=True) for _ in range(row.first, row.last)]
+            before = self.made[JOINED].rows if JOINED in self.made else ()
+            self.made[JOINED] = GpuRows([*before, *pictures])  # a tile is a picture, and nothing is copied
+            self.made[SOURCE_SIZE] = np.full((len(self._frames), 2), self.size, np.int32)
+            return
         if JOINED not in self.made:
             size = self.size[0] * factor, self.size[1] * factor
             self.made[JOINED] = self._tiling.canvas(len(self._frames), size, answer)
             self.made[SOURCE_SIZE] = np.full((len(self._frames), 2), self.size, np.int32)
-        rows = self._rows[start : start + len(answer)]
         pieces = [_piece(number, row, factor) for number, row in enumerate(rows)]
         self._tiling.paste(self.made[JOINED], answer, pieces)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.heads.planes import picture_bytes
 from engines.heads.view import View, view_of
 from engines.planned import Tensor
 from engines.registry import load
@@ -96,6 +97,14 @@ def test_an_image_is_bytes_of_red_green_and_blue(span: tuple[float, float], colo
                 [round(min(max((v - span[0]) / (span[1] - span[0]), 0), 1) * 255) for v in row] for row in plane
             ]
             check_bytes(image[number, ..., channel], expected)
+
+
+def test_a_large_image_with_values_that_are_none_is_bytes() -> None:
+    values = np.linspace(-0.1, 1.1, 3 * 90 * 1500, dtype=np.float32).reshape(3, 90, 1500)
+    values[:, 88:, :3] = np.nan, np.inf, -np.inf
+    [image] = picture_bytes(np.moveaxis(values, 0, 2)[None], (2, 1, 0), 0, 1)
+    expected = np.clip(np.where(np.isnan(values), 0, values), 0, 1) * np.float32(255)
+    np.testing.assert_array_equal(image, np.rint(expected).astype(np.uint8)[::-1].transpose(1, 2, 0))
 
 
 def test_an_image_of_bytes_stays_as_it_is() -> None:
