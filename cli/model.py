@@ -61,10 +61,10 @@ def add(
             help="A LoRA to merge into a Stable Diffusion, a .safetensors file; repeat it.", metavar="FILE[:STRENGTH]"
         ),
     ] = None,
-    sound: Annotated[
-        Path | None, typer.Option(help="Of a ZipVoice: speech of the voice to clone, 1 to 30 s.", metavar="FILE")
-    ] = None,
-    text: Annotated[str, typer.Option(help="What is said in --sound, word by word.", metavar="WORDS")] = "",
+    sound: Annotated[Path | None, typer.Option(help="Speech of a voice to clone, 1 to 30 s.", metavar="FILE")] = None,
+    text: Annotated[
+        str, typer.Option(help="Of a ZipVoice: what is said in --sound, word by word.", metavar="WORDS")
+    ] = "",
     consent: Annotated[
         Path | None, typer.Option(help="What allows the voice to be cloned; results name it.", metavar="FILE")
     ] = None,
@@ -86,8 +86,8 @@ def add(
 
     --lora style.safetensors:0.8 changes the weights of a Stable Diffusion by a LoRA, with that strength; 1 without one.
 
-    --sound ada.wav --text "Words of it." --consent ada.txt clones the voice of a sound with a folder of ZipVoice. The
-    consent of the person is kept with the model, and results name it.
+    --sound ada.wav --text "Words of it." --consent ada.txt clones the voice of a sound with a folder of ZipVoice, and
+    without --text with one of Pocket TTS. The consent of the person is kept with the model, and results name it.
 
     Weights in files beside the ONNX file belong to the model. So do the tokenizer, settings and further graphs of a
     folder, if their names are known.

@@ -6,13 +6,14 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from schemas.declared import Spec
 
-Alphabet: TypeAlias = Literal["ipa", "misaki", "letters", "pinyin"]
+Alphabet: TypeAlias = Literal["ipa", "misaki", "letters", "pinyin", "pieces"]
 Symbol: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]
 Symbols: TypeAlias = Annotated[tuple[Symbol, ...], Field(max_length=16)]
 VoiceName: TypeAlias = Annotated[str, Field(min_length=1, max_length=100)]
 Language: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,32}$")]
 
 MOST_STEPS = 1000
+MOST_SYMBOLS = 65_536
 
 
 class Consent(Spec):
@@ -28,7 +29,8 @@ class SpeechSpec(Spec):
     `symbols [1, L]` int64 is `begin`, then for each character of the alphabet its entry in `symbols` and `after`, then
     `end`; `most` is the greatest L. `alphabet`: "ipa", phonemes of espeak-ng; "misaki": these in the spelling of
     Kokoro's English; "letters": of the text itself, small; "pinyin": initials and finals of Chinese, and "ipa" of the
-    rest. `language` is espeak-ng's name of the voice that reads.
+    rest; "pieces": those of a vocabulary of SentencePiece, whose `scores` say how a text is split (`padded`: a short
+    sentence begins with spaces). `language` is espeak-ng's name of the voice that reads.
 
     `voices`: the columns of the input `voice [1, V]`, which mixes them if the model `blends`, and `languages` those
     that they speak. `noise`: what the input `noise [1, 2]` is by default, of the sound and of the durations. `peak`:
@@ -39,7 +41,13 @@ class SpeechSpec(Spec):
     rate: int = Field(ge=1000, le=768_000)
     alphabet: Alphabet = "ipa"
     language: Language = ""
-    symbols: Annotated[dict[Annotated[str, Field(max_length=16)], Symbols], Field(min_length=1, max_length=4096)]
+    symbols: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Symbols], Field(min_length=1, max_length=MOST_SYMBOLS)
+    ]
+    scores: Annotated[dict[Annotated[str, Field(max_length=64)], FiniteFloat], Field(max_length=MOST_SYMBOLS)] = Field(
+        default_factory=dict
+    )
+    padded: bool = False
     begin: Symbols = ()
     after: Symbols = ()
     end: Symbols = ()

@@ -1,4 +1,7 @@
-"""Clones a voice: a folder of ZipVoice, a sound of at most 30 s, its words and a file of consent become a model."""
+"""Clones a voice: a folder of ZipVoice or Pocket TTS, a sound of at most 30 s and a file of consent become a model.
+
+A ZipVoice needs the words of the sound, too.
+"""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +11,10 @@ import numpy as np
 from engines.content import ModelFiles
 from engines.models.files import NewFiles
 from engines.models.folders import Taken
-from engines.models.publishers import ZIPVOICE_PAGE
+from engines.models.pocket import RATE as POCKET_RATE
+from engines.models.pocket import with_voice
+from engines.models.pocket_folder import pocket_files
+from engines.models.publishers import POCKET_PAGE, ZIPVOICE_PAGE
 from engines.models.sounds import read_sound
 from engines.models.speech import finished
 from engines.models.store import Found
@@ -36,26 +42,32 @@ def cloned(
     Raises UsageError for what is missing; ModelError for a folder, a sound, words or a consent that cannot be used;
     MediaError for a file without sound; PluginMissing without espeak-ng.
     """
-    networks = networks_of(given)
-    if networks is None:
-        raise UsageError(
-            f"{given} is no folder of ZipVoice, and only with one are voices cloned", f"see {ZIPVOICE_PAGE}"
-        )
+    networks, pocket = networks_of(given), pocket_files(given)
+    if networks is None and pocket is None:
+        what = f"{given} is no folder of ZipVoice or Pocket TTS, and only with one are voices cloned"
+        raise UsageError(what, f"see {ZIPVOICE_PAGE} and {POCKET_PAGE}")
     if consent is None:
         raise UsageError("a voice is cloned only with the consent of the person whose voice it is", NEEDS)
-    if sound is None or not words.strip():
+    if sound is None or not (words.strip() or pocket):
         raise UsageError(f"there is no {'sound' if sound is None else 'text of what the sound says'}", NEEDS)
+    if pocket is not None and words:
+        raise UsageError("a Pocket TTS does not take the words of the sound", "omit --text")
     allowed = _consent(consent)
-    model = read_zipvoice(*networks)
-    heard = reference_sound(sound, model.speech.rate)
-    reference = Reference(heard, _symbols(words, model.speech))
-    graph, speech = with_reference(model, reference, Consent(file=_plain(consent.name), sha256=_sha256(allowed)))
-    name = f"{networks[0].resolve().parent.name}-{sound.stem}"
+    agreed = Consent(file=_plain(consent.name), sha256=_sha256(allowed))
+    if pocket is not None:
+        main = pocket.parts["main"]
+        graph, speech = with_voice(pocket, reference_sound(sound, POCKET_RATE), agreed)
+    else:
+        assert networks is not None, "one of both is there"
+        main, model = networks[0], read_zipvoice(*networks)
+        heard = reference_sound(sound, model.speech.rate)
+        graph, speech = with_reference(model, Reference(heard, _symbols(words, model.speech)), agreed)
+    name = f"{main.resolve().parent.name}-{sound.stem}"
     body = finished(Surgery(graph, name), speech)
     why = {new.put(allowed, "consent"): f"the consent, {consent.name}"}
     taken = Taken(ModelFiles(body, tuple(why), new.folder), why)
     about = f"synthetic speech with a cloned voice: that of {sound.name}, consent {_plain(consent.name)}"
-    return Found(networks[0], name, taken), {"description": about}
+    return Found(main, name, taken), {"description": about}
 
 
 def reference_sound(path: Path, rate: int) -> Array:

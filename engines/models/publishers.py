@@ -15,6 +15,7 @@ FUNASR_PAGES = (
 )
 MATCHA_PAGE = "https://k2-fsa.github.io/sherpa/onnx/tts/pretrained_models/matcha.html"
 ZIPVOICE_PAGE = "https://k2-fsa.github.io/sherpa/onnx/tts/zipvoice.html"
+POCKET_PAGE = "https://k2-fsa.github.io/sherpa/onnx/tts/pocket.html"
 VOCODER_PAGE = "https://github.com/k2-fsa/sherpa-onnx/releases/tag/vocoder-models"
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for the name
@@ -39,6 +40,8 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "into one folder, then `rigflow model add FOLDER`",
     "matcha-icefall-.+": f"download its folder as {MATCHA_PAGE} says, and vocos-22khz-univ.onnx from {VOCODER_PAGE} "
     "into it, then `rigflow model add {name}`",
+    r"(?i:.*pocket.*tts.*)": f"download a folder of Pocket TTS as {POCKET_PAGE} says, then clone a voice: "
+    "`rigflow model add FOLDER --name {name} --sound FILE --consent FILE`, see docs/speak.md",
     r"(?i:.*zipvoice.*)": f"download a folder of ZipVoice as {ZIPVOICE_PAGE} says, and vocos_24khz.onnx from "
     f"{VOCODER_PAGE} into it, then clone a voice: `rigflow model add FOLDER --name {{name}} --sound FILE --text WORDS "
     "--consent FILE`, see docs/speak.md",

@@ -21,6 +21,7 @@ from onnx import TensorProto, compose, helper
 from pydantic import ValidationError
 
 from engines.inference.weights import parsed_graph
+from engines.models.pocket_folder import pocket_files
 from engines.models.publishers import ZIPVOICE_PAGE
 from engines.models.vocoder import (
     Putting,
@@ -41,7 +42,7 @@ from schemas.speech import Consent, SpeechSpec
 ENCODER_INPUTS = ("tokens", "prompt_tokens", "prompt_features_len", "speed")
 DECODER_INPUTS = ("t", "x", "text_condition", "speech_condition", "guidance_scale")
 TOKENS = "tokens.txt"
-NEEDS = "a cloned voice needs --sound, --text and --consent, see docs/speak.md"
+NEEDS = "a cloned voice needs --sound, --consent and for a ZipVoice --text, see docs/speak.md"
 _NETWORKS = (  # names of the two in their folders: of ZipVoice itself, and of sherpa-onnx
     ("text_encoder.onnx", "fm_decoder.onnx"),
     ("text_encoder_int8.onnx", "fm_decoder_int8.onnx"),
@@ -89,12 +90,10 @@ def networks_of(given: Path) -> tuple[Path, Path] | None:
 
 
 def check_voiceless(given: Path) -> None:
-    """Raise ModelError for a ZipVoice that is added as it is: it has no voice of its own; and for a Pocket TTS."""
-    folder = given if given.is_dir() else given.parent
-    if any(folder.glob("lm_main*.onnx")) and any(folder.glob("lm_flow*.onnx")):
-        raise ModelError(f"{given} is a Pocket TTS, which rigflow does not run", "clone voices with a ZipVoice")
-    if networks_of(given) is not None:
-        raise ModelError(f"{given} is a ZipVoice, which speaks with the voice of a sound that is given", NEEDS)
+    """Raise ModelError for a ZipVoice or a Pocket TTS that is added as it is: it has no voice of its own."""
+    kind = "ZipVoice" if networks_of(given) is not None else "Pocket TTS" if pocket_files(given) is not None else ""
+    if kind:
+        raise ModelError(f"{given} is a {kind}, which speaks with the voice of a sound that is given", NEEDS)
 
 
 def _is_encoder(path: Path) -> bool:

@@ -69,7 +69,7 @@ class Speak(BaseOperator[SpeakOptions]):
             voice = voice_weights(options.voice, speech) if speech.voices or options.voice else []
             loudest = max(range(len(voice)), key=voice.__getitem__, default=0)
             self._language = options.language or speech.language_of(loudest)
-            if speech.alphabet != "letters":
+            if speech.alphabet not in ("letters", "pieces"):
                 check_espeak(self._language)
             if speech.alphabet == "pinyin":
                 check_pinyin()
@@ -77,9 +77,7 @@ class Speak(BaseOperator[SpeakOptions]):
             raise PipelineError(f"stage `{stage.name}`: model `{model.name}`: {error.what}", error.hint) from error
         given = (options.noise, options.noise_width)
         noise = tuple(own if new is None else new for new, own in zip(given, speech.noise, strict=True))
-        if not speech.steps and (options.steps, options.guidance) != (None, None):
-            what = f"stage `{stage.name}`: model `{model.name}` does not speak in steps"
-            raise PipelineError(what, "steps and guidance are of cloned voices: omit them")
+        _check_options(f"stage `{stage.name}`: model `{model.name}`", options, model)
         steps = speech.steps if options.steps is None else options.steps
         guidance = speech.guidance if options.guidance is None else options.guidance
         self._manner = Manner(options.speed, voice, (noise[0], noise[1]), options.seed, options.trim, steps, guidance)
@@ -132,6 +130,17 @@ class Speak(BaseOperator[SpeakOptions]):
                 tick()
             made += [self._pause, *chunks] if made and chunks else chunks
         return np.concatenate([np.zeros(0, np.float32), *made])
+
+
+def _check_options(model: str, options: SpeakOptions, spec: ModelSpec) -> None:
+    """Raise PipelineError for options that the model has no input for."""
+    names = {tensor.name for tensor in spec.inputs}
+    if "steps" not in names and (options.steps, options.guidance) != (None, None):
+        raise PipelineError(f"{model} does not speak in steps", "steps and guidance are of cloned voices: omit them")
+    if "guidance" not in names and options.guidance is not None:
+        raise PipelineError(f"{model} has no guidance", "guidance is of voices of ZipVoice: omit it")
+    if "speed" not in names and options.speed != 1:
+        raise PipelineError(f"{model} has one speed, that of its voice", "omit speed")
 
 
 def consent_of(model: ModelSpec) -> str:

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from engines.speaking.espeak import espeak
+from engines.speaking.pieces import pieces_of
 from engines.speaking.pinyin import spelled
 from schemas.errors import ModelError
 from schemas.speech import SpeechSpec
@@ -57,6 +58,8 @@ def symbols_of(sentence: str, speech: SpeechSpec, language: str) -> list[list[in
 
     Raises PluginMissing, UsageError as `engines.speaking.espeak.espeak` does.
     """
+    if speech.alphabet == "pieces":
+        return pieces_of(sentence, speech)
     letters = [known for letter in spell(sentence, speech.alphabet, language) if (known := _known(letter, speech))]
     room = speech.most - len(speech.begin) - len(speech.end)
     made = []

@@ -17,6 +17,7 @@ from engines.models.store import find, new_files
 from schemas.pipeline import PipelineSpec
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet, Killing
+from tests.pockets import write_pocket
 from tests.voices import RATE, write_piper
 from tests.zipvoices import WORDS, reference, write_wav, write_zipvoice
 from workers.definitions import find_pipeline
@@ -39,9 +40,11 @@ def _voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with new_files() as new:
         found = find(write_piper(tmp_path), new)
         save_model(models_folder(), propose(found.path, found.content, found.name).card(), found.content)
-        found, _ = cloned(zipvoice, sound, WORDS, tmp_path / "consent.txt", new)
-        card = propose(found.path, found.content, "ada").card()
-        save_model(models_folder(), card.model_copy(update={"files": found.taken.files}), found.content)
+        pocket = write_pocket(tmp_path / "pocket")
+        for name, folder, words in (("ada", zipvoice, WORDS), ("bea", pocket, "")):
+            found, _ = cloned(folder, sound, words, tmp_path / "consent.txt", new)
+            card = propose(found.path, found.content, name).card()
+            save_model(models_folder(), card.model_copy(update={"files": found.taken.files}), found.content)
 
 
 def speak(model: str = "tones", **options: Any) -> PipelineSpec:
@@ -88,9 +91,11 @@ def test_one_worker_three_and_kills_give_equal_files(tmp_path: Path) -> None:
         [outcome] = fleet.run(spec, files, tmp_path / "one")
         [alone] = fleet.run(spec, files[:1], tmp_path / "alone")
         [ada] = fleet.run(speak("ada", steps=2), [short], tmp_path / "ada-one")
+        [bea] = fleet.run(speak("bea", steps=3, seed=5), [short], tmp_path / "bea-one")
     with Fleet(ONE_WORKER * 3, tmp_path / "cache") as fleet:
         fleet.run(spec, files, tmp_path / "three", Killing(fleet))
         fleet.run(speak("ada", steps=2), [short], tmp_path / "ada-three")
+        fleet.run(speak("bea", steps=3, seed=5), [short], tmp_path / "bea-three")
     found = digests(tmp_path / "one")
     assert found == digests(tmp_path / "three")
     assert {Path(name).stem for name in found} == {"book", "marks", "emoji", "other", "q1"}
@@ -102,8 +107,11 @@ def test_one_worker_three_and_kills_give_equal_files(tmp_path: Path) -> None:
     assert alone.ok
     assert [*digests(tmp_path / "ada-one")] == ["short.speak.wav"]
     assert digests(tmp_path / "ada-one") == digests(tmp_path / "ada-three")
-    assert ada.done is not None
-    assert "cloned voice ada, consent consent.txt sha256 " in " ".join(ada.done.notes)
+    assert [*digests(tmp_path / "bea-one")] == ["short.speak.wav"]
+    assert digests(tmp_path / "bea-one") == digests(tmp_path / "bea-three")
+    for name, each in (("ada", ada), ("bea", bea)):
+        assert each.done is not None
+        assert f"cloned voice {name}, consent consent.txt sha256 " in " ".join(each.done.notes)
     [wav] = (tmp_path / "alone").iterdir()
     assert wav.name == "book.speak.wav"
     book = samples(wav)
@@ -115,12 +123,13 @@ def test_one_worker_three_and_kills_give_equal_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cloned_voice_is_equal_where_a_worker_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("voice", ["ada", "bea"])
+def test_a_cloned_voice_is_equal_where_a_worker_is_killed(voice: str, tmp_path: Path) -> None:
     """Apart from the others, because what a killed worker held is given out again after 10 s."""
     short = shortened(tmp_path)
     with Fleet(ONE_WORKER * 3, tmp_path / "cache") as fleet:
-        [whole] = fleet.run(speak("ada", steps=2), [short], tmp_path / "whole")
-        [killed] = fleet.run(speak("ada", steps=2), [short], tmp_path / "killed", Killing(fleet))
+        [whole] = fleet.run(speak(voice, steps=2), [short], tmp_path / "whole")
+        [killed] = fleet.run(speak(voice, steps=2), [short], tmp_path / "killed", Killing(fleet))
     assert whole.ok
     assert killed.ok
     assert digests(tmp_path / "whole") == digests(tmp_path / "killed")

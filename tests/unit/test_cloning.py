@@ -194,14 +194,14 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     folder, sound, words, consent = given(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
-    needs = "a cloned voice needs --sound, --text and --consent, see docs/speak.md"
+    needs = "a cloned voice needs --sound, --consent and for a ZipVoice --text, see docs/speak.md"
     for things, said in (
         ((folder, sound, words, None), f"only with the consent of the person whose voice it is: {needs}"),
         ((folder, None, words, consent), f"there is no sound: {needs}"),
         ((folder, sound, " ", consent), f"there is no text of what the sound says: {needs}"),
         ((folder, sound, "...", consent), "--text has nothing that the model can read"),
         ((folder, sound, "a" * 3000, consent), "--text has 3000 characters, more than 2000"),
-        ((other, sound, words, consent), "is no folder of ZipVoice, and only with one are voices cloned"),
+        ((other, sound, words, consent), "is no folder of ZipVoice or Pocket TTS, and only with one are voices cloned"),
     ):
         with pytest.raises(RigflowError) as raised, new_files() as new:
             cloned(*things, new)

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from engines.models.store import find, new_files
 from engines.models.zipvoice import read_zipvoice
 from engines.speaking import pinyin
 from engines.speaking.phonemes import symbols_of
 from engines.speaking.pinyin import spelled
-from schemas.errors import ModelError, PluginMissing
+from schemas.errors import PluginMissing
 from schemas.speech import SpeechSpec
 from tests.zipvoices import SYMBOLS, write_zipvoice
 
@@ -68,29 +67,3 @@ def test_a_zipvoice_with_pinyin_wants_the_packages(tmp_path: Path, monkeypatch: 
     pinyin._reader.cache_clear()
     with pytest.raises(PluginMissing, match=r"becomes pinyin by no-such-package, .*rigflow\[chinese\]"):
         symbols_of("张", speech, "en-us")
-
-
-def test_a_pocket_tts_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("lm_main.int8.onnx", "lm_flow.int8.onnx", "encoder.onnx", "decoder.int8.onnx"):
-        (tmp_path / name).write_bytes(b"")
-    with new_files() as new, pytest.raises(ModelError, match="is a Pocket TTS, which rigflow does not run: clone"):
-        find(tmp_path, new)
-
-
-@pytest.mark.models
-@pytest.mark.parametrize(
-    ("text", "symbols"),
-    [
-        ("你好，世界。", "n0 i2 h0 ao3 , sh0 i4 j0 ie4 ."),
-        ("一个人", "y0 i2 g0 e4 r0 en2"),
-        ("重庆和重要", "ch0 ong2 q0 ing4 h0 e2 zh0 ong4 y0 ao4"),
-        ("3月5日", "s0 an1 y0 ue4 w0 u3 r0 i4"),
-        ("百分之90", "b0 ai3 f0 en1 zh0 i1 j0 iu3 sh0 i2"),
-        ("是吗？绿色", "sh0 i4 m0 a5 ? l0 v4 s0 e4"),
-    ],
-)
-def test_words_are_read_as_people_read_them(text: str, symbols: str) -> None:
-    for package in pinyin.RELEASES:
-        pytest.importorskip(package)
-    assert spelled(text, lambda piece: piece) == symbols.split()
