@@ -10,15 +10,15 @@ from engines.diffusion.network import Network
 from engines.part import Array, Tick
 from schemas.errors import ModelError
 
-_ONE_BY_ONE = "pictures were computed one at a time: on this device bits depend on the place in a batch"
+_FEWER = "pictures were computed {} at a time: on this device bits depend on the place in a batch of {}"
 
 
 class Steps:
     """Does the steps of pictures, of `batch` at a time.
 
     A batch has always the rows of so many pictures; where there are fewer, the last row fills it up. A graph with a
-    batch of its own gets that one. Where the device computes other bits in another place of a batch, pictures are
-    computed one at a time, and their notes say so; `places` has what was found for each size.
+    batch of its own gets that one. Where the device computes other bits in another place of such a batch, the batches
+    are half as large, or smaller still, and the notes of pictures say so; `places` has what was found for each size.
     """
 
     def __init__(self, unet: Network, batch: int, tick: Tick, places: dict[Hashable, bool]) -> None:
@@ -42,8 +42,8 @@ class Steps:
         for waiting in groups.values():
             first = sketches[waiting[0]]
             most, at_any_time = self._most(first), self._timestep_a_row(first)
-            for number in waiting if most < self._wanted(first) else ():
-                sketches[number].notes.append(_ONE_BY_ONE)
+            for number in waiting if most < (wanted := self._wanted(first)) else ():
+                sketches[number].notes.append(_FEWER.format(most if most > 1 else "one", wanted))
             here: list[int] = []
             while waiting or here:
                 if at_any_time or not here:
@@ -87,9 +87,11 @@ class Steps:
         return np.split(np.concatenate(answers), len(sketches))
 
     def _most(self, sketch: Sketch) -> int:
-        """How many pictures are computed together."""
-        wanted = self._wanted(sketch)
-        return wanted if wanted == 1 or self._same_everywhere(sketch, wanted) else 1
+        """How many pictures are computed together: as many as wanted, or half of them, and so on."""
+        size = self._wanted(sketch)
+        while size > 1 and not self._same_everywhere(sketch, size):
+            size = 1 if self._own_rows else size // 2
+        return size
 
     def _wanted(self, sketch: Sketch) -> int:
         """How many pictures fit into a batch."""

@@ -275,20 +275,27 @@ def test_pictures_of_a_batch_have_the_bits_that_they_have_alone(timestep: Any, t
             assert np.abs(found[0].astype(int) - alone[0]).max() <= 1
 
 
-def test_where_bits_depend_on_the_place_pictures_are_computed_one_at_a_time(tmp_path: Path) -> None:
-    """A UNet whose answer is a little larger in each row of a batch, as that of a GPU's kernels may be."""
+@pytest.mark.parametrize(("every", "batch", "words"), [(1, 3, "one at a time"), (4, 4, "2 at a time")])
+def test_where_bits_depend_on_the_place_fewer_pictures_are_computed_together(
+    every: int, batch: int, words: str, tmp_path: Path
+) -> None:
+    """A UNet whose answer is a little larger in each row of a batch, or behind every fourth, as that of a GPU's kernels
+    may be.
+    """
     model = unet()
     made = model.graph.node[-1]
     made.output[0] = "plain"
     place = numpy_helper.from_array(np.array([-1, 1, 1, 1]), "place")
     model.graph.initializer.append(place)
-    for name, each in {"step": np.float32(1e-3), "zero": np.int64(0), "one": np.int64(1)}.items():
+    numbers = {"zero": np.int64(0), "one": np.int64(1), "every": np.int64(every)}
+    for name, each in {"step": np.float32(1e-3), **numbers}.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(each), name))
     for kind, inputs, output in (
         ("Shape", ["sample"], "shape"),
         ("Gather", ["shape", "zero"], "rows"),
         ("Range", ["zero", "rows", "one"], "numbers"),
-        ("Reshape", ["numbers", "place"], "column"),
+        ("Div", ["numbers", "every"], "fours"),
+        ("Reshape", ["fours", "place"], "column"),
         ("Cast", ["column"], "floats"),
         ("Mul", ["floats", "step"], "more"),
         ("Add", ["plain", "more"], "out_sample"),
@@ -297,14 +304,18 @@ def test_where_bits_depend_on_the_place_pictures_are_computed_one_at_a_time(tmp_
         model.graph.node.append(helper.make_node(kind, inputs, [output], **more))
     drawn = opened(stable_folder(tmp_path / "m", graphs={"unet": model}), together=True)
     wishes = [Drawing("a cat", steps=3, seed=seed) for seed in range(4)]
-    found = drawn.draw_all(wishes, 3, no_tick)
+    found = drawn.draw_all(wishes, batch, no_tick)
     for wish, picture in zip(wishes, found, strict=True):
-        [alone] = drawn.draw_all([wish], 1, no_tick)
+        [alone], [single] = drawn.draw_all([wish], batch, no_tick), drawn.draw_all([wish], 1, no_tick)
         assert isinstance(picture, tuple)
         assert isinstance(alone, tuple)
+        assert isinstance(single, tuple)
         assert picture[0].tobytes() == alone[0].tobytes()
-        assert any("one at a time: on this device bits depend on the place" in note for note in picture[1])
-        assert alone[1] == []
+        assert (
+            f"pictures were computed {words}: on this device bits depend on the place in a batch of {batch}"
+            in picture[1]
+        )
+        assert (picture[1], single[1]) == (alone[1], [])
 
 
 def test_a_graph_with_a_batch_of_its_own_gets_several_pictures(tmp_path: Path) -> None:
