@@ -207,7 +207,8 @@ def test_a_text_of_standard_input_is_answered_on_standard_output(home: Path, lib
     assert "9999 more are wanted" in lines.stderr
     kept = answered("hello", "--out", str(tmp_path / "answers"), *limit)
     [path] = (tmp_path / "answers").iterdir()
-    assert (path.read_text().strip(), kept.returncode) == (library.chat("hello"), 0), kept.stderr
+    assert (path.name, kept.returncode) == ("stdin.chat.jsonl", 0), kept.stderr
+    assert json.loads(path.read_text())["text"] == library.chat("hello")
     nothing = answered(" \n")
     assert (nothing.stdout, nothing.returncode != 0) == ("", True)
     assert nothing.stderr.startswith("rigflow: standard input has nothing in it: give a question")
