@@ -1,60 +1,84 @@
-"""Shows the memory of a gateway while many large uploads come at once, into a store that holds only some of them.
+"""Shows the memory of a gateway, a broker and workers while many large films are uploaded at once.
 
-`python -m benchmarks.gateway [--uploads 50] [--megabytes 2048] [--store 8192] [--seconds 1800]`. No worker runs: each
-upload is deleted once it is a job, so that there is space for the next. An upload that is refused, because the store is
-full for longer than a gateway waits, is sent again after `Retry-After`.
+`python -m benchmarks.gateway [--uploads 50] [--megabytes 2048] [--store 8192] [--workers 2] [--seconds 1800]`. The
+broker holds some of the films only. Workers take them through the pipeline `fingerprint`, and each job is deleted once
+it is done. An upload that is refused, because the store is full for longer than a gateway waits, is sent again after
+`Retry-After`.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks.fleet import simulated
+from benchmarks.large_films import write_film
 from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from schemas.settings import MIB, Settings
+from tests.fleet import ONE_WORKER, Fleet
 from tests.simulated import models_of
 from workers.definitions import register
 
-PIECE = bytes(64 << 10)
+PIECE_BYTES = 1 << 16
 JOBS = "/api/v1/jobs"
 
 
 @dataclass(slots=True)
 class Seen:
-    """Resident memory of the gateway in bytes, and what became of requests."""
+    """Resident memory in bytes by kind of process, what became of requests and jobs, and bytes sent."""
 
-    rss: list[int] = field(default_factory=list)
-    refused: int = 0
-    done: int = 0
-    sent: int = 0  # bytes
+    rss: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    idle: dict[str, int] = field(default_factory=dict)
+    answers: Counter[int] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    digests: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    seconds: float = 0.0
+
+    def quarters(self, kind: str) -> list[int]:
+        """The most in each quarter of the time."""
+        known = self.rss[kind]
+        step = max(1, -(-len(known) // 4))
+        return [max(known[at : at + step]) for at in range(0, len(known), step)]
+
+    def lines(self) -> Iterator[str]:
+        """All of it, for people."""
+        yield f"sent {self.sent / 1e6:,.0f} MB in {self.seconds:.0f} s; answers {dict(self.answers)}"
+        yield f"jobs by how they ended: {dict(self.states)}, digests {dict(self.digests)}"
+        for kind in self.rss:
+            quarters = ", ".join(f"{each / MIB:.0f}" for each in self.quarters(kind))
+            yield f"memory of the {kind}: idle {self.idle[kind] / MIB:.0f} MiB, most in each quarter {quarters} MiB"
 
 
-async def send(url: str, number: int, nbytes: int, seen: Seen) -> tuple[int, float]:
-    """Send one media as curl does, which stops at an answer that comes early; its status, and when to send it again."""
+async def send(url: str, key: str, film: Path, seen: Seen) -> tuple[int, float]:
+    """Send a film as curl does, which stops at an answer that comes early; its status, and when to send it again."""
     place = urlsplit(url)
     assert place.hostname is not None
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
     try:
-        head = f"POST {JOBS}?pipeline=simulated HTTP/1.1\r\nHost: x\r\nContent-Length: {nbytes}\r\n"
-        writer.write(f"{head}Idempotency-Key: upload-{number}\r\n\r\n".encode())
-        for at in range(0, nbytes, len(PIECE)):
-            if answer.done():
-                break
-            writer.write(PIECE[: nbytes - at])
-            await writer.drain()
-            seen.sent += len(PIECE)
+        head = f"POST {JOBS}?pipeline=fingerprint&name=film.mkv HTTP/1.1\r\nHost: x\r\nContent-Length: "
+        writer.write(f"{head}{film.stat().st_size}\r\nIdempotency-Key: {key}\r\n\r\n".encode())
+        with film.open("rb") as file, suppress(ConnectionError):
+            while not answer.done() and (piece := file.read(PIECE_BYTES)):
+                writer.write(piece)
+                await writer.drain()
+                seen.sent += len(piece)
         found = (await answer).decode().lower()
         wait = re.search(r"retry-after: (\d+)", found)
         return int(found.split()[1]), float(wait[1]) if wait else 0.0
@@ -65,43 +89,44 @@ async def send(url: str, number: int, nbytes: int, seen: Seen) -> tuple[int, flo
             await asyncio.gather(writer.wait_closed(), answer, return_exceptions=True)
 
 
-async def upload(http: httpx.AsyncClient, number: int, nbytes: int, seen: Seen) -> None:
-    """Send one media until it is taken, then delete its job."""
+async def upload(http: httpx.AsyncClient, key: str, film: Path, seen: Seen) -> None:
+    """Send a film until it is taken, wait until its job is over, and delete the job."""
     while True:
-        status, wait_s = await send(str(http.base_url), number, nbytes, seen)
+        status, wait_s = await send(str(http.base_url), key, film, seen)
+        seen.answers[status] += 1
         if status == 201:
             break
-        assert status == 503, status
-        seen.refused += 1
+        assert status in (429, 503), status
+        assert wait_s > 0, "it says when to come again"
         await asyncio.sleep(wait_s)
-    seen.done += 1
-    (await http.delete(f"{JOBS}/upload-{number}")).raise_for_status()
+    async with http.stream("GET", f"{JOBS}/{key}/events") as events:
+        lines = [line async for line in events.aiter_lines() if line.startswith("data:")]
+    done = json.loads(lines[-1].removeprefix("data:"))
+    seen.states[done["state"]] += 1
+    seen.digests[done["digest"]] += 1
+    (await http.delete(f"{JOBS}/{key}")).raise_for_status()
 
 
-async def watch(pid: int, seen: Seen) -> None:
-    """Note the gateway's memory regularly."""
+async def watch(processes: Mapping[str, list[int]], seen: Seen) -> None:
+    """Note the memory of processes regularly; of workers that of all together."""
     while True:
-        with open(f"/proc/{pid}/statm") as statm:
-            seen.rss.append(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        for kind, pids in processes.items():
+            pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
+            shared = [int(Path(f"/proc/{pid}/statm").read_text().split()[2]) for pid in pids]
+            own = [all_of - of_files for all_of, of_files in zip(pages, shared, strict=True)]
+            seen.rss[kind].append(sum(own) * os.sysconf("SC_PAGE_SIZE"))
         await asyncio.sleep(0.2)
 
 
-async def measure(
-    settings: Settings, url: str, pid: int, uploads: int, nbytes: int, seconds: float
-) -> tuple[int, list[int]]:
-    """All uploads at once, for so long at most; prints what was seen.
-
-    Returns the gateway's memory when idle, and the most in each quarter of the time.
-    """
-    async with Broker.connected(settings, "benchmark") as broker:
-        await register(broker, settings, simulated(), models_of(simulated()))
+async def measure(url: str, processes: Mapping[str, list[int]], uploads: int, film: Path, seconds: float) -> Seen:
+    """All uploads at once, for so long at most."""
     seen, began_s = Seen(), time.monotonic()
     limits = httpx.Limits(max_connections=2 * uploads)
     async with httpx.AsyncClient(base_url=url, timeout=None, limits=limits) as http:
-        watching = asyncio.create_task(watch(pid, seen))
+        watching = asyncio.create_task(watch(processes, seen))
         await asyncio.sleep(0.5)
-        idle = max(seen.rss)
-        sending = [asyncio.create_task(upload(http, number, nbytes, seen)) for number in range(uploads)]
+        seen.idle = {kind: max(known) for kind, known in seen.rss.items()}
+        sending = [asyncio.create_task(upload(http, f"upload-{number}", film, seen)) for number in range(uploads)]
         done, left = await asyncio.wait(sending, timeout=seconds)
         watching.cancel()
         for task in left:
@@ -109,14 +134,47 @@ async def measure(
         await asyncio.gather(*left, return_exceptions=True)
         for task in done:
             task.result()
-    took_s = time.monotonic() - began_s
-    print(f"{uploads} uploads of {nbytes / MIB:,.0f} MiB at once: {seen.sent / 1e6:,.0f} MB sent in {took_s:.0f} s")
-    print(f"refused with Retry-After and sent again: {seen.refused}; taken: {seen.done}")
-    step = max(1, -(-len(seen.rss) // 4))
-    quarters = [max(seen.rss[at : at + step]) for at in range(0, len(seen.rss), step)]
-    print(f"memory of the gateway: idle {idle / MIB:.0f} MiB, most {max(seen.rss) / MIB:.0f} MiB")
-    print(f"most in each quarter of the time: {', '.join(f'{each / MIB:.0f}' for each in quarters)} MiB")
-    return idle, quarters
+    seen.seconds = time.monotonic() - began_s
+    return seen
+
+
+def run(uploads: int, megabytes: int, store: int, workers: int, seconds: float) -> Seen:
+    """Measure it, with `store` MiB of media that the broker keeps."""
+    space = (3 * store + 4096) * MIB  # of all streams
+    with tempfile.TemporaryDirectory() as folder:
+        film = Path(folder) / "film.mkv"
+        write_film(film, megabytes * MIB)
+        server = EmbeddedServer(max_store_bytes=space)
+        server.start()
+        try:
+            settings = Settings(nats=server.url, results_bytes=store * MIB, store_bytes=space)
+            asyncio.run(_register(settings))
+            given = {"nats": server.url, "results_bytes": store * MIB, "store_bytes": space}
+            with Fleet([*ONE_WORKER] * workers, Path(folder) / "cache", **given) as fleet:
+                return _with_gateway(server, fleet, uploads, film, seconds)
+        finally:
+            server.stop()
+
+
+async def _register(settings: Settings) -> None:
+    spec = builtin_pipeline("fingerprint")
+    async with Broker.connected(settings, "benchmark") as broker:
+        await register(broker, settings, spec, models_of(spec))
+
+
+def _with_gateway(server: EmbeddedServer, fleet: Fleet, uploads: int, film: Path, seconds: float) -> Seen:
+    command = [sys.executable, "-m", "cli", "gateway", "--port", "0", "--nats", server.url]
+    gateway = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert gateway.stdout is not None
+    try:
+        found = re.search(r"http://\S+", gateway.stdout.readline())
+        assert found is not None
+        pids = {"gateway": [gateway.pid], "broker": [server.pid], "workers": [each.pid for each in fleet.workers]}
+        return asyncio.run(measure(found[0], pids, uploads, film, seconds))
+    finally:
+        gateway.stdout.close()
+        gateway.send_signal(signal.SIGTERM)
+        print(f"the gateway ended with code {gateway.wait()}")
 
 
 def main() -> None:
@@ -125,31 +183,13 @@ def main() -> None:
     parser.add_argument("--uploads", type=int, default=50)
     parser.add_argument("--megabytes", type=int, default=2048)
     parser.add_argument("--store", type=int, default=8192, help="MiB of media that the broker keeps")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1800.0, help="after these, uploads that go on are given up")
     given = parser.parse_args()
-    run(given.uploads, given.megabytes, given.store, given.seconds)
-
-
-def run(uploads: int, megabytes: int, store: int, seconds: float) -> tuple[int, list[int]]:
-    """Measure it, see `measure`, with `store` MiB of media that the broker keeps."""
-    room = (3 * store + 4096) * MIB  # of all streams
-    server = EmbeddedServer(max_store_bytes=room)
-    server.start()
-    try:
-        settings = Settings(nats=server.url, results_bytes=store * MIB, store_bytes=room)
-        command = [sys.executable, "-m", "cli", "gateway", "--port", "0", "--nats", server.url]
-        gateway = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert gateway.stdout is not None
-        found = re.search(r"http://\S+", gateway.stdout.readline())
-        assert found is not None
-        try:
-            return asyncio.run(measure(settings, found[0], gateway.pid, uploads, megabytes * MIB, seconds))
-        finally:
-            gateway.stdout.close()
-            gateway.send_signal(signal.SIGTERM)
-            print(f"the gateway ended with code {gateway.wait()}")
-    finally:
-        server.stop()
+    seen = run(given.uploads, given.megabytes, given.store, given.workers, given.seconds)
+    print(
+        f"{given.uploads} uploads of {given.megabytes:,} MiB at once, {given.store:,} MiB kept", *seen.lines(), sep="\n"
+    )
 
 
 if __name__ == "__main__":

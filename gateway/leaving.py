@@ -28,7 +28,7 @@ async def while_there(request: Request, asking: Awaitable[T], timeout_s: float) 
         if gone.done():
             raise HttpError(HTTPStatus.BAD_REQUEST, "the client went away")
         what = f"there is no answer after {timeout_s:g} s"
-        raise HttpError(HTTPStatus.GATEWAY_TIMEOUT, what, "see GET /api/v1/fleet, or give it more time")
+        raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, what, "see GET /api/v1/fleet, or give it more time")
     finally:
         task.cancel()
         gone.cancel()

@@ -96,7 +96,7 @@ def status_of(error: RigflowError) -> HTTPStatus:
 def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
     """An error of rigflow as a problem, and the headers of its answer."""
     status = status_of(error)
-    code = _of_status(status) if isinstance(error, HttpError) else error_code(error)
+    code = code_of_status(status) if isinstance(error, HttpError) else error_code(error)
     problem = Problem(
         type=f"urn:rigflow:error:{code}",
         title=status.phrase,
@@ -111,10 +111,14 @@ def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
     return problem, headers
 
 
+def body_of(problem: Problem) -> dict[str, object]:
+    """The JSON of a problem."""
+    return problem.model_dump(exclude_defaults=True) | {"type": problem.type}
+
+
 def answer(problem: Problem, headers: Mapping[str, str], param: str | None = None) -> Response:
     """A problem in the form of the native API."""
-    body = problem.model_dump(exclude_defaults=True) | {"type": problem.type}
-    return JSONResponse(body, problem.status, dict(headers), MEDIA_TYPE)
+    return JSONResponse(body_of(problem), problem.status, dict(headers), MEDIA_TYPE)
 
 
 def install(app: FastAPI, forms: Mapping[str, Form]) -> None:
@@ -149,7 +153,11 @@ def _of_http_error(request: Request, error: HTTPException) -> tuple[Problem, dic
         detail, hint = f"{path} has no {request.method}", f"it has {headers['Allow']}"
     elif status is HTTPStatus.NOT_FOUND and not detail:
         detail, hint = f"there is no {path}", "GET /api/v1/openapi.json lists the paths"
-    return Problem(title=status.phrase, status=status, detail=detail, code=_of_status(status), hint=hint), headers, None
+    return (
+        Problem(title=status.phrase, status=status, detail=detail, code=code_of_status(status), hint=hint),
+        headers,
+        None,
+    )
 
 
 def _of_invalid(request: Request, error: RequestValidationError) -> tuple[Problem, dict[str, str], str | None]:
@@ -174,5 +182,6 @@ def _of_unexpected(request: Request, error: Exception) -> tuple[Problem, dict[st
     return Problem(title=status.phrase, status=status, detail=what, code="unexpected", hint=hint), {}, None
 
 
-def _of_status(status: HTTPStatus) -> str:
+def code_of_status(status: HTTPStatus) -> str:
+    """The code of a problem that is known by its status alone."""
     return status.phrase.lower().replace(" ", "-")

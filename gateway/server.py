@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from gateway.app import NAME, create_app
+from gateway.connection import Connection
 from gateway.keys import KeyHolders
 from pipelines.api_keys import all_keys
 from pipelines.broker import Broker
@@ -129,7 +130,8 @@ class Server(uvicorn.Server):
         certificate, key = tls or (None, None)
         config = uvicorn.Config(
             Unbroken(app),
-            http="h11",
+            http=Connection,
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="on",

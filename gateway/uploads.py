@@ -78,8 +78,8 @@ async def submit_body(
     if wanted.url and not _size_of(request) and "transfer-encoding" not in request.headers:
         return await _submit_url(request, caller, broker, wanted, key)
     size, body = _size_of(request), counted(request, caller)
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    content_type, filename = request.headers.get("content-type", ""), ""
+    content_type = request.headers.get("content-type", "")
+    kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         form = Form(options.get(b"boundary", b""), body)
         fields, file = await form.read_fields()
@@ -89,14 +89,16 @@ async def submit_body(
                 raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no file", ORDER)
             return await _submit_url(request, caller, broker, wanted, key)
         _check_no_url(wanted)
-        size, body = None, form.chunks()
-        content_type, filename = file.content_type, file.filename
-    else:
-        _check_no_url(wanted)
-    return await _submit(broker, caller, wanted, key, Fetched(filename, content_type, size, body))
+        return await _submit(
+            broker, caller, wanted, key, Fetched(file.filename, file.content_type, None, form.chunks()), size
+        )
+    _check_no_url(wanted)
+    return await _submit(broker, caller, wanted, key, Fetched("", content_type, size, body))
 
 
-async def _submit(broker: Broker, caller: Caller, wanted: MediaRequest, key: str, media: Fetched) -> tuple[Job, bool]:
+async def _submit(
+    broker: Broker, caller: Caller, wanted: MediaRequest, key: str, media: Fetched, at_most: int | None = None
+) -> tuple[Job, bool]:
     known = await find_manifest(broker, key, caller.tenant) if key else None
     job = await client_of(broker, caller).submit(
         await chosen(broker, wanted),
@@ -106,6 +108,7 @@ async def _submit(broker: Broker, caller: Caller, wanted: MediaRequest, key: str
         content_type=safe_type(media.content_type),
         priority=wanted.priority,
         size=media.size,
+        at_most=at_most,
         patience_s=PATIENCE_S,
     )
     return job, known is None or known.job.generation != job.ref.generation

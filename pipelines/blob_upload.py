@@ -10,18 +10,19 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.blobs import info_subject, stored_digest
 from pipelines.jetstream import ApiError
-from pipelines.message_store import FleetFull, MessageStore
+from pipelines.message_store import FleetFull, MessageStore, Reservation
 from schemas.errors import BrokerError
 from schemas.subjects import HEADER_ID
 from schemas.wire import Buffer
 
 CHUNK_BYTES = 1 << 20  # or what the server takes in one message, if that is less
+MEDIA_SHARE = 0.75  # of a store for media that come; workers need the rest for what they make of media
 RECORD_BYTES = 512  # most that the store needs for a chunk beside its bytes: subject, headers, framing
 STRAGGLER_S = 0.1  # a chunk in flight may be stored after the first purge
 REMOVE_S = 5.0  # longest wait for the removal of a partial upload
@@ -52,10 +53,10 @@ async def put_blob(
     size = body.stat().st_size if isinstance(body, Path) else len(body)
     with broker.waiting_for_fleet() as wait:
         for attempt in itertools.count(1):
-            async with broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size)):
+            async with broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size)) as space:
                 chunks_id = broker.connection.unique()
                 try:
-                    chunks = await _send_chunks(broker, bucket, chunks_id, _cut(body, chunk_bytes_of(broker)))
+                    chunks = await _send_chunks(broker, bucket, chunks_id, _cut(body, chunk_bytes_of(broker)), space)
                     return await _describe(broker, bucket, chunks, name, metadata)
                 except BaseException as error:
                     await remove_chunks(broker, bucket, chunks_id)
@@ -69,24 +70,41 @@ async def put_blob(
 async def send_stream(
     broker: MessageStore, bucket: str, body: AsyncIterable[Buffer], size: int | None, patience_s: float
 ) -> Chunks:
-    """Store bytes as they come, a chunk at a time; `size` is their number if it is known.
+    """Store bytes as they come, a chunk at a time; `size` is their number, or the most they can be, if it is known.
 
     While the store is full it takes nothing from `body`, for at most `patience_s`: bytes that came cannot be taken
-    again, so that an upload that gives way to another fails. Chunks of an upload that fails or is cancelled are
-    removed. Raises FleetFull, NeverFits, BrokerError, and what `body` raises.
+    again, so that an upload that gives way to another fails. Media leave a part of the store to what workers make of
+    them. Chunks of an upload that fails or is cancelled are removed. Raises FleetFull, NeverFits, BrokerError, and what
+    `body` raises.
     """
     chunks_id = broker.connection.unique()
     try:
-        async with contextlib.AsyncExitStack() as stack:
-            if size is not None:
-                space = broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size), patience_s)
-                await stack.enter_async_context(space)
-            return await _send_chunks(broker, bucket, chunks_id, joined(body, chunk_bytes_of(broker)), patience_s)
+        async with media_space(broker, bucket, size or 0, patience_s) as space:
+            chunks = joined(body, chunk_bytes_of(broker))
+            return await _send_chunks(broker, bucket, chunks_id, chunks, space, patience_s)
     except BaseException as error:
         await remove_chunks(broker, bucket, chunks_id)
         if isinstance(error, ApiError) and error.full:
             raise FleetFull(f"the broker's store {bucket}") from error
         raise
+
+
+def media_space(
+    broker: MessageStore, bucket: str, size: int, patience_s: float
+) -> contextlib.AbstractAsyncContextManager[Reservation]:
+    """Space for media of a size, which leave a part of their store free. Raises as `Uploads.reserve`."""
+    nbytes = _stored_bytes(broker, size) if size else 0
+    return broker.uploads.reserve(f"OBJ_{bucket}", nbytes, patience_s, MEDIA_SHARE)
+
+
+@contextlib.contextmanager
+def begun_media(broker: MessageStore, bucket: str, nbytes: int) -> Iterator[Reservation]:
+    """Space for more of media of which so many bytes are stored: none yet, see `Reservation.extend`."""
+    space = Reservation(broker.uploads, f"OBJ_{bucket}", MEDIA_SHARE, nbytes)
+    try:
+        yield space
+    finally:
+        space.end()
 
 
 async def describe_blob(
@@ -134,15 +152,22 @@ async def _send_chunks(
     bucket: str,
     chunks_id: str,
     chunks: AsyncGenerator[bytes, None],
+    space: Reservation,
     patience_s: float = GIVE_WAY_S,
 ) -> Chunks:
-    """Store chunks. Raises ApiError when the store stays full for `patience_s`."""
+    """Store chunks in space that is reserved, and in more if need be.
+
+    Raises FleetFull, or ApiError when other processes fill the store, and it stays full for `patience_s`.
+    """
     hashed, size, number = hashlib.sha256(), 0, 0
     with broker.waiting_for_fleet() as wait:
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 headers = {HEADER_ID: f"{chunks_id}/{number}"}
+                if space.left < len(chunk):
+                    await space.extend(len(chunk) + RECORD_BYTES, patience_s)
                 await store_chunk(broker, f"$O.{bucket}.C.{chunks_id}", chunk, headers, patience_s, wait)
+                space.stored(len(chunk) + RECORD_BYTES)
                 hashed.update(chunk)
                 size += len(chunk)
                 number += 1

@@ -121,13 +121,14 @@ class Client:
         content_type: str = "",
         priority: Priority = Priority.BULK,
         size: int | None = None,
+        at_most: int | None = None,
         patience_s: float = PATIENCE_S,
     ) -> Job:
         """Submit a media to a pipeline that the fleet knows; returns once all of it is at the broker.
 
         Files are split here, and wait while the fleet is full. Bytes, and a stream of `size` bytes or of an unknown
-        number, go as they are to the stage `split`; a worker collects their results. Where a stream ends with an error
-        or this is cancelled before all bytes came, nothing stays.
+        number, `at_most` so many, go as they are to the stage `split`; a worker collects their results. Where a stream
+        ends with an error or this is cancelled before all bytes came, nothing stays.
 
         The same `job` with the same input is the job that is known. Raises OtherInput when it has another input or
         pipeline; FleetFull when the fleet stays full for `patience_s`; MediaError, PipelineError, BrokerError.
@@ -141,7 +142,7 @@ class Client:
             await opened.send()
             return opened
         with self._in_memory(size) as most_bytes:
-            media = await receive(self.broker, source, size, most_bytes, patience_s)
+            media = await receive(self.broker, source, size, most_bytes, patience_s, at_most)
             await revisions.keep(self.broker, spec)
             chosen, ref = isinstance(pipeline, PipelineSpec), self.ref(spec, job or uuid.uuid4().hex[:20], priority)
             return await self.begin(ref, media, name, content_type, patience_s, chosen)

@@ -43,53 +43,100 @@ class Acked:
     new: bool
 
 
+class Reservation:
+    """Space of a store that an upload may still fill: `left` bytes. What it stores counts there, and no longer here.
+
+    `share` is what uploads of its kind may fill of the store, `stored_bytes` what it stored before.
+    """
+
+    def __init__(self, uploads: "Uploads", stream: str, share: float, stored_bytes: int = 0) -> None:
+        self._uploads, self._stream, self._share = uploads, stream, share
+        self._before, self.left = stored_bytes, 0
+
+    def stored(self, nbytes: int) -> None:
+        """So many of its bytes are in the store."""
+        nbytes = min(nbytes, self.left)
+        self._before += nbytes
+        self._change(-nbytes)
+
+    async def extend(self, nbytes: int, patience_s: float) -> None:
+        """Reserve more, before those that have stored nothing yet. Raises as `Uploads.reserve`."""
+        until_s = time.monotonic() + patience_s
+        await self._uploads.wait_for(self._stream, nbytes, self._before + self.left, until_s, self._share)
+        self._change(nbytes)
+
+    def end(self) -> None:
+        """Give back what is left."""
+        self._change(-self.left)
+
+    def _change(self, nbytes: int) -> None:
+        self.left += nbytes
+        self._uploads.reserved[self._stream] += nbytes
+
+
 class Uploads:
     """Reserves space in the broker's object stores for the uploads of one process, in order of their requests."""
 
     def __init__(self, broker: "MessageStore") -> None:
         self._broker = broker
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._reserved: Counter[str] = Counter()
+        self.reserved: Counter[str] = Counter()  # of each stream, and not stored yet
 
     @contextlib.asynccontextmanager
-    async def reserve(self, stream: str, nbytes: int, patience_s: float = math.inf) -> AsyncIterator[None]:
+    async def reserve(
+        self, stream: str, nbytes: int, patience_s: float = math.inf, share: float = 1.0
+    ) -> AsyncIterator[Reservation]:
         """Wait until a stream has space for `nbytes`, and reserve it for the block.
 
-        Raises FleetFull when there is none for `patience_s`, however long the broker takes to say so; NeverFits,
-        BrokerError.
+        It may fill `share` of the stream, or all of one that is empty. Raises FleetFull when there is no space for
+        `patience_s`, however long the broker takes to say so; NeverFits, BrokerError.
         """
-        full, until_s = FleetFull(f"the broker's store {stream.removeprefix('OBJ_')}"), time.monotonic() + patience_s
+        full, until_s = _full(stream), time.monotonic() + patience_s
         try:
             async with asyncio.timeout(None if patience_s == math.inf else patience_s):
                 await self._turns[stream].acquire()
         except TimeoutError:
             raise full from None
+        reservation = Reservation(self, stream, share)
         try:
-            attempt = 0
-            with self._broker.waiting_for_fleet() as wait:
-                while not await self._fits(stream, nbytes):
-                    if time.monotonic() >= until_s:
-                        raise full
-                    attempt += 1
-                    wait()
-                    await pause(attempt)
-            self._reserved[stream] += nbytes
+            await reservation.extend(nbytes, until_s - time.monotonic())
         finally:
             self._turns[stream].release()
         try:
-            yield
+            yield reservation
         finally:
-            self._reserved[stream] -= nbytes
+            reservation.end()
 
-    async def _fits(self, stream: str, nbytes: int) -> bool:
+    async def wait_for(self, stream: str, nbytes: int, own: int, until_s: float, share: float) -> None:
+        """Wait until a stream has space for an upload that has `own` bytes of it; the caller reserves it at once.
+
+        Raises as `reserve`.
+        """
+        attempt = 0
+        with self._broker.waiting_for_fleet() as wait:
+            while not await self._fits(stream, nbytes, own, share):
+                if time.monotonic() >= until_s:
+                    raise _full(stream)
+                attempt += 1
+                wait()
+                await pause(attempt)
+
+    async def _fits(self, stream: str, nbytes: int, own: int, share: float) -> bool:
+        before = self.reserved[stream]  # what is stored while the store is asked counts twice, not never
         info = await self._broker.api_unless_gone(f"STREAM.INFO.{stream}")
         if info is None:
             raise BrokerError(f"the broker has no store {stream}", "register the pipeline first")
         limit = int(info["config"]["max_bytes"])
-        if 0 < limit < nbytes:
-            what = f"{nbytes / 1e6:,.1f} MB never fit into {stream}, which takes {limit / 1e6:,.1f} MB"
+        used = int(info["state"]["bytes"]) + max(before, self.reserved[stream])
+        most = limit * share if own else limit
+        if 0 < most < own + nbytes:
+            what = f"{(own + nbytes) / 1e6:,.1f} MB never fit into {stream}, which takes {most / 1e6:,.1f} MB"
             raise NeverFits(what, "raise results_bytes, and run `rigflow topology apply`")
-        return limit <= 0 or info["state"]["bytes"] + self._reserved[stream] + nbytes <= limit
+        return limit <= 0 or not used or used + nbytes <= limit * share
+
+
+def _full(stream: str) -> FleetFull:
+    return FleetFull(f"the broker's store {stream.removeprefix('OBJ_')}")
 
 
 class MessageStore(JetStream):

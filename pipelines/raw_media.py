@@ -47,9 +47,16 @@ class ReceivedMedia:
 
 
 async def receive(
-    broker: Broker, source: Buffer | AsyncIterable[Buffer], size: int | None, most_bytes: int, patience_s: float
+    broker: Broker,
+    source: Buffer | AsyncIterable[Buffer],
+    size: int | None,
+    most_bytes: int,
+    patience_s: float,
+    at_most: int | None = None,
 ) -> ReceivedMedia:
-    """Take all bytes of a media; `size` is their number if it is known. A stream of more than `most_bytes` is stored.
+    """Take all bytes of a media; `size` is their number if it is known, `at_most` the most that they can be.
+
+    A stream of more than `most_bytes` is stored.
 
     Raises FleetFull when the store of media stays full for `patience_s`, NeverFits, MediaError when their number is
     another than `size`, BrokerError, and what `source` raises.
@@ -65,7 +72,7 @@ async def receive(
         first += piece
         if len(first) > most_bytes:
             rest = _counted(given, size, len(first))
-            return await _in_store(broker, _chained(bytes(first), rest), size, patience_s)
+            return await _in_store(broker, _chained(bytes(first), rest), at_most if size is None else size, patience_s)
     return _in_memory(bytes(first))
 
 

@@ -11,7 +11,16 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from pipelines.blob_upload import Chunks, chunk_bytes_of, joined, remove_chunks, store_chunk
+from pipelines.blob_upload import (
+    RECORD_BYTES,
+    Chunks,
+    begun_media,
+    chunk_bytes_of,
+    joined,
+    media_space,
+    remove_chunks,
+    store_chunk,
+)
 from pipelines.broker import EXPECTED, WRONG_SEQUENCE, ApiError, Broker, Stored
 from pipelines.client import Client
 from pipelines.job import Job
@@ -65,15 +74,28 @@ class Uploads:
         self._broker: Broker = client.broker
 
     async def create(
-        self, revision: str, chosen: bool, size: int, job: str, priority: Priority, name: str, content_type: str
+        self,
+        revision: str,
+        chosen: bool,
+        size: int,
+        job: str,
+        priority: Priority,
+        name: str,
+        content_type: str,
+        patience_s: float,
     ) -> Upload:
-        """Begin an upload; with the id of a known one of the same size it is that one. Raises UploadMoved."""
+        """Begin an upload; with the id of a known one of the same size it is that one.
+
+        Raises UploadMoved, NeverFits, FleetFull when there is no space for all of it for `patience_s`.
+        """
         if job:
             with suppress(NotFound):
                 known = await self.find(job)
                 if known.size != size:
                     raise UploadMoved(f"upload {job} has {known.size:,} bytes", "choose another id, or delete it")
                 return known
+        async with media_space(self._broker, self._broker.names.blobs, size, patience_s):
+            pass
         upload = Upload(
             id=job or uuid.uuid4().hex[:20],
             size=size,
@@ -158,15 +180,18 @@ class Uploads:
     async def _added(self, upload: Upload, at: Arrived, body: AsyncIterable[Buffer], patience_s: float) -> Arrived:
         unique = uuid.uuid4().hex[:12]  # bytes that were removed and come again are no repeat of a message
         try:
-            with self._broker.waiting_for_fleet() as wait:
+            begun = begun_media(self._broker, self._broker.names.blobs, at.size)
+            with self._broker.waiting_for_fleet() as wait, begun as space:
                 async with aclosing(joined(body, chunk_bytes_of(self._broker))) as chunks:
                     async for chunk in chunks:
                         if at.size + len(chunk) > upload.size:
                             raise UploadMoved(f"upload {upload.id} has {upload.size:,} bytes", "send no more")
                         headers = {HEADER_ID: f"{upload.chunks}/{unique}/{at.size}", EXPECTED: str(at.sequence)}
+                        await space.extend(len(chunk) + RECORD_BYTES, patience_s)
                         sequence = await store_chunk(
                             self._broker, self._subject(upload), chunk, headers, patience_s, wait
                         )
+                        space.stored(len(chunk) + RECORD_BYTES)
                         at = Arrived(at.size + len(chunk), sequence)
         except ApiError as error:
             if error.code == WRONG_SEQUENCE:

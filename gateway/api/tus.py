@@ -110,6 +110,7 @@ async def create(
         wanted.priority,
         wanted.name,
         safe_type(content_type),
+        PATIENCE_S,
     )
     at = await uploads.arrived(upload)
     if at.size == 0 and request.headers.get("content-type") == PIECE:

@@ -14,7 +14,6 @@ _KINDS = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.CONFLICT: "conflict_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
-    HTTPStatus.NOT_IMPLEMENTED: "not_implemented_error",
 }
 _CODES = {
     "model-unknown": "model_not_found",
@@ -44,10 +43,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {code: {"model": OpenAIError} for c
 
 
 class NotOffered(HttpError):
-    """A part of OpenAI's API that this gateway does not have."""
+    """A part of OpenAI's API that this gateway does not have. OpenAI's clients send a request again after a 5xx."""
 
     def __init__(self, what: str, hint: str = "leave it out", param: str | None = None) -> None:
-        super().__init__(HTTPStatus.NOT_IMPLEMENTED, what, hint, param=param)
+        super().__init__(HTTPStatus.BAD_REQUEST, what, hint, param=param)
 
 
 def answer(problem: Problem, headers: Mapping[str, str], param: str | None = None) -> Response:

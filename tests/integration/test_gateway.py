@@ -188,11 +188,19 @@ async def test_uploads_that_end_early_or_meet_a_full_fleet_leave_nothing(
             httpx.AsyncClient(base_url=gateway.url, timeout=60) as http,
             Broker.connected(settings, "test") as broker,
         ):
-            full = await http.post(path, content=pieces(100))  # 64 MiB of media are kept
-            assert (full.status_code, full.json()["code"]) == (503, "fleet-full")
-            assert int(full.headers["retry-after"]) > 0
-            too_large = await http.post(path, content=bytes(65 * MIB))
-            assert too_large.status_code == 413
+            for too_large in (pieces(100), bytes(65 * MIB)):  # 64 MiB of media are kept
+                refused = await http.post(path, content=too_large)
+                assert (refused.status_code, refused.json()["code"]) == (413, "never-fits")
+            taken = await http.post(path, content=bytes(40 * MIB))
+            assert taken.status_code == 201
+            for too_much in (pieces(30), bytes(30 * MIB)):
+                full = await http.post(path, content=too_much)
+                assert (full.status_code, full.json()["code"]) == (503, "fleet-full")
+                assert int(full.headers["retry-after"]) > 0
+            begin = {"Tus-Resumable": "1.0.0", "Upload-Length": str(30 * MIB)}
+            monkeypatch.setattr("gateway.api.tus.PATIENCE_S", 0.2)
+            assert (await http.post("/api/v1/uploads?pipeline=simulated", headers=begin)).status_code == 503
+            await http.delete(f"{JOBS}/{taken.json()['id']}")
             with pytest.raises(ConnectionError):
                 await http.post(path, content=then_gone())
             async with asyncio.timeout(30):

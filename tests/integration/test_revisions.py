@@ -50,7 +50,7 @@ async def test_what_no_job_needs_is_deleted_and_nothing_else(settings: Settings)
             record = await JobRecord.read(broker, manifest.job)
             assert record is not None
             assert await record.write(manifest.model_copy(update={"state": state, "ended_s": time.time()}))
-        await Uploads(Client(broker)).create(uploading.revision, True, 10, "up", Priority.BULK, "", "")
+        await Uploads(Client(broker)).create(uploading.revision, True, 10, "up", Priority.BULK, "", "", 5.0)
         job = publisher.ref("gone").model_copy(update={"revision": dead.revision})
         failure = Failure(key=Key(job=job, segment=0), stage="decode", error="x", worker="w")
         await dead_letter(broker, failure, b"input", broker.names.work("p", "decode", Priority.BULK), 1, {})
