@@ -1,6 +1,5 @@
 """All commands of `rigflow`, and the errors of wrong usage."""
 
-import re
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -31,6 +30,7 @@ from cli.text import Verbosity, complain, set_verbosity
 from cli.topology import app as topology
 from cli.up import up
 from cli.usage import usage
+from cli.usage_errors import usage_error
 from cli.watch import watch
 from cli.worker import app as worker
 from schemas.errors import ExitCode, UsageError
@@ -110,14 +110,6 @@ def _run(arguments: list[str]) -> Any:
     return app(arguments, prog_name="rigflow", standalone_mode=False)
 
 
-# the parser's words for a wrong number -> ours; other releases of the parser have other words
-_WORDS = {
-    r"Input should be ": "it must be ",
-    r"a valid integer\b.*": "a whole number",
-    r"a valid number\b.*": "a number",
-    r"less than or equal to ": "at most ",
-    r"greater than or equal to ": "at least ",
-}
 _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser raises for any wrong usage
 
 
@@ -131,7 +123,7 @@ def answer(arguments: list[str]) -> int:
         complain(error)
         return ExitCode.USAGE
     except _BadUsage as error:
-        complain(_usage_error(error, _path_of(words)))
+        complain(usage_error(error, _path_of(words), words))
         return ExitCode.USAGE
 
 
@@ -153,15 +145,3 @@ def _path_of(words: list[str]) -> str:
             break
         path, command = f"{path} {word}", found
     return path
-
-
-def _usage_error(error: Exception, path: str) -> UsageError:
-    """The parser's message as a UsageError, with the command whose help explains the usage; `path` if it knows none."""
-    message = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
-    if name := getattr(getattr(error, "param", None), "name", None):
-        message = message.replace(f"'{name.upper()}'", f"'{name}'")  # some releases of typer write it in capitals
-    for theirs, ours in _WORDS.items():
-        message = re.sub(theirs, ours, message)
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else path
-    return UsageError(message[:1].lower() + message[1:], f"see {command} --help")

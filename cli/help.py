@@ -20,7 +20,7 @@ class _Plain:
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The words behind the command's name."""
-        names = [_argument(each) for each in self.params if each.param_type_name == "argument"]
+        names = [argument_name(each) for each in self.params if each.param_type_name == "argument"]
         return ["[OPTIONS]", *names]
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
@@ -36,7 +36,9 @@ class _Plain:
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the tables of arguments, options and commands."""
-        arguments = [(_argument(each), each.help or "") for each in self.params if each.param_type_name == "argument"]
+        arguments = [
+            (argument_name(each), each.help or "") for each in self.params if each.param_type_name == "argument"
+        ]
         _table(formatter, "Arguments", arguments)
         _table(formatter, "Options", list(_options(self.get_params(ctx))))  # type: ignore[attr-defined]
         if commands := getattr(self, "commands", None):
@@ -72,7 +74,8 @@ def _table(formatter: Any, title: str, rows: list[Row]) -> None:
             formatter.write_dl(rows)
 
 
-def _argument(param: Any) -> str:
+def argument_name(param: Any) -> str:
+    """An argument as the usage of its command has it."""
     name = param.metavar or param.name.upper()
     return name if param.required else f"[{name}]"
 

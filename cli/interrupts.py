@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 T = TypeVar("T")
 
 CLEANING_UP = ": cleaning up, once more stops at once"  # for commands that take a while
+INTERRUPTED = 130  # `ExitCode.INTERRUPTED`, of a module that is not imported yet
 PATIENCE_S = 2.0  # for the end of the interpreter; after that a signal ends the process
 _AGAIN_S = 0.01
 _SHOW_CURSOR = b"\x1b[?25h"
@@ -39,12 +40,10 @@ def run_to_its_end(arguments: list[str]) -> NoReturn:
     _handle(_leave, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of cli/rigflow
     atexit.register(_ignore)  # the first of all, which is called last
-    from cli.app import answer
-    from cli.closed_output import reader_gone
-    from schemas.errors import ExitCode
-
-    code: int = ExitCode.INTERRUPTED
+    code = INTERRUPTED
     try:
+        from cli.app import answer
+
         sys.unraisablehook = _raise_again
         signal.signal(signal.SIGALRM, _repeat)
         _handle(stop, signal.SIGTERM, signal.SIGHUP)
@@ -52,11 +51,13 @@ def run_to_its_end(arguments: list[str]) -> NoReturn:
         code = answer(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
+        from cli.closed_output import reader_gone
+
         code = reader_gone()
     except BaseException as error:
         if not came_from_interrupt(error):
             raise
-    if code == ExitCode.INTERRUPTED:
+    if code == INTERRUPTED:
         say_interrupted()
         code = 128 + (stopped_by or [signal.SIGINT])[0]
     _end(code)

@@ -39,6 +39,20 @@ Stream: TypeAlias = Annotated[
     int | None,
     typer.Option(min=0, help="Index of the video stream, as ffprobe counts. Default: FFmpeg's best.", metavar="N"),
 ]
+
+
+def _no_file(name: str) -> str:
+    """A pipeline's name. Raises UsageError for the path of media: the name was forgotten, or stands behind it."""
+    path = Path(name)
+    if path.suffix != ".toml" and (path.suffix or path.is_file() or "/" in name):
+        what = f"{name} stands where the name of a pipeline belongs"
+        raise UsageError(what, f"the pipeline comes first, as `fingerprint {name}`; `rigflow pipelines list` has all")
+    return name
+
+
+PipelineName: TypeAlias = Annotated[
+    str, typer.Argument(help="A pipeline's name, or the path of its file.", callback=_no_file)
+]
 ModelName: TypeAlias = Annotated[
     str | None,
     typer.Option("--model", help="A model to run in place of the pipeline's own, for these files.", metavar="NAME"),

@@ -11,9 +11,8 @@ import typer
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
-from cli.text import list_of, one_line, say, say_json, say_sentence, stdout
+from cli.text import list_of, one_line, say, say_json, say_sentence, stdout, warn
 from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
-from schemas.text import without_passwords
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -34,24 +33,33 @@ def list_(
 ) -> ExitCode:
     """List the pipelines that there are.
 
-    Those that come with rigflow, or with --nats those that a fleet knows. `rigflow pipelines show NAME` has their media
-    and models.
+    With what each takes, and whether it is ready: it is not if this machine lacks a model that it runs; `rigflow run
+    PIPELINE FILE` names that, and says where to get it. With --nats those that a fleet knows, which has their models.
 
-    Example: rigflow pipelines list --nats nats://rig1:4222
+    Example: rigflow pipelines list
     """
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
+    missing = {spec.name: [] if settings.nats else _missing(spec) for spec in specs}
     if as_json:
-        say_json([_as_json(spec) for spec in specs])
+        say_json([_as_json(spec) | {"missing": missing[spec.name]} for spec in specs])
+        return ExitCode.OK
+    if not specs:
+        say(f"{settings.nats} knows none yet")
         return ExitCode.OK
     rows = list_of(
-        ("pipeline", "description"),
-        ((one_line(spec.name), one_line(spec.description)) for spec in specs),
-        left=2,
+        ("pipeline", "takes", "ready", "description"),
+        (
+            (spec.name, ", ".join(spec.media), "no" if missing[spec.name] else "yes", one_line(spec.description))
+            for spec in specs
+        ),
+        left=4,
         unless={},
-        entire=("pipeline",),
+        entire=("pipeline", "takes"),
     )
-    stdout().print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
+    stdout().print(rows)
+    if first := next((spec.name for spec in specs if missing[spec.name]), ""):
+        warn(f"those that are not ready lack a model: `rigflow run {first} FILE` names it, and says where to get it")
     return ExitCode.OK
 
 
@@ -190,6 +198,13 @@ def _unfit(text: str, file: Path) -> list[str]:
     except UsageError as error:
         return [f"{file}: {error}"]
     return []
+
+
+def _missing(spec: "PipelineSpec") -> list[str]:
+    """The models of a pipeline that are not here."""
+    from engines.models.catalogue import is_there
+
+    return [model for model in dict.fromkeys(spec.model_names.values()) if not is_there(model)]
 
 
 def _builtin() -> "list[PipelineSpec]":

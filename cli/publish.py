@@ -13,6 +13,7 @@ from cli.options import (
     FleetUrl,
     Json,
     ModelName,
+    PipelineName,
     SettingsFile,
     StageFields,
     Stream,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 @ends_well
 def publish(
-    pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
+    pipeline: PipelineName,
     inputs: Annotated[list[Path], typer.Argument(help="Files that the pipeline takes.", metavar="INPUT...")],
     job: Annotated[str, typer.Option(help="The job's id. Default: made of the file and the pipeline.")] = "",
     model: ModelName = None,

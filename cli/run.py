@@ -11,6 +11,7 @@ from cli.options import (
     ModelName,
     NatsUrl,
     Overwrite,
+    PipelineName,
     SettingsFile,
     StageFields,
     Stream,
@@ -31,7 +32,7 @@ OUT = "Folder for the results; made if missing. Or a template, as 'results/{fold
 
 @ends_well
 def run(
-    pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
+    pipeline: PipelineName,
     inputs: Annotated[
         list[Path],
         typer.Argument(help="Files that the pipeline takes, folders, or - for standard input.", metavar="INPUT..."),

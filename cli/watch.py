@@ -15,6 +15,7 @@ from cli.options import (
     ModelName,
     NatsUrl,
     Overwrite,
+    PipelineName,
     SettingsFile,
     StageFields,
     Store,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 @ends_well
 def watch(
-    pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
+    pipeline: PipelineName,
     folder: Annotated[Path, typer.Argument(help="Folder to watch, with the folders in it.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help=OUT, metavar="DIR")],
     overwrite: Overwrite = False,

@@ -4,6 +4,7 @@ A user's models have names in `models_folder`: `NAME.onnx`, with `NAME.toml` as 
 """
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
@@ -89,11 +90,22 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     if (packaged := packaged_model(name)) is not None:
         path, packaged_card, body = packaged
         return travelling(path, packaged_card, body)
-    hint = "`rigflow model add FILE` keeps a model, `rigflow model list` lists those there are"
-    names = [*_BUILTIN, *(path.stem for place in places for path in main_files(place))]
-    if near := get_close_matches(name, names, 1):
-        hint = f"{near[0]} is there; {hint}"
-    raise ModelMissing(f"model {name} is missing", where_to_get(name) or hint)
+    raise ModelMissing(f"model {name} is missing", where_to_get(name) or _there(name, places))
+
+
+def _there(name: str, places: Sequence[Path]) -> str:
+    """What there is in the place of a model that is missing: those of a similar name, or those of the user."""
+    own = sorted({path.stem for place in places for path in main_files(place)})
+    near = get_close_matches(name, [*_BUILTIN, *own], 3, 0.4)
+    shown = near or own[:8]
+    more = f" and {len(own) - len(shown)} more" if not near and len(own) > len(shown) else ""
+    there = f"{', '.join(shown)}{more} {'is' if len(shown) == 1 else 'are'} there; " if shown else ""
+    return f"{there}`rigflow model add FILE` keeps a model, `rigflow model list` lists those there are"
+
+
+def is_there(name: str) -> bool:
+    """Return whether a model of this name is built in, the user's own, or of an installed package; it is not read."""
+    return name in _BUILTIN or main_file(models_folder(), name) is not None or packaged_model(name) is not None
 
 
 def main_files(folder: Path) -> list[Path]:

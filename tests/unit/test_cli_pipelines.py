@@ -1,5 +1,7 @@
 """`rigflow pipelines`, and the pipeline file that it prints and checks."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +71,22 @@ def test_printing_keeps_every_kind_of_value() -> None:
 
 def test_list_has_a_line_for_each_that_comes_with_rigflow_in_a_narrow_window() -> None:
     lines = rigflow("pipelines", "list", COLUMNS="80").stdout.splitlines()
-    assert lines[0].split() == ["pipeline", "description"]
-    assert [tuple(line.rstrip().split(maxsplit=1)) for line in lines[1:]] == [
-        (name, builtin_pipeline(name).description) for name in builtin_pipelines()
-    ], "a line of 80 columns has the name and all of the description"
+    assert lines[0].split() == ["pipeline", "takes", "ready", "description"]
+    assert max(map(len, lines)) <= 80
+    for name, line in zip(builtin_pipelines(), lines[1:], strict=True):
+        spec = builtin_pipeline(name)
+        found = re.fullmatch(rf"{name} +{', '.join(spec.media)} +(yes|no) +(.*)", line)
+        assert found, line
+        assert spec.description.startswith(found[2].rstrip("…")), line
+
+
+def test_list_says_which_pipelines_have_their_models(tmp_path: Path) -> None:
+    ended = rigflow("pipelines", "list", HOME=str(tmp_path))
+    ready = dict(re.findall(r"^(\S+) .* (yes|no) +", ended.stdout, re.MULTILINE))
+    assert (ready["scenes"], ready["upscale2x"], ready["detect"]) == ("yes", "yes", "no")
+    assert "names it, and says where to get it" in ended.stderr
+    missing = {each["name"]: each["missing"] for each in json.loads(rigflow("pipelines", "list", "--json").stdout)}
+    assert (missing["scenes"], missing["summarise"][-1]) == ([], "chat-model")
 
 
 def test_check_tells_everything_that_is_wrong_by_line_and_field(tmp_path: Path) -> None:
