@@ -1,11 +1,15 @@
 """What became of jobs: a table and remarks for people, facts for programs."""
 
+from collections.abc import Collection
+from glob import escape
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from cli.text import cell
+from engines.outputs.names import clean
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
 
@@ -48,6 +52,28 @@ def remarks(outcomes: list[JobOutcome]) -> list[Text]:
             lines.append(_line_about(outcome.name, count(done.failed - FAILURES, "more failure"), "red"))
         lines += [_line_about(outcome.name, note, "yellow") for note in done.notes]
     return lines
+
+
+def kept_remarks(outcomes: list[JobOutcome]) -> list[Text]:
+    """A line where results have other names, because earlier ones are there and are kept."""
+    written = {file for outcome in outcomes for file in files_of(outcome)}
+    beside = []
+    for each in outcomes:
+        if each.done is not None:
+            first = each.target.with_name(f"{clean(Path(each.media_name).stem)}.{each.job.pipeline}")
+            beside += [each.name] if each.target != first and _is_there(first, written) else []
+    if not beside:
+        return []
+    more = f" and {len(beside) - 1:,} more" if len(beside) > 1 else ""
+    return [
+        cell(f"{beside[0]}{more}: earlier results are kept, beside the new ones; --overwrite replaces them", "yellow")
+    ]
+
+
+def _is_there(target: Path, written: Collection[str]) -> bool:
+    """Whether a result of this name was there before."""
+    files = target.parent.glob(f"{escape(target.name)}.*")
+    return any(str(file) not in written and file.suffix != ".part" for file in files)
 
 
 def files_of(outcome: JobOutcome) -> list[str]:

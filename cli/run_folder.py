@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
 from rich.text import Text
 
 from cli.text import cell
@@ -38,6 +39,20 @@ def folder_summary(tally: "Tally", out: Path) -> Text:
     return cell(f"{out}: {', '.join(said)}")
 
 
+def folder_results(tally: "Tally") -> "Table | None":
+    """The files that were made, of the first inputs; None where nothing was."""
+    if not tally.made:
+        return None
+    rows = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("file", "result"):
+        rows.add_column(title, overflow="fold")
+    for name, files in tally.made:
+        rows.add_row(cell(name), cell(", ".join(files)))
+    if (more := tally.done - tally.named) > 0:
+        rows.add_row(cell(f"and {more:,} more"), "")
+    return rows
+
+
 def folder_remarks(tally: "Tally") -> list[Text]:
     """What there is to say of single files, a line each."""
     lines = [cell(f"{name}: left alone: {reason}", "yellow") for name, reason in tally.skipped[:_SHOWN]]
@@ -62,4 +77,5 @@ def folder_facts(tally: "Tally", folder: Path, out: Path) -> dict[str, Any]:
     }
     failed = [{"file": name, "reason": reason} for name, reason in tally.failed]
     skipped = [{"file": name, "reason": reason} for name, reason in tally.skipped]
-    return {"folder": str(folder), "out": str(out), **counts, "failed": failed, "skipped": skipped}
+    made = [{"file": name, "files": list(files)} for name, files in tally.made]
+    return {"folder": str(folder), "out": str(out), **counts, "made": made, "failed": failed, "skipped": skipped}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.interrupts import CLEANING_UP, run_async
-from cli.outcomes import facts_of, remarks, summary
+from cli.outcomes import facts_of, kept_remarks, remarks, summary
 from cli.output_folder import output_folder
 from cli.progress import Progress
-from cli.run_folder import folder_facts, folder_remarks, folder_summary, no_media
+from cli.run_folder import folder_facts, folder_remarks, folder_results, folder_summary, no_media
 from cli.run_prompt import run_prompt
 from cli.stdin import STDIN, from_stdin
 from cli.task import Task
@@ -109,20 +109,22 @@ def _answer(task: Task, outcomes: list[JobOutcome], folders: Sequence[_Folder], 
         counted = [folder_facts(each.work.tally, each.folder, each.out) for each in folders]
         say_json({"jobs": list(map(facts_of, outcomes)), "folders": counted})
     else:
-        _show(outcomes, folders)
+        _show(outcomes, folders, task.template is not None)
     for each in folders:
         if not each.work.tally.media:
             raise no_media(each.work.tally, each.folder, task.spec)
     return ExitCode.SOME_FAILED if any(tally.failed for tally in tallies) else exit_code(outcomes)
 
 
-def _show(outcomes: list[JobOutcome], folders: Sequence[_Folder]) -> None:
-    lines = remarks(outcomes)
+def _show(outcomes: list[JobOutcome], folders: Sequence[_Folder], templated: bool) -> None:
+    lines = remarks(outcomes) + ([] if templated else kept_remarks(outcomes))
     if outcomes:
         stdout(entire=True).print(summary(outcomes))
     for each in folders:
         lines += folder_remarks(each.work.tally)
         if each.work.tally.media:
+            if (made := folder_results(each.work.tally)) is not None:
+                stdout(entire=True).print(made)
             stdout(entire=True).print(folder_summary(each.work.tally, each.out))
     if lines:
         stderr().print(*lines, sep="\n")

@@ -21,9 +21,11 @@ from engines.outputs.names import clean
 from engines.outputs.template import OutTemplate
 from schemas.errors import RigflowError, UsageError
 from schemas.pipeline import PipelineSpec
+from workers.earlier_results import EarlierResults
 from workers.ledger import Ledger
 from workers.watched import Stamp, content_digest, scan
 
+SHOWN = 20  # results that a tally names
 GROUP = 512  # images: few enough to repeat after a crash, many enough that a fleet has work while one is written
 _KINDS = mimetypes.MimeTypes(filenames=())  # without the lists of this machine: all machines leave the same files alone
 MEDIA_TYPES = ("image", "video", "audio")  # the first half of a MIME type, and kinds of media
@@ -47,7 +49,8 @@ class Tally:
     """What became of the files of a folder, counted by any thread.
 
     `copies`: done by copying the results of another file, `kept`: with results that are not ours, `results`: written by
-    an earlier run, `failed` and `skipped`: name and reason.
+    an earlier run, `failed` and `skipped`: name and reason. `made`: the first inputs, and the paths of the files that
+    were made of them; those of `named` inputs are there.
     """
 
     known: int = 0
@@ -58,12 +61,21 @@ class Tally:
     results: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    made: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    named: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, what: Literal["known", "done", "copies", "kept", "no_media", "results"], number: int = 1) -> None:
         """Add to one of the counts."""
         with self._lock:
             setattr(self, what, getattr(self, what) + number)
+
+    def name(self, entry: str, files: Iterable[str], number: int = 1) -> None:
+        """Note what was made of a `number` of inputs that have this name together, while there are few."""
+        with self._lock:
+            if len(self.made) < SHOWN:
+                self.made.append((entry, tuple(files)))
+                self.named += number
 
     @property
     def media(self) -> int:
@@ -154,14 +166,14 @@ class MediaFolder:
 
     def _new(self) -> Iterator[Entry]:
         scanned, media = scan(self.folder, self.out), PipelineMedia(self._spec)
+        earlier = EarlierResults(scanned.files, self._spec.name)
         self.tally.skipped += scanned.skipped.items()
         inside = os.path.relpath(self.folder.resolve(), self.out.resolve())
         if self._template is not None:
             mine = (name for name in sorted(scanned.files) if self._is_media_by_name(name))
-            media_files = [name for name in mine if not self.ledger.wrote(os.path.normpath(os.path.join(inside, name)))]
-            self._template.check(media_files, self._spec.name)
+            self._template.check([name for name in mine if not self._is_result(name, inside, earlier)], self._spec.name)
         for name, stamp in sorted(scanned.files.items()):
-            if self.ledger.wrote(os.path.normpath(os.path.join(inside, name))):
+            if self._is_result(name, inside, earlier):
                 self.tally.count("results")
             elif not self._may_be_media(name):
                 self.tally.count("no_media")
@@ -178,6 +190,10 @@ class MediaFolder:
                     self.tally.count("kept")
                 else:
                     yield Entry(name, stamp, medium.kind, medium.timed, target)
+
+    def _is_result(self, name: str, inside: str, earlier: EarlierResults) -> bool:
+        """Whether a run made a file: this folder of results says so, or its name beside that of its input."""
+        return self.ledger.wrote(os.path.normpath(os.path.join(inside, name))) or earlier.has(name)
 
     def _may_be_media(self, name: str) -> bool:
         """Whether the suffix of a file is not one of programs and other files that no medium of the pipeline takes."""

@@ -75,6 +75,7 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
             status = copy.stat()
             written[name] = status.st_size, status.st_mtime_ns
             moves.append((copy, final))
+        media.tally.name(entry.name, (str(media.out / name) for name in written))
         results[entry.name] = FileResult(entry.stamp, entry.digest, entry.target, written)
     media.ledger.record_all(results)
     for copy, final in moves:

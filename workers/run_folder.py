@@ -160,7 +160,8 @@ class FolderRun:
         assert outcome.done is not None
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         if not firsts[0].timed and not self._media.each:
-            place_whole(self._media, outcome.target, self._media.whole_name(firsts[0].kind))
+            placed = place_whole(self._media, outcome.target, self._media.whole_name(firsts[0].kind))
+            self.tally.name(outcome.name, map(str, placed), sum(map(len, new.values())))
             for name, reason in reasons.items():
                 self.tally.fail([name], reason)
             self.tally.count("done", sum(len(same) for same in new.values() if same[0].name not in reasons))

@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from cli.run_folder import folder_results
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode, OutputError
 from tests.cli import rigflow
 from workers import placing
 from workers.ledger import Ledger, ledger_path
-from workers.media_folder import Entry, MediaFolder
+from workers.media_folder import SHOWN, Entry, MediaFolder
 from workers.placing import place, token
 
 TAG = builtin_pipeline("tag")
@@ -94,6 +97,37 @@ def test_results_in_the_folder_itself_are_counted_as_results(tmp_path: Path, led
     again = MediaFolder(out, out, TAG, ledger, False, True)
     assert not list(again.groups())
     assert (again.tally.known, again.tally.results, again.tally.no_media) == (2, 2, 1)
+
+
+def test_results_of_other_runs_are_told_by_their_names(tmp_path: Path, ledger: Ledger) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    media = [
+        "a/one.jpg",
+        "two.png",
+        "two.x.png",
+        "alone.upscale2x.png",
+        "upscale2x.png",
+        "one.upscale2x.jpg",
+        "b.2.jpg",
+    ]
+    results = ["a/one.upscale2x.png", "a/one.jpg.scenes.png", "a/one.tag.png", "two.x.upscale.upscale2x.png"]
+    pictures(folder, media + results)
+    run = MediaFolder(folder, out, TAG, ledger, False, False)
+    assert [entry.name for group in run.groups() for entry in group] == sorted(media)
+    assert run.tally.results == len(results)
+
+
+def test_a_tally_names_the_first_results(tmp_path: Path, ledger: Ledger) -> None:
+    pictures(tmp_path / "in", [f"{number:02}.png" for number in range(SHOWN + 5)])
+    run = MediaFolder(tmp_path / "in", tmp_path / "out", TAG, ledger, False, False)
+    tagged(run, tmp_path / "scratch", "text")
+    assert run.tally.made[0] == ("00.png", (str(tmp_path / "out" / "00.txt"),))
+    assert len(run.tally.made) == run.tally.named == SHOWN
+    console = Console(file=(text := StringIO()), width=200)
+    console.print(folder_results(run.tally))
+    shown = text.getvalue()
+    assert shown.splitlines()[1].split() == ["00.png", str(tmp_path / "out" / "00.txt")]
+    assert shown.splitlines()[-1].strip() == "and 5 more"
 
 
 def test_a_folder_without_media_is_an_error_that_says_so(tmp_path: Path) -> None:
