@@ -2,7 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: kernels demo install test test-clients test-js test-page test-models test-api faults lint format bench bench-short clean
+.PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults lint format bench bench-short clean
+
+help:
+	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: over yours too"
+	@echo "make install      the command rigflow for this user; EXTRAS='[gateway,search]' adds these"
+	@echo "make test         the tests; test-models, test-clients, test-js, test-page, test-api, faults: more of them"
+	@echo "make lint format  what the code must look like"
+	@echo "make bench        measures this machine side by side with other programs; bench-short: the least of it"
+	@echo "make kernels      compiles the kernels for GPUs, where the CUDA toolkit is"
+	@echo "make clean        removes .venv and demo-out"
 
 # with FILM=street.mp4 also the pipelines over that film whose models you keep
 demo: .venv/base

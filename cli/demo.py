@@ -1,4 +1,4 @@
-"""`make demo`: draws a small film with three shots and a sound, and runs three pipelines over it.
+"""`make demo`: draws a small film, and other samples, and runs three pipelines over the film.
 
 `make demo FILM=street.mp4` also runs pipelines over that film whose models users bring, where such a model is kept, and
 saves the frame in the middle of each result as a picture.
@@ -6,56 +6,16 @@ saves the frame in the middle of each result as a picture.
 
 import subprocess
 import sys
-from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
-import av
-from av.filter import Graph
 from PIL import Image
 
 from cli.gateway import PORT
+from cli.samples import draw_samples
 from engines.media.container import open_container, open_file
 
-SHOTS = ("testsrc2=size=640x360:rate=25", "mandelbrot=size=640x360:rate=25", "smptehdbars=size=640x360:rate=25")
-SHOT_FRAMES = 50
-RATE = 48_000
 OF_YOUR_FILM = {"detect-video": ("detect", ("--set", "encode.track=true"))}  # the head of its model, and options
-
-
-def draw_film(path: Path) -> None:
-    """Three shots of two seconds, H.264, with a tone, AAC."""
-    with av.open(path, "w") as film:
-        picture = film.add_stream("libx264", rate=25, width=640, height=360, pix_fmt="yuv420p", options={"g": "50"})
-        sound = film.add_stream("aac", rate=RATE)
-        for shot, source in enumerate(SHOTS):
-            for number, frame in enumerate(_pictures(source)):
-                frame.pts, frame.time_base = shot * SHOT_FRAMES + number, Fraction(1, 25)
-                film.mux(picture.encode(frame))
-        film.mux(picture.encode(None))
-        for samples in _tone(len(SHOTS) * SHOT_FRAMES // 25):
-            film.mux(sound.encode(samples))
-        film.mux(sound.encode(None))
-
-
-def _pictures(source: str) -> list[av.VideoFrame]:
-    graph = Graph()
-    name, arguments = source.split("=", 1)
-    graph.link_nodes(graph.add(name, arguments), graph.add("format", "yuv420p"), graph.add("buffersink")).configure()
-    return [frame for frame in (graph.pull() for _ in range(SHOT_FRAMES)) if isinstance(frame, av.VideoFrame)]
-
-
-def _tone(seconds: int) -> list[av.AudioFrame]:
-    graph = Graph()
-    source = graph.add("sine", f"frequency=440:sample_rate={RATE}:duration={seconds}:samples_per_frame=1024")
-    shape = graph.add("aformat", f"sample_fmts=fltp:sample_rates={RATE}:channel_layouts=mono")
-    graph.link_nodes(source, shape, graph.add("abuffersink")).configure()
-    frames = []
-    for _ in range(seconds * RATE // 1024):
-        frame = graph.pull()
-        assert isinstance(frame, av.AudioFrame)
-        frames.append(frame)
-    return frames
 
 
 def run(pipeline: str, film: Path, out: Path, *options: str) -> int:
@@ -91,12 +51,10 @@ def save_middle(film: Path, picture: Path) -> None:
 
 
 def main() -> int:
-    """Draw the film, then run each pipeline by its command."""
+    """Draw the samples, then run each pipeline by its command."""
     out = Path("demo-out")
-    out.mkdir(exist_ok=True)
-    film = out / "film.mp4"
-    draw_film(film)
-    print(f"drew {film}: three shots of two seconds, with a tone\n")
+    film, *others = draw_samples(out)
+    print(f"drew {film}: three shots of two seconds, with a tone; and {', '.join(path.name for path in others)}\n")
     for pipeline in ("fingerprint", "scenes", "upscale2x"):
         if code := run(pipeline, film, out):
             return code

@@ -7,6 +7,11 @@ import pytest
 
 from cli import demo
 from cli.gateway import PORT
+from cli.samples import draw_samples
+from engines.media.medium import Input, PipelineMedia
+from pipelines.registry import builtin_pipeline
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_it_ends_with_the_address_of_the_page_and_commands_that_exist() -> None:
@@ -23,3 +28,12 @@ def test_it_ends_with_the_address_of_the_page_and_commands_that_exist() -> None:
 def test_it_says_nothing_of_a_page_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "uvicorn" else object())
     assert demo.page_hint() == ""
+
+
+def test_samples_are_media_of_the_pipelines_of_the_readme(tmp_path: Path) -> None:
+    draw_samples(tmp_path / "demo-out")
+    lines = re.findall(r"^\$ rigflow (?:run|publish) (\S+) (demo-out/\S+)", README.read_text(), re.MULTILINE)
+    assert {name for _, name in lines} >= {f"demo-out/{name}" for name in ("film.mp4", "picture.jpg", "text.txt")}
+    for pipeline, name in lines:
+        media = PipelineMedia(builtin_pipeline(pipeline))
+        assert media.recognised(Input(tmp_path / name, Path(name).name)).kind in builtin_pipeline(pipeline).media
