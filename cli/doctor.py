@@ -87,7 +87,7 @@ def _python() -> Finding:
 
 def _cores(settings: "Settings") -> Finding:
     from engines.machine import cores
-    from engines.profiling.host import host_id
+    from engines.profiling.host_name import host_id
     from engines.profiling.store import kept_profile
 
     profile = kept_profile(settings.cache_folder, host_id())

@@ -10,7 +10,7 @@ import typer
 
 from cli.answers import answers, spoken
 from cli.help import Commands
-from cli.model_text import card_facts, described, print_card, print_files
+from cli.model_text import card_facts, costs, described, print_card, print_files
 from cli.model_trial import try_model
 from cli.options import Json, SettingsFile, ends_well, settings_from
 from cli.text import cell, list_of, one_line, say, say_json, size, stdout, warn
@@ -166,22 +166,26 @@ def list_(as_json: Json = False) -> ExitCode:
 
 @app.command()
 @ends_well
-def show(name: Name, as_json: Json = False) -> ExitCode:
-    """Show a model's card, files, hash, inputs and outputs.
+def show(name: Name, as_json: Json = False, settings_file: SettingsFile = None) -> ExitCode:
+    """Show a model's card, files, hash, inputs and outputs, and what it costs on this machine's devices.
 
     Example: rigflow model show yolov8n
     """
     from engines.content import graph_of
     from engines.models.catalogue import load_model
     from engines.models.store import card_text, kept_path
+    from engines.profiling.store import kept_model_profiles
 
     text = card_text(name)
     spec, content = load_model(kept_path(name))
+    profiles = kept_model_profiles(settings_from(settings_file).cache_folder, spec.identity)
     if as_json:
-        say_json(spec.model_dump(mode="json") | {"identity": spec.identity, "nbytes": len(graph_of(content))})
+        facts = {"identity": spec.identity, "nbytes": len(graph_of(content))}
+        facts |= {"profiles": [each.model_dump(mode="json") for each in profiles]}
+        say_json(spec.model_dump(mode="json") | facts)
         return ExitCode.OK
     say(text.rstrip("\n") + "\n", keep="\n")
-    for line in described(spec, len(graph_of(content))):
+    for line in [*described(spec, len(graph_of(content))), *costs(profiles)]:
         say(f"# {line}")
     return ExitCode.OK
 

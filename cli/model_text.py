@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from engines.models.companions.base import Line
     from engines.models.folders import Taken
     from schemas.model import ModelSpec
+    from schemas.model_profile import ModelProfile
 
 _NAMING = frozenset(("classify", "detect", "segment", "tag"))  # heads whose numbers have names
 
@@ -63,3 +64,11 @@ def described(spec: "ModelSpec", graph_bytes: int) -> list[str]:
     lines += [f"takes {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.inputs]
     lines += [f"gives {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.outputs]
     return lines
+
+
+def costs(profiles: "Sequence[ModelProfile]") -> list[str]:
+    """What a model costs on devices, a line for each; what was tried there is left to `rigflow profile`."""
+    return [
+        f"on {each.device_name}: {'; '.join(f'{subject} {statement}' for subject, statement in each.rows()[:2])}"
+        for each in profiles
+    ]

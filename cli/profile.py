@@ -1,6 +1,8 @@
-"""`rigflow profile`: what a device can do, measured."""
+"""`rigflow profile`: what devices can do, and what models cost on them, measured."""
 
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,7 @@ from cli.interrupts import run_async
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
 from cli.text import cell, cells, one_line, say, say_json, stdout, table
 from schemas.errors import ExitCode, UsageError
+from schemas.settings import DEVICE
 
 if TYPE_CHECKING:
     from schemas.device_profile import DeviceProfile
@@ -19,13 +22,26 @@ SECONDS, SUSTAINED_S = 30.0, 60.0
 
 @ends_well
 def profile(
-    devices: Annotated[
-        list[str] | None, typer.Argument(help="cpu, cuda:INDEX or cuda:UUID. Default: all here.", metavar="[DEVICE]...")
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="cpu, cuda:INDEX or cuda:UUID; default: all here. And models: names, or ONNX files.",
+            metavar="[DEVICE|MODEL]...",
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure a device for, about.")] = SECONDS,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds to measure a device, or a model on one, for, about.")
+    ] = SECONDS,
     sustained: Annotated[
         float, typer.Option(min=0, help="Seconds more under load, to see whether a GPU keeps its clocks; 0: none.")
     ] = SUSTAINED_S,
+    dim: Annotated[
+        list[str] | None, typer.Option(help="Of a model: size of a free dimension.", metavar="NAME=SIZE")
+    ] = None,
+    media: Annotated[
+        Path | None, typer.Option(help="Of a model: test options on this media, not on drawn pictures.", metavar="FILE")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Of a model: replace the options that the fleet has.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Measure nothing: show what is kept.")] = False,
     as_json: Json = False,
     nats: NatsUrl = None,
@@ -38,10 +54,18 @@ def profile(
     --nats at the fleet's broker. Nothing else should run on the device meanwhile. With --list, shows the
     profiles that are kept: the fleet's with --nats, else this machine's.
 
+    With a model, tries the options that it can be computed with on each device, and measures the seconds of its
+    batches: docs/profiles.md. Workers of the fleet at --nats compute with the options that were chosen.
+
     Example: rigflow profile cuda:0 --nats nats://10.0.0.5:4222
     """
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
+    devices = [each for each in given or [] if re.fullmatch(DEVICE, each)]
+    models = [each for each in given or [] if each not in devices]
     chosen = devices or _all_devices()
+    if models:
+        _models(models, chosen, settings, seconds, dim or [], media, again, list_, as_json)
+        return ExitCode.OK
     if list_:
         if settings.nats and devices:
             raise UsageError("--list with --nats shows all devices", "leave the devices out")
@@ -57,6 +81,28 @@ def profile(
     else:
         _show(found)
     return ExitCode.OK
+
+
+def _models(
+    models: list[str],
+    devices: list[str],
+    settings: "Settings",
+    seconds: float,
+    dims: list[str],
+    media: Path | None,
+    again: bool,
+    list_: bool,
+    as_json: bool,
+) -> None:
+    from cli.profile_models import measure_models, show_models
+
+    if list_:
+        raise UsageError("--list shows devices", "rigflow model show NAME shows what is kept of a model")
+    found = measure_models(models, devices, settings, seconds, dims, media, again, _report)
+    if as_json:
+        say_json([each.model_dump(mode="json") for each in found])
+    else:
+        show_models(found)
 
 
 def _all_devices() -> list[str]:
@@ -100,7 +146,7 @@ def _report(device: str, what: str) -> None:
 def _kept(devices: list[str], settings: "Settings") -> list["DeviceProfile"]:
     """The profiles of this machine's devices."""
     from engines.machine import driver_version, find_gpu
-    from engines.profiling.host import host_id
+    from engines.profiling.host_name import host_id
     from engines.profiling.store import kept_profile
 
     cpu, driver = host_id(), driver_version()

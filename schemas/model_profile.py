@@ -6,6 +6,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from schemas.declared import ModelRef, Name, Sha256, Spec, digest
 from schemas.fields import GivenName, Moment
+from schemas.text import rate
 
 MOST_TRIALS, MOST_BATCHES, MOST_INPUTS, MOST_RANK = 64, 16, 32, 8
 MOST_ROWS = 4096
@@ -19,24 +20,26 @@ class ComputeOptions(Spec):
     """How a session computes a model. The defaults are what a session does that was not tuned.
 
     `precision`: "" as the model's file has it, else what its products are rounded to. `layout`: of convolutions, ""
-    by the graph. `search`: how cuDNN's algorithms are chosen, "" by the kind of shapes. `replay`: a batch is recorded
-    once as a CUDA graph. `batch`: most rows of a batch, 0 for the session's own limit. `level`: how far ONNX Runtime
-    rewrites the graph, on the CPU. `kernels`: rigflow's own instead of the library's.
+    by the graph. `search`: how cuDNN's algorithms are chosen, "" by the kind of shapes. `batch`: most rows of a batch,
+    0 for the session's own limit. `level`: how far ONNX Runtime rewrites the graph, "" as far as it can. `kernels`:
+    rigflow's own, of networks that they can compute.
     """
 
-    precision: Literal["", "tf32", "fp16", "int8"] = ""
+    precision: Literal["", "tf32", "fp16"] = ""
     layout: Literal["", "nchw", "nhwc"] = ""
-    search: Literal["", "heuristic", "exhaustive", "default"] = ""
-    replay: bool = False
+    search: Literal["", "heuristic", "exhaustive"] = ""
     batch: Annotated[int, Field(ge=0, le=MOST_ROWS)] = 0
-    level: Literal["", "basic", "extended", "all"] = ""
+    level: Literal["", "basic", "extended"] = ""
     kernels: bool = False
 
     def __str__(self) -> str:
         words = [self.precision, self.layout.upper(), self.search and f"{self.search} search"]
-        words += ["CUDA graph" if self.replay else "", f"batch {self.batch}" if self.batch else ""]
-        words += [f"level {self.level}" if self.level else "", "own kernels" if self.kernels else ""]
+        words += [f"batch {self.batch}" if self.batch else "", f"level {self.level}" if self.level else ""]
+        words.append("own kernels" if self.kernels else "")
         return ", ".join(filter(None, words)) or "defaults"
+
+
+NOT_TUNED = ComputeOptions()
 
 
 class Trial(Spec):
@@ -49,6 +52,12 @@ class Trial(Spec):
     error: Annotated[FiniteFloat, Field(ge=0)] | None = (
         None  # distance of its outputs from the reference's; None: unknown
     )
+
+    @property
+    def statement(self) -> str:
+        """`4,332 rows/s in batches of 16; not allowed: ...`."""
+        speed = f"{rate(1 / self.row_s)} rows/s in batches of {self.rows}" if self.seconds else "not measured"
+        return f"{speed}; {self.refused}" if self.refused else speed
 
     @property
     def row_s(self) -> float:
@@ -84,7 +93,7 @@ class ModelProfile(Spec):
     driver: GivenName = ""
     library: GivenName = ""  # the backend's version
     batch_s: Annotated[dict[Rows, BatchSeconds], Field(min_length=1, max_length=MOST_BATCHES)]
-    chosen: ComputeOptions = ComputeOptions()
+    chosen: ComputeOptions = NOT_TUNED
     tried: Annotated[tuple[Trial, ...], Field(max_length=MOST_TRIALS)] = ()
     source: Literal["trial", "work"] = "trial"
     measured_s: Moment
@@ -104,6 +113,13 @@ class ModelProfile(Spec):
     def rows_per_s(self) -> float:
         """Rows a second in its best batches."""
         return self.best_rows / self.batch_s[self.best_rows]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What the figures mean, in words: a subject and a statement each."""
+        batches = ", ".join(f"{1000 * seconds:.3g} ms for {rows}" for rows, seconds in sorted(self.batch_s.items()))
+        made = [("computes with", f"{self.chosen}, by {self.what.backend} {self.library}".rstrip())]
+        made.append(("batches", f"{batches}; {rate(self.rows_per_s)} rows/s"))
+        return made + [(f"tried {trial.options}", trial.statement) for trial in self.tried]
 
     def seconds_of(self, rows: int) -> float:
         """Seconds of a batch of so many rows: between measured ones on a line, beyond them as the largest's rows."""

@@ -139,7 +139,8 @@ class Settings(BaseModel):
         description="what runs models: onnxruntime, ncnn, tensorrt, tensorrt_rtx, or one of an installed package",
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        default="auto", description="precision of the engines that workers use; auto: what suits the GPU"
+        default="auto",
+        description="precision of engines; auto: what suits the GPU. fp16 allows it to ONNX Runtime, docs/profiles.md",
     )
     device: str = Field(
         default="cpu", pattern=DEVICE, description="what workers compute on: cpu, cuda:INDEX or cuda:UUID"
@@ -154,6 +155,12 @@ class Settings(BaseModel):
         description="what encodes video for a GPU: `host`, `gpu`, or `any`: the host encodes what the GPU cannot",
     )
     tf32: bool = Field(default=False, description="whether GPUs may round float32 products to 10 bits, for speed")
+    tuning_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="most seconds that a GPU's worker tries options of a model that its kind of GPU did not; 0: none",
+    )
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
     @field_validator("shared", mode="before")

@@ -115,7 +115,7 @@ def _arrays(value: Value) -> list[Array]:
 class HostSession(CudaSession):
     """A session on a `HostGpu`: ONNX Runtime's CPU computes where CUDA does elsewhere."""
 
-    def _load(self, model: bytes, tf32: bool, search: str) -> Any:
+    def _load(self, model: bytes, tf32: bool, search: str, layout: str) -> Any:
         return _Runtime(model)
 
 

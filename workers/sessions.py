@@ -10,12 +10,15 @@ from engines.backends.choice import EVERYWHERE, backend_of, check_backend
 from engines.content import Content
 from engines.ports import Backend, Compiler, Device, LoadedEngine, Session
 from engines.registry import load
+from engines.tunable import Tunable
 from pipelines.broker import Broker
 from pipelines.models import ModelCache
 from schemas.errors import ModelError, PluginMissing
 from schemas.model import ModelSpec
+from schemas.model_profile import ComputeOptions
 from workers.computing import ComputingThread
 from workers.telemetry import Event, log_event
+from workers.tuning import ModelTuning
 
 
 class SessionOpener:
@@ -40,6 +43,7 @@ class SessionOpener:
         self._settings = broker.settings
         self._cache = cache
         self.models = ModelCache(broker, cache / "models")
+        self._tuning = ModelTuning(broker, cache, device)
         self._building = asyncio.Lock()
         self._quarantine = dict(quarantine)
         # on a GPU one at a time: loading measures which algorithm is fastest there
@@ -94,7 +98,10 @@ class SessionOpener:
             self.on_loading()  # before the load, which may crash this process
             try:
                 async with asyncio.timeout(deadline_s):
-                    return await asyncio.to_thread(_warmed, model, card, backend, self._device, engine)
+                    options = None
+                    if isinstance(backend, Tunable):
+                        options = await self._tuning.options(card, model, backend)
+                    return await asyncio.to_thread(_warmed, model, card, backend, self._device, engine, options)
             except TimeoutError:
                 why = f"model {card.name}: its warm-up did not end within {deadline_s:.0f} s"
                 self._quarantine[identity] = why  # its thread still runs, so this process does not try again
@@ -108,10 +115,20 @@ class SessionOpener:
         await self._computing.run(session.close)
 
 
-def _warmed(model: Content, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:
+def _warmed(
+    model: Content,
+    card: ModelSpec,
+    backend: Backend,
+    device: Device,
+    engine: LoadedEngine | None,
+    options: ComputeOptions | None,
+) -> Session:
     """Open a session and run its warm-up. Raises ModelError, DeviceLost, PluginMissing."""
     try:
-        session = backend.open(model, card, device, engine)
+        if isinstance(backend, Tunable) and options is not None:
+            session = backend.open_with(model, card, device, options)
+        else:
+            session = backend.open(model, card, device, engine)
         try:
             session.warm_up()
         except BaseException:

@@ -1,11 +1,26 @@
 """onnxruntime: ONNX files as they are, on the CPU and by CUDA on a GPU."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engines.building.convert import converted
 from engines.content import Content
 from engines.inference.heads import Heads
 from engines.inference.states import without_state
+from engines.inference.weights import one_file
+from engines.own_process import in_own_process
 from engines.ports import Device, LoadedEngine, Session
 from schemas.model import ModelSpec
+from schemas.model_profile import ComputeOptions
 from schemas.settings import Settings
+
+_ON_GPU = {
+    "precision": ("tf32", "fp16"),
+    "layout": ("nchw", "nhwc"),
+    "search": ("heuristic", "exhaustive"),
+    "batch": (32, 64, 128),
+}
+_ON_CPU = {"level": ("extended",), "batch": (1, 2, 4, 8, 16, 32)}
 
 
 class OnnxRuntime:
@@ -20,14 +35,39 @@ class OnnxRuntime:
         """Nothing: it runs everywhere."""
         return ""
 
+    def library(self) -> str:
+        """Version of ONNX Runtime."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def usual(self, device: Device) -> ComputeOptions:
+        """TF32 where the settings allow it."""
+        return ComputeOptions(precision="tf32" if self._tf32 and device.gpu is not None else "")
+
+    def worth_trying(self, device: Device) -> Mapping[str, Sequence[Any]]:
+        """See `engines.tunable.Tunable.worth_trying`."""
+        return _ON_CPU if device.gpu is None else _ON_GPU
+
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session of ONNX Runtime, which is imported now. Raises ModelError."""
+        return self.open_with(model, card, device, self.usual(device))
+
+    def open_with(self, model: Content, card: ModelSpec, device: Device, options: ComputeOptions) -> Session:
+        """A session of ONNX Runtime with these options; float16 is that of the graph, which is converted first.
+
+        Raises ModelError, DeviceLost.
+        """
+        if options.precision == "fp16":
+            hint = "leave its precision as it is"
+            given = (card.name, one_file(model, card.name), "fp16", ())
+            model = in_own_process(card.name, "converts", hint, converted, *given)
         if device.gpu is None:
             from engines.inference.onnxruntime import OnnxRuntimeSession
 
-            return OnnxRuntimeSession(model, card)
+            return OnnxRuntimeSession(model, card, options=options)
         from engines.inference.cuda import CudaSession
 
-        session = CudaSession(model, card, device.gpu, tf32=self._tf32, pictures_stay=device.encoder.on_gpu)
+        session = CudaSession(model, card, device.gpu, options, pictures_stay=device.encoder.on_gpu)
         session.reduce(Heads(without_state(card)).reductions)
         return session

@@ -107,7 +107,7 @@ def compare(
 ) -> Agreement:
     """Measure the distance of the outputs of `session` from those of `reference`. Raises ModelError if either fails."""
     answers, expected = session.run(inputs), reference.run(inputs)
-    worst = max(_distance(answers[name], array) for name, array in expected.items())
+    worst = max(distance(answers[name], array) for name, array in expected.items())
     rows = min(len(array) for array in inputs.values())
     return Agreement(
         where=where, on=on, ranges=ranges_in(inputs), error=worst, tolerance=TOLERANCE[precision], rows=rows
@@ -138,7 +138,7 @@ def described(agreement: Agreement) -> str:
     return f"drawn pictures with values from {low:.3g} to {high:.3g}"
 
 
-def _distance(array: Array, expected: Array) -> float:
+def distance(array: Array, expected: Array) -> float:
     """Return `|a - b| / |b|` over all elements; infinite if only one of two elements is not a number."""
     if array.shape != expected.shape:
         return float("inf")

@@ -4,9 +4,6 @@ A batch is filled on one stream while the batch before it runs on another. Memor
 of each shape: each input has two slots, and outputs use blocks of a pool.
 """
 
-import contextlib
-import ctypes
-import io
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,26 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from engines.content import Content, graph_of
+from engines.content import Content
 from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
-from engines.extras import install_extra
 from engines.heads.reductions import Reduction
+from engines.inference.cuda_loading import leave_loaded, load_on_gpu
 from engines.inference.gather import gather
-from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
+from engines.inference.onnxruntime import tensors_of
 from engines.inference.reasons import one_line
 from engines.inference.session import RowBatch, check_inputs, check_model_card
-from engines.inference.weights import check_weights, parsed_graph
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
+from schemas.model_profile import NOT_TUNED, ComputeOptions
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
     from engines.cuda.memory import Block
 
-_PROVIDER = "CUDAExecutionProvider"
-_FLOAT, _FLOAT16 = 1, 10  # TensorProto.DataType
 _ROWS = 16
 _FREE_BYTES = 16 << 20  # of a batch of rows whose size the model leaves open
 _TILED_PIXELS = 1 << 20  # of a batch: models of tiles keep dozens of floats for each pixel
@@ -46,7 +41,8 @@ class CudaSession:
     cuBLAS and cuDNN take another algorithm for another number of rows, and a row's answer depends on its neighbours;
     and at each change cuDNN plans again, which takes as long as dozens of rows.
 
-    With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the GPU, as `GpuRows`, for its encoder.
+    With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the GPU, as `GpuRows`, for its encoder. Of `options`, the
+    model is in their precision already, but for TF32.
     """
 
     in_flight = 2
@@ -56,8 +52,7 @@ class CudaSession:
         model: Content,
         spec: ModelSpec,
         gpu: "CudaGpu",
-        tf32: bool = False,
-        search: str = "",
+        options: ComputeOptions = NOT_TUNED,
         pictures_stay: bool = False,
     ) -> None:
         self.spec = spec
@@ -70,10 +65,13 @@ class CudaSession:
         fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
         self._one_row: dict[str, Any] = shapes if fixed else {}
         singly = any(tensor.shape[:1] == (1,) for tensor in spec.inputs)
-        self.batch_rows = 1 if singly else _rows_at_once(spec)
-        self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES
-        search = search or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC")
-        self._session: Any = self._load(model, tf32, search)
+        usual = _rows_at_once(spec)
+        self.batch_rows = 1 if singly else options.batch or usual
+        self.batch_bytes = (
+            sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES * self.batch_rows // usual
+        )
+        search = options.search.upper() or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC")
+        self._session: Any = self._load(model, options.precision == "tf32", search, options.layout)
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
@@ -227,72 +225,8 @@ class CudaSession:
                 raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
 
-    def _load(self, model: Content, tf32: bool, search: str) -> Any:
-        return load_on_gpu(model, self.spec.name, self._gpu, tf32, search, self._runs)
-
-
-def load_on_gpu(
-    model: Content,
-    name: str,
-    gpu: "CudaGpu",
-    tf32: bool = False,
-    search: str = "HEURISTIC",
-    stream: Any = None,
-    arena: str = "kSameAsRequested",
-    replays: bool = False,
-) -> Any:
-    """Load a session of ONNX Runtime on a GPU, which computes on `stream`, or on one of its own.
-
-    `search`: how cuDNN's algorithms are chosen; HEURISTIC chooses by shapes alone. `arena`: how the runtime's memory
-    grows. `replays`: runs are recorded as CUDA graphs, by the number in their options. Raises ModelError, DeviceLost.
-    """
-    if hasattr(ort, "preload_dlls"):  # cuDNN and cuBLAS as pip installs them; those in the system's path need no help
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls(directory="")
-    if _PROVIDER not in ort.get_available_providers():
-        raise ModelError(f"model `{name}`: this ONNX Runtime has no CUDA", f"{install_extra('gpu')}, not onnxruntime")
-    check_weights(model, name)
-    ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors come as exceptions
-    provider = {
-        "device_id": str(gpu.number),
-        **({} if stream is None else {"user_compute_stream": str(stream.handle)}),
-        "cudnn_conv_algo_search": search,
-        "arena_extend_strategy": arena,
-        "use_tf32": str(int(tf32)),
-        "enable_cuda_graph": str(int(replays)),
-        "prefer_nhwc": str(int(prefers_channels_last(graph_of(model), name, tf32))),
-    }
-    try:
-        session = new_session(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
-    except Exception as error:  # the runtime's own classes share no base below Exception
-        if not gpu.works():
-            raise gpu.lost(error) from error
-        raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
-    if session.get_providers()[0] != _PROVIDER:  # without cuDNN it uses the CPU and reports nothing
-        raise ModelError(f"model `{name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS")
-    return session
-
-
-def leave_loaded(session: Any) -> None:
-    """Leave the runtime's own memory to the end of the process.
-
-    ONNX Runtime 1.31 ends the process if it cannot free pinned memory, as on threads other than its own.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-
-
-def prefers_channels_last(graph: bytes, name: str, tf32: bool) -> bool:
-    """Return whether convolutions run faster with channels last: in two dimensions, on the matrix units of a GPU,
-    and not between norms, before which they are transposed back. In float32 and in three dimensions they are slower.
-    """
-    parsed = parsed_graph(graph, name).graph
-    weights = {tensor.name: (len(tensor.dims), tensor.data_type) for tensor in parsed.initializer}
-    kernels = {weights.get(node.input[1]) for node in parsed.node if node.op_type == "Conv"}
-    normed = any(node.op_type in ("InstanceNormalization", "GroupNormalization") for node in parsed.node)
-    return bool(kernels) and not normed and kernels <= {(4, _FLOAT16), *([(4, _FLOAT)] if tf32 else [])}
+    def _load(self, model: Content, tf32: bool, search: str, layout: str) -> Any:
+        return load_on_gpu(model, self.spec.name, self._gpu, tf32, search, self._runs, layout=layout)
 
 
 def _rows_at_once(spec: ModelSpec) -> int:

@@ -18,10 +18,15 @@ from engines.inference.weights import check_weights
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
+from schemas.model_profile import NOT_TUNED, ComputeOptions
 
 LOADABLE = "correct its export; see docs/models.md"
 _DTYPES = {"float": "float32", "double": "float64"}  # all others have the same name in NumPy
 _LARGE_BYTES = 8 << 20
+_LEVELS = {
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+}
 _NO_FOLDER = "/nonexistent"  # of weights outside of a model of one file, in case `check_weights` misses any
 GIVE_BACK_S = 5.0  # after each run it would cost three times the CPU, because returned pages are zeroed again
 
@@ -79,7 +84,14 @@ class OnnxRuntimeSession:
     # lanczos2x needs some 55 times its input: a batch of eight frames of 1080p takes 900 MB, and is no faster than one
     batch_bytes = 2 << 20
 
-    def __init__(self, model: Content, spec: ModelSpec, simulate: bool = False, loaded: Any = None) -> None:
+    def __init__(
+        self,
+        model: Content,
+        spec: ModelSpec,
+        simulate: bool = False,
+        loaded: Any = None,
+        options: ComputeOptions = NOT_TUNED,
+    ) -> None:
         """Load a model, with `simulate` for the test of an engine's graph.
 
         Then int8 graphs compute in float, because the CPU's own int8 products saturate at 16 bits on some machines, and
@@ -88,10 +100,12 @@ class OnnxRuntimeSession:
         `loaded` is the result of `load` for `model`, if it was called already.
         """
         self.spec = spec
-        self._session: Any = loaded or load(model, spec.name, simulate)
+        self._session: Any = loaded or load(model, spec.name, simulate, level=options.level)
         self._outputs = [tensor.name for tensor in spec.outputs]
         if any(tensor.picture and tensor.picture.tile for tensor in spec.inputs):
             self.batch_bytes = 0  # a tile at a time takes a tenth less time than eight: what it computes stays cached
+        if options.batch and (row := zeros_of(spec, 1)) is not None:
+            self.batch_bytes = options.batch * sum(array.nbytes for array in row.values())
         check_model_card(spec, *tensors_of(self._session))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -119,11 +133,11 @@ class OnnxRuntimeSession:
         self._session = None
 
 
-def load(model: Content, name: str, simulate: bool = False, once: bool = False) -> Any:
+def load(model: Content, name: str, simulate: bool = False, once: bool = False, level: str = "") -> Any:
     """Load a session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.own_process`.
 
     `once`: for a few runs only. Weights are used where they are, and not rearranged in memory first: of a large model
-    that takes longer than the runs.
+    that takes longer than the runs. `level`: how far the graph is rewritten, see `ComputeOptions`.
     """
     check_weights(model, name)
     options = ort.SessionOptions()
@@ -136,6 +150,8 @@ def load(model: Content, name: str, simulate: bool = False, once: bool = False) 
     ARENA.join(options)
     if once:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if level:
+        options.graph_optimization_level = _LEVELS[level]
     if simulate:
         # further fusions end the process on some fp16 graphs, and a test needs no speed
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

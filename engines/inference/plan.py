@@ -42,7 +42,7 @@ class PlanSession(CudaSession):
         rows: int = next(iter(inputs.values())).shape[0]
         return rows
 
-    def _load(self, model: Content, tf32: bool, search: str) -> Any:
+    def _load(self, model: Content, tf32: bool, search: str, layout: str) -> Any:
         """Return an object with the ONNX Runtime API that the base class uses: bindings and declared tensors."""
         return SimpleNamespace(
             io_binding=_Binding,

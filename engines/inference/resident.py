@@ -177,12 +177,12 @@ class GpuPlace:
         return self._options[replay]
 
     def load(self, model: Content, replays: bool = False) -> Any:
-        """See `engines.inference.cuda.load_on_gpu`.
+        """See `engines.inference.cuda_loading.load_on_gpu`.
 
         Memory grows in large steps, because keys and values have another size at each token. cuDNN times nothing: the
         algorithm of a convolution would depend on it.
         """
-        from engines.inference.cuda import load_on_gpu
+        from engines.inference.cuda_loading import load_on_gpu
 
         given = model, self._name, self._gpu, self._tf32, "HEURISTIC", self._stream, "kNextPowerOfTwo"
         if replays:
@@ -277,8 +277,8 @@ class GpuPlace:
             raise ModelError(f"model `{self._name}` failed: {one_line(error)}") from error
 
     def close(self, session: Any) -> None:
-        """See `engines.inference.cuda.leave_loaded`."""
-        from engines.inference.cuda import leave_loaded
+        """See `engines.inference.cuda_loading.leave_loaded`."""
+        from engines.inference.cuda_loading import leave_loaded
 
         self._gpu.enter()
         self._synchronize()

@@ -1,9 +1,6 @@
 """The profile of this machine's processor: what its cores compute, copy, decode and encode, one thread a core."""
 
-import hashlib
-import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ from engines.machine import cores
 from engines.outputs.software import Software
 from engines.part import Array
 from engines.profiling.clips import MAKERS, SIZES, Clip, make_clip, pictures
+from engines.profiling.host_name import host_id, processor
 from engines.profiling.timing import Report, Step, rate_of
 from schemas.device_profile import FP32, INT8, DeviceProfile
 from schemas.media import MediaInfo
@@ -23,20 +21,6 @@ _SIDE = 512  # of the matrices: they fit into a core's cache
 _COPY_BYTES = 64 << 20  # larger than the cache
 _UNKNOWN = 2  # FFmpeg's code for colours that are not stated
 _SHARES = 4  # of the given seconds: for arithmetic, memory, decoders, encoder
-
-
-def host_id() -> str:
-    """The id of this machine's processor: it changes with the machine, the model and the number of cores."""
-    text = f"{platform.node()} {_machine_id()} {processor()} {cores()}"
-    return f"cpu-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def processor() -> str:
-    """The processor's name."""
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def measure_host(seconds: float, report: Report) -> DeviceProfile:
@@ -139,14 +123,3 @@ def _encode(width: int, height: int) -> Step:
         return float(len(frames))
 
     return step
-
-
-def _machine_id() -> str:
-    return _read(Path("/etc/machine-id"))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

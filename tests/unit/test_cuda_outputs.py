@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.backends.onnxruntime import OnnxRuntime
 from engines.heads.reductions import Selected
 from engines.heads.view import View
-from engines.inference import cuda
+from engines.inference import cuda, cuda_loading
 from engines.inference.heads import Heads
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import load_model
@@ -340,7 +340,7 @@ def test_channels_come_last_where_convolutions_are_flat_and_run_on_matrix_units(
         (numpy_helper.from_array(np.zeros((1, 1, 1, 1), np.float16), "w"), scale),
     )
     found = {
-        name: [cuda.prefers_channels_last(graph, "m", tf32) for tf32 in (False, True)]
+        name: [cuda_loading.prefers_channels_last(graph, "m", tf32) for tf32 in (False, True)]
         for name, graph in {"flat": flat, "deep": deep, "half": half, "normed": normed}.items()
     }
     assert found == {"flat": [False, True], "deep": [False, False], "half": [True, True], "normed": [False, False]}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.profiling import clips, host
+from engines.profiling import clips, host, host_name
 from engines.profiling.store import keep_profile, kept_profile
 from engines.profiling.timing import rate_of
 from schemas.device_profile import FP16, FP16_TENSOR, FP32, FP32_SEPARATE, INT8, DeviceProfile
@@ -67,7 +67,7 @@ def test_this_processor_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(host, "SIZES", {(320, 180): 4})
     steps: list[str] = []
     profile = host.measure_host(0.2, steps.append)
-    assert profile.device == host.host_id()
+    assert profile.device == host_name.host_id()
     assert set(profile.decode_frames_per_s) == {f"{codec} 320x180" for codec in ("h264", "hevc", "vp9", "av1")}
     assert min(*profile.decode_frames_per_s.values(), *profile.encode_frames_per_s.values()) > 1
     assert 1e8 < profile.operations_per_s["fp32"] < 1e14
@@ -85,7 +85,7 @@ def test_this_processor_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_kept_profile_is_listed_and_shown_by_doctor(tmp_path: Path) -> None:
     nothing = rigflow("profile", "--list", RIGFLOW_CACHE=str(tmp_path))
     assert (nothing.returncode, nothing.stdout) == (0, "No profile is kept: rigflow profile measures one.\n")
-    profile = gpu(P106).model_copy(update={"device": host.host_id(), "kind": "cpu", "name": "a processor"})
+    profile = gpu(P106).model_copy(update={"device": host_name.host_id(), "kind": "cpu", "name": "a processor"})
     keep_profile(tmp_path, profile)
     [listed] = json.loads(rigflow("profile", "--list", "--json", RIGFLOW_CACHE=str(tmp_path)).stdout)
     assert DeviceProfile.model_validate(listed) == profile

@@ -1,0 +1,77 @@
+"""Workers compute a model with the options that their kind of device agreed on, which one of them tries."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engines.backends.onnxruntime import OnnxRuntime
+from engines.models.catalogue import builtin_model
+from engines.profiling.batches import shapes_of
+from engines.profiling.models import device_name, model_on
+from engines.profiling.store import kept_model_profiles
+from engines.profiling.tuning import Allowed
+from pipelines.broker import Broker
+from pipelines.profiles import agreed_choice, model_profiles
+from pipelines.topology import ensure_topology
+from schemas.model_profile import ComputeOptions, ModelChoice
+from schemas.settings import Settings
+from tests.unit.test_tuning import CARD, Various, use_clock
+from workers.tuning import ModelTuning
+
+FACTS = SimpleNamespace(uuid="GPU-1", name="a GPU")
+OTHER = SimpleNamespace(uuid="GPU-2", name="a GPU")
+
+
+def gpu(facts: Any) -> Any:
+    return SimpleNamespace(gpu=SimpleNamespace(facts=facts), leave=lambda: None)
+
+
+async def test_a_processor_computes_as_the_fleet_agreed(settings: Settings, tmp_path: Path) -> None:
+    device: Any = SimpleNamespace(gpu=None)
+    card, model = builtin_model("shotchange")
+    async with Broker.connected(settings, name="test") as broker:
+        await ensure_topology(broker, settings, [])
+        found = ModelTuning(broker, tmp_path, device)
+        backend = OnnxRuntime(settings)
+        assert await found.options(card, model, backend) == ComputeOptions()
+        choice = ModelChoice(
+            kind=device_name(device).kind,
+            what=model_on(card, "onnxruntime", shapes_of(card, {})),
+            library=backend.library(),
+            allowed=str(Allowed.by(settings, card)),
+            options=ComputeOptions(batch=8),
+            measured_s=1.0,
+        )
+        await agreed_choice(broker, choice)
+        assert await found.options(card, model, backend) == ComputeOptions(batch=8)
+        any_length, graph = builtin_model("fingerprint")
+        assert await found.options(any_length, graph, backend) == ComputeOptions()
+
+
+async def test_one_gpu_of_a_kind_tries_options_for_all(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_clock(monkeypatch)
+    monkeypatch.setattr("engines.profiling.models.driver_version", lambda: "580")
+    backends = [Various({"defaults": (4e-3, 0), "NHWC": (1e-3, 1e-7)}, layout=("nhwc",)) for _ in range(4)]
+    async with Broker.connected(settings, name="test") as broker:
+        await ensure_topology(broker, settings, [])
+        workers = [ModelTuning(broker, tmp_path, gpu(facts)) for facts in (FACTS, FACTS, OTHER)]
+        tried = [worker.options(CARD, b"", backend) for worker, backend in zip(workers, backends[:3], strict=True)]
+        assert await asyncio.gather(*tried) == [ComputeOptions(layout="nhwc")] * 3
+        assert sum(bool(backend.opened) for backend in backends[:2]) == 1, "two workers of one GPU measure each other"
+        late = ModelTuning(broker, tmp_path / "elsewhere", gpu(OTHER))
+        assert await late.options(CARD, b"", backends[3]) == ComputeOptions(layout="nhwc")
+        assert not backends[3].opened
+        profiles = await model_profiles(broker, CARD.identity)
+        assert "GPU-1" in {each.device for each in profiles}
+        assert kept_model_profiles(tmp_path, CARD.identity) == profiles
+        assert profiles[0].driver == "580"
+    settings = settings.model_copy(update={"tuning_s": 0.0, "tf32": True})  # another permission, another choice
+    async with Broker.connected(settings, name="test") as broker:
+        never = ModelTuning(broker, tmp_path, gpu(FACTS))
+        assert await never.options(CARD, b"", backends[3]) == ComputeOptions()
+    assert not backends[3].opened
