@@ -19,6 +19,7 @@ from cli.model import app as model
 from cli.nats_keys import nats
 from cli.near import near
 from cli.pipelines import app as pipelines
+from cli.plan import plan
 from cli.profile import profile
 from cli.publish import publish
 from cli.results import results
@@ -91,6 +92,7 @@ app.add_typer(keys)
 app.command()(usage)
 app.command()(doctor)
 app.command()(profile)
+app.command()(plan)
 
 
 @app.command("help")

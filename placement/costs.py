@@ -25,7 +25,7 @@ class StageWork:
 
     `rows` of `model` (its identity), each with `operations` (a multiplication and an addition are two); `frames` of
     `width` x `height` that it decodes, changes or encodes, in `codec`. `gives_bytes` is the size of what it gives, as
-    it travels to another rig. `model_bytes`: memory of the model.
+    it travels to another rig. `model_bytes`: memory of the model. `of_decode`: decode does it in the same step.
     """
 
     name: str
@@ -39,6 +39,7 @@ class StageWork:
     operations: float = 0.0
     model_bytes: int = 0
     gives_bytes: float = 0.0
+    of_decode: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def cost(work: Work, stage: StageWork, rig: Rig, device: Device) -> Cost:
     """What a stage of one piece costs on a device of a rig."""
     per_frame = device.frame_s.get((work.pipeline, stage.name))
     if per_frame is not None:
-        seconds = per_frame * (stage.frames or work.frames or 1.0)
+        seconds = per_frame * (work.frames or 1.0)
         return Cost(core_s=seconds) if device.is_cpu else Cost(compute_s=seconds)
     made = _decode(work, stage, rig, device) if stage.kind == "decode" else NOTHING
     if stage.kind == "encode":

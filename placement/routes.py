@@ -129,10 +129,11 @@ def routes_of(work: Work, kinds: Sequence[Group], roles: Roles) -> list[Route]:
 def _cuts(work: Work) -> list[int]:
     """Where a piece may go to another rig: behind decode, before encode, and before each further model.
 
-    Decode makes the pictures of models and of resize stages right behind it, so that these travel.
+    Decode makes the pictures of models and of resize stages behind it in one step, so that these travel.
     """
     models = [number for number, stage in enumerate(work.stages) if stage.model]
-    cuts = {1, len(work.stages) - 1, *(models[1:])}
+    decoded = next((at for at, stage in enumerate(work.stages) if at and not stage.of_decode), 1)
+    cuts = {decoded, len(work.stages) - 1, *(models[1:])}
     return sorted(cut for cut in cuts if 0 < cut < len(work.stages))
 
 

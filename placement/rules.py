@@ -22,7 +22,7 @@ from placement.mix import best_mix
 from placement.routes import Group, Leg, Role, Roles, Route, groups, limits, routes, routes_of
 
 WORTH = 1.3  # times as many pieces a second, so that work is moved to another rig, or the placement changes
-USELESS = 0.005  # of the fleet's rate
+USELESS = 0.002  # of the fleet's rate
 SLOW = 16  # times as long for a piece as the fastest device
 WHOLE = "it does all stages of a piece"
 
@@ -72,7 +72,7 @@ def _of_whole(work: Work, kinds: Sequence[Group], able: set[int], late: set[int]
     for number, group in enumerate(kinds):
         role, reason = Role(), "its settings or its memory do not allow all stages"
         if number in late:
-            reason = "a piece takes it so long that it would end last, for less than 0.5% of the rate"
+            reason = "a piece takes it so long that it would end last, for less than 0.2% of the rate"
         elif number in able:
             role, reason = Role(work.names, work.names), WHOLE
         for device in group.devices:
@@ -130,8 +130,24 @@ def _of_mix(work: Work, kinds: Sequence[Group], ways: Sequence[Route], parts: Ma
         for device in group.devices:
             roles[device.name] = role
             why[device.name] = WHOLE if role.runs == work.names else reason
-    roles = _with_takers(work, roles)
+    roles = _with_takers(work, _without_dead_ends(work, roles))
     return Placement(work.pipeline, roles, why, _rate(routes_of(work, kinds, roles), parts)[0])
+
+
+def _without_dead_ends(work: Work, roles: Mapping[str, Role]) -> dict[str, Role]:
+    """The roles without those that give pieces to a queue that none takes from; such a device does nothing."""
+    kept = dict(roles)
+    while True:
+        taken = {name for role in kept.values() for name in role.takes}
+        following = dict(pairwise(work.names))
+        ends = {
+            device
+            for device, role in kept.items()
+            if any(following[name] not in {*role.runs, *taken} for name in role.runs if name in following)
+        }
+        if not ends:
+            return kept
+        kept |= dict.fromkeys(ends, Role())
 
 
 def _with_takers(work: Work, roles: Mapping[str, Role]) -> dict[str, Role]:

@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from engines.machine import cores
 from engines.ports import Device
+from engines.profiling.host_name import host_id
 from pipelines.broker import Broker
 from schemas.errors import RigflowError
 from workers.options import WorkerOptions
@@ -61,6 +63,7 @@ class Reporter:
         device: Device,
     ) -> None:
         self._options = options
+        self._machine = {"cores": cores(), "processor": host_id()}
         self._device = device
         self._name = name
         self._broker = broker
@@ -99,6 +102,7 @@ class Reporter:
             "device": self._options.device,
             "gpu": gpu,
             "host": socket.gethostname(),
+            **self._machine,
             "pid": os.getpid(),
             "stages": list(self._options.stages),
             "state": self.state,
@@ -139,6 +143,7 @@ class Reporter:
                     "stage": key[1],
                     "parts": of.parts,
                     "frames": of.frames,
+                    "seconds": of.seconds,
                     "frames_per_s": (of.frames - earlier.frames) / span_s,
                     "busy": min(1.0, (of.seconds - earlier.seconds) / span_s),
                 }

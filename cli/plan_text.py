@@ -1,0 +1,183 @@
+"""How `rigflow plan` shows a forecast: as tables and sentences, and as json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cli.text import cell, list_of, one_line, say_sentence, size, stdout
+from schemas.text import rate as number
+
+if TYPE_CHECKING:
+    from engines.workload import MediaFacts
+    from placement.costs import Work
+    from placement.fleet import Fleet
+    from placement.forecast import Forecast, Place
+    from schemas.jobs import Manifest
+
+_UNITS = {"compute": "arithmetic", "decoder": "decoder", "encoder": "encoder", "link": "PCIe link"}
+
+
+def show(
+    name: str,
+    facts: "MediaFacts",
+    fleet: "Fleet",
+    work: "Work",
+    told: "Forecast",
+    manifest: "Manifest | None",
+    why: bool,
+) -> None:
+    """Print a forecast for people."""
+    media = facts.media
+    pixels = f" of {media.codec} {media.width}x{media.height}" if media.width else ""
+    say_sentence(
+        f"{work.pipeline}, {name}: {count(work.pieces, 'segment')} of {size(work.piece_bytes)}, "
+        f"{facts.frames:,.0f} frames{pixels}"
+    )
+    stdout().print(_devices(fleet, told) if not why else _stages(work, told))
+    if not told.rate:
+        say_sentence("No device can do some stage: nothing would end.")
+        return
+    say_sentence(_speed(work, told))
+    say_sentence(f"Bottleneck: {', '.join(map(part_in_words, told.bottleneck)) or 'none is full'}.")
+    if why:
+        for reason, devices in _reasons(told).items():
+            say_sentence(f"{devices}: {reason}.")
+        for gain in told.gains:
+            say_sentence(f"With {gain.what}: {gain.times:.2f} x.")
+        if told.estimated:
+            say_sentence("Figures with ~ are estimated; `rigflow profile` and work on the fleet measure them.")
+    if manifest is not None:
+        _show_job(work, told, manifest)
+
+
+def count(amount: int, what: str) -> str:
+    """`1 segment`, `2 segments`."""
+    return f"{amount:,} {what}{'' if amount == 1 else 's'}"
+
+
+def part_in_words(part: str) -> str:
+    """A part of the fleet, `decoder rig1-0`, as people say it."""
+    unit, _, of = part.partition(" ")
+    if unit in ("cores", "network"):
+        return f"the {'cores' if unit == 'cores' else 'network link'} of {of}"
+    return f"the {_UNITS.get(unit, unit)} of {of}"
+
+
+def _speed(work: "Work", told: "Forecast") -> str:
+    frames = told.rate * (work.frames or 1.0)
+    moved = f" {told.hop:.0%} of the segments move to another rig." if told.hop else ""
+    return (
+        f"Predicted: {told.finish_s:,.1f} s in all, the first segment after {told.first_s:.1f} s, "
+        f"{number(frames)} frames/s.{moved}"
+    )
+
+
+def _devices(fleet: "Fleet", told: "Forecast") -> Any:
+    titles = ("device", "profile", "stages", "takes from", "segments")
+    rows: list[list[Any]] = []
+    for _, device in fleet.places():
+        role = told.placement.roles[device.name]
+        shares = [place.share for place in told.places if place.device == device.name]
+        words = (device.name, device.profile.name, " ".join(role.runs) or "none", " ".join(role.takes))
+        rows.append([*map(one_line, words), f"{max(shares, default=0.0):.0%}"])
+    return list_of(titles, rows, left=4, unless={}, named=("device",))
+
+
+def _stages(work: "Work", told: "Forecast") -> Any:
+    """A row for each stage and each kind of device on a rig: equal devices have equal costs."""
+    titles = ("stage", "device", "a segment", "of it", "segments", "gives")
+    rows: dict[tuple[object, ...], list[Place]] = {}
+    for place in told.places:
+        rows.setdefault((place.stage, place.rig, place.cost), []).append(place)
+    gives = {stage.name: stage.gives_bytes for stage in work.stages}
+    return list_of(
+        titles, [_stage_row(places, gives) for places in rows.values()], left=2, unless={}, named=("stage", "device")
+    )
+
+
+def _stage_row(places: "Sequence[Place]", gives: Mapping[str, float]) -> list[Any]:
+    first = places[0]
+    units = sorted(first.cost.units.items(), key=lambda unit: -unit[1])
+    device = " and ".join([first.device, *_more([place.device for place in places])])
+    mark = "~" if first.cost.estimated else ""
+    return [
+        one_line(first.stage),
+        one_line(device),
+        f"{mark}{seconds(first.cost.seconds)}",
+        ", ".join(f"{unit} {seconds(taken)}" for unit, taken in units),
+        f"{sum(place.share for place in places):.0%}",
+        size(gives[first.stage]),
+    ]
+
+
+def seconds(taken: float) -> str:
+    """Seconds to three digits, or milliseconds."""
+    return f"{taken:.3g} s" if taken >= 1.0 else f"{1000 * taken:.3g} ms"
+
+
+def _reasons(told: "Forecast") -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for device, reason in told.placement.why.items():
+        found.setdefault(reason, []).append(device)
+    return {reason: " and ".join([devices[0], *_more(devices)]) for reason, devices in found.items()}
+
+
+def _more(devices: Sequence[str]) -> list[str]:
+    return [f"{len(devices) - 1} more"] if len(devices) > 1 else []
+
+
+def _show_job(work: "Work", told: "Forecast", manifest: "Manifest") -> None:
+    """Predicted beside measured, of a job that is over."""
+    measured = measured_of(manifest)
+    titles = (f"job {manifest.job.id}", "predicted", "measured", "by predicted")
+    rows = [
+        _beside("seconds", told.finish_s, measured["seconds"]),
+        _beside("segments", float(work.pieces), measured["segments"]),
+        _beside("device-seconds", device_seconds(work, told), measured["device_seconds"]),
+    ]
+    stdout().print(list_of(titles, rows, left=1, unless={}))
+
+
+def _beside(what: str, predicted: float, measured: float) -> list[Any]:
+    ratio = f"{measured / predicted:.2f}" if predicted else ""
+    return [cell(what), f"{predicted:,.1f}", f"{measured:,.1f}", ratio]
+
+
+def measured_of(manifest: "Manifest") -> dict[str, float]:
+    """What a job took: seconds from its beginning to its end, segments, and seconds of devices."""
+    return {
+        "seconds": max(0.0, (manifest.ended_s or manifest.updated_s) - manifest.created_s),
+        "segments": float(manifest.segments_done),
+        "device_seconds": manifest.computed_s,
+    }
+
+
+def device_seconds(work: "Work", told: "Forecast") -> float:
+    """Seconds of devices that a job takes, by the shares that the forecast gives each."""
+    return work.pieces * sum(place.cost.seconds * place.share for place in told.places)
+
+
+def answer_of(fleet: "Fleet", work: "Work", told: "Forecast", manifest: "Manifest | None") -> dict[str, Any]:
+    """A forecast for programs."""
+    return {
+        "pipeline": work.pipeline,
+        "segments": work.pieces,
+        "segment_bytes": work.piece_bytes,
+        "rigs": [{"rig": rig.name, "devices": [device.name for device in rig.devices]} for rig in fleet.rigs],
+        "roles": {
+            name: asdict(role) | {"why": told.placement.why[name]} for name, role in told.placement.roles.items()
+        },
+        "stages": [asdict(place) | {"seconds": place.cost.seconds} for place in told.places],
+        "gives_bytes": {stage.name: stage.gives_bytes for stage in work.stages},
+        "segments_per_s": told.rate,
+        "frames_per_s": told.rate * work.frames,
+        "first_s": told.first_s,
+        "finish_s": told.finish_s,
+        "device_seconds": device_seconds(work, told),
+        "busy": dict(told.busy),
+        "bottleneck": list(told.bottleneck),
+        "moved": told.hop,
+        "gains": [asdict(gain) for gain in told.gains],
+        "estimated": told.estimated,
+        "measured": measured_of(manifest) if manifest is not None else None,
+    }

@@ -1,0 +1,150 @@
+"""What a job will be: its pieces, and for each stage frames, rows, operations and bytes, before any work is sent."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engines.content import Content, graph_of, size_of
+from engines.media.medium import Input, PipelineMedia, SplitRequest
+from engines.media.source import open_media
+from engines.models.operations import operations
+from engines.outputs.format import sound_of
+from engines.plan import Plan, plan_pipeline
+from engines.planned import Arrays, Tensor, planned_pictures, planned_sounds
+from placement.costs import StageWork, Work
+from schemas.media import MediaInfo
+from schemas.model import ModelSpec
+from schemas.pipeline import OperatorStage, PipelineSpec, Stage
+
+_BYTES = {
+    "uint8": 1,
+    "int8": 1,
+    "bool": 1,
+    "float16": 2,
+    "int16": 2,
+    "float32": 4,
+    "int32": 4,
+    "int64": 8,
+    "float64": 8,
+}
+_PLANES = {"plane0": 1.0, "plane1": 0.25, "plane2": 0.25, "plane3": 0.0}  # by that of luma: 4:2:0, no transparency
+_COUNT = 8  # entries of a ragged array in a row
+_STORED = 0.05  # bytes of a pixel of encoded video
+_RAW = 1.5  # bytes of a pixel as it is decoded
+Models = Mapping[str, tuple[ModelSpec, Content]]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFacts:
+    """What is known of the media of a job: how many segments and bytes, and for a segment its frames and items."""
+
+    media: MediaInfo
+    pieces: int
+    nbytes: int
+    frames: float  # of all pieces
+
+
+def media_facts(spec: PipelineSpec, inputs: Sequence[Input], request: SplitRequest) -> MediaFacts:
+    """Split files as a publisher does, and count. Raises UsageError, MediaError, ItemTooLarge."""
+    medium = PipelineMedia(spec).recognised(inputs[0])
+    pieces, nbytes, items, media = 0, 0, 0, None
+    for each in medium.split(inputs, request):
+        pieces, nbytes, items = pieces + 1, nbytes + each.nbytes, items + len(each.items)
+        media = each.media
+    assert media is not None, "a medium gives one segment at least"
+    rate = _frame_rate(inputs[0]) if media.width and media.timed else media.frame_rate[0] / media.frame_rate[1]
+    return MediaFacts(media, pieces, nbytes, float(items) if items else media.duration_s * rate)
+
+
+def _frame_rate(given: Input) -> float:
+    """Frames a second of a film, of which a pipeline may take fewer."""
+    with open_media(given.source, label=given.name, decoders=False) as container:
+        streams = container.streams.video
+        return float(streams[0].average_rate or 0.0) if streams else 0.0
+
+
+def workload(spec: PipelineSpec, models: Models, facts: MediaFacts) -> Work:
+    """The work of a job. Raises ModelError and PipelineError as `plan_pipeline` does."""
+    plan = plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
+    frames = facts.frames / facts.pieces
+    grid = spec.grid
+    sampled = facts.media.timed and grid.fps is not None
+    windows = (
+        facts.media.duration_s * float(grid.fps or 0) / facts.pieces / grid.stride if sampled else frames / grid.stride
+    )
+    sizes = _Sizes(facts.media, max(1.0, windows), max(1.0, windows * grid.stride if sampled else frames))
+    stages = tuple(_stage(stage, plan, models, sizes, frames) for stage in spec.stage)
+    return Work(spec.name, stages, facts.pieces, facts.nbytes / facts.pieces, sizes.windows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """The sizes of named dimensions in a piece."""
+
+    media: MediaInfo
+    windows: float
+    shown: float  # frames that reach the stages
+
+    def of(self, name: int | str) -> float:
+        if isinstance(name, int):
+            return float(name)
+        letter, times = name[:1], int(name[1:]) if re.fullmatch(r"[HW]\d+", name) else 1
+        known = {"W": self.windows, "F": self.shown, "N": self.windows, "count": float(_COUNT)}
+        if times > 1 or (letter == "H" and name == "H"):
+            return float(times * (self.media.height if letter == "H" else self.media.width))
+        return known.get(name, 1.0)
+
+    def nbytes(self, name: str, tensor: Tensor) -> float:
+        """Bytes of an array of a piece. A second "W" is a width, the first one windows."""
+        rest = [self.media.width if size == "W" else self.of(size) for size in tensor.shape[1:]]
+        total = self.of(tensor.shape[0]) if tensor.shape else 1.0
+        for size in (*rest, _BYTES.get(tensor.dtype, 4), _COUNT if tensor.ragged else 1):
+            total *= max(1.0, float(size))
+        return total * _PLANES.get(name, 1.0)
+
+
+def _stage(stage: Stage, plan: Plan, models: Models, sizes: _Sizes, frames: float) -> StageWork:
+    media = sizes.media
+    if stage.kind == "decode":
+        made = {**planned_pictures(plan.decode.of_models), **planned_sounds(plan.decode.sounds)}
+        nbytes = sum(sizes.nbytes(name, tensor) for name, tensor in made.items())
+        nbytes = _RAW * frames * media.width * media.height if plan.decode.resized else nbytes
+        return StageWork(stage.name, "decode", frames, media.width, media.height, media.codec, gives_bytes=nbytes)
+    if not isinstance(stage, OperatorStage):
+        last = plan.arrays[plan.spec.stage[-2].name]
+        nbytes = _total(last, sizes)
+        if sound_of(plan.spec.encode) is None:  # no film with tracks
+            return StageWork(stage.name, "encode", gives_bytes=nbytes)
+        width, height = _picture(last, sizes)
+        stored = _STORED * width * height * sizes.shown
+        return StageWork(stage.name, "encode", sizes.shown, width, height, "h264", gives_bytes=stored)
+    arrays = _total(plan.arrays[stage.name], sizes)
+    if stage.model is None:
+        shown, resizes = (sizes.shown, media.width, media.height), plan.resizes(stage.name)
+        return StageWork(stage.name, stage.kind, *shown, gives_bytes=arrays, of_decode=resizes)
+    card, content = models[stage.model]
+    free = {"H": media.height, "W": media.width, "h": media.height, "w": media.width}
+    rows = sizes.windows * (sum(_PLANES.get(name, 1.0) for name in stage.each) or 1.0)
+    return StageWork(
+        stage.name,
+        stage.kind,
+        model=card.identity,
+        rows=rows,
+        operations=operations(graph_of(content), free),
+        model_bytes=size_of(content),
+        gives_bytes=arrays,
+    )
+
+
+def _total(arrays: Arrays, sizes: _Sizes) -> float:
+    return sum(sizes.nbytes(name, tensor) for name, tensor in arrays.items() if "@" not in name)
+
+
+def _picture(arrays: Arrays, sizes: _Sizes) -> tuple[int, int]:
+    """Width and height of the pictures that are encoded."""
+    for tensor in arrays.values():
+        if tensor.dtype == "uint8" and len(tensor.shape) >= 3:
+            high, wide = tensor.shape[1:3]
+            width = sizes.media.width if wide == "W" else sizes.of(wide)
+            return int(width), int(sizes.of(high))
+    return sizes.media.width, sizes.media.height

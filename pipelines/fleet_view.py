@@ -1,0 +1,107 @@
+"""The fleet as the broker knows it, for `placement`: rigs and devices that run, with their profiles and their work."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipelines.broker import Broker
+from pipelines.profiles import fleet_profiles, model_profiles
+from pipelines.status import process_statuses
+from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
+from schemas.device_profile import DeviceProfile
+from schemas.model_profile import ModelProfile
+
+Worker = Mapping[str, Any]  # the last status of a worker
+LEAST_SECONDS = 0.5  # of work on a stage, so that its pace counts as measured
+GPU_SHARE = 0.8  # of a GPU's memory, for models
+
+
+async def known_fleet(broker: Broker) -> Fleet:
+    """The fleet that runs now. Raises BrokerError."""
+    (workers, _), profiles, models = await asyncio.gather(
+        process_statuses(broker), fleet_profiles(broker), model_profiles(broker)
+    )
+    return fleet_of(workers, profiles, models)
+
+
+def fleet_of(workers: Sequence[Worker], profiles: Iterable[DeviceProfile], models: Iterable[ModelProfile]) -> Fleet:
+    """The fleet of these workers: those of one rig together; without a rig, those of one host."""
+    known = {profile.device: profile for profile in profiles}
+    costs: dict[str, list[ModelProfile]] = {}
+    for model in models:
+        costs.setdefault(model.device, []).append(model)
+    rigs: dict[str, list[Worker]] = {}
+    for worker in workers:
+        rigs.setdefault(str(worker.get("rig") or worker.get("host") or worker["worker"]), []).append(worker)
+    return Fleet(tuple(_rig(name, each, known, costs) for name, each in sorted(rigs.items())))
+
+
+def device_of(worker: Worker) -> str:
+    """The name of a worker's device in the fleet: the cores of a rig are one, and several workers may share a GPU."""
+    rig = str(worker.get("rig") or worker.get("host") or worker["worker"])
+    device = str(worker["device"])
+    return f"{rig}-cpu" if device == "cpu" else f"{rig}-{_uuid(worker) or device.partition(':')[2]}"
+
+
+def _rig(
+    name: str, workers: Sequence[Worker], known: Mapping[str, DeviceProfile], costs: Mapping[str, list[ModelProfile]]
+) -> Rig:
+    groups: dict[tuple[str, tuple[str, ...]], list[Worker]] = {}
+    for worker in workers:
+        groups.setdefault((device_of(worker), _allowed(worker)), []).append(worker)
+    count = max(int(worker.get("cores", 1)) for worker in workers)
+    host = next((known[each] for worker in workers if (each := str(worker.get("processor", ""))) in known), None)
+    devices = []
+    for number, (device, allowed) in enumerate(sorted(groups)):
+        alone = sum(other == device for other, _ in groups) == 1
+        named = device if alone else f"{device}-{number}"
+        devices.append(_device(named, groups[device, allowed], host, count, known, costs))
+    return Rig(name, count, tuple(devices), host)
+
+
+def _device(
+    name: str,
+    workers: Sequence[Worker],
+    host: DeviceProfile | None,
+    cores: int,
+    known: Mapping[str, DeviceProfile],
+    costs: Mapping[str, list[ModelProfile]],
+) -> Device:
+    first = workers[0]
+    cpu = first["device"] == "cpu"
+    gpu = first.get("gpu", {})
+    of = str(first.get("processor", "")) if cpu else _uuid(first)
+    assumed = assumed_cpu(cores) if cpu else assumed_card(str(gpu.get("name") or "a GPU"))
+    threads = cores if cpu else 1  # a model's profile is that of one thread of a processor, or of an entire GPU
+    profile = host if cpu and host is not None else known.get(of, assumed)
+    return Device(
+        name=name,
+        profile=profile,
+        memory_bytes=0 if cpu else int(GPU_SHARE * int(gpu.get("memory_bytes", 0))),
+        row_s={model.what.model: 1.0 / model.rows_per_s / threads for model in costs.get(of, ())},
+        frame_s=_frame_s(workers),
+        workers=len(workers) if cpu else 1,
+        hosts=_allowed(first),
+    )
+
+
+def _frame_s(workers: Sequence[Worker]) -> dict[tuple[str, str], float]:
+    """Seconds of a frame by pipeline and stage, of all work that these workers have done of it."""
+    frames: dict[tuple[str, str], float] = {}
+    seconds: dict[tuple[str, str], float] = {}
+    for worker in workers:
+        for of in worker.get("done", ()):
+            key = str(of["pipeline"]), str(of["stage"])
+            frames[key] = frames.get(key, 0.0) + float(of["frames"])
+            seconds[key] = seconds.get(key, 0.0) + float(of.get("seconds", 0.0))
+    return {key: seconds[key] / frames[key] for key in frames if frames[key] and seconds[key] >= LEAST_SECONDS}
+
+
+def _allowed(worker: Worker) -> tuple[str, ...]:
+    """The stages that its settings name; none where it takes whatever it is given."""
+    stages = tuple(worker.get("allowed") or worker["stages"])
+    return () if "all" in stages else stages
+
+
+def _uuid(worker: Worker) -> str:
+    return str(worker.get("gpu", {}).get("uuid", ""))

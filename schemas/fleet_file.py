@@ -1,0 +1,92 @@
+"""The file of an imagined fleet, for `rigflow plan --fleet`: machines, their cards and their links."""
+
+from pydantic import Field, FiniteFloat, ValidationError
+
+from schemas.declared import Name, Spec
+from schemas.device_profile import FP32, DeviceProfile
+from schemas.errors import UsageError, format_field_error
+from schemas.toml import TomlError, parse_toml
+
+SEE = "see docs/placement.md"
+_CARRIED = 118e6 / 125e6  # of a network link's nominal rate
+_CORE_OPERATIONS, _CORE_BYTES = 30e9, 5e9  # a second, of one core
+
+
+class CardEntry(Spec):
+    """`count` equal GPUs: `tflops` of float32, `pcie` bytes/s each way, `decode` frames a second by codec and size.
+
+    `name` alone takes the profile of a device of that name that the fleet knows.
+    """
+
+    name: str = Field(max_length=200)
+    count: int = Field(default=1, ge=1, le=64)
+    tflops: FiniteFloat | None = Field(default=None, gt=0, le=1e4)
+    pcie: FiniteFloat = Field(default=8e9, gt=0)
+    memory_bytes: int = Field(default=0, ge=0)
+    memory_bytes_per_s: FiniteFloat = Field(default=2e11, gt=0)
+    decode: dict[str, FiniteFloat] = Field(default={}, description="`codec WIDTHxHEIGHT` -> frames a second")
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The profile that the entry states; one that was not measured."""
+        return DeviceProfile(
+            device="stated",
+            kind="cuda",
+            name=self.name,
+            measured_s=0.0,
+            seconds=0.0,
+            operations_per_s={FP32: (self.tflops or 0.0) * 1e12},
+            memory_bytes_per_s=self.memory_bytes_per_s,
+            to_device_bytes_per_s=self.pcie,
+            from_device_bytes_per_s=self.pcie,
+            decode_frames_per_s=self.decode,
+        )
+
+
+class RigEntry(Spec):
+    """`count` equal machines of `cores` and cards. `network` in bits a second. `works`: the cores compute, too."""
+
+    name: Name
+    count: int = Field(default=1, ge=1, le=256)
+    cores: int = Field(ge=1, le=1024)
+    core_speed: FiniteFloat = Field(default=1.0, gt=0, le=100, description="times that of a usual core")
+    network: FiniteFloat = Field(default=1e9, gt=0)
+    works: bool | None = None
+    card: tuple[CardEntry, ...] = ()
+
+    @property
+    def network_bytes_per_s(self) -> float:
+        """What its network link carries."""
+        return self.network / 8 * _CARRIED
+
+    @property
+    def processor(self) -> DeviceProfile:
+        """The profile of its cores; one that was not measured."""
+        speed = self.cores * self.core_speed
+        return DeviceProfile(
+            device="stated",
+            kind="cpu",
+            name=f"{self.cores} cores",
+            measured_s=0.0,
+            seconds=0.0,
+            operations_per_s={FP32: _CORE_OPERATIONS * speed},
+            memory_bytes_per_s=_CORE_BYTES * speed,
+            decode_frames_per_s={f"{codec} 1280x720": 220.0 * speed for codec in ("h264", "hevc", "vp9", "av1")},
+            encode_frames_per_s={"h264 1280x720": 43.0 * speed},
+        )
+
+
+class FleetSpec(Spec):
+    """An imagined fleet."""
+
+    rig: tuple[RigEntry, ...] = Field(min_length=1)
+
+
+def parse_fleet(text: str, source: str) -> FleetSpec:
+    """A fleet from the text of its file; `source` names it in errors. Raises UsageError, by field."""
+    try:
+        return FleetSpec.model_validate(parse_toml(text))
+    except TomlError as error:
+        raise UsageError(f"{source}: not TOML, {error}", SEE) from error
+    except ValidationError as error:
+        raise UsageError(f"{source}, {format_field_error(error.errors()[0])}", SEE) from error
