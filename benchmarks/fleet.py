@@ -96,7 +96,9 @@ class Run:
 class Trial:
     """Jobs of one-frame segments on a fleet, published at a given rate, collected and checked."""
 
-    def __init__(self, fleet: Fleet, folder: Path) -> None:
+    def __init__(self, fleet: Fleet, folder: Path, warm_up: int = 8) -> None:
+        """`warm_up`: segments for each worker before the first job."""
+        self._warm_up = warm_up
         self._fleet = fleet
         self._folder = folder
         self._jobs = 0
@@ -125,7 +127,7 @@ class Trial:
             while waiting < len(self._fleet.workers):
                 await asyncio.sleep(0.1)
                 waiting = int((await self._broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"])
-        await self.run(8 * len(self._fleet.workers))
+        await self.run(self._warm_up * len(self._fleet.workers))
 
     async def run(self, segments: int, rate: float = float("inf")) -> Run:
         """A job of so many segments, published at `rate` a second; its answers are checked."""

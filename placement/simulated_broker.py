@@ -1,0 +1,139 @@
+"""The broker of simulated workers: queues, the workers that wait at them, and the publisher of the jobs."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from placement.events import Clock
+from placement.simulated_machine import WorkerRules
+from placement.simulated_queues import Message, Piece, SimJob, SimQueue
+from placement.simulated_worker import SimWorker
+
+
+class SimBroker:
+    """Queues in front of stages. `open` jobs have not ended; `repeated` counts parts with a second result.
+
+    `on_flow_end` is called once, when the last piece of all jobs was taken.
+    """
+
+    def __init__(self, clock: Clock, rules: WorkerRules, jobs: int, on_flow_end: Callable[[], None]) -> None:
+        self.queues: dict[tuple[str, int], SimQueue] = {}
+        self.open, self.repeated = jobs, 0
+        self._clock, self._rules = clock, rules
+        self._on_flow_end = on_flow_end
+        self._flowing = True
+        self._arriving = jobs  # those whose pieces are not all published
+        self._hungry: dict[SimWorker, None] = {}  # workers that wait for a message, in the order of their requests
+        self._publishing: tuple[deque[Iterator[Piece]], deque[Iterator[Piece]]] = (deque(), deque())
+        self._next: list[Piece | None] = [None, None]
+        self._busy = [False, False]
+
+    def take(self, worker: SimWorker) -> Message | None:
+        """The next message for a worker: by priority, then the latest stage. Without one, it waits."""
+        bulk_first = (worker.taken + 1) % self._rules.bulk_turn == 0
+        for bulk in (bulk_first, not bulk_first):
+            found = None
+            for (_, stage), queue in self.queues.items():
+                waiting = queue.waiting[bulk]
+                if waiting and stage in worker.hosts[waiting[0].piece.job.kind] and (not found or stage > found.stage):
+                    found = queue
+            if found:
+                return found.waiting[bulk].popleft()
+        self._hungry[worker] = None
+        if self._flowing and not self._arriving and not any(queue.messages_waiting for queue in self.queues.values()):
+            self._flowing = False
+            self._on_flow_end()
+        return None
+
+    def hungry(self, worker: SimWorker, stage: int, piece: Piece) -> bool:
+        """Whether another worker waits at the queue of a stage; true once for each that waits."""
+        kind, queue = piece.job.kind, self.queue_of(piece, stage)
+        promised = queue.messages_waiting + queue.promised
+        for other in self._hungry:
+            if other is not worker and stage in other.hosts[kind] and other.wants():
+                promised -= 1
+                if promised < 0:
+                    return True
+        return False
+
+    def publish(self, piece: Piece, stage: int, part: int, nbytes: float) -> bool:
+        """Put a part in front of a later stage; False: there is no room."""
+        queue = self.queue_of(piece, stage)
+        if not queue.has_room(nbytes):
+            return False
+        queue.promised = max(0, queue.promised - 1)
+        queue.push(Message(piece, queue, part, 1, nbytes))
+        self._offer(queue)
+        return True
+
+    def queue_of(self, piece: Piece, stage: int) -> SimQueue:
+        """The queue of a stage."""
+        key = piece.job.work.pipeline, stage
+        if key not in self.queues:
+            self.queues[key] = SimQueue(*key, self._rules.queue_bytes)
+        return self.queues[key]
+
+    def _offer(self, queue: SimQueue) -> None:
+        """Let workers that wait take what a queue has."""
+        for worker in list(self._hungry):
+            waiting = queue.waiting[0] or queue.waiting[1]
+            if not waiting:
+                return
+            if not worker.wants():
+                del self._hungry[worker]
+            elif queue.stage in worker.hosts[waiting[0].piece.job.kind]:
+                del self._hungry[worker]
+                worker.give()
+
+    def result(self, piece: Piece, part: int) -> None:
+        """A part has its result; one that was there already counts as repeated work."""
+        bit = 1 << part
+        if piece.done & bit:
+            self.repeated += 1
+            return
+        piece.done |= bit
+        job = piece.job
+        job.left -= 1
+        if not job.left:
+            job.end_s = self._clock.now_s
+            self.open -= 1
+
+    # the publisher
+
+    def arrive(self, job: SimJob, pieces: Iterator[Piece]) -> None:
+        """Publish a job from now on."""
+        self._publishing[not job.interactive].append(pieces)
+        self._pump()
+
+    def return_(self, message: Message) -> None:
+        """A message that a worker did not finish waits again."""
+        message.queue.return_(message)
+        self._offer(message.queue)
+
+    def _pump(self) -> None:
+        """Publish pieces while their queues have room; interactive jobs do not wait behind bulk."""
+        for bulk in (False, True):
+            if not self._busy[bulk]:
+                self._publish_next(bulk)
+
+    def _publish_next(self, bulk: bool) -> None:
+        self._busy[bulk] = False
+        piece = self._following(bulk, self._publishing[bulk])
+        if piece is None:
+            return
+        queue, nbytes = self.queue_of(piece, 0), piece.job.work.piece_bytes
+        if not queue.has_room(nbytes):
+            queue.when_room(self._pump)
+            return
+        self._next[bulk] = None
+        self._busy[bulk] = True
+        queue.push(Message(piece, queue, 0, piece.job.parts, nbytes))
+        self._clock.after(self._rules.publish_s, self._publish_next, bulk)
+        self._offer(queue)
+
+    def _following(self, bulk: int, jobs: deque[Iterator[Piece]]) -> Piece | None:
+        while self._next[bulk] is None and jobs:
+            self._next[bulk] = next(jobs[0], None)
+            if self._next[bulk] is None:
+                jobs.popleft()
+                self._arriving -= 1
+        return self._next[bulk]

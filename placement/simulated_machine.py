@@ -1,0 +1,101 @@
+"""What simulated workers share: their settings, the resources of their machine, and what they ask the broker for."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from placement.costs import Cost
+from placement.events import Resource
+from placement.simulated_queues import Message, Piece, SimQueue
+
+if TYPE_CHECKING:
+    from placement.simulated_worker import SimWorker
+
+Phases = tuple[tuple[Resource, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRules:
+    """The settings of workers by which they fetch, as in docs/settings.md, the broker's answer time, how long a
+    batch that is not full waits for further parts, and what a publisher takes for a piece."""
+
+    prefetch_s: float = 0.03
+    credit_items: int = 8
+    credit_bytes: float = float(64 << 20)
+    queue_bytes: float = float(256 << 20)
+    ack_wait_s: float = 10.0
+    decoders: int = 8
+    bulk_turn: int = 8
+    latency_s: float = 0.002
+    batch_delay_s: float = 0.005
+    publish_s: float = 0.0003
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The resources that a worker shares with others: those of its rig and of its device."""
+
+    cores: Resource
+    network_in: Resource
+    network_out: Resource
+    compute: Resource
+    decoder: Resource
+    encoder: Resource
+    link: Resource
+    network_bytes_per_s: float
+
+    def phases(self, cost: Cost, parts: int) -> Phases:
+        """What one of so many parts uses, in order."""
+        pairs = (
+            (self.link, cost.link_s),
+            (self.decoder, cost.decoder_s),
+            (self.compute, cost.compute_s),
+            (self.encoder, cost.encoder_s),
+            (self.cores, cost.core_s),
+        )
+        return tuple((resource, seconds / parts) for resource, seconds in pairs if seconds > 0.0)
+
+
+class Broker(Protocol):
+    """What a worker asks the simulation for."""
+
+    def take(self, worker: "SimWorker") -> Message | None:
+        """The next message of a queue that it hosts; without one, the worker is called when one comes."""
+        ...
+
+    def hungry(self, worker: "SimWorker", stage: int, piece: Piece) -> bool:
+        """Whether another worker that hosts the stage waits for work."""
+        ...
+
+    def publish(self, piece: Piece, stage: int, part: int, nbytes: float) -> bool:
+        """Put a part in front of a later stage; False: there is no room."""
+        ...
+
+    def queue_of(self, piece: Piece, stage: int) -> SimQueue:
+        """The queue of a stage."""
+        ...
+
+    def result(self, piece: Piece, part: int) -> None:
+        """A part has its result."""
+        ...
+
+
+class Held:
+    """A message in a worker's hands, and how many of its parts are `decoded`, `taken` to be computed, and `settled`."""
+
+    __slots__ = ("decoded", "expected_s", "message", "settled", "spent_s", "stage", "taken")
+
+    def __init__(self, message: Message, expected_s: float) -> None:
+        self.message = message
+        self.stage = message.queue.stage
+        self.expected_s, self.spent_s = expected_s, 0.0
+        self.decoded = self.taken = self.settled = 0
+
+    @property
+    def undecoded(self) -> bool:
+        """Whether parts of it are still to be decoded."""
+        return self.stage == 0 and self.decoded < self.message.parts
+
+    @property
+    def untaken(self) -> bool:
+        """Whether the computing thread still gets parts of it from a decoder."""
+        return self.stage == 0 and self.taken < self.message.parts

@@ -1,0 +1,316 @@
+"""A simulated worker: it fetches with credit, decodes ahead, keeps parts or spills them, and settles messages."""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from placement.costs import NOTHING, Cost
+from placement.events import Clock, in_turn
+from placement.simulated_credit import Credit
+from placement.simulated_machine import Broker, Held, Machine, Phases, WorkerRules
+from placement.simulated_queues import Message
+from placement.simulated_ready import Ready, ReadyParts
+
+_AHEAD = 2  # parts of one piece that a decoder makes before they are taken
+
+
+class SimWorker:
+    """One worker process on a device. `overlapped`: it decodes on threads of their own, as on a GPU.
+
+    `costs` and `hosts`: what each stage costs, and the numbers of its stages, by kind of job. `life` counts its starts:
+    what an earlier process began, ends without effect.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        machine: Machine,
+        rules: WorkerRules,
+        broker: Broker,
+        costs: Mapping[int, Sequence[Cost]],
+        hosts: Mapping[int, frozenset[int]],
+        overlapped: bool,
+    ) -> None:
+        self.name, self.machine, self.costs, self.hosts = name, machine, costs, hosts
+        self.overlapped, self.concurrency = overlapped, rules.decoders if overlapped else 1
+        self.alive, self.life = True, 0
+        self.pieces, self.parts, self.busy_s = 0, 0, 0.0
+        self.taken = 0
+        self._clock, self._rules, self._broker = clock, rules, broker
+        self._credit = Credit(rules, self.concurrency)
+        self._phases: dict[tuple[int, int, int, int], Phases] = {}
+        self._pace_s: dict[tuple[int, int], float] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self.held: dict[Message, Held] = {}
+        self._ready = ReadyParts(self._rules.batch_delay_s)
+        self._to_decode: tuple[deque[Held], deque[Held]] = (deque(), deque())
+        self._ahead: tuple[deque[Ready], deque[Ready]] = (deque(), deque())
+        self._decoding, self._undecoded, self._nbytes = 0, 0, 0.0
+        self._running: list[Held] = []
+        self._since_s, self._blocked, self._again_s = 0.0, 0, math.inf
+
+    # fetching
+
+    def wants(self) -> int:
+        """How many messages it fetches now."""
+        if not self.alive or self._blocked:
+            return 0
+        if not self.held:
+            return self.concurrency
+        running_s = self._clock.now_s - self._since_s
+        wanted, again_s = self._credit.wants(
+            self.held.values(), self._undecoded, self._nbytes, self._running, running_s
+        )
+        self._look_again(again_s)
+        return wanted
+
+    def _look_again(self, seconds: float) -> None:
+        """Refill again when the work that it holds is about to end."""
+        at_s = self._clock.now_s + seconds
+        if seconds < math.inf and not self._clock.now_s < self._again_s <= at_s:
+            self._again_s = at_s
+            self._clock.after(seconds + 1e-6, self._refill_of, self.life)
+
+    def _refill_of(self, life: int) -> None:
+        if life == self.life:
+            self.refill()
+
+    def refill(self) -> None:
+        """Fetch what there is credit for."""
+        for _ in range(self.wants()):
+            message = self._broker.take(self)
+            if message is None:
+                return
+            self._fetch(message)
+
+    def give(self) -> None:
+        """A message has come for which this worker waits; it asks for more once that is here."""
+        message = self._broker.take(self)
+        if message is not None:
+            self._fetch(message)
+
+    def _fetch(self, message: Message) -> None:
+        self.taken += 1
+        message.taken += 1
+        key = message.piece.job.kind, message.queue.stage
+        self.held[message] = Held(message, self._pace_s.get(key, math.inf))
+        self._nbytes += message.nbytes
+        self._undecoded += message.queue.stage == 0
+        seconds = message.nbytes / self.machine.network_bytes_per_s
+        self.machine.network_in.use(seconds, self._clock.after, self._rules.latency_s, self._arrive, message, self.life)
+
+    def _arrive(self, message: Message, life: int) -> None:
+        if life != self.life:
+            return
+        held, interactive = self.held[message], message.piece.job.interactive
+        if held.stage == 0:
+            self._to_decode[not interactive].append(held)
+        else:
+            self._ready.add(held, message.first)
+        self._go_on()
+        self.refill()
+
+    def _go_on(self) -> None:
+        """Begin whatever can begin: decoders, and one step of the computing thread."""
+        if not self._running and not self._blocked:
+            self._take_ahead()
+            self._step()
+        if self.overlapped:
+            self._decode_ahead()
+
+    def _go_on_of(self, life: int) -> None:
+        if life == self.life:
+            self._go_on()
+
+    # decode
+
+    def _decode_ahead(self) -> None:
+        """Keep the decoders busy, each segment at most `_AHEAD` parts ahead of the computing thread."""
+        for waiting in self._to_decode:
+            for _ in range(len(waiting)):
+                if self._decoding >= self.concurrency:
+                    return
+                held = waiting.popleft()
+                if held.decoded - held.taken >= _AHEAD:
+                    waiting.append(held)
+                else:
+                    self._decoding += 1
+                    phases = self._phases_of(held.message, 0, 1)
+                    in_turn(phases, held.message.piece.factor, self._decoded, held, self.life)
+
+    def _decoded(self, held: Held, life: int) -> None:
+        """A decoder has made a part."""
+        if life != self.life:
+            return
+        self._decoding -= 1
+        interactive = held.message.piece.job.interactive
+        self._ahead[not interactive].append((held, held.message.first + held.decoded))
+        held.decoded += 1
+        if held.undecoded:
+            self._to_decode[not interactive].appendleft(held)
+        self._go_on()
+
+    def _take_ahead(self) -> None:
+        """Take what was decoded ahead, until there is a full batch."""
+        for ahead in self._ahead:
+            while ahead and not self._blocked:
+                held, part = ahead[0]
+                if self._end(held.message, 1) > 1 and self._ready.full(held) and not self._feeds(held):
+                    break
+                ahead.popleft()
+                self._take(held, part)
+
+    def _take(self, held: Held, part: int) -> None:
+        """A decoded part goes to the computing thread, or to other workers, which wait for it."""
+        message = held.message
+        held.taken += 1
+        self._undecoded -= not held.untaken
+        end = self._end(message, 1)
+        spills = end > 1 and self._ready.full(held) and self._others_wait(message, end)
+        if end == 1 or spills:
+            self._broker.queue_of(message.piece, 1).promised += spills
+            self._hand_on(held, part, 1)
+        else:
+            self._ready.add(held, part)
+        self.refill()
+
+    def _others_wait(self, message: Message, end: int) -> bool:
+        """Whether other workers wait for parts, and a step takes long enough to be worth the way to them."""
+        seconds = sum(seconds for _, seconds in self._phases_of(message, 1, end)) * message.piece.factor
+        return seconds >= self._rules.prefetch_s and self._broker.hungry(self, 1, message.piece)
+
+    def _feeds(self, held: Held) -> bool:
+        """Whether it decodes more of a piece before it computes, because others wait for parts."""
+        message = held.message
+        if not held.untaken or not self._ready.is_step(held):
+            return False
+        return self._others_wait(message, self._end(message, max(1, held.stage)))
+
+    # the computing thread
+
+    def _step(self) -> None:
+        """Begin the next step: the latest stage first, interactive first; without one, a decode."""
+        waits_s = self._ready.waits_s(self._clock.now_s) if self.overlapped else 0.0
+        if waits_s > 0.0:
+            self._clock.after(waits_s, self._go_on_of, self.life)
+            return
+        batch, first, end = self._next()
+        if not batch:
+            return
+        self._running, self._since_s = [held for held, _ in batch], self._clock.now_s
+        phases = self._phases_of(batch[0][0].message, first, end)
+        factor = sum(held.message.piece.factor for held, _ in batch)
+        in_turn(phases, factor, self._stepped, batch, end, self.life)
+
+    def _next(self) -> tuple[list[Ready], int, int]:
+        """The parts of the next step and its stages; a part below 0 is to be decoded."""
+        for ready, waiting in zip(self._ready.by_priority, self._to_decode, strict=True):
+            feeds = bool(ready) and self._feeds(ready[0][0])
+            if ready and not feeds:
+                batch = self._ready.batch(ready)
+                first = max(1, batch[0][0].stage)
+                return batch, first, self._end(batch[0][0].message, first)
+            if feeds and self.overlapped:
+                break  # until its next part is decoded
+            if waiting and not self.overlapped:
+                return [(waiting.popleft(), -1)], 0, 1
+        return [], 0, 0
+
+    def _stepped(self, batch: list[Ready], end: int, life: int) -> None:
+        if life != self.life:
+            return
+        took_s = self._clock.now_s - self._since_s
+        self.busy_s += took_s
+        self._running = []
+        for held, part in batch:
+            held.spent_s += took_s / len(batch)
+            if part < 0:
+                self._decoded_here(held)
+            else:
+                self._hand_on(held, part, end)
+        self.refill()
+        self._go_on()
+
+    def _decoded_here(self, held: Held) -> None:
+        """The computing thread has decoded a part."""
+        part = held.message.first + held.decoded
+        held.decoded += 1
+        if held.undecoded:
+            self._to_decode[not held.message.piece.job.interactive].appendleft(held)
+        self._take(held, part)
+
+    def _hand_on(self, held: Held, part: int, stage: int) -> None:
+        """Send a part to the queue of a stage, or its result to the collector."""
+        message = held.message
+        work = message.piece.job.work
+        nbytes = work.stages[stage - 1].gives_bytes / message.piece.job.parts
+        seconds = nbytes / self.machine.network_bytes_per_s
+        self.machine.network_out.use(seconds, self._sent, held, part, stage, nbytes, self.life)
+
+    def _sent(self, held: Held, part: int, stage: int, nbytes: float, life: int) -> None:
+        if life != self.life:
+            return
+        piece = held.message.piece
+        if stage >= len(piece.job.work.stages):
+            self.parts += 1
+            self._broker.result(piece, part)
+        elif not self._broker.publish(piece, stage, part, nbytes):
+            self._blocked += 1
+            queue = self._broker.queue_of(piece, stage)
+            queue.when_room(lambda: self._send_again(held, part, stage, nbytes, life))
+            return
+        self._settle(held)
+
+    def _send_again(self, held: Held, part: int, stage: int, nbytes: float, life: int) -> None:
+        if life == self.life:
+            self._blocked -= 1
+            self._sent(held, part, stage, nbytes, life)
+            self._go_on()
+
+    def _settle(self, held: Held) -> None:
+        """One more part of a message has its result, or is in the next queue."""
+        held.settled += 1
+        message = held.message
+        if held.settled < message.parts:
+            return
+        key = message.piece.job.kind, message.queue.stage
+        known = self._pace_s.get(key)
+        self._pace_s[key] = held.spent_s if known is None else 0.7 * known + 0.3 * held.spent_s
+        del self.held[message]
+        self._nbytes -= message.nbytes
+        self.pieces += held.stage == 0
+        message.queue.settle(message)
+        self.refill()
+
+    # life and death
+
+    def end(self) -> list[Message]:
+        """The process ends now; the messages that it held."""
+        left = list(self.held)
+        self.alive, self.life = False, self.life + 1
+        self._reset()
+        return left
+
+    def start(self) -> None:
+        """A new process starts."""
+        self.alive = True
+        self.refill()
+
+    def _end(self, message: Message, first: int) -> int:
+        """The first stage behind those that it does one after the other from `first` on."""
+        hosts = self.hosts.get(message.piece.job.kind, frozenset())
+        end, stages = first, len(message.piece.job.work.stages)
+        while end < stages and end in hosts:
+            end += 1
+        return end
+
+    def _phases_of(self, message: Message, first: int, end: int) -> Phases:
+        job = message.piece.job
+        key = job.kind, first, end, job.parts
+        if key not in self._phases:
+            total = sum(self.costs[job.kind][first:end], NOTHING)
+            self._phases[key] = self.machine.phases(total, job.parts)
+        return self._phases[key]

@@ -1,0 +1,126 @@
+"""Workers that imitate GPUs: decoder, link and network take their time without work, as the model `simulated` does.
+
+Each of these serves one piece after the other. A piece reserves its time and sleeps until that is over, so that a busy
+machine, which wakes it late, does not make the next one late too.
+"""
+
+import fcntl
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import engines.device
+from engines.cuda.prefetch import Prefetcher
+from engines.device.host import Host
+from engines.media.medium import medium_of
+from engines.part import Part, Tick, no_tick
+from engines.pictures import HostPictures
+from engines.planned import DecodePlan
+from engines.ports import Preprocessing
+from schemas.segments import Segment
+from schemas.settings import Settings
+from tests.simulated import PACE
+from workers.forkserver import Entry
+from workers.options import WorkerOptions
+from workers.process import start_worker
+
+
+@dataclass(frozen=True)
+class Card:
+    """Seconds that a frame takes of each part of an imitated GPU. `network` is a file that cards of one rig share.
+
+    `decoders`: segments that it decodes at a time; 0: it is a core, which does all on one thread.
+    """
+
+    compute_s: float
+    decode_s: float = 0.0
+    link_s: float = 0.0
+    network_s: float = 0.0
+    network: str = ""
+    decoders: int = 8
+
+
+class Paced:
+    """Something that serves one after the other; in a file, for several processes."""
+
+    def __init__(self, file: str = "") -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._free_s = 0.0
+
+    def serve(self, seconds: float) -> None:
+        """Wait for its turn, and for `seconds`."""
+        if seconds:
+            end_s = self._reserve_shared(seconds) if self._file else self._reserve(seconds)
+            time.sleep(max(0.0, end_s - time.monotonic()))
+
+    def _reserve(self, seconds: float) -> float:
+        with self._lock:
+            self._free_s = max(self._free_s, time.monotonic()) + seconds
+            return self._free_s
+
+    def _reserve_shared(self, seconds: float) -> float:
+        with open(self._file, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            [free_s] = struct.unpack("d", file.read(8))
+            end_s = float(max(free_s, time.monotonic()) + seconds)
+            file.seek(0)
+            file.write(struct.pack("d", end_s))
+            return end_s
+
+
+def shared_network(path: Path) -> str:
+    """A network link for the cards of one rig."""
+    path.write_bytes(struct.pack("d", 0.0))
+    return str(path)
+
+
+class PacedCard(Host):
+    """The host's cores, which decode several segments ahead, each frame as slowly as `card` says."""
+
+    card = Card(0.0)
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.concurrency = self.card.decoders
+        self._prefetcher = Prefetcher(self.concurrency, lambda: None, lambda: None)
+        self._decoder, self._link, self._network = Paced(), Paced(), Paced(self.card.network)
+
+    def decode(
+        self,
+        segment: Segment,
+        buffers: Sequence[memoryview],
+        plan: DecodePlan,
+        preprocess: Preprocessing,
+        tick: Tick = no_tick,
+    ) -> Iterator[Part]:
+        convert = HostPictures(plan.pictures).convert
+        parts = medium_of(segment.media, plan).decode(segment, buffers, plan, convert, self._place, tick)
+        return self._prefetcher.reader(self._paced(parts), 0)
+
+    def _paced(self, parts: Iterator[Part]) -> Iterator[Part]:
+        for part in parts:
+            self._network.serve(self.card.network_s * part.meta.frames)
+            self._link.serve(self.card.link_s * part.meta.frames)
+            self._decoder.serve(self.card.decode_s * part.meta.frames)
+            yield part
+
+
+def cards_entry(cards: Mapping[str, Card]) -> Entry:
+    """What workers run that imitate cards, by the name of the worker."""
+    return partial(_start_card, dict(cards))
+
+
+def _start_card(cards: Mapping[str, Card], options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    card = cards[options.name]
+    os.environ[PACE] = str(1000 * card.compute_s)
+    if card.decoders:
+        PacedCard.card = card
+        engines.device.Host = PacedCard  # type: ignore[attr-defined, misc]
+    start_worker(options, heartbeats)
