@@ -5,8 +5,9 @@ bulk: finished work leaves before new work begins, so memory stays bounded witho
 job waits for one step at most, not for a queue.
 
 A batch that is not full waits while more can come soon: while earlier stages have work here, or the broker has messages
-that this worker can take. After that, or where a person waits for one of its parts, it waits for others until
-`max_delay_ms` after its first part came. Rows that fill no batch may be left for the next one.
+that this worker can take; but not longer than `workers.batch_wait` says. After that, or where a person waits for one of
+its parts, it waits for others until `max_delay_ms` after its first part came. Rows that fill no batch may be left for
+the next one.
 
 A poison candidate, a message that an earlier attempt did not finish, runs alone: if the process ends, it is the cause.
 """
@@ -20,6 +21,7 @@ from engines.part import Part
 from engines.ports import RowKind
 from schemas.jobs import Priority
 from schemas.pipeline import OperatorStage
+from workers.batch_wait import most_wait_s
 from workers.continuing import is_urgent
 from workers.handoff import Handoff
 from workers.in_flight import Task
@@ -28,7 +30,6 @@ from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
 
 _READ_S = 1.0  # most that a batch waits for a message that is being read
-_SOON_S = 30.0  # a part waits no longer for a full batch, so that what follows it in its media does not wait either
 _WAITING_BYTES = 512 << 20  # of parts that wait for a batch; with more, it runs as it is
 
 
@@ -118,7 +119,10 @@ class Batching:
         if not task.rows or self.full(alike, stage):
             return None
         urgent = any(is_urgent(other.message) for other in alike)
-        delay_s = _SOON_S if not urgent and self._more_to_come(task, alike) else stage.max_delay_ms / 1000
+        delay_s = stage.max_delay_ms / 1000
+        if not urgent and self._more_to_come(task, alike):
+            counts = self._meter.stages[task.pipeline.spec.name, task.stage]
+            delay_s = max(delay_s, most_wait_s(counts.batches, counts.seconds))
         return min(other.since_s for other in alike) + delay_s
 
     def _more_to_come(self, task: Task, alike: Sequence[Task]) -> bool:
