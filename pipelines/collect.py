@@ -129,6 +129,8 @@ class Collector:
                 self._backlog = 0
             job = self._jobs.get(delivery.subject.rsplit(".", 1)[1])
             if job is not None and not job.finished.done():
+                if not job.finishing:  # a job whose results are all there ended then, not when it is collected
+                    job.complete_s = 0.0 if caught_up else delivery.stored_ns / 1e9
                 await self._guarded(job, self._take(job, delivery))
             if self._caught_up and not caught_up:
                 for waiting in self._unfinished():
@@ -282,7 +284,7 @@ class Collector:
         try:
             if self._deliver is not None:
                 await self._deliver(job.ref, files)
-            await end(self._broker, job.record, done)  # it decides how the job ended
+            await end(self._broker, job.record, done, job.complete_s)  # it decides how the job ended
             if not job.is_published(done):
                 await publish_done(self._broker, done, str(job.last_seq))
         except (JobCancelled, asyncio.CancelledError) as error:

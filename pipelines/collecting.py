@@ -39,7 +39,8 @@ class CollectedJob:
 
     `gathers`: the stage that takes the entire media as one part; results whose format is its kind are put together.
     `gathered`: they were sent to it. `finishing`: its files are being finished, and no more results are taken.
-    `published`: the Done that another collector published.
+    `published`: the Done that another collector published. `complete_s`: when the last result was stored, in seconds
+    since 1970; 0 if this collector waited for it.
     """
 
     ref: JobRef
@@ -52,6 +53,7 @@ class CollectedJob:
     skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
+    complete_s: float = 0.0
     finishing: bool = False
     record: JobRecord | None = None
     gathered: bool = False

@@ -268,8 +268,8 @@ async def publish_done(broker: Broker, done: Done, reason: str) -> None:
     )
 
 
-async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
-    """Write the end of a job into its manifest, and what it used.
+async def end(broker: Broker, record: JobRecord | None, done: Done, end_s: float = 0.0) -> None:
+    """Write the end of a job into its manifest, and what it used. `end_s`: when it ended, if that was not now.
 
     Raises JobCancelled when it was cancelled or started again.
     """
@@ -277,7 +277,7 @@ async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
         await record.refresh()  # its publisher may have written to it since
     record = record or await JobRecord.current(broker, done.job)
     record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=time.time()))
-    end_s = time.time()
+    end_s = end_s or time.time()
     await record_usage(broker, record.manifest.model_copy(update=ended(done) | {"ended_s": end_s}))
     await record.change(**ended(done), ended_s=end_s)
     trace_job(broker.tracer, record.manifest)

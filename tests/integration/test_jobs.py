@@ -111,13 +111,16 @@ def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
         fleet.add()
         assert rigflow("jobs", "wait", "mine", *where) == 0
         assert capsys.readouterr().out.startswith("mine: done, ")
+        over_s = time.time()
         reported, _ = listed(where, capsys)
         assert (reported["state"], reported["segments_done"]) == ("done", reported["total"])
         assert rigflow("jobs", "show", "mine", *where) == 0
         shown = capsys.readouterr().out
         assert "ended     its results are complete and not collected" in shown
         assert "files     `rigflow results mine` writes them" in shown
+        time.sleep(max(0.0, over_s + 1.0 - time.time()))
         assert rigflow("results", "mine", "--out", tmp_path, *where) == 0
+        assert listed(where, capsys)[0]["ended_s"] < over_s, "when the last result was there, not when it was collected"
         assert rigflow("jobs", "show", "mine", *where) == 0
         shown = capsys.readouterr().out
         assert "state     done" in shown
