@@ -21,8 +21,11 @@ class Tunable(Backend, Protocol):
         """The options of a session that was not tuned: what `open` computes with."""
         ...
 
-    def worth_trying(self, device: Device) -> Mapping[str, Sequence[Any]]:
-        """Values of the fields of `ComputeOptions` that may be faster on a device, in the order to try them."""
+    def worth_trying(self, model: Content, card: ModelSpec, device: Device) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Changes of the options that may be faster on a device, in the order to try them.
+
+        Of each inner sequence the fastest is taken, and those after it are tried with it. Raises ModelError.
+        """
         ...
 
     def open_with(self, model: Content, card: ModelSpec, device: Device, options: ComputeOptions) -> Session:

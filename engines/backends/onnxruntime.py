@@ -5,6 +5,7 @@ from typing import Any
 
 from engines.building.convert import converted
 from engines.content import Content
+from engines.inference.compact_graph import runs_compact
 from engines.inference.heads import Heads
 from engines.inference.states import without_state
 from engines.inference.weights import one_file
@@ -14,13 +15,15 @@ from schemas.model import ModelSpec
 from schemas.model_profile import ComputeOptions
 from schemas.settings import Settings
 
-_ON_GPU = {
-    "precision": ("tf32", "fp16"),
-    "layout": ("nchw", "nhwc"),
-    "search": ("heuristic", "exhaustive"),
-    "batch": (32, 64, 128),
-}
-_ON_CPU = {"level": ("extended",), "batch": (1, 2, 4, 8, 16, 32)}
+_Changes = Sequence[Sequence[Mapping[str, Any]]]
+_ON_CPU: _Changes = ([{"level": "extended"}], [{"batch": rows} for rows in (1, 2, 4, 8, 16, 32)])
+_PRECISIONS: _Changes = ([{"precision": "tf32"}, {"precision": "fp16"}],)
+_LIBRARY: _Changes = (
+    [{"layout": "nchw"}, {"layout": "nhwc"}],
+    [{"search": "heuristic"}, {"search": "exhaustive"}],
+)
+_KERNELS: _Changes = ([{"kernels": True, "precision": "fp16", "layout": "", "search": ""}],)
+_BATCHES: _Changes = ([{"batch": rows} for rows in (32, 64, 128)],)
 
 
 class OnnxRuntime:
@@ -30,6 +33,7 @@ class OnnxRuntime:
 
     def __init__(self, settings: Settings) -> None:
         self._tf32 = settings.tf32
+        self._cache = settings.cache_folder
 
     def refuses(self, device: Device) -> str:
         """Nothing: it runs everywhere."""
@@ -45,9 +49,12 @@ class OnnxRuntime:
         """TF32 where the settings allow it."""
         return ComputeOptions(precision="tf32" if self._tf32 and device.gpu is not None else "")
 
-    def worth_trying(self, device: Device) -> Mapping[str, Sequence[Any]]:
+    def worth_trying(self, model: Content, card: ModelSpec, device: Device) -> _Changes:
         """See `engines.tunable.Tunable.worth_trying`."""
-        return _ON_CPU if device.gpu is None else _ON_GPU
+        if device.gpu is None:
+            return _ON_CPU
+        own = _KERNELS if runs_compact(model, card.name, device.gpu.facts.capability) else ()
+        return (*_PRECISIONS, *_LIBRARY, *own, *_BATCHES)
 
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session of ONNX Runtime, which is imported now. Raises ModelError."""
@@ -58,6 +65,12 @@ class OnnxRuntime:
 
         Raises ModelError, DeviceLost.
         """
+        if options.kernels:
+            from engines.inference.compact import CompactSession
+
+            own = CompactSession(model, card, device.gpu, self._cache, options, device.encoder.on_gpu)
+            own.reduce(Heads(without_state(card)).reductions)
+            return own
         if options.precision == "fp16":
             hint = "leave its precision as it is"
             given = (card.name, one_file(model, card.name), "fp16", ())

@@ -27,7 +27,7 @@ _ARCHITECTURES = (60, 61, 70, 75, 80, 86, 89, 90, 100, 120)
 ADDRESS, INT, FLOAT = np.uint64, np.int32, np.float32
 
 
-def _struct(*groups: tuple[Any, str]) -> np.dtype[Any]:
+def struct_of(*groups: tuple[Any, str]) -> np.dtype[Any]:
     """Return a C struct: `(type, "name name[length]")` in order, padded as a C compiler does."""
     fields: list[Any] = []
     for kind, names in groups:
@@ -39,36 +39,38 @@ def _struct(*groups: tuple[Any, str]) -> np.dtype[Any]:
 
 _TAPS = "luma_x_first luma_x luma_y_first luma_y chroma_x_first chroma_x chroma_y_first chroma_y"
 MOST_FRAMES = 32  # of one launch: their addresses are in its struct, and kernels take 4 kB
-SCALE = _struct(
+SCALE = struct_of(
     (ADDRESS, f"frames[{4 * MOST_FRAMES}] {_TAPS}"),
     (INT, "luma_x_taps luma_y_taps chroma_x_taps chroma_y_taps luma_pitch chroma_pitch chroma_step"),
     (INT, "deep low_bits across left top width height stride_x stride_y gray each stretch colours[6]"),
 )
-PLANE = _struct((ADDRESS, f"frames[{2 * MOST_FRAMES}]"), (INT, "pitch step deep drop width height stride_x stride_y"))
-FILL = _struct((ADDRESS, f"frames[{MOST_FRAMES}] bytes"), (INT, "value"))
-RESAMPLE = _struct(
+PLANE = struct_of((ADDRESS, f"frames[{2 * MOST_FRAMES}]"), (INT, "pitch step deep drop width height stride_x stride_y"))
+FILL = struct_of((ADDRESS, f"frames[{MOST_FRAMES}] bytes"), (INT, "value"))
+RESAMPLE = struct_of(
     (ADDRESS, "pictures x_first x y_first y"),
     (INT, "x_taps y_taps x_bits y_bits pitch channels left top width height stride_x stride_y"),
 )
-NV12 = _struct((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))
-GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
-COPY = _struct((ADDRESS, "rectangles"), (INT, "pixel_bytes mirrored"))
-RECTANGLE = _struct((ADDRESS, "source out"), (INT, "source_pitch out_pitch height width read_height read_width"))
-DIFFER = _struct((ADDRESS, "pairs out"))
-PAIR = _struct((ADDRESS, "one other"), (INT, "pitch height width unused"))  # of `differ`
-YUV420 = _struct((ADDRESS, "pictures first weights"), (INT, "taps height width matrix[9]"))
-DRAW = _struct((ADDRESS, "pictures changes"))
-DRAWN = _struct((ADDRESS, "source out"), (INT, "height width first count"))  # a picture of `draw`
-CHANGE = _struct((ADDRESS, "mask tables"), (INT, "top left bottom right pitch down across value"))
+NV12 = struct_of((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))
+GATHER = struct_of((ADDRESS, "rows out"), (INT, "row_bytes count"))
+COPY = struct_of((ADDRESS, "rectangles"), (INT, "pixel_bytes mirrored"))
+RECTANGLE = struct_of((ADDRESS, "source out"), (INT, "source_pitch out_pitch height width read_height read_width"))
+DIFFER = struct_of((ADDRESS, "pairs out"))
+PAIR = struct_of((ADDRESS, "one other"), (INT, "pitch height width unused"))  # of `differ`
+YUV420 = struct_of((ADDRESS, "pictures first weights"), (INT, "taps height width matrix[9]"))
+DRAW = struct_of((ADDRESS, "pictures changes"))
+DRAWN = struct_of((ADDRESS, "source out"), (INT, "height width first count"))  # a picture of `draw`
+CHANGE = struct_of((ADDRESS, "mask tables"), (INT, "top left bottom right pitch down across value"))
 MOST_OUTPUTS = 4  # of one selection
-CANDIDATES = _struct(
+CANDIDATES = struct_of(
     (ADDRESS, "in[4] out count"),
     (INT, "outputs rows places columns[4] column_step[4] place_step[4] half[4] offset[4] record_bytes"),
     (INT, "scores first last factor factor_column softmax softmax_first softmax_last"),
     (FLOAT, "least"),
 )
-CLASSES = _struct((ADDRESS, "in out"), (INT, "rows pixels channels channel_step pixel_step half"), (FLOAT, "threshold"))
-BYTES = _struct(
+CLASSES = struct_of(
+    (ADDRESS, "in out"), (INT, "rows pixels channels channel_step pixel_step half"), (FLOAT, "threshold")
+)
+BYTES = struct_of(
     (ADDRESS, "in out"), (INT, "rows values row_step step columns first[4] half whole"), (FLOAT, "black span")
 )
 STRUCTS = {

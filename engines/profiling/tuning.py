@@ -9,7 +9,7 @@ The first session is one that was not tuned. Its answers on the rows of the test
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -103,10 +103,9 @@ class Tuner:
         """Try one field of the options after the other. Raises ModelError, DeviceLost: the usual session fails."""
         usual = self._tried(self._tuned.chosen, must=True)
         best = usual
-        for name, values in self._backend.worth_trying(self._device).items():
-            faster = [self._tried(options) for options in self._variants(best.options, name, values)]
-            for trial in faster:
-                gain = _LARGER if name == "batch" and trial.rows > best.rows else _WORTH_IT
+        for changes in self._backend.worth_trying(self._model, self._card, self._device):
+            for trial in [self._tried(options) for options in self._variants(best.options, changes)]:
+                gain = _LARGER if trial.rows > best.rows else _WORTH_IT
                 if not trial.refused and trial.row_s < gain * best.row_s:
                     best = trial
         self._tuned.chosen = best.options
@@ -114,11 +113,11 @@ class Tuner:
         self._tuned.seconds = time.monotonic() - self._began_s
         return self._tuned
 
-    def _variants(self, best: ComputeOptions, name: str, values: Any) -> list[ComputeOptions]:
+    def _variants(self, best: ComputeOptions, changes: Sequence[Mapping[str, Any]]) -> list[ComputeOptions]:
         made: list[ComputeOptions] = []
-        for value in values:
-            options = best.model_copy(update={name: value})
-            pointless = name == "precision" and self._allowed.refuses(value) and not self._everything
+        for change in changes:
+            options = best.model_copy(update=dict(change))
+            pointless = self._allowed.refuses(options.precision) and not self._everything
             if options != best and not pointless and len(self._tuned.tried) + len(made) < MOST_TRIALS:
                 made.append(options)
         return made

@@ -91,8 +91,8 @@ class Various:
     def usual(self, device: Any) -> ComputeOptions:
         return ComputeOptions()
 
-    def worth_trying(self, device: Any) -> Mapping[str, Sequence[Any]]:
-        return self._worth
+    def worth_trying(self, model: Any, card: ModelSpec, device: Any) -> Sequence[Sequence[Mapping[str, Any]]]:
+        return [[{name: value} for value in values] for name, values in self._worth.items()]
 
     def open(self, *given: Any) -> Any:
         raise AssertionError("the tuner names the options")
