@@ -17,8 +17,10 @@ from pathlib import Path
 from benchmarks.fleet import Run, Trial
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
+from placement.routes import Role
 from placement.rules import Placement
 from placement.simulated import Simulated, Submission
+from placement.simulated_machine import WorkerRules
 from placement.simulation import simulate
 from schemas.rig import ALL_STAGES
 from tests import fleet as real
@@ -49,14 +51,16 @@ def cases(seconds: float) -> list[Case]:
     """Fleets for jobs of about so many seconds."""
     return [
         Case("even", ((Card(0.4),) * 4,), int(seconds * 10)),
-        Case("one to eight", ((Card(0.25), Card(0.25), Card(2.0)),), int(seconds * 8.5)),
+        Case(
+            "one to eight", ((Card(0.1, decoders=2), Card(0.1, decoders=2), Card(0.8, decoders=2)),), int(seconds * 21)
+        ),
         Case("decoders", ((Card(0.1, decode_s=0.4),) * 4,), int(seconds * 10)),
         Case("x1 links", ((Card(0.1, decode_s=0.05, link_s=0.4),) * 4,), int(seconds * 10)),
         Case("networks", ((Card(0.3, network_s=0.25),) * 3, (Card(0.3, network_s=0.25),)), int(seconds * 7.3)),
-        Case("tail", ((Card(1.0),) * 3 + (Card(2.0),),), 11),
+        Case("tail", ((Card(0.5),) * 3 + (Card(1.0),),), 41),
         Case("cores", ((Card(0.4, decoders=0),) * 4,), int(seconds * 10)),
         Case("cores, one to eight", ((Card(0.25, decoders=0), Card(2.0, decoders=0)),), int(seconds * 4.5)),
-        Case("cores, tail", ((Card(1.0, decoders=0),) * 3 + (Card(2.0, decoders=0),),), 11),
+        Case("cores, tail", ((*(Card(0.5, decoders=0),) * 3, Card(1.0, decoders=0)),), 64),
     ]
 
 
@@ -75,9 +79,10 @@ def predicted(case: Case) -> Simulated:
         frames=1,
     )
     rigs = tuple(_rig(number, cards) for number, cards in enumerate(case.rigs))
-    hosted = {device.name: STAGES for rig in rigs for device in rig.devices}
-    placement = Placement(PIPELINE, hosted, {}, 0.0)
-    return simulate(Fleet(rigs), [Submission(work, batch=BATCH)], placements=[placement])
+    roles = {device.name: Role(STAGES, STAGES) for rig in rigs for device in rig.devices}
+    placement = Placement(PIPELINE, roles, {}, 0.0)
+    rules = WorkerRules(decoders=case.cards[0].decoders or 1)
+    return simulate(Fleet(rigs), [Submission(work, batch=BATCH)], rules, placements=[placement])
 
 
 def _rig(number: int, cards: Sequence[Card]) -> Rig:

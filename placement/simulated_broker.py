@@ -34,7 +34,11 @@ class SimBroker:
             found = None
             for (_, stage), queue in self.queues.items():
                 waiting = queue.waiting[bulk]
-                if waiting and stage in worker.hosts[waiting[0].piece.job.kind] and (not found or stage > found.stage):
+                if (
+                    waiting
+                    and stage in worker.does[waiting[0].piece.job.kind].takes
+                    and (not found or stage > found.stage)
+                ):
                     found = queue
             if found:
                 return found.waiting[bulk].popleft()
@@ -49,7 +53,7 @@ class SimBroker:
         kind, queue = piece.job.kind, self.queue_of(piece, stage)
         promised = queue.messages_waiting + queue.promised
         for other in self._hungry:
-            if other is not worker and stage in other.hosts[kind] and other.wants():
+            if other is not worker and stage in other.does[kind].takes and other.wants():
                 promised -= 1
                 if promised < 0:
                     return True
@@ -80,7 +84,7 @@ class SimBroker:
                 return
             if not worker.wants():
                 del self._hungry[worker]
-            elif queue.stage in worker.hosts[waiting[0].piece.job.kind]:
+            elif queue.stage in worker.does[waiting[0].piece.job.kind].takes:
                 del self._hungry[worker]
                 worker.give()
 

@@ -16,6 +16,16 @@ class Credit:
     def __init__(self, rules: WorkerRules, concurrency: int) -> None:
         self._rules = rules
         self._concurrency = concurrency
+        self._pace_s: dict[tuple[int, int], float] = {}
+
+    def pace_s(self, queue: tuple[int, int]) -> float:
+        """Seconds that a message of a queue takes, as a moving average; infinite before the first one."""
+        return self._pace_s.get(queue, math.inf)
+
+    def took(self, queue: tuple[int, int], seconds: float) -> None:
+        """A message of a queue took so long."""
+        known = self._pace_s.get(queue)
+        self._pace_s[queue] = seconds if known is None else 0.7 * known + 0.3 * seconds
 
     def wants(
         self, held: Collection[Held], undecoded: int, nbytes: float, running: Sequence[Held], running_s: float

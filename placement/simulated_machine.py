@@ -31,6 +31,14 @@ class WorkerRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Does:
+    """The numbers of the stages that a worker runs of a kind of job, and of those whose queues it takes pieces from."""
+
+    runs: frozenset[int]
+    takes: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """The resources that a worker shares with others: those of its rig and of its device."""
 

@@ -34,13 +34,15 @@ class ReadyParts:
         job = held.message.piece.job
         return len(self.by_priority[not job.interactive]) <= job.batch
 
-    def waits_s(self, now_s: float) -> float:
-        """Seconds for which a batch waits to be full; 0: it does not."""
+    def waits_s(self, now_s: float, coming: int) -> float:
+        """Seconds for which a batch waits to be full; 0: it does not. It waits for messages that are `coming`."""
         ready = self.by_priority[0] or self.by_priority[1]
         if not ready or self.full(ready[0][0]):
             self._since_s = math.inf
             return 0.0
         self._since_s = min(self._since_s, now_s)
+        if coming:
+            return math.inf
         return max(0.0, self._since_s + self._delay_s - now_s)
 
     def batch(self, ready: deque[Ready]) -> list[Ready]:

@@ -2,14 +2,15 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from placement.costs import NOTHING, Cost
+from placement.costs import Cost
 from placement.events import Clock, in_turn
 from placement.simulated_credit import Credit
-from placement.simulated_machine import Broker, Held, Machine, Phases, WorkerRules
+from placement.simulated_machine import Broker, Does, Held, Machine, WorkerRules
 from placement.simulated_queues import Message
 from placement.simulated_ready import Ready, ReadyParts
+from placement.simulated_stages import Stages
 
 _AHEAD = 2  # parts of one piece that a decoder makes before they are taken
 
@@ -17,7 +18,7 @@ _AHEAD = 2  # parts of one piece that a decoder makes before they are taken
 class SimWorker:
     """One worker process on a device. `overlapped`: it decodes on threads of their own, as on a GPU.
 
-    `costs` and `hosts`: what each stage costs, and the numbers of its stages, by kind of job. `life` counts its starts:
+    `costs` and `does`: what each stage costs, and which it does, by kind of job. `life` counts its starts:
     what an earlier process began, ends without effect.
     """
 
@@ -29,18 +30,16 @@ class SimWorker:
         rules: WorkerRules,
         broker: Broker,
         costs: Mapping[int, Sequence[Cost]],
-        hosts: Mapping[int, frozenset[int]],
+        does: Mapping[int, Does],
         overlapped: bool,
     ) -> None:
-        self.name, self.machine, self.costs, self.hosts = name, machine, costs, hosts
+        self.name, self.machine, self.does = name, machine, does
         self.overlapped, self.concurrency = overlapped, rules.decoders if overlapped else 1
         self.alive, self.life = True, 0
-        self.pieces, self.parts, self.busy_s = 0, 0, 0.0
-        self.taken = 0
+        self.pieces, self.taken, self.busy_s = 0, 0, 0.0
         self._clock, self._rules, self._broker = clock, rules, broker
         self._credit = Credit(rules, self.concurrency)
-        self._phases: dict[tuple[int, int, int, int], Phases] = {}
-        self._pace_s: dict[tuple[int, int], float] = {}
+        self._stages = Stages(machine, costs, does)
         self._reset()
 
     def _reset(self) -> None:
@@ -48,7 +47,7 @@ class SimWorker:
         self._ready = ReadyParts(self._rules.batch_delay_s)
         self._to_decode: tuple[deque[Held], deque[Held]] = (deque(), deque())
         self._ahead: tuple[deque[Ready], deque[Ready]] = (deque(), deque())
-        self._decoding, self._undecoded, self._nbytes = 0, 0, 0.0
+        self._decoding, self._undecoded, self._coming, self._nbytes = 0, 0, 0, 0.0
         self._running: list[Held] = []
         self._since_s, self._blocked, self._again_s = 0.0, 0, math.inf
 
@@ -72,11 +71,7 @@ class SimWorker:
         at_s = self._clock.now_s + seconds
         if seconds < math.inf and not self._clock.now_s < self._again_s <= at_s:
             self._again_s = at_s
-            self._clock.after(seconds + 1e-6, self._refill_of, self.life)
-
-    def _refill_of(self, life: int) -> None:
-        if life == self.life:
-            self.refill()
+            self._clock.after(seconds + 1e-6, self._later, self.refill, self.life)
 
     def refill(self) -> None:
         """Fetch what there is credit for."""
@@ -95,16 +90,22 @@ class SimWorker:
     def _fetch(self, message: Message) -> None:
         self.taken += 1
         message.taken += 1
-        key = message.piece.job.kind, message.queue.stage
-        self.held[message] = Held(message, self._pace_s.get(key, math.inf))
+        self.held[message] = Held(message, self._credit.pace_s((message.piece.job.kind, message.queue.stage)))
         self._nbytes += message.nbytes
         self._undecoded += message.queue.stage == 0
         seconds = message.nbytes / self.machine.network_bytes_per_s
-        self.machine.network_in.use(seconds, self._clock.after, self._rules.latency_s, self._arrive, message, self.life)
+        self.machine.network_in.use(seconds, self._come, message, self.life)
+
+    def _come(self, message: Message, life: int) -> None:
+        """A message has crossed the network, and is read."""
+        if life == self.life:
+            self._coming += 1
+            self._clock.after(self._rules.latency_s, self._arrive, message, life)
 
     def _arrive(self, message: Message, life: int) -> None:
         if life != self.life:
             return
+        self._coming -= 1
         held, interactive = self.held[message], message.piece.job.interactive
         if held.stage == 0:
             self._to_decode[not interactive].append(held)
@@ -121,9 +122,10 @@ class SimWorker:
         if self.overlapped:
             self._decode_ahead()
 
-    def _go_on_of(self, life: int) -> None:
+    def _later(self, call: Callable[[], None], life: int) -> None:
+        """Make a call that the present process asked for."""
         if life == self.life:
-            self._go_on()
+            call()
 
     # decode
 
@@ -138,7 +140,7 @@ class SimWorker:
                     waiting.append(held)
                 else:
                     self._decoding += 1
-                    phases = self._phases_of(held.message, 0, 1)
+                    phases = self._stages.phases(held.message, 0, 1)
                     in_turn(phases, held.message.piece.factor, self._decoded, held, self.life)
 
     def _decoded(self, held: Held, life: int) -> None:
@@ -158,7 +160,7 @@ class SimWorker:
         for ahead in self._ahead:
             while ahead and not self._blocked:
                 held, part = ahead[0]
-                if self._end(held.message, 1) > 1 and self._ready.full(held) and not self._feeds(held):
+                if self._stages.end(held.message, 1) > 1 and self._ready.full(held) and not self._feeds(held):
                     break
                 ahead.popleft()
                 self._take(held, part)
@@ -168,7 +170,7 @@ class SimWorker:
         message = held.message
         held.taken += 1
         self._undecoded -= not held.untaken
-        end = self._end(message, 1)
+        end = self._stages.end(message, 1)
         spills = end > 1 and self._ready.full(held) and self._others_wait(message, end)
         if end == 1 or spills:
             self._broker.queue_of(message.piece, 1).promised += spills
@@ -179,7 +181,7 @@ class SimWorker:
 
     def _others_wait(self, message: Message, end: int) -> bool:
         """Whether other workers wait for parts, and a step takes long enough to be worth the way to them."""
-        seconds = sum(seconds for _, seconds in self._phases_of(message, 1, end)) * message.piece.factor
+        seconds = self._stages.seconds(message, 1, end)
         return seconds >= self._rules.prefetch_s and self._broker.hungry(self, 1, message.piece)
 
     def _feeds(self, held: Held) -> bool:
@@ -187,21 +189,22 @@ class SimWorker:
         message = held.message
         if not held.untaken or not self._ready.is_step(held):
             return False
-        return self._others_wait(message, self._end(message, max(1, held.stage)))
+        return self._others_wait(message, self._stages.end(message, max(1, held.stage)))
 
     # the computing thread
 
     def _step(self) -> None:
         """Begin the next step: the latest stage first, interactive first; without one, a decode."""
-        waits_s = self._ready.waits_s(self._clock.now_s) if self.overlapped else 0.0
+        waits_s = self._ready.waits_s(self._clock.now_s, self._coming) if self.overlapped else 0.0
         if waits_s > 0.0:
-            self._clock.after(waits_s, self._go_on_of, self.life)
+            if waits_s < math.inf:
+                self._clock.after(waits_s, self._later, self._go_on, self.life)
             return
         batch, first, end = self._next()
         if not batch:
             return
         self._running, self._since_s = [held for held, _ in batch], self._clock.now_s
-        phases = self._phases_of(batch[0][0].message, first, end)
+        phases = self._stages.phases(batch[0][0].message, first, end)
         factor = sum(held.message.piece.factor for held, _ in batch)
         in_turn(phases, factor, self._stepped, batch, end, self.life)
 
@@ -212,7 +215,7 @@ class SimWorker:
             if ready and not feeds:
                 batch = self._ready.batch(ready)
                 first = max(1, batch[0][0].stage)
-                return batch, first, self._end(batch[0][0].message, first)
+                return batch, first, self._stages.end(batch[0][0].message, first)
             if feeds and self.overlapped:
                 break  # until its next part is decoded
             if waiting and not self.overlapped:
@@ -255,7 +258,6 @@ class SimWorker:
             return
         piece = held.message.piece
         if stage >= len(piece.job.work.stages):
-            self.parts += 1
             self._broker.result(piece, part)
         elif not self._broker.publish(piece, stage, part, nbytes):
             self._blocked += 1
@@ -276,9 +278,7 @@ class SimWorker:
         message = held.message
         if held.settled < message.parts:
             return
-        key = message.piece.job.kind, message.queue.stage
-        known = self._pace_s.get(key)
-        self._pace_s[key] = held.spent_s if known is None else 0.7 * known + 0.3 * held.spent_s
+        self._credit.took((message.piece.job.kind, message.queue.stage), held.spent_s)
         del self.held[message]
         self._nbytes -= message.nbytes
         self.pieces += held.stage == 0
@@ -298,19 +298,3 @@ class SimWorker:
         """A new process starts."""
         self.alive = True
         self.refill()
-
-    def _end(self, message: Message, first: int) -> int:
-        """The first stage behind those that it does one after the other from `first` on."""
-        hosts = self.hosts.get(message.piece.job.kind, frozenset())
-        end, stages = first, len(message.piece.job.work.stages)
-        while end < stages and end in hosts:
-            end += 1
-        return end
-
-    def _phases_of(self, message: Message, first: int, end: int) -> Phases:
-        job = message.piece.job
-        key = job.kind, first, end, job.parts
-        if key not in self._phases:
-            total = sum(self.costs[job.kind][first:end], NOTHING)
-            self._phases[key] = self.machine.phases(total, job.parts)
-        return self._phases[key]

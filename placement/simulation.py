@@ -12,11 +12,11 @@ from dataclasses import replace
 from placement.costs import Cost, Work, cost
 from placement.events import Clock, Resource
 from placement.fleet import Device, Fleet, Rig
-from placement.routes import DEVICE_UNITS
+from placement.routes import DEVICE_UNITS, Role
 from placement.rules import Placement, place
 from placement.simulated import Fault, JobEnd, QueueUse, Simulated, Submission, Use
 from placement.simulated_broker import SimBroker
-from placement.simulated_machine import Machine, WorkerRules
+from placement.simulated_machine import Does, Machine, WorkerRules
 from placement.simulated_queues import Piece, SimJob, SimQueue
 from placement.simulated_worker import SimWorker
 
@@ -92,10 +92,10 @@ class _Simulation:
             compute, decoder, encoder, link = (self._resource(kind, device.name) for kind in DEVICE_UNITS)
             machine = Machine(cores, inward, outward, compute, decoder, encoder, link, rig.link_bytes_per_s)
             costs = {kind: self._costs(kind, rig, device) for kind in range(len(self._given))}
-            hosts = {kind: self._hosts(kind, device) for kind in range(len(self._given))}
+            does = {kind: self._does(kind, device) for kind in range(len(self._given))}
             names = [device.name] if device.workers == 1 else [f"{device.name}-{n}" for n in range(device.workers)]
             self._workers[device.name] = [
-                SimWorker(name, self._clock, machine, self._rules, self._broker, costs, hosts, not device.is_cpu)
+                SimWorker(name, self._clock, machine, self._rules, self._broker, costs, does, not device.is_cpu)
                 for name in names
             ]
 
@@ -109,9 +109,10 @@ class _Simulation:
         times = float(self._grouped)
         return [_times(cost(work, stage, rig, device), times) for stage in work.stages]
 
-    def _hosts(self, kind: int, device: Device) -> frozenset[int]:
+    def _does(self, kind: int, device: Device) -> Does:
         names = self._given[kind].work.names
-        return frozenset(names.index(name) for name in self._placements[kind].hosted.get(device.name, ()))
+        role = self._placements[kind].roles.get(device.name, Role())
+        return Does(frozenset(map(names.index, role.runs)), frozenset(map(names.index, role.takes)))
 
     def _pieces(self, job: SimJob) -> Iterator[Piece]:
         given = self._given[job.kind].work.pieces

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
+from placement.routes import CARRIED, Role
 from placement.rules import Placement, rate_of
 from placement.simulated import Fault, Simulated, Submission
 from placement.simulated_machine import WorkerRules
@@ -44,10 +45,15 @@ def fleet_of(*rigs: tuple[Device, ...], cores: int = 64, link: float = 1e12) -> 
     return Fleet(tuple(Rig(f"rig{n}", cores, devices, link_bytes_per_s=link) for n, devices in enumerate(rigs)))
 
 
+def roles_of(fleet: Fleet) -> dict[str, Role]:
+    """All stages on all devices."""
+    return {device.name: Role(STAGES, STAGES) for _, device in fleet.places()}
+
+
 def run(fleet: Fleet, *given: Submission, **more: object) -> Simulated:
     """With all stages on all devices."""
-    hosted = {device.name: STAGES for _, device in fleet.places()}
-    return simulate(fleet, given, placements=[Placement(NAME, hosted, {}, 0.0)] * len(given), **more)  # type: ignore[arg-type]
+    roles = roles_of(fleet)
+    return simulate(fleet, given, placements=[Placement(NAME, roles, {}, 0.0)] * len(given), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,7 @@ def test_queues_keep_to_their_bytes() -> None:
 
 def test_stages_on_different_devices_hand_their_pieces_on() -> None:
     fleet = fleet_of((card("a", 9.0, decode_s=0.1),), (card("b", 0.1, decode_s=9.0),))
-    placement = Placement(NAME, {"a": ("decode",), "b": ("infer", "encode")}, {}, 0.0)
+    placement = Placement(NAME, {"a": Role(STAGES[:1], STAGES[:1]), "b": Role(STAGES[1:], STAGES[1:2])}, {}, 0.0)
     outcome = simulate(fleet, [Submission(work(100))], placements=[placement])
     assert outcome.finish_s == pytest.approx(10.5, rel=0.06)
     assert [queue.stage for queue in outcome.queues] == ["decode", "infer"]
@@ -181,7 +187,7 @@ def test_every_part_is_computed_once_and_never_faster_than_the_fleet_can(
     assert outcome.unfinished == 0
     assert outcome.repeated == 0
     assert sum(outcome.pieces.values()) == pieces * jobs
-    assert outcome.finish_s >= 0.999 * pieces * jobs / rate_of(fleet, given_work)
+    assert outcome.finish_s >= 0.999 * CARRIED * pieces * jobs / rate_of(fleet, given_work, roles_of(fleet))
     assert all(use.share <= 1.0 for use in outcome.uses)
 
 
