@@ -26,6 +26,7 @@ from cli.results import results
 from cli.rig import app as rig
 from cli.run import run
 from cli.search import search
+from cli.simulate import simulate
 from cli.status import status
 from cli.text import Verbosity, complain, set_verbosity
 from cli.topology import app as topology
@@ -93,6 +94,7 @@ app.command()(usage)
 app.command()(doctor)
 app.command()(profile)
 app.command()(plan)
+app.command()(simulate)
 
 
 @app.command("help")

@@ -65,7 +65,7 @@ def plan(
     if fleet and job:
         raise UsageError("--job is about the fleet that runs", "leave out --fleet")
     spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder)
-    facts = _facts(spec, file, settings)
+    facts = facts_of_file(spec, file, settings)
     known, manifest = asyncio.run(_known(settings, fleet, job))
     if not known.places():
         raise NotFound("the fleet has no workers", "start some with `rigflow rig`, or give --fleet FILE")
@@ -78,7 +78,8 @@ def plan(
     return ExitCode.OK if told.rate else ExitCode.SOME_FAILED
 
 
-def _facts(spec: "PipelineSpec", file: Path, settings: "Settings") -> "MediaFacts":
+def facts_of_file(spec: "PipelineSpec", file: Path, settings: "Settings") -> "MediaFacts":
+    """What a publisher would send of a file. Raises UsageError, MediaError, ItemTooLarge."""
     from engines.media.limits import Limits
     from engines.media.medium import Input, SplitRequest
     from engines.media.shared import SharedFolders
@@ -97,7 +98,7 @@ async def _known(settings: "Settings", file: Path | None, job: str) -> "tuple[Fl
     from pipelines.fleet_view import known_fleet
 
     if file is not None:
-        return _imagined(file, await _profiles(settings)), None
+        return imagined_of(file, await _profiles(settings)), None
     async with Client.connected(settings, name="rigflow-plan") as client:
         return await known_fleet(client.broker), await _manifest(client.broker, job) if job else None
 
@@ -113,7 +114,8 @@ async def _manifest(broker: "Broker", job: str) -> "Manifest":
     return found
 
 
-def _imagined(file: Path, profiles: "Sequence[DeviceProfile]") -> "Fleet":
+def imagined_of(file: Path, profiles: "Sequence[DeviceProfile]") -> "Fleet":
+    """The fleet of a file; `profiles` are those that its cards may name. Raises UsageError."""
     from placement.imagined import imagined_fleet
     from schemas.fleet_file import parse_fleet
 

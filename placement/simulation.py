@@ -177,8 +177,8 @@ class _Simulation:
 
     def _queue_use(self, queue: SimQueue) -> QueueUse:
         names = next(work.names for work in self._works if work.pipeline == queue.pipeline)
-        stage = names[queue.stage]
-        return QueueUse(queue.pipeline, stage, queue.most_messages * self._grouped, queue.most_bytes, queue.limit)
+        nbytes, limit = queue.most_bytes / self._grouped, queue.limit / self._grouped
+        return QueueUse(queue.pipeline, names[queue.stage], queue.most_messages, nbytes, limit)
 
 
 def _share(used_s: float, capacity: int, seconds: float) -> float:

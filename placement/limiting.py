@@ -1,0 +1,60 @@
+"""What limited a simulated job: the part of the fleet that had no time left, the tail, or a queue that was full."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+from placement.fleet import Fleet
+from placement.simulated import Simulated, Use
+
+FULL = 0.85  # of its time: a part that is as busy limits the others
+_TAIL = 0.7  # of the entire time: if pieces waited for less, the job was mostly its own end
+_HELD = 0.9  # of a queue's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`kind` of resource as in `Use`, or `tail`, `queue` or `none`; `owners`: names of cards, of rigs or of stages;
+    `share`: how busy it was, or of the time that was the tail.
+    """
+
+    kind: str
+    owners: tuple[str, ...]
+    share: float
+
+
+def limit_of(outcome: Simulated, fleet: Fleet) -> Limit:
+    """What limited the jobs of a fleet."""
+    shares = _shares(outcome.uses, fleet)
+    parts = {key: share for key, share in shares.items() if key[0] != "worker"}
+    if (full := _largest(parts)) and full.share >= FULL:
+        return full
+    if (worker := _largest(shares)) and worker.share >= FULL:
+        return worker
+    if outcome.finish_s and outcome.flow_s < _TAIL * outcome.finish_s:
+        return Limit("tail", (), 1.0 - outcome.flow_s / outcome.finish_s)
+    held = [queue for queue in outcome.queues if queue.nbytes >= _HELD * queue.limit]
+    if held:
+        return Limit("queue", tuple(f"{queue.pipeline} {queue.stage}" for queue in held), 1.0)
+    found = _largest(parts)
+    return Limit("none", found.owners if found else (), found.share if found else 0.0)
+
+
+def _largest(shares: dict[tuple[str, str], float]) -> Limit | None:
+    """The busiest kind of part, and all owners that are as busy."""
+    if not shares:
+        return None
+    kind, _ = max(shares, key=lambda key: shares[key])
+    most = max(shares.values())
+    owners = tuple(owner for (of, owner), share in shares.items() if of == kind and share >= 0.95 * most)
+    return Limit(kind, owners, most)
+
+
+def _shares(uses: Iterable[Use], fleet: Fleet) -> dict[tuple[str, str], float]:
+    """How busy each kind of part was while work flowed: the mean of all cards of a name, or that of a rig."""
+    cards = {device.name: device.profile.name for _, device in fleet.places()}
+    found: dict[tuple[str, str], list[float]] = {}
+    for use in uses:
+        device = use.owner if use.owner in cards else use.owner.rpartition("-")[0]
+        found.setdefault((use.kind, cards.get(device, use.owner)), []).append(use.flowing)
+    return {key: fmean(shares) for key, shares in found.items()}
