@@ -216,6 +216,40 @@ def test_the_blocks_in_order_give_what_the_text_says(tmp_path: Path, language: L
         ]
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("", "it is not set"), ("nats://127.0.0.1:1", ""), ("nats://rigflow:wrong@{where}", "uthorization")],
+)
+def test_a_connection_that_is_not_there_is_a_line(tmp_path: Path, language: Language, url: str, words: str) -> None:
+    server = EmbeddedServer(guarded=True)
+    server.start()
+    try:
+        environment = {"PATH": ""} | ({"NATS_URL": url.format(where=server.url.removeprefix("nats://"))} if url else {})
+        (tmp_path / "photo.jpg").write_bytes(b"any")
+        program = language.start(call(language, "small", "a"), tmp_path, environment)
+        said, complaint = program.communicate(timeout=60)
+    finally:
+        server.stop()
+    assert (program.returncode, said) == (1, "")
+    assert complaint.startswith("no connection to the broker in NATS_URL: ")
+    assert words in complaint
+    assert complaint.count("\n") == 1, complaint
+
+
+def test_other_media_under_a_known_id_are_not_sent(tmp_path: Path, language: Language) -> None:
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        asyncio.run(register_builtin(fleet.settings))
+        environment = {"PATH": "", "NATS_URL": fleet.settings.nats}
+        for seed in (1, 1, 2):
+            (tmp_path / "photo.jpg").write_bytes(still("mjpeg", size=(48, 64), seed=seed))
+            program = language.start(call(language, "small", "photo-1"), tmp_path, environment)
+            said, complaint = program.communicate(timeout=60)
+            if seed == 1:
+                assert (program.returncode, complaint) == (0, "")
+    assert (program.returncode, said) == (1, "")
+    assert complaint.startswith("job photo-1 has other media (photo.jpg): take another id\n")
+
+
 def test_a_password_in_the_url(tmp_path: Path, language: Language) -> None:
     """As the broker of `rigflow up` has one."""
     server = EmbeddedServer(guarded=True)
