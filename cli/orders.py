@@ -8,6 +8,7 @@ import typer
 from cli.answers import answers
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.text import warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -48,11 +49,17 @@ def _ordering(kind: "Kind", order: str, done: str) -> Callable[..., None]:
         credentials: Credentials = None,
         settings_file: SettingsFile = None,
     ) -> ExitCode:
-        from pipelines.orders import Order, give_order
+        from pipelines.orders import Order, carried_out, give_order
 
         settings = fleet_from(settings_file, nats=nats, credentials=credentials)
         given = Order(order)
-        _each(settings, names, lambda broker, name: give_order(broker, kind, name, given), done, as_json)
+
+        async def ordered(broker: "Broker", name: str) -> None:
+            await give_order(broker, kind, name, given)
+            if not await carried_out(broker, kind, name):
+                warn(f"{name}: not all of its workers have answered yet; `rigflow status` shows them")
+
+        _each(settings, names, ordered, done, as_json)
         return ExitCode.OK
 
     return command

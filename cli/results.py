@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipelines.broker import Broker
     from pipelines.inventory import Inventory
     from pipelines.job import Job
+    from schemas.results import Done
     from schemas.settings import Settings
     from workers.inputs import JobOutcome
 
@@ -100,7 +101,8 @@ async def _result(
     if inventory.done is not None and not inventory.done.failures:
         if not inventory.files:
             raise CollectedElsewhere(inventory.done)
-        return await _save(job, out, overwrite, answer)
+        collected.append(await _save(job, inventory.done, out, overwrite))
+        return ExitCode.OK
     if follow or inventory.complete:
         outcome = await _collect(broker, job, names, out)
         collected.append(outcome)
@@ -128,12 +130,13 @@ async def _collect(broker: "Broker", job: "Job", names: "OutputNames", out: Path
     return outcome
 
 
-async def _save(job: "Job", out: Path, overwrite: bool, answer: Answer) -> ExitCode:
+async def _save(job: "Job", done: "Done", out: Path, overwrite: bool) -> "JobOutcome":
     """Write the files that a worker made of a job whose publisher has only NATS."""
     from contextlib import aclosing
 
     from engines.files import PartFile, writing
     from engines.outputs.names import clean, unused
+    from workers.inputs import JobOutcome
 
     manifest, files = job.manifest, []
     async for found in job.files():
@@ -146,13 +149,11 @@ async def _save(job: "Job", out: Path, overwrite: bool, answer: Answer) -> ExitC
                         await asyncio.to_thread(part.file.write, chunk)
                 part.file.flush()
                 same = path.is_file() and filecmp.cmp(part.file.name, path, shallow=False)
-            files.append(str(path if same else part.commit()))
+            files.append((path if same else part.commit()).name)
         finally:
             part.discard()
-    answer(
-        "\n".join(map(printable, files)), keep="\n", input=manifest.name, job=manifest.job.id, state="done", files=files
-    )
-    return ExitCode.OK
+    written = done.model_copy(update={"files": tuple(files), "more_files": 0})
+    return JobOutcome(manifest.name or manifest.job.id, manifest.job, [], [], out / manifest.job.id, done=written)
 
 
 def write_result(path: Path, body: Buffer) -> Path:

@@ -4,9 +4,10 @@
 worker and of all workers of a rig.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
@@ -15,6 +16,11 @@ from schemas.errors import NotFound, UsageError
 from schemas.states import ENDED
 
 Kind: TypeAlias = Literal["worker", "rig"]
+
+CARRIED_OUT_S = 5.0  # a worker reports its state about once a second
+_LOOK_S = 0.1
+CORDONED = "cordoned"
+TAKING_WORK = ("working", "idle")
 
 
 class Order(StrEnum):
@@ -37,6 +43,25 @@ async def give_order(broker: Broker, kind: Kind, name: str, order: Order) -> Non
         hint = f"it is a {other}" if is_other else f"there {_are(sorted(known))}"
         raise NotFound(f"there is no {kind} {name[:100]!a}", hint)
     await broker.put(broker.names.pipelines, f"order.{kind}.{name}", order.value.encode())
+
+
+async def carried_out(broker: Broker, kind: Kind, name: str, within_s: float = CARRIED_OUT_S) -> bool:
+    """Wait until the status of a worker, or of all workers of a rig, agrees with its orders; whether it does."""
+    orders = await all_orders(broker)
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                workers, _ = await process_statuses(broker)
+                if not any(_differs(each, orders) for each in workers if each.get(kind) == name):
+                    return True
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        return False
+
+
+def _differs(worker: Mapping[str, Any], orders: Mapping[tuple[str, str], Order]) -> bool:
+    takes_work = order_of(orders, worker["worker"], worker.get("rig", "")) is Order.WORK
+    return worker["state"] == CORDONED if takes_work else worker["state"] in TAKING_WORK
 
 
 async def forget_rig(broker: Broker, name: str) -> None:

@@ -45,7 +45,7 @@ def test_orders_and_what_is_known_of_rigs_that_ended(tmp_path: Path) -> None:
             ordered = rigflow("rig", "cordon", "first", *at)
             assert ordered.stdout == "first: takes no more work\n"
             assert json.loads(rigflow("worker", "drain", "second-cpu0", "--json", *at).stdout)[0]["name"]
-            eventually(lambda: set(worker_states(fleet).values()) == {"cordoned"})
+            assert set(worker_states(fleet).values()) == {"cordoned"}, "the command waits for its workers"
             assert rigflow("rig", "resume", "first", *at).stdout == "first: takes work\n"
             eventually(lambda: worker_states(fleet) == {"first-cpu0": "idle", "second-cpu0": "cordoned"})
             unknown = rigflow("rig", "drain", "[/third", *at)
