@@ -165,6 +165,7 @@ async def _watch(
                 watching = FolderWatch(
                     client, spec, priority, folder, out, ledger, names, quiet_s, report, mend, patterns, to.template
                 )
+                warn(f"watches {folder} for {spec.name}, results go to {out}; Ctrl-C stops it")
                 await _until_stopped(watching.run())
     finally:
         ledger.close()
@@ -174,8 +175,14 @@ async def _watch(
 async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Run until SIGINT or SIGTERM. Files in process then are not in the ledger: the next start processes them."""
     running = asyncio.create_task(work)
+
+    def stop() -> None:
+        if not running.cancelling():
+            warn("stopping: what is in process is begun again at the next start")
+        running.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         await running
     except asyncio.CancelledError:

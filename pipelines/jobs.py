@@ -38,7 +38,8 @@ class OtherInput(UsageError):
     """The id belongs to a job with another input or another pipeline; that job is `known`."""
 
     def __init__(self, what: str, known: JobRef) -> None:
-        super().__init__(what, "choose another id; cancel that job, or collect it if it is over, to use this one again")
+        again = f"to use this one again, cancel that job, or fetch its results: `rigflow results {known.id}`"
+        super().__init__(what, f"choose another id; {again}")
         self.known = known
 
 

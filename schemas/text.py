@@ -9,6 +9,14 @@ _USERINFO = re.compile(
 )  # nats-py takes URLs without scheme too
 
 
+def without_path(path: object, text: str) -> str:
+    """What an error says of a file, for a line that begins with the file's name: its path is left out, or is `it`."""
+    for begin, instead in ((f"{path}: ", ""), (f"{path} ", "it ")):
+        if text.startswith(begin):
+            return instead + text.removeprefix(begin)
+    return text
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""`text` with unprintable characters escaped: ESC is `\x1b`, a byte that is no UTF-8 is `\xff`.
 

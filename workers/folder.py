@@ -17,7 +17,7 @@ from pipelines.jetstream import Gone
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
 from schemas.jobs import JobRef, Priority
 from schemas.pipeline import PipelineSpec
-from schemas.text import count
+from schemas.text import count, without_path
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger
 from workers.media_folder import MEDIA_TYPES, is_media_by_name
@@ -286,8 +286,8 @@ class FolderWatch:
             return
         foreign = kind in ("", *MEDIA_TYPES) and not is_media_by_name(name)
         await asyncio.to_thread(self._ledger.record, name, stamp, digest, (), () if foreign else (str(error),))
-        text = f"{name}: left alone: {error}" if foreign else f"{name}: {error}"
-        self._report(text, file=name, state=LEFT if foreign else "failed", reason=str(error))
+        state, reason = LEFT if foreign else "failed", without_path(self._folder / name, str(error))
+        self._report(f"{name}: {state}: {reason}", file=name, state=state, reason=reason)
 
 
 async def _digest_of(path: Path) -> str:

@@ -21,6 +21,7 @@ from engines.outputs.names import clean
 from engines.outputs.template import OutTemplate
 from schemas.errors import RigflowError, UsageError
 from schemas.pipeline import PipelineSpec
+from schemas.text import without_path
 from workers.earlier_results import EarlierResults
 from workers.ledger import Ledger
 from workers.watched import Stamp, content_digest, scan
@@ -209,7 +210,7 @@ class MediaFolder:
 
     def _unrecognised(self, name: str, error: RigflowError) -> None:
         if is_media_by_name(name) and not isinstance(error, UsageError):
-            self.tally.fail([name], str(error))
+            self.tally.fail([name], without_path(self.folder / name, str(error)))
         else:
             self.tally.count("no_media")
 

@@ -20,6 +20,7 @@ from schemas.errors import RigflowError
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
+from schemas.text import without_path
 from workers.definitions import Models, register, repair
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger, ledger_path
@@ -100,7 +101,8 @@ class FolderRun:
             if new:
                 await self._infer(new, work, collector(), turn)
         except Exception as error:
-            self.tally.fail([entry.name for entry in group], str(as_ours(error)))
+            reason = without_path(self._media.path(group[0]), str(as_ours(error)))
+            self.tally.fail([entry.name for entry in group], reason)
         finally:
             self._slots.release()
 

@@ -14,12 +14,13 @@ from gateway.route import checked_router
 from gateway.uploads import BODY, MediaRequest, submit_body
 from pipelines.dead import letters, retry
 from pipelines.inventory import take_inventories
-from schemas.declared import TOKEN
+from schemas.declared import TOKEN, Name
 from schemas.errors import UsageError
 from schemas.jobs import JobState, Manifest
 
 router = checked_router(prefix="/jobs", tags=["jobs"])
-IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", pattern=TOKEN, description="becomes the job's id")]
+_KEY = Header(alias="Idempotency-Key", description="becomes the job's id", json_schema_extra={"pattern": TOKEN})
+IdempotencyKey = Annotated[Name, _KEY]
 
 
 @router.post(

@@ -19,7 +19,7 @@ from benchmarks.fleet import simulated  # noqa: E402
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.job_records import all_manifests  # noqa: E402
 from schemas.settings import MIB, Settings  # noqa: E402
-from tests.clips import real_clip  # noqa: E402
+from tests.clips import real_clip, still  # noqa: E402
 from tests.fleet import ONE_WORKER, Fleet  # noqa: E402
 from tests.gateway import Gateway  # noqa: E402
 from tests.simulated import models_of  # noqa: E402
@@ -161,6 +161,18 @@ def test_errors_are_problems_with_a_hint(url: str, request_: Any, status: int, c
     problem = answered.json()
     assert problem["status"] == status
     assert code in problem["code"]
+
+
+def test_a_wrong_id_is_refused_in_words_and_other_media_with_what_to_do(url: str) -> None:
+    asked = "POST", f"{JOBS}?pipeline=simulated"
+    with client(url) as http:
+        wrong = http.request(*asked, content=b"x", headers={"Idempotency-Key": "a.b"}).json()
+        assert "Idempotency-Key: takes letters, digits, - and _" in wrong["errors"][0]
+        key = {"Idempotency-Key": "same"}
+        assert http.request(*asked, content=still("png", seed=1), headers=key).status_code == 201
+        other = http.request(*asked, content=still("png", seed=2), headers=key)
+    assert other.status_code == 409
+    assert "GET /api/v1/jobs/JOB/results" in other.json()["hint"]
 
 
 async def test_uploads_that_end_early_or_meet_a_full_fleet_leave_nothing(

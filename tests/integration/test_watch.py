@@ -17,6 +17,7 @@ import pytest
 
 from cli.app import app
 from pipelines.registry import builtin_pipeline
+from tests.cli import Running
 from tests.clips import Clip, generated, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
 
@@ -71,6 +72,19 @@ def outcomes(out: Path) -> dict[str, list[str]]:
     """The ledger's failures by the name of the file that had the content first."""
     with closing(sqlite3.connect(out / LEDGER)) as ledger:
         return {name: json.loads(text) for name, text in ledger.execute("SELECT name, failures FROM contents")}
+
+
+def test_it_says_what_it_watches_and_that_it_stops(fleet: Fleet, incoming: Path, tmp_path: Path) -> None:
+    arrives(incoming / "broken.mp4", real_clip("bikes").read_bytes()[:3000])
+    at = {"RIGFLOW_NATS": fleet.settings.nats, "RIGFLOW_CACHE": str(fleet.settings.cache)}
+    with Running("watch", "fingerprint", incoming, "--out", tmp_path / "out", "--quiet", "0.2", **at) as watch:
+        said = watch.until("broken.mp4: failed: it is a truncated mp4")
+        assert (
+            f"rigflow: watches {incoming} for fingerprint, results go to {tmp_path / 'out'}; Ctrl-C stops it\n" in said
+        )
+        assert f"{incoming}/broken.mp4" not in said
+        assert watch.end(signal.SIGINT) == 0
+    assert watch.output.endswith("rigflow: stopping: what is in process is begun again at the next start\n")
 
 
 def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_path: Path) -> None:
