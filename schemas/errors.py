@@ -49,6 +49,8 @@ def reason_of(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "missing":
         return "missing"
     reason = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if detail["type"] in ("tuple_type", "too_long", "too_short"):  # pydantic names Python's type
+        reason = reason.replace("Tuple", "list").replace("tuple", "list").replace(" after validation", "")
     return reason[:1].lower() + reason[1:]
 
 

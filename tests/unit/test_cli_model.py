@@ -235,7 +235,7 @@ def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: st
         (("--set", "heads.0.kind=nothing"), "there is no head nothing"),
         (("--set", "backend=nothing"), "there is no backend nothing: there are ctranslate2, "),
         (("--set", "backend=ctranslate2"), "backend ctranslate2 runs folders: add its folder"),
-        (("--set", "inputs=3"), "inputs: should be a valid tuple"),
+        (("--set", "inputs=3"), "inputs: should be a valid list"),
         (("--set", "inputs=[1]"), "inputs.0: should be a valid dictionary"),
         (("--set", "heads.0.threshold=nan"), "heads.0.options.threshold.float: should be a finite number"),
         (("--set", "heads.0.threshold=2020-01-01"), "heads.0.options.threshold: input was not a valid JSON value"),

@@ -76,6 +76,8 @@ def test_a_line_chooses_over_its_stage() -> None:
         ({"temperature": -1}, "temperature: should be greater than or equal to 0"),
         ({"max_tokens": 0}, "max_tokens: should be greater than or equal to 1"),
         ({"stop": [""]}, "stop.0: string should have at least 1 character"),
+        ({"stop": 5}, "stop: should be a valid list"),
+        ({"stop": ["a"] * 99}, "stop: list should have at most 16 items, not 99: "),
         ({"json_schema": 3}, "json_schema: should be a valid dictionary"),
         ({"top_p": float("nan")}, "top_p: should be a finite number"),
     ):

@@ -83,10 +83,10 @@ STAGES = '[[stage]]\nkind = "decode"\n[[stage]]\nkind = "encode"\nformat = "npz"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("media = 3\n" + STAGES, "media: should be a valid tuple"),
+        ("media = 3\n" + STAGES, "media: should be a valid list"),
         ("media = []\n" + STAGES, "name each kind of media once"),
         ('media = ["video", "video"]\n' + STAGES, "name each kind of media once"),
-        (MEDIA + "stage = 3\n", "stage: should be a valid tuple"),
+        (MEDIA + "stage = 3\n", "stage: should be a valid list"),
         (MEDIA + "segment_s = nan\n" + STAGES, "segment_s: should be a finite number"),
         (MEDIA + STAGES.replace("format", "options = { x = [inf] }\nformat"), "should be a finite number"),
         (
