@@ -161,6 +161,19 @@ def test_given_chunks_have_the_words_of_faster_whisper(models: Models, name: str
     check_words(words_of(parts), segments)
 
 
+@pytest.mark.parametrize("beam", [1, 5])
+def test_words_are_the_same_in_any_batch(models: Models, beam: int) -> None:
+    """In int8, beside shorter and longer texts: words, times and probabilities to the last bit."""
+    sound = speech()
+    clips = [(48.0 + second, 59.5) for second in range(0, 10, 2)] + [(1.0, 28.0), (62.0, 66.0), (31.0, 47.2)]
+    windows = [sound[round(start * RATE) : round(end * RATE)] for start, end in clips]
+    part = sound_part(windows, [start for start, _ in clips])
+    together, alone = (transcribed(models, TINY, [part], batch, beam=beam) for batch in (8, 1))
+    assert texts_of(together) == texts_of(alone)
+    assert words_of(together) == words_of(alone)
+    assert len(words_of(alone)) > 100
+
+
 @pytest.mark.parametrize(("name", "other"), [(TINY_ONNX, TINY), (BASE_ONNX, BASE)])
 def test_onnx_has_the_texts_and_words_of_ctranslate2(models: Models, name: str, other: str) -> None:
     """Greedy tokens, texts of five beams, languages, qualities and times of words, both in float32."""
