@@ -26,7 +26,8 @@ from schemas.subjects import HEADER_PART, HEADER_TYPE
 
 WAITING = 1024  # events that a slow reader has not taken yet; then the broker is not read, and deltas are left out
 PROGRESS_S = 1.0  # between two reports of progress that are counted from parts
-LAST_S = 5.0  # after the manifest says that the job ended, until it counts without a Done
+LAST_S = 5.0  # after the manifest says that the job ended, between looks whether its Done comes
+LOOKS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +161,16 @@ class _Following:
             self._take(manifest)
             await self._report()
             if manifest.state.ended:
-                await asyncio.sleep(LAST_S)
+                await self._wait_for_done()
                 await self._end_without_done()
+
+    async def _wait_for_done(self) -> None:
+        """Wait for the Done of a job that has just ended; not for long where all its results were deleted."""
+        results, stream = self._broker.names.results(self._job), self._broker.names.results_stream
+        for _ in range(LOOKS):
+            await asyncio.sleep(LAST_S)
+            if await self._broker.last(stream, results) is None:
+                return
 
     async def _report(self) -> None:
         self._reported_s = time.monotonic()

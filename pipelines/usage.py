@@ -42,10 +42,10 @@ async def read_usage(
     return dict(sorted(sums.items(), key=lambda each: tuple(map(str, each[0].model_dump().values()))))
 
 
-def ended_job(stored: Stored) -> tuple[str, str, EndedJob] | None:
-    """Tenant, pipeline and use of the job of a stored message; None when it cannot be read."""
+def ended_job(stored: Stored) -> tuple[str, str, str, EndedJob] | None:
+    """Tenant, API key, pipeline and use of the job of a stored message; None when it cannot be read."""
     job, named = decoded(EndedJob, stored.body, stored.subject), _named(stored)
-    return None if job is None else (named["tenant"], named["pipeline"], job)
+    return None if job is None else (named["tenant"], named["key"], named["pipeline"], job)
 
 
 def _named(stored: Stored) -> dict[str, str]:

@@ -20,7 +20,16 @@ from workers.samples import counter, histogram
 BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21600.0, 86400.0)
 REMEMBERED = 20_000  # jobs that were counted: the end of one may be stored again
 AWAY_S = 2.0  # before the stream is followed again
-TENANT = ("tenant", "pipeline")
+TENANT, KEY = ("tenant", "pipeline"), ("tenant", "key", "pipeline")
+_FAMILIES = (  # end of the name, what it counts, and the field of what jobs used
+    ("", "Jobs that ended.", "jobs"),
+    ("failures", "Of these, jobs that ended with failures.", "failed"),
+    ("frames", "Frames of the jobs that ended.", "frames"),
+    ("media_seconds", "Seconds of media of the jobs that ended.", "media_s"),
+    ("device_seconds", "Seconds that devices computed for the jobs that ended.", "computed_s"),
+    ("input_bytes", "Bytes of the media of the jobs that ended.", "nbytes"),
+    ("tokens", "Tokens that language models read and wrote for the jobs that ended.", "tokens"),
+)
 
 
 @dataclass(slots=True)
@@ -43,6 +52,7 @@ class EndedJobs:
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], JobCounts] = {}
+        self.by_key: dict[tuple[str, str, str], Used] = {}  # tenant, API key (`-`: none) and pipeline
         self._counted: OrderedDict[str, None] = OrderedDict()
         self._next: int | None = None  # the sequence in the stream to go on at
 
@@ -71,7 +81,7 @@ class EndedJobs:
                 if (found := ended_job(stored)) is not None:
                     self.count(stored.subject, *found)
 
-    def count(self, subject: str, tenant: str, pipeline: str, job: EndedJob) -> None:
+    def count(self, subject: str, tenant: str, key: str, pipeline: str, job: EndedJob) -> None:
         """Count a job once; `subject` is its own."""
         if subject in self._counted:
             return
@@ -79,21 +89,19 @@ class EndedJobs:
         if len(self._counted) > REMEMBERED:
             self._counted.popitem(last=False)
         self.counts.setdefault((tenant, pipeline), JobCounts()).add(job)
+        self.by_key[tenant, key, pipeline] = self.by_key.get((tenant, key, pipeline), Used()) + job
 
 
-def job_families(counts: Mapping[tuple[str, str], JobCounts]) -> Iterator[Metric]:
+def job_families(
+    counts: Mapping[tuple[str, str], JobCounts], by_key: Mapping[tuple[str, str, str], Used]
+) -> Iterator[Metric]:
     """Every family of jobs, in the order of docs/metrics.md."""
-
-    def of(name: str, text: str, attribute: str) -> Metric:
-        samples = ((key, float(getattr(each.used, attribute))) for key, each in counts.items())
-        return counter(f"rigflow_job_{name}" if name else "rigflow_jobs", text, TENANT, samples)
-
     steps = ((key, each.steps, each.took_s) for key, each in counts.items())
     yield histogram("rigflow_job_seconds", "Time of a job from its arrival to its end.", TENANT, BUCKETS_S, steps)
-    yield of("", "Jobs that ended.", "jobs")
-    yield of("failures", "Of these, jobs that ended with failures.", "failed")
-    yield of("frames", "Frames of the jobs that ended.", "frames")
-    yield of("media_seconds", "Seconds of media of the jobs that ended.", "media_s")
-    yield of("device_seconds", "Seconds that devices computed for the jobs that ended.", "computed_s")
-    yield of("input_bytes", "Bytes of the media of the jobs that ended.", "nbytes")
-    yield of("tokens", "Tokens that language models read and wrote for the jobs that ended.", "tokens")
+    for name, text, attribute in _FAMILIES:
+        samples = [(key, float(getattr(each.used, attribute))) for key, each in counts.items()]
+        yield counter(f"rigflow_job_{name}" if name else "rigflow_jobs", text, TENANT, samples)
+    for name, text, attribute in _FAMILIES:
+        of_keys = [(key, float(getattr(used, attribute))) for key, used in by_key.items()]
+        text = f"{text[:-1]}, by API key (`-`: none)."
+        yield counter(f"rigflow_key_{name}" if name else "rigflow_key_jobs", text, KEY, of_keys)

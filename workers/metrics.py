@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from engines.device.sensors import GpuReading
 from pipelines.status import Depths, StreamStatus
+from schemas.usage import Used
 from workers.gpu_metrics import CareCounts, care_families, gpu_families
 from workers.job_metrics import JobCounts, job_families
 from workers.samples import Samples, alone, counter, gauge, histogram
@@ -44,7 +45,8 @@ COUNTERS: Mapping[str, tuple[str, Callable[[StageCounts], float]]] = {
 
 @dataclass(slots=True)
 class Snapshot:
-    """The values of a rig at one moment: counts by stage, its workers, its GPUs, and jobs by (tenant, pipeline).
+    """The values of a rig at one moment: counts by stage, its workers, its GPUs, and jobs by (tenant, pipeline),
+    and by (tenant, API key, pipeline).
 
     `depths` is None while the broker is away: its metrics are then left out, and no old values are repeated.
     """
@@ -53,6 +55,7 @@ class Snapshot:
     workers: Sequence[Slot] = ()
     depths: Depths | None = None
     jobs: Mapping[tuple[str, str], JobCounts] = field(default_factory=dict)
+    jobs_by_key: Mapping[tuple[str, str, str], Used] = field(default_factory=dict)
     gpus: Sequence[GpuReading] = ()
     care: CareCounts = field(default_factory=CareCounts)
     rig: str = ""
@@ -62,7 +65,7 @@ def families(now: Snapshot) -> Iterator[Metric]:
     """Every metric family, in the order of docs/metrics.md."""
     about = [((version("rigflow"), platform.python_version(), now.rig), 1.0)]
     yield gauge("rigflow_build_info", "Versions of a rig, always 1.", ("version", "python", "rig"), about)
-    yield from job_families(now.jobs)
+    yield from job_families(now.jobs, now.jobs_by_key)
     yield from _families_of_stages(now.stages)
     yield from _families_of_workers(now.workers)
     yield from _families_of_queues(now)

@@ -191,6 +191,7 @@ class Rig:
             workers=self._supervisor.slots,
             depths=await self._queue_depths(),
             jobs=self._ended_jobs.counts,
+            jobs_by_key=self._ended_jobs.by_key,
             gpus=await self._care.sensors(),
             care=self._care.counts(),
             rig=self.name,

@@ -65,8 +65,8 @@ class OddRequests:
         self._random = random.Random(seed)
         self._file = file
 
-    def request(self) -> tuple[str, bytes]:
-        """The path of a request, and all its bytes."""
+    def request(self) -> tuple[str, bytes, bool]:
+        """The path of a request, all its bytes, and whether it may wait for more of them."""
         chance = self._random
         path = chance.choice(PATHS)
         fitting, kinds = self._fitting(path)
@@ -77,17 +77,21 @@ class OddRequests:
         if chance.random() < 0.25:
             headers += [self._header() for _ in range(chance.randint(1, 4))]
         headers = [(name, value) for name, value in headers if value is not None]
+        has_no_end = False
         if chance.random() < 0.08:
-            headers.append(("Content-Length", str(chance.choice((0, len(body) + 1, len(body) - 1, "x", -1, 1 << 62)))))
+            length = chance.choice((0, len(body) + 1, len(body) - 1, "x", -1, 1 << 62))
+            headers.append(("Content-Length", str(length)))
+            has_no_end = isinstance(length, int) and length > len(body)
         elif chance.random() < 0.05:
             headers.append(("Transfer-Encoding", chance.choice(("chunked", "gzip", "chunked, chunked"))))
+            has_no_end = True
         else:
             headers.append(("Content-Length", str(len(body))))
         if not any(name == "Host" for name, _ in headers) and chance.random() < 0.98:
             headers.insert(0, ("Host", "127.0.0.1"))
         head = f"{method} {path} HTTP/1.{chance.choice((1, 1, 1, 0))}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers)
-        return path, head.encode("utf-8", "surrogateescape") + b"Connection: close\r\n\r\n" + body
+        return path, head.encode("utf-8", "surrogateescape") + b"Connection: close\r\n\r\n" + body, has_no_end
 
     def _fitting(self, path: str) -> tuple[Sequence[str], Sequence[_Body]]:
         """Methods and kinds of bodies that a path has."""

@@ -56,6 +56,21 @@ def test_an_error_of_the_gateway_is_shown_and_tried_again(page: Any, wrong: list
     wrong.clear()
 
 
+def test_what_the_gateway_says_is_chinese_on_the_chinese_page(page: Any, wrong: list[str]) -> None:
+    page.goto("/#fleet")
+    set_language(page, "zh")
+    page.get_by_text("没有瓶颈：").wait_for()
+    full = {"status": 503, "title": "Service Unavailable", "detail": "the fleet is full", "code": "fleet-full"}
+    page.route(API, lambda route: route.fulfill(status=503, json=full, content_type="application/problem+json"))
+    page.goto("/#models")
+    page.get_by_text("机群已满，请稍后再发送。").wait_for()
+    page.get_by_text("the fleet is full").wait_for()
+    assert page.locator("#away").is_hidden(), "a full fleet is not away"
+    checked(page, "models-full-chinese")
+    assert all("503" in text for text in wrong)
+    wrong.clear()
+
+
 def test_a_slow_network_is_said_and_a_view_that_was_left_changes_nothing(page: Any) -> None:
     held = []
     page.route(API, lambda route: held.append(route))

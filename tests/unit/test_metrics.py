@@ -57,7 +57,7 @@ def snapshot() -> Snapshot:
     ended = EndedJobs()
     for subject, took_s in (("a", 0.2), ("b", 40.0), ("a", 0.2)):  # the end of job a is stored twice
         job = EndedJob(jobs=1, failed=subject == "b", frames=12, media_s=2.0, took_s=took_s)
-        ended.count(subject, "main", "up", job)
+        ended.count(subject, "main", "website", "up", job)
     beat = Heartbeat("working", ready=False, why="loads", still_s=3.0, step_s=2.5, in_flight=2, rss_bytes=10**8)
     beat.loading, beat.loaded, beat.failed = ["m"], 4, 1
     slot = Slot(WorkerOptions(settings=Settings(), stages=("infer",), name="w"), heartbeat=beat, died=4)
@@ -65,7 +65,7 @@ def snapshot() -> Snapshot:
     gpu = GpuReading("0", "P104", "GPU-1", "535", dict.fromkeys((*GAUGES, *COUNTERS), 0.5))
     gpu = replace(gpu, clocks={"sm": 1.5e9}, throttled={"power-cap": 1.0}, pcie={"sent": 2e8})
     care = CareCounts({("0", "79"): 1.0}, {"0": 1.0}, {"0": 0.0}, 5e6, {"frames": 9e6, "device-seconds": 2e4})
-    return Snapshot(meter.stages, [slot], depths, ended.counts, [gpu], care, "r")
+    return Snapshot(meter.stages, [slot], depths, ended.counts, ended.by_key, [gpu], care, "r")
 
 
 def values() -> dict[str, float]:

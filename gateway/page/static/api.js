@@ -7,6 +7,7 @@ export class Problem extends Error {
   constructor(status, problem, own = false) {
     super(problem.detail || problem.title || `HTTP ${status}`);
     this.status = status;
+    this.code = problem.code ?? "";
     this.hint = problem.hint ?? "";
     this.own = own;
   }
@@ -34,8 +35,9 @@ async function got(path, options) {
     throw new Problem(0, { detail: t("away") }, true);
   });
   if (response.ok) return response;
-  if (isAway(response.status)) lost();
-  throw new Problem(response.status, await response.json().catch(() => ({ title: response.statusText })));
+  const problem = await response.json().catch(() => ({ title: response.statusText }));
+  if (isAway(response.status, problem.code)) lost();
+  throw new Problem(response.status, problem);
 }
 
 /** Change something. */

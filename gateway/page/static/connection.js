@@ -6,8 +6,8 @@ const FIRST_MS = 1000, LONGEST_MS = 10000;
 const bar = document.getElementById("away");
 let away = false;
 
-/** Whether a status means that the gateway, or its broker, is away for now. */
-export const isAway = (status) => status === 0 || status === 502 || status === 503 || status === 504;
+/** Whether a status and the code of its problem mean that the gateway, or its broker, is away for now. */
+export const isAway = (status, code = "") => [0, 502, 504].includes(status) || (status === 503 && ["", "broker-error", "service-unavailable"].includes(code));
 
 /** Say that it is away, and look until it is back; then everyone who waits with `whenBack` goes on. */
 export function lost() {

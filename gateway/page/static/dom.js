@@ -1,4 +1,6 @@
 // Elements. Text from outside always becomes a text node, never markup.
+import { language } from "/page/language.js";
+import { chinese } from "/page/said.js";
 
 /** Make an element: properties that begin with `on` are listeners, empty children are left out. */
 export function h(tag, properties = {}, ...children) {
@@ -16,8 +18,11 @@ export function h(tag, properties = {}, ...children) {
 /** A name from outside: it is not translated, and letters of another direction do not disturb what is around it. */
 export const raw = (text, properties = {}) => h("bdi", { translate: "no", ...properties }, plain(text));
 
-/** A sentence of the gateway, which is English. */
-export const english = (text, tag = "span", properties = {}) => h(tag, { lang: "en", translate: "no", dir: "ltr", ...properties }, plain(text));
+/** A sentence of the gateway, which is English unless the page has it in its own language. */
+export function english(text, tag = "span", properties = {}) {
+  const own = language() === "zh" ? chinese(text) : null;
+  return own ? h(tag, { translate: "no", ...properties }, plain(own)) : h(tag, { lang: "en", translate: "no", dir: "ltr", ...properties }, plain(text));
+}
 
 /** A text without the marks that turn the direction of letters, by which `gnp.exe` looks like a picture. */
 export const plain = (text) => String(text).replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");

@@ -8,6 +8,7 @@ import { deadLetters } from "/page/dead.js";
 import { fleet } from "/page/fleet.js";
 import { job } from "/page/job.js";
 import { jobs } from "/page/jobs.js";
+import { errors } from "/page/said.js";
 import { models } from "/page/models.js";
 import { pipelines } from "/page/pipelines.js";
 import { search } from "/page/search.js";
@@ -22,7 +23,9 @@ let acts = {};
 /** Show a problem at the top of `where`, which defaults to the view. */
 export function showProblem(problem, where = content) {
   const worded = (text) => (problem.own ? h("span", {}, text) : english(text));
-  const box = h("div", { class: "problem", role: "alert" }, h("strong", {}, worded(problem.message)), problem.hint ? h("div", {}, worded(problem.hint)) : null);
+  const meaning = language() === "zh" && !problem.own ? errors[problem.code] : null;
+  const said = meaning ? [h("strong", {}, meaning), h("div", {}, worded(problem.message))] : h("strong", {}, worded(problem.message));
+  const box = h("div", { class: "problem", role: "alert" }, said, problem.hint ? h("div", {}, worded(problem.hint)) : null);
   for (const old of where.querySelectorAll(":scope > .problem")) old.remove();
   const head = where.querySelector(":scope > h1, :scope > .bar");
   if (head) head.after(box);
@@ -36,7 +39,7 @@ export async function attempt(action, where = content) {
   } catch (problem) {
     if (problem.name === "AbortError") return undefined;
     if (problem instanceof Problem && problem.status === 401) login();
-    else if (!(problem instanceof Problem && isAway(problem.status) && problem.status !== 503)) showProblem(problem, where);
+    else if (!(problem instanceof Problem && isAway(problem.status, problem.code) && problem.status !== 503)) showProblem(problem, where);
     return undefined;
   }
 }
