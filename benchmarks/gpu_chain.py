@@ -195,7 +195,14 @@ async def warmed(fleet: Fleet, spec: PipelineSpec, options: argparse.Namespace, 
 
 async def counters(fleet: Fleet) -> dict[str, int]:
     """What the workers' GPUs did, summed; waits until each has reported it."""
-    names = ("allocations", "to_gpu_bytes", "from_gpu_bytes", "on_gpu_segments", "on_host_segments")
+    names = (
+        "allocations",
+        "to_gpu_bytes",
+        "from_gpu_bytes",
+        "on_gpu_segments",
+        "on_host_segments",
+        "irregular_segments",
+    )
     await asyncio.sleep(2.5)
     broker = await Broker.connect(fleet.settings, name="counters")
     try:

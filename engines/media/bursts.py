@@ -1,7 +1,7 @@
 """Decoders that take many packets in one call, and give up at the first thing that is not as expected."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import av
 from av.packet import Packet
@@ -14,7 +14,6 @@ class IrregularBurst(MissingFrame):
     """Frames that were decoded many at a time are not as expected: decoding them one by one shows what is wrong."""
 
 
-@runtime_checkable
 class BurstDecoder(Protocol):
     """A decoder that takes many packets in one call."""
 

@@ -88,8 +88,10 @@ def decode_video(
     Raises MediaError if the segment cannot be opened at all, ItemTooLarge if it exceeds `limits`.
     """
     sent_parts = sent_frames = 0
-    reading = _Reading.IN_BURSTS
-    while True:
+    next_way = _Reading.IN_BURSTS
+    for reading in _Reading:
+        if reading is not next_way:
+            continue
         counts = Counts(notes=dict.fromkeys(segment.notes))
         try:
             pieces = _slices(segment, buffers, plan, convert, counts, reading, decoders, limits, tick)
@@ -101,9 +103,9 @@ def decode_video(
                 yield _part(segment, presented(segment.media, plan), number, last, piece, convert, frames, counts)
             return
         except IrregularBurst:
-            reading = _Reading.ONE_BY_ONE
+            next_way = _Reading.ONE_BY_ONE
         except MissingFrame:
-            reading = _Reading.PATCHED
+            next_way = _Reading.PATCHED
 
 
 def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:

@@ -125,7 +125,7 @@ class FrameReader:
                 self._intact.add(pts)
                 yield pts, frame
         except MissingFrame as error:
-            if isinstance(decoder, BurstDecoder):
+            if not isinstance(decoder, VideoCodecContext):
                 raise IrregularBurst(*error.args) from error
             raise
 
@@ -159,10 +159,10 @@ class FrameReader:
         if skips and expected is None:
             return
         done: list[bool] = []
-        if isinstance(decoder, BurstDecoder):
-            decoded = self._in_bursts(decoder, packets, due if skips else None)
-        else:
+        if isinstance(decoder, VideoCodecContext):
             decoded = self._decoded(decoder, packets, set(due) if skips else None, done)
+        else:
+            decoded = self._in_bursts(decoder, packets, due if skips else None)
         for pts, frame in self._rising(self._timed(decoded, packets)):
             late = expected is not None and pts > expected
             if frame.is_corrupt or late or (not skips and pts != expected) or self._is_misplaced(pts, frame.pts):
