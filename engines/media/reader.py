@@ -210,7 +210,7 @@ class FrameReader:
 
     def is_empty(self, pts: int) -> bool:
         """Return whether `pts` lies in a run that gave no frame."""
-        return any(run.owns(pts) for run in self._empty)
+        return bool(self._empty) and any(run.owns(pts) for run in self._empty)
 
     def _runs(self) -> Iterator[_Run]:
         """Yield the packets from each entry on, with those that lead the next one."""
