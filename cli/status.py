@@ -10,6 +10,7 @@ import typer
 from cli.interrupts import display, run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.status_gpus import care_rows
+from cli.status_devices import device_of, devices
 from cli.text import age, cell, cells, list_of, moment, one_line, say_json, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.states import ENDED, LOST, STOPPED
@@ -122,7 +123,6 @@ def _print(console: "Console", fleet: "FleetStatus", url: str) -> None:
 
 
 def _console() -> "Console":
-
     return stdout()
 
 
@@ -142,7 +142,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
     ):
         pairs.add_row(cell(name, "bold"), cell(value, "red" if name == "dead letters" and fleet.dead.messages else ""))
     parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet)]
-    parts += [*_ends(fleet), *_unready(fleet), *_declined(fleet)]
+    parts += [*_ends(fleet), *_unready(fleet), *_declined(fleet), *devices(fleet)]
     if fleet.rigs:
         parts += ["", _rigs(fleet.rigs), *care_rows(fleet.rigs)]
     return Group(*parts)
@@ -207,7 +207,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
 def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
     return [
         one_line(worker["worker"]),
-        one_line(worker.get("gpu", {}).get("name", worker["device"]).removeprefix("NVIDIA ")),
+        one_line(device_of(worker)),
         one_line(" ".join(worker["stages"])),
         _state(worker),
         f"{worker['in_flight']:,}",
@@ -219,8 +219,11 @@ def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
 
 
 def _gone_row(name: str, worker: Mapping[str, Any]) -> "list[RenderableType]":
-    words = (name, worker["device"], " ".join(worker["stages"]))
-    return [*map(one_line, words), cell(worker["state"], "red"), *[""] * 5]
+    return [
+        *map(one_line, (name, worker["device"], " ".join(worker["stages"]))),
+        cell(worker["state"], "red"),
+        *[""] * 5,
+    ]
 
 
 def _ends(fleet: "FleetStatus") -> "list[RenderableType]":

@@ -4,7 +4,7 @@ Of engines, it imports only values that are passed, so that every folder can imp
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import av
@@ -89,11 +89,16 @@ class Session(Protocol):
 
 @dataclass(slots=True)
 class BatchCounts:
-    """Counts of runs of a model: how many, the rows in them, and the most rows that they could have had."""
+    """Counts of runs of a model: how many, the rows in them, and the most rows that they could have had.
+
+    `times` has rows, most rows and seconds of each run: from its start, or the end of the run before it if that is
+    later, to its outputs.
+    """
 
     batches: int = 0
     rows: int = 0
     room: int = 0
+    times: list[tuple[int, int, float]] = field(default_factory=list)
 
     def add(self, rows: int, room: int) -> None:
         """Count one run."""
@@ -103,8 +108,9 @@ class BatchCounts:
 
     def take(self) -> "BatchCounts":
         """Return the counts, and begin again with zeros."""
-        taken = BatchCounts(self.batches, self.rows, self.room)
+        taken = BatchCounts(self.batches, self.rows, self.room, self.times)
         self.batches = self.rows = self.room = 0
+        self.times = []
         return taken
 
 

@@ -43,7 +43,7 @@ class GpuStatus(Status):
 
 class WorkerStatus(Status):
     """A worker process. `why` is the reason that it is not ready for a pipeline, or empty; `declined`: pipelines from
-    which it takes no work, with the reasons.
+    which it takes no work, with the reasons. `profile`: what its device was measured to do, in words.
     """
 
     worker: GivenName
@@ -58,6 +58,7 @@ class WorkerStatus(Status):
     done: tuple[StageStatus, ...]
     step: StepStatus | None = None
     why: str = ""
+    profile: GivenName = ""
     declined: dict[GivenName, str] = {}
 
 

@@ -78,6 +78,7 @@ class Worker:
         pipelines.in_flight = lambda: runner.in_flight.revisions
         self._stop_on_signals(runner, reporter)
         loops = self._loops(broker, runner, pipelines, failures, reporter)
+        loops.append(functools.partial(runner.costs.follow, broker, cache, device, pipelines.opener.tuning.chosen))
         helpers = [asyncio.create_task(_keep_running(each)) for each in loops]
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from engines.machine import cores
 from engines.ports import Device
 from engines.profiling.host_name import host_id
+from engines.profiling.models import device_name
+from engines.profiling.store import kept_profile
 from pipelines.broker import Broker
 from schemas.errors import RigflowError
 from workers.options import WorkerOptions
@@ -71,6 +73,7 @@ class Reporter:
         self._pipelines = pipelines
         self._past: deque[tuple[float, dict[Key, StageTotals]]] = deque(maxlen=RATES_OVER)
         self._channel: socket.socket | None = None
+        self._profile = ""
         self.draining = False
 
     @property
@@ -86,6 +89,7 @@ class Reporter:
 
     async def to_fleet(self) -> None:
         """Put this worker's status into KV; it expires there when the worker is gone."""
+        self._profile = await asyncio.to_thread(self._profile_in_words)
         while True:
             gpu = await asyncio.to_thread(self._device.facts)  # its sensors take milliseconds
             with contextlib.suppress(RigflowError):  # the broker is away: no client can read the status either
@@ -114,8 +118,16 @@ class Reporter:
             "in_flight": len(self._runner.in_flight.messages),
             "done": self._done(),
             "step": self._step(),
+            "models": self._runner.costs.facts(),
+            "profile": self._profile,
             **self._runner.counts,
         }
+
+    def _profile_in_words(self) -> str:
+        """What this worker's device was measured to do; empty where no profile is kept here."""
+        name = device_name(self._device)
+        profile = kept_profile(self._options.settings.cache_folder, name.id, name.driver)
+        return "" if profile is None else profile.summary
 
     def _step(self) -> dict[str, object] | None:
         step = self._runner.computing.step

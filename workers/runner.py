@@ -21,6 +21,7 @@ from workers import decoded
 from workers.batching import Batching, part_of
 from workers.computing import ComputingThread, P, T
 from workers.continuous_steps import ContinuousSteps
+from workers.costs import ModelCosts
 from workers.failures import RETRY_S, Failures, Place, place_in_body
 from workers.first_task import first_task, read_content
 from workers.handoff import Handoff
@@ -56,7 +57,7 @@ class Runner:
         self._fatal: Exception | None = None  # `serve` raises it after every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()
         self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
-        self.computing, self.meter, self.traces = computing, Meter(), Traces(broker.tracer)
+        self.computing, self.meter, self.costs, self.traces = computing, Meter(), ModelCosts(), Traces(broker.tracer)
         self.cancelled, self.in_flight = Cancelled(broker), MessagesInFlight()
         self.intake = Intake(broker, settings, self.in_flight, self.accept, concurrency)
         on_failed, traces = self._count_failure, self.traces
@@ -197,7 +198,9 @@ class Runner:
         parts, pipeline = [part_of(task) for task in together], together[0].pipeline
         full = self._batching.full(together, stage)
         outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick, full)
-        self.meter.batched(pipeline.spec.name, stage.name, pipeline.counts(stage.name))
+        runs = pipeline.counts(stage.name)
+        self.meter.batched(pipeline.spec.name, stage.name, runs)
+        self.costs.ran(pipeline.model(stage), runs.times)
         for task, outcome in zip(together, outcomes, strict=True):
             try:
                 if isinstance(outcome, RigflowError):

@@ -43,7 +43,7 @@ class SessionOpener:
         self._settings = broker.settings
         self._cache = cache
         self.models = ModelCache(broker, cache / "models")
-        self._tuning = ModelTuning(broker, cache, device)
+        self.tuning = ModelTuning(broker, cache, device)
         self._building = asyncio.Lock()
         self._quarantine = dict(quarantine)
         # on a GPU one at a time: loading measures which algorithm is fastest there
@@ -100,7 +100,7 @@ class SessionOpener:
                 async with asyncio.timeout(deadline_s):
                     options = None
                     if isinstance(backend, Tunable):
-                        options = await self._tuning.options(card, model, backend)
+                        options = await self.tuning.options(card, model, backend)
                     return await asyncio.to_thread(_warmed, model, card, backend, self._device, engine, options)
             except TimeoutError:
                 why = f"model {card.name}: its warm-up did not end within {deadline_s:.0f} s"

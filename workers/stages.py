@@ -12,6 +12,7 @@ from engines.pictures import HostPictures, resized_part
 from engines.plan import Plan
 from engines.ports import BatchCounts, Device, Filling, RowKind, Session
 from schemas.errors import RigflowError
+from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage, PipelineSpec, Stage
 from schemas.results import Result
 from schemas.segments import Segment
@@ -78,6 +79,11 @@ class LoadedPipeline:
     def counts(self, stage: str) -> BatchCounts:
         """Counts of the runs of a stage's model since the last call."""
         return self.plan.operators[stage].counts.take()
+
+    def model(self, stage: OperatorStage) -> ModelSpec | None:
+        """The card of a stage's model; None where it has none here."""
+        session = self._sessions.get(stage.model or "")
+        return None if session is None else session.spec
 
     def in_order(self, name: str) -> bool:
         """Whether a stage must see all parts of a segment here, in their order."""

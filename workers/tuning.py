@@ -36,9 +36,14 @@ class ModelTuning:
         self._cache = cache
         self._device = device
         self._settings = broker.settings
+        self.chosen: dict[str, ComputeOptions] = {}  # by the identity of the model
 
     async def options(self, card: ModelSpec, model: Content, backend: Tunable) -> ComputeOptions:
         """The options to compute a model with. Raises ModelError, DeviceLost, BrokerError."""
+        options = self.chosen[card.identity] = await self._options(card, model, backend)
+        return options
+
+    async def _options(self, card: ModelSpec, model: Content, backend: Tunable) -> ComputeOptions:
         usual = backend.usual(self._device)
         try:
             shapes = shapes_of(card, {})

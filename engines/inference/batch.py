@@ -5,6 +5,7 @@ are batched whichever segment or job they come from, but only with rows of equal
 """
 
 import functools
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -56,7 +57,8 @@ def infer_parts(
             works += _continued(part, number) if isinstance(part, Begun) else _bind(stage, session, number, part, heads)
         except ModelError as error:
             failed[number] = error
-    _Run(session, heads, failed, tick).all(_batches(works, stage, session, counts or BatchCounts(), only_full))
+    counts = counts or BatchCounts()
+    _Run(session, heads, failed, tick, stage, counts).all(_batches(works, stage, session, counts, only_full))
     return _outcomes(stage, [part.entire if isinstance(part, Begun) else part for part in parts], works, failed)
 
 
@@ -183,7 +185,17 @@ def _batches(
 class _Run:
     """Answers batches, as many at a time as the session can have in flight."""
 
-    def __init__(self, session: Session, heads: Heads, failed: dict[int, RigflowError], tick: Tick) -> None:
+    def __init__(
+        self,
+        session: Session,
+        heads: Heads,
+        failed: dict[int, RigflowError],
+        tick: Tick,
+        stage: OperatorStage,
+        counts: BatchCounts,
+    ) -> None:
+        self._stage = stage
+        self._counts = counts
         self._session = session
         self._heads = heads
         self._failed = failed
@@ -192,30 +204,43 @@ class _Run:
     def all(self, batches: Iterator[list[Span]]) -> None:
         """Answer all; a part that fails is noted in `failed`."""
         most = self._session.in_flight if isinstance(self._session, Overlapping) else 1
-        under_way: deque[tuple[list[Span], _Answer]] = deque()
+        under_way: deque[tuple[float, list[Span], _Answer]] = deque()
+        ended_s = 0.0
+
+        def finish() -> None:
+            nonlocal ended_s
+            began_s, batch, answer = under_way.popleft()
+            if self._finish(batch, answer):
+                began_s, ended_s = max(began_s, ended_s), time.perf_counter()
+                rows = sum(span.stop - span.start for span in batch)
+                room = most_rows(batch[0].work.row_bytes, self._stage, self._session)
+                self._counts.times.append((rows, room, ended_s - began_s))
+            self._tick()
+
         for batch in batches:
             batch = [span for span in batch if span.work.part not in self._failed]
             if batch:
-                under_way.append((batch, self._begin(batch)))
+                under_way.append((time.perf_counter(), batch, self._begin(batch)))
             while len(under_way) >= most:
-                self._finish(*under_way.popleft())
-                self._tick()
+                finish()
         while under_way:
-            self._finish(*under_way.popleft())
-            self._tick()
+            finish()
 
-    def _finish(self, batch: Sequence[Span], answer: _Answer) -> None:
-        """Take the answer of one batch; when it fails, ask for each span alone, so that only the guilty part does."""
+    def _finish(self, batch: Sequence[Span], answer: _Answer) -> bool:
+        """Take the answer of one batch; when it fails, ask for each span alone, so that only the guilty part does.
+
+        Returns whether the batch had an answer.
+        """
         try:
             outputs = answer()
         except ModelError as error:
             if len(batch) == 1:
                 self._failed[batch[0].work.part] = error
-                return
+                return False
             for span in batch:
                 if span.work.part not in self._failed:
                     self._finish([span], self._begin([span]))
-            return
+            return False
         row = 0
         for span in batch:
             end = row + span.stop - span.start
@@ -224,6 +249,7 @@ class _Run:
             except ModelError as error:
                 self._failed[span.work.part] = error
             row = end
+        return True
 
     def _begin(self, batch: Sequence[Span]) -> _Answer:
         """Queue a batch, or run it where the session knows no queue; what is returned gives its answer or its error."""

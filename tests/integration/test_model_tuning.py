@@ -14,11 +14,12 @@ from engines.profiling.models import device_name, model_on
 from engines.profiling.store import kept_model_profiles
 from engines.profiling.tuning import Allowed
 from pipelines.broker import Broker
-from pipelines.profiles import agreed_choice, model_profiles
+from pipelines.profiles import agreed_choice, model_profiles, share_model_profile
 from pipelines.topology import ensure_topology
 from schemas.model_profile import ComputeOptions, ModelChoice
 from schemas.settings import Settings
 from tests.unit.test_tuning import CARD, Various, use_clock
+from workers.costs import ModelCosts
 from workers.tuning import ModelTuning
 
 FACTS = SimpleNamespace(uuid="GPU-1", name="a GPU")
@@ -75,3 +76,34 @@ async def test_one_gpu_of_a_kind_tries_options_for_all(
         never = ModelTuning(broker, tmp_path, gpu(FACTS))
         assert await never.options(CARD, b"", backends[3]) == ComputeOptions()
     assert not backends[3].opened
+
+
+async def test_what_a_worker_measures_is_stored(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.costs.CHECK_S", 0.01)
+    device: Any = SimpleNamespace(gpu=None)
+    card, _ = builtin_model("shotchange")
+    chosen = {card.identity: ComputeOptions(batch=8)}
+    async with Broker.connected(settings, name="test") as broker:
+        await ensure_topology(broker, settings, [])
+        costs = ModelCosts()
+        costs.ran(card, [(8, 8, 0.004)] * 8)
+        async with asyncio.timeout(20):
+            following = asyncio.create_task(costs.follow(broker, tmp_path, device, chosen))
+            while not (found := await model_profiles(broker)):
+                await asyncio.sleep(0.01)
+        following.cancel()
+        [profile] = found
+        assert (profile.source, profile.batch_s, profile.chosen.batch) == ("work", {8: 0.004}, 8)
+        assert kept_model_profiles(tmp_path, card.identity) == [profile]
+        newer = profile.model_copy(update={"library": "0", "batch_s": {8: 9.0}})  # of another version of the library
+        await share_model_profile(broker, newer)
+        again = ModelCosts()
+        again.ran(card, [(8, 8, 0.004)] * 8)
+        async with asyncio.timeout(20):
+            following = asyncio.create_task(again.follow(broker, tmp_path, device, chosen))
+            while (await model_profiles(broker))[0] == newer:
+                await asyncio.sleep(0.01)
+        following.cancel()
+        assert (await model_profiles(broker))[0].batch_s == {8: 0.004}
