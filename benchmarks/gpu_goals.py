@@ -33,11 +33,17 @@ from engines.plan import Plan, plan_pipeline
 from engines.planned import model_picture_name
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import JobRef, Key
+from schemas.model_profile import ComputeOptions
 from schemas.pipeline import OperatorStage, parse_pipeline
 from schemas.settings import Settings
 
 FRAMES_A_WORKER, WARM_FRAMES = 2400, 1200
 ARRANGED = ((4, 4, False), (8, 4, False), (12, 2, False), (8, 4, True))  # workers, decoders in each, TF32
+COMPUTED = {
+    "TF32": ComputeOptions(precision="tf32"),
+    "float16": ComputeOptions(precision="fp16"),
+    "float16, own kernels": ComputeOptions(precision="fp16", kernels=True),
+}
 HD_FRAMES, SCRIPT_FRAMES, SECONDS, ROUNDS = 450, 12, 3.0, 2
 TILE, OVERLAP_ROWS = (720, 1280), 32
 ONE_PICTURE_BYTES = 3 * 720 * 1280
@@ -96,10 +102,21 @@ def upscale(options: argparse.Namespace) -> dict[str, Any]:
     path, about = model_in(options.folder, TILE)
     spec, body = load_model(path)
     plan = plan_pipeline(builtin_pipeline("upscale").with_model(path.stem), {path.stem: spec})
-    session: Any = OnnxRuntime(settings).open(body, spec, device)
-    session.warm_up()
     film, gpu = hd(options.folder, HD_FRAMES), device.gpu
     found: dict[str, Any] = {"GPU": gpu.facts.name, "model": about, "tile": f"{TILE}"}
+    found["script through the host"], script = scripted(path, film)
+    for name, computed in COMPUTED.items():
+        session: Any = OnnxRuntime(settings).open_with(body, spec, device, computed)
+        session.warm_up()
+        found[name] = _upscaled(device, plan, session, film, script)
+        session.close()
+    return found
+
+
+def _upscaled(device: CudaDevice, plan: Plan, session: Any, film: Path, script: float) -> dict[str, Any]:
+    """Figures of one session."""
+    gpu = device.gpu
+    found: dict[str, Any] = {}
     ways: dict[str, Callable[[], tuple[int, float]]] = {
         "bare loop": lambda: bare(session, next(decoded(device, plan, film))),
         "rigflow, to frames for NVENC": lambda: stages(device, plan, session, film, _frames_for_nvenc(device)),
@@ -120,7 +137,6 @@ def upscale(options: argparse.Namespace) -> dict[str, Any]:
                 "MB from the GPU a frame": (after[1] - before[1]) / frames / 1e6,
                 **busy.found,
             }
-    found["script through the host"], script = scripted(path, film)
     for way in list(ways)[1:]:
         pairs = list(zip(rates[way], rates["bare loop"], strict=True))
         found[way]["beside the bare loop, each round"] = ", ".join(f"{mine / other:.3f}" for mine, other in pairs)

@@ -87,7 +87,12 @@ class _Reader:
         """The network, if it has the form."""
         try:
             return self._net()
-        except (KeyError, IndexError, ValueError):  # an operation, an attribute or a constant that the form lacks
+        except (
+            KeyError,
+            IndexError,
+            ValueError,
+            StopIteration,
+        ):  # an operation, an attribute or a constant that the form lacks
             return None
 
     def _net(self) -> CompactNet:

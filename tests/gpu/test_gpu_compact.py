@@ -1,0 +1,56 @@
+"""Compact upscalers by rigflow's own kernels: near the answers of the CPU, and the same bits alone and together."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.upscale import CARD, REAL, random_network
+from engines.content import graph_of
+from engines.cuda.gpu import CudaGpu
+from engines.inference.compact import CompactSession
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.models.catalogue import load_model
+from schemas.model import ModelSpec
+from schemas.model_profile import ComputeOptions
+from tests.weights import weights
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
+OPTIONS = ComputeOptions(precision="fp16", kernels=True)
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
+    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
+    if opened.facts.capability < (8, 0):
+        pytest.skip("the kernels are for GPUs since Ampere")
+    yield opened
+    opened.close()
+
+
+def upscaler(folder: Path, graph: bytes, height: int, width: int) -> tuple[ModelSpec, bytes]:
+    path = folder / "upscaler.onnx"
+    path.write_bytes(graph)
+    path.with_suffix(".toml").write_text(CARD.format(height, width))
+    spec, content = load_model(path)
+    return spec, graph_of(content)
+
+
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("size", [(40, 48), (64, 96), (61, 75)])
+def test_answers_are_near_those_of_the_processor(
+    gpu: CudaGpu, tmp_path: Path, size: tuple[int, int], real: bool
+) -> None:
+    graph = weights(REAL).read_bytes() if real else random_network()
+    spec, model = upscaler(tmp_path, graph, *size)
+    session = CompactSession(model, spec, gpu, tmp_path, OPTIONS)
+    session.warm_up()
+    pixels = np.random.default_rng(5).integers(0, 256, (3, *size, 3), np.uint8)
+    [output], name = spec.outputs, spec.inputs[0].name
+    found = np.asarray(session.run({name: pixels})[output.name])
+    expected = OnnxRuntimeSession(model, spec).run({name: pixels})[output.name]
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 2e-3
+    alone = [np.asarray(session.run({name: pixels[row : row + 1]})[output.name])[0] for row in range(3)]
+    np.testing.assert_array_equal(np.stack(alone), found)
+    session.close()
