@@ -9,8 +9,8 @@ import typer
 
 from cli.interrupts import display, run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.status_gpus import care_rows
 from cli.status_devices import device_of, devices
+from cli.status_gpus import care_rows
 from cli.text import age, cell, cells, list_of, moment, one_line, say_json, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.states import ENDED, LOST, STOPPED
