@@ -57,7 +57,7 @@ class DiffusionSession:
         self._together = gpu is not None if together is None else together
         self.facts: Facts = facts_of(model, card.name)
         self._max_pixels = max_pixels
-        self._places: dict[Hashable, bool] = {}  # of sizes of batches, whether bits are the same in every place
+        self._places: dict[Hashable, int | None] = {}  # of sizes of batches, see `engines.diffusion.steps`
 
         def network(folder: str) -> Network:
             return Network(model, folder, card.name, gpu, tf32)

@@ -17,11 +17,12 @@ class Steps:
     """Does the steps of pictures, of `batch` at a time.
 
     A batch has always the rows of so many pictures; where there are fewer, the last row fills it up. A graph with a
-    batch of its own gets that one. Where the device computes other bits in another place of such a batch, the batches
-    are half as large, or smaller still, and the notes of pictures say so; `places` has what was found for each size.
+    batch of its own gets that one. Where the device computes other bits in the last places of such a batch, it has some
+    rows more, of no picture. Where that is not enough the batches are half as large, or smaller still, and the notes of
+    pictures say so; `places` has what was found for each size: the rows more, None if no number of them is enough.
     """
 
-    def __init__(self, unet: Network, batch: int, tick: Tick, places: dict[Hashable, bool]) -> None:
+    def __init__(self, unet: Network, batch: int, tick: Tick, places: dict[Hashable, int | None]) -> None:
         self._unet = unet
         self._batch = batch
         self._tick = tick
@@ -76,20 +77,22 @@ class Steps:
         fixed = {name: np.concatenate([each.fixed[name] for each in sketches]) for name in sketches[0].fixed}
         fixed["sample"] = np.concatenate([np.repeat(each.seen(), each.rows, axis=0) for each in sketches])
         times = np.concatenate([np.full(each.rows, each.timestep) for each in sketches])
-        size = self._own_rows or self._most(sketches[0]) * sketches[0].rows
+        most = self._most(sketches[0])
+        size = self._own_rows or most * sketches[0].rows
+        more = (self._more_rows(sketches[0], most) or 0) if most > 1 else 0
         answers = []
         for first in range(0, len(times), size):
-            taken = [min(each, len(times) - 1) for each in range(first, first + size)]
+            taken = [min(each, len(times) - 1) for each in range(first, first + size + more)]
             feed = {name: array[taken] for name, array in fixed.items()}
             feed["timestep"] = times[taken] if self._timestep_a_row(sketches[0]) else self._one_timestep(times[first])
             [answer] = self._unet.run(feed, [next(iter(self._unet.outputs))], self._tick)
-            answers.append(answer[: len(times) - first])
+            answers.append(answer[: min(size, len(times) - first)])
         return np.split(np.concatenate(answers), len(sketches))
 
     def _most(self, sketch: Sketch) -> int:
         """How many pictures are computed together: as many as wanted, or half of them, and so on."""
         size = self._wanted(sketch)
-        while size > 1 and not self._same_everywhere(sketch, size):
+        while size > 1 and self._more_rows(sketch, size) is None:
             size = 1 if self._own_rows else size // 2
         return size
 
@@ -97,23 +100,30 @@ class Steps:
         """How many pictures fit into a batch."""
         return max(1, self._own_rows // sketch.rows) if self._own_rows else self._batch
 
-    def _same_everywhere(self, sketch: Sketch, pictures: int) -> bool:
-        """Whether a picture has the same bits in every place of a batch: a batch of copies of it is computed once."""
-        rows = sketch.rows
-        key = (sketch.latents.shape, rows, pictures)
+    def _more_rows(self, sketch: Sketch, pictures: int) -> int | None:
+        """How many rows more a batch has, so that a picture has the same bits in every place; None: it never has.
+
+        Batches of copies of the picture are computed once.
+        """
+        key = (sketch.latents.shape, sketch.rows, pictures)
         if key not in self._places:
-            taken = [row % rows for row in range(self._own_rows or pictures * rows)]
-            feed = {name: array[taken] for name, array in sketch.fixed.items()}
-            feed["sample"] = np.repeat(sketch.seen(), len(taken), axis=0)
-            each = isinstance(self._times, str)
-            feed["timestep"] = np.full(len(taken), sketch.timestep) if each else self._one_timestep(sketch.timestep)
-            try:
-                [answer] = self._unet.run(feed, [next(iter(self._unet.outputs))], self._tick)
-            except ModelError:
-                return True  # the batch itself will fail, and its pictures with it
-            found = {answer[first : first + rows].tobytes() for first in range(0, pictures * rows, rows)}
-            self._places[key] = len(found) == 1
+            tried = (0,) if self._own_rows else (0, 1, sketch.rows)
+            self._places[key] = next((more for more in tried if self._same_places(sketch, pictures, more)), None)
         return self._places[key]
+
+    def _same_places(self, sketch: Sketch, pictures: int, more: int) -> bool:
+        """Whether copies of a picture have the same bits in all places of a batch with some rows more."""
+        rows = sketch.rows
+        taken = [row % rows for row in range(self._own_rows or pictures * rows + more)]
+        feed = {name: array[taken] for name, array in sketch.fixed.items()}
+        feed["sample"] = np.repeat(sketch.seen(), len(taken), axis=0)
+        each = isinstance(self._times, str)
+        feed["timestep"] = np.full(len(taken), sketch.timestep) if each else self._one_timestep(sketch.timestep)
+        try:
+            [answer] = self._unet.run(feed, [next(iter(self._unet.outputs))], self._tick)
+        except ModelError:
+            return True  # the batch itself will fail, and its pictures with it
+        return len({answer[first : first + rows].tobytes() for first in range(0, pictures * rows, rows)}) == 1
 
     def _timestep_a_row(self, sketch: Sketch) -> bool:
         """Whether each row of a batch has a timestep of its own."""
