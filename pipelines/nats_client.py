@@ -31,8 +31,9 @@ from nats.aio.transport import TcpTransport
 from schemas.settings import Settings
 from schemas.wire import Pieces
 
-# nats-py takes form feeds and vertical tabs for the end of a subject; the server does not
-_SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )?"
+# nats-py takes form feeds and vertical tabs for the end of a subject; the server does not. The server sends two spaces
+# where a reply subject is empty, as in its answers to a restore
+_SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )? ?"
 nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + _SUBJECT + rb"(\d+)\r\n")
 nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+)\r\n")
 

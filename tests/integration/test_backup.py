@@ -15,12 +15,16 @@ from pipelines.broker import Broker
 from pipelines.child import nats_server_binary
 from pipelines.client import Client
 from pipelines.job_records import find_manifest
+from pipelines.registry import builtin_pipeline
+from pipelines.server import EmbeddedServer
 from schemas.jobs import JobState
 from schemas.results import Done
 from schemas.settings import Settings
+from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
-from workers.definitions import register_builtin
+from tests.simulated import models_of
+from workers.definitions import register, register_builtin
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "backup.md").read_text()
 
@@ -88,3 +92,54 @@ async def known(settings: Settings, job: str) -> JobState | None:
     async with Broker.connected(settings, "test") as broker:
         manifest = await find_manifest(broker, job)
         return None if manifest is None else manifest.state
+
+
+def test_a_hot_copy_has_finished_jobs_and_those_under_way(tmp_path: Path) -> None:
+    """By the commands, while workers work; the broker is lost, and its jobs go on in a new one."""
+    clip, copy = make_clip(tmp_path, Clip(frames=130)), tmp_path / "copy"
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        asyncio.run(_registered(fleet.settings))
+        asyncio.run(sent(fleet.settings, clip, "finished"))
+        finished = asyncio.run(done_of(fleet.settings, "finished"))
+        jobs = [f"job-{number}" for number in range(5)]
+        asyncio.run(sent(fleet.settings, clip, *jobs))
+        saved = rigflow("backup", copy, "--nats", fleet.settings.nats)
+        assert (saved.returncode, "streams, " in saved.stdout) == (0, True), saved.stderr
+        asyncio.run(sent(fleet.settings, clip, "later"))
+        assert "is not empty" in rigflow("backup", copy, "--nats", fleet.settings.nats).stderr
+        refused = rigflow("restore", copy, "--nats", fleet.settings.nats)
+        assert (refused.returncode, "restore into a broker with an empty store" in refused.stderr) == (4, True)
+    server = EmbeddedServer()
+    server.start()
+    try:
+        settings = Settings(nats=server.url)
+        restored = rigflow("restore", copy, "--nats", server.url)
+        assert restored.returncode == 0, restored.stderr
+        with Fleet(ONE_WORKER, tmp_path / "cache-2", nats=server.url):
+            assert asyncio.run(done_of(settings, "finished")) == finished
+            for job in jobs:
+                assert asyncio.run(done_of(settings, job))[0].digest == finished[0].digest
+        assert asyncio.run(known(settings, "later")) is None
+    finally:
+        server.stop()
+
+
+def test_what_is_no_copy_is_not_restored(tmp_path: Path) -> None:
+    server = EmbeddedServer()
+    server.start()
+    try:
+        for description, said in (("{}", "no description"), ('{"config": {"name": "a.>"}}', "names the stream")):
+            copy = tmp_path / "copy" / "a"
+            copy.mkdir(parents=True, exist_ok=True)
+            (copy / "backup.json").write_text(description)
+            refused = rigflow("restore", tmp_path / "copy", "--nats", server.url)
+            assert (refused.returncode, said in refused.stderr) == (4, True), refused.stderr
+        assert "has no copy of a stream" in rigflow("restore", tmp_path / "cop", "--nats", server.url).stderr
+    finally:
+        server.stop()
+
+
+async def _registered(settings: Settings) -> None:
+    spec = builtin_pipeline("fingerprint")
+    async with Broker.connected(settings, "test") as broker:
+        await register(broker, settings, spec, models_of(spec))
