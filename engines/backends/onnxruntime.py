@@ -22,7 +22,7 @@ _LIBRARY: _Changes = (
     [{"layout": "nchw"}, {"layout": "nhwc"}],
     [{"search": "heuristic"}, {"search": "exhaustive"}],
 )
-_KERNELS: _Changes = ([{"kernels": True, "precision": "fp16", "layout": "", "search": ""}],)
+_KERNELS: _Changes = ([{"kernels": True, "precision": "fp16"}],)
 _BATCHES: _Changes = ([{"batch": rows} for rows in (32, 64, 128)],)
 
 
@@ -54,7 +54,7 @@ class OnnxRuntime:
         if device.gpu is None:
             return _ON_CPU
         own = _KERNELS if runs_compact(model, card.name, device.gpu.facts.capability) else ()
-        return (*_PRECISIONS, *_LIBRARY, *own, *_BATCHES)
+        return (*own, *_PRECISIONS, *_LIBRARY, *_BATCHES)
 
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session of ONNX Runtime, which is imported now. Raises ModelError."""

@@ -213,8 +213,7 @@ class _Run:
             if self._finish(batch, answer):
                 began_s, ended_s = max(began_s, ended_s), time.perf_counter()
                 rows = sum(span.stop - span.start for span in batch)
-                room = most_rows(batch[0].work.row_bytes, self._stage, self._session)
-                self._counts.times.append((rows, room, ended_s - began_s))
+                self._counts.times.append((rows, self._room(batch), ended_s - began_s))
             self._tick()
 
         for batch in batches:
@@ -259,7 +258,7 @@ class _Run:
         }
         try:
             if isinstance(self._session, Overlapping):
-                started = self._session.start(inputs)
+                started = self._session.start(inputs, self._room(batch))
             else:
                 outputs = self._session.run({name: np.asarray(rows) for name, rows in inputs.items()})
 
@@ -269,6 +268,10 @@ class _Run:
         except ModelError as error:
             return functools.partial(_raise, error)
         return lambda: self._meant(batch, started())
+
+    def _room(self, batch: Sequence[Span]) -> int:
+        """How many rows a full batch of these has."""
+        return most_rows(batch[0].work.row_bytes, self._stage, self._session)
 
     def _meant(self, batch: Sequence[Span], outputs: dict[str, Array]) -> dict[str, Value]:
         """What the outputs mean, if there is a row for each row in. Raises ModelError."""

@@ -92,12 +92,13 @@ class CudaSession:
         """Return the outputs of these rows by name, in a batch of their number. Raises ModelError and DeviceLost."""
         return self._started(inputs, next(iter(inputs.values())).shape[0])()
 
-    def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Any]]:
+    def start(self, inputs: Mapping[str, "Array | RowBatch"], room: int = 0) -> Callable[[], dict[str, Any]]:
         """Queue a batch, padded; return a function that waits for its outputs. Two may be queued before the first wait.
 
+        It is padded to `room` rows, which depend on its pipeline alone, or to as many as the session takes.
         Raises ModelError and DeviceLost, here or in that function.
         """
-        return self._started(inputs, self._computed(inputs))
+        return self._started(inputs, self._computed(inputs, room))
 
     def _started(self, inputs: Mapping[str, "Array | RowBatch"], computed: int) -> Callable[[], dict[str, Any]]:
         """Queue a batch of `computed` rows."""
@@ -146,10 +147,11 @@ class CudaSession:
         """Return how many rows of so many bytes a batch has at most."""
         return min(self.batch_rows, self.batch_bytes // max(1, row_bytes))
 
-    def _computed(self, inputs: Mapping[str, "Array | RowBatch"]) -> int:
+    def _computed(self, inputs: Mapping[str, "Array | RowBatch"], room: int) -> int:
         """Return how many rows to compute for a batch that is started, by the bytes of a row."""
         rows = next(iter(inputs.values())).shape[0]
-        return max(rows, self.most_rows(sum(array.nbytes for array in inputs.values()) // max(1, rows)))
+        most = self.most_rows(sum(array.nbytes for array in inputs.values()) // max(1, rows))
+        return max(rows, min(room, most) if room else most)
 
     # running
 

@@ -37,7 +37,7 @@ class PlanSession(CudaSession):
         self._plan.close()
         super().close()
 
-    def _computed(self, inputs: Mapping[str, Any]) -> int:
+    def _computed(self, inputs: Mapping[str, Any], room: int) -> int:
         """Return the number of rows: a plan runs the same kernels for any batch size of its profile."""
         rows: int = next(iter(inputs.values())).shape[0]
         return rows

@@ -77,8 +77,11 @@ class Overlapping(Protocol):
         """Return how many rows of so many bytes a batch has at most."""
         ...
 
-    def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
-        """Queue a batch; return a function that waits for its outputs. Both raise as `run` does."""
+    def start(self, inputs: Mapping[str, "Array | RowBatch"], room: int = 0) -> Callable[[], dict[str, Array]]:
+        """Queue a batch; return a function that waits for its outputs. Both raise as `run` does.
+
+        `room`: how many rows a full batch of the stage has, 0: as many as the session takes.
+        """
         ...
 
 

@@ -103,7 +103,8 @@ def _begin(session: Session, inputs: Mapping[str, Array]) -> tuple[Callable[[], 
     """What begins a batch and returns what waits for it, and how many may be under way."""
     if isinstance(session, Overlapping):
         overlapping = session
-        return lambda: overlapping.start(inputs), overlapping.in_flight
+        rows = len(next(iter(inputs.values())))
+        return lambda: overlapping.start(inputs, rows), overlapping.in_flight
 
     def run() -> Callable[[], Any]:
         made = session.run(inputs)

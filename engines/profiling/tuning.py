@@ -31,6 +31,7 @@ TEST_ROWS = 2
 _WORTH_IT = 0.97  # of the seconds of a row: an option that gains less is not worth being another one
 _LARGER = 0.9  # the same for a larger batch, in which a single row waits for longer
 _TRIALS = 12  # shares of the given seconds
+_OF_THE_LIBRARY = frozenset(("precision", "layout", "search"))  # which own kernels do not heed
 _PRECISION: Mapping[str, Precision] = {"": "fp32", "tf32": "fp32", "fp16": "fp16"}  # whose tolerance counts
 
 Report = Callable[[str], None]
@@ -90,9 +91,8 @@ class Tuner:
     ) -> None:
         self._backend, self._model, self._card, self._device = backend, model, card, device
         self._shapes, self._allowed, self._report, self._everything = shapes, allowed, report, everything
-        self._share_s = seconds / _TRIALS
-        self._began_s = time.monotonic()
-        self._until_s = self._began_s + seconds
+        self._seconds, self._share_s = seconds, seconds / _TRIALS
+        self._began_s = self._until_s = time.monotonic()
         singly = any(tensor.shape[:1] == (1,) for tensor in card.inputs)
         given = rows_of(card, shapes, 1 if singly else TEST_ROWS) if rows is None else dict(rows)
         self._rows = repeated(given, 1) if singly else given
@@ -101,8 +101,8 @@ class Tuner:
 
     def tune(self) -> Tuned:
         """Try one field of the options after the other. Raises ModelError, DeviceLost: the usual session fails."""
-        usual = self._tried(self._tuned.chosen, must=True)
-        best = usual
+        best = self._tried(self._tuned.chosen, must=True)
+        self._until_s = time.monotonic() + self._seconds  # a large model's usual session takes longer to open
         for changes in self._backend.worth_trying(self._model, self._card, self._device):
             for trial in [self._tried(options) for options in self._variants(best.options, changes)]:
                 gain = _LARGER if trial.rows > best.rows else _WORTH_IT
@@ -118,6 +118,7 @@ class Tuner:
         for change in changes:
             options = best.model_copy(update=dict(change))
             pointless = self._allowed.refuses(options.precision) and not self._everything
+            pointless = pointless or (best.kernels and _OF_THE_LIBRARY.issuperset(change))
             if options != best and not pointless and len(self._tuned.tried) + len(made) < MOST_TRIALS:
                 made.append(options)
         return made
@@ -171,10 +172,8 @@ class Tuner:
         return f"the test gives {far}, {tolerance:g} is allowed", error
 
     def _measure(self, best: Trial) -> None:
-        """Seconds of batches of the chosen session. A GPU fills each batch up, so there is one size."""
+        """Seconds of batches of the chosen session."""
         self._tuned.batch_s[best.rows] = best.seconds
-        if self._device.gpu is not None:
-            return
         session = self._backend.open_with(self._model, self._card, self._device, best.options)
         try:
             for rows in sizes_up_to(best.rows):

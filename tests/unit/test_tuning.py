@@ -127,7 +127,7 @@ def test_the_fastest_is_chosen_one_field_after_the_other() -> None:
     assert tuned.chosen == ComputeOptions(layout="nhwc", search="exhaustive")
     assert [str(each.options) for each in tuned.tried] == list(backend._cases)
     assert [line.partition(":")[0] for line in lines] == list(backend._cases)
-    assert tuned.batch_s == {2: pytest.approx(2e-3)}
+    assert tuned.batch_s == {1: pytest.approx(1e-3), 2: pytest.approx(2e-3)}
     assert all(session.closed for session in backend.opened)
 
 
@@ -155,6 +155,14 @@ def test_rounding_needs_permission_and_passes_the_test(
     assert tuned.chosen.precision == ("" if refused else precision)
 
 
+def test_what_own_kernels_do_not_heed_is_not_tried_with_them() -> None:
+    cases = {"defaults": (4e-3, 0), "own kernels": (1e-3, 1e-6), "batch 8, own kernels": (5e-4, 0)}
+    backend = Various(cases, kernels=(True,), layout=("nchw",), search=("heuristic",), batch=(8,))
+    tuned = tuner(backend, GPU).tune()
+    assert [str(each.options) for each in tuned.tried] == list(cases)
+    assert (tuned.chosen.kernels, tuned.chosen.batch) == (True, 8)
+
+
 def test_what_is_not_allowed_is_not_even_tried_by_a_worker() -> None:
     backend = Various({"defaults": (1e-3, 0)}, precision=("tf32", "fp16"))
     assert [str(each.options) for each in tuner(backend, GPU).tune().tried] == ["defaults"]
@@ -178,12 +186,13 @@ def test_options_that_fail_are_refused_and_a_lost_device_ends_it() -> None:
 
 
 def test_it_ends_when_its_time_is_over() -> None:
-    backend = Various({"defaults": (0.05, 0), "NHWC": (0.01, 0)}, layout=("nhwc",))
+    cases = {"defaults": (0.5, 0), "NCHW": (0.4, 0), "NHWC": (0.01, 0)}
+    backend = Various(cases, layout=("nchw", "nhwc"))
     began_s = CLOCK.now_s
-    tuned = tuner(backend, GPU, seconds=0.01).tune()
-    assert [str(each.options) for each in tuned.tried] == ["defaults"]
-    assert tuned.chosen == ComputeOptions()
-    assert CLOCK.now_s - began_s < 0.5
+    tuned = tuner(backend, GPU, seconds=0.1).tune()
+    assert [str(each.options) for each in tuned.tried] == ["defaults", "NCHW"]
+    assert tuned.chosen == ComputeOptions(layout="nchw")
+    assert CLOCK.now_s - began_s < 10
 
 
 def test_a_slow_batch_is_run_once() -> None:
