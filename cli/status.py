@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.interrupts import display, run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.status_devices import device_of, devices
+from cli.status_devices import devices
 from cli.status_gpus import care_rows
-from cli.text import age, cell, cells, list_of, moment, one_line, say_json, size, stdout, table
+from cli.status_roles import placed
+from cli.status_workers import notes, state_of, workers
+from cli.text import age, cell, cells, list_of, one_line, say_json, size, stdout, table
 from schemas.errors import ExitCode
-from schemas.states import ENDED, LOST, STOPPED
+from schemas.states import ENDED, STOPPED
 from schemas.text import count, rate, without_passwords
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from pipelines.status import FleetStatus, QueueStatus
     from schemas.settings import Settings
 
-SILENT_S = 6.0  # three reports missed: its process hangs, or its machine is gone
 EVERY_S = 2.0  # workers report every 2 s
 OLD_S = 4.0  # without an answer for so long, what is shown is old
 
@@ -141,8 +142,8 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
         ("dead letters", f"{fleet.dead.messages:,}, see `rigflow dead list`" if fleet.dead.messages else "none"),
     ):
         pairs.add_row(cell(name, "bold"), cell(value, "red" if name == "dead letters" and fleet.dead.messages else ""))
-    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet)]
-    parts += [*_ends(fleet), *_unready(fleet), *_declined(fleet), *devices(fleet)]
+    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", workers(fleet)]
+    parts += [*notes(fleet), *placed(fleet.workers), *devices(fleet)]
     if fleet.rigs:
         parts += ["", _rigs(fleet.rigs), *care_rows(fleet.rigs)]
     return Group(*parts)
@@ -192,91 +193,6 @@ def _rate(workers: Sequence[Mapping[str, Any]], queue: "QueueStatus") -> float:
     return sum(float(of["frames_per_s"]) for of in done if (of["pipeline"], of["stage"]) == of_queue)
 
 
-def _workers(fleet: "FleetStatus") -> "RenderableType":
-    """A row for each worker that reported lately, and for each that its rig has given up or starts again."""
-    gone = _gone(fleet)
-    if not fleet.workers and not gone:
-        start = "; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
-        return cells(("worker", "bold"), ("  none", "yellow"), (start, ""))
-    titles = ("worker", "device", "stages", "state", "held", "busy", "frames/s", "failed", "memory")
-    rows = [_worker_row(worker) for worker in fleet.workers if worker["worker"] not in gone]
-    rows += [_gone_row(name, worker) for name, worker in gone.items()]
-    return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("state",), named=("worker",))
-
-
-def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
-    return [
-        one_line(worker["worker"]),
-        one_line(device_of(worker)),
-        one_line(" ".join(worker["stages"])),
-        _state(worker),
-        f"{worker['in_flight']:,}",
-        f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
-        rate(max((of["frames_per_s"] for of in worker["done"]), default=0.0)),
-        cell(f"{worker['failures']:,}", "red" if worker["failures"] else ""),
-        size(worker["rss_bytes"]),
-    ]
-
-
-def _gone_row(name: str, worker: Mapping[str, Any]) -> "list[RenderableType]":
-    return [
-        *map(one_line, (name, worker["device"], " ".join(worker["stages"]))),
-        cell(worker["state"], "red"),
-        *[""] * 5,
-    ]
-
-
-def _ends(fleet: "FleetStatus") -> "list[RenderableType]":
-    """A line for each worker without a process: how its last one ended."""
-    return [
-        cells((f"worker {name} is {worker['state']}", "red"), (f", last exit: {worker['last_exit']}", ""))
-        for name, worker in _gone(fleet).items()
-    ]
-
-
-def _unready(fleet: "FleetStatus") -> "list[RenderableType]":
-    """A line for each reason for which workers are not ready: models that are being loaded, or that cannot be."""
-    gone = _gone(fleet)
-    ready = ((worker.get("why", ""), worker["worker"]) for worker in fleet.workers if worker["worker"] not in gone)
-    return [_warning(f"not ready: {names}", why) for why, names in _grouped(ready) if why]
-
-
-def _declined(fleet: "FleetStatus") -> "list[RenderableType]":
-    """A line for each pipeline that some workers take no work of, and for each reason."""
-    each = ((declined, worker["worker"]) for worker in fleet.workers for declined in worker.get("declined", {}).items())
-    return [
-        _warning(f"no work of pipeline {pipeline} goes to {names}", why) for (pipeline, why), names in _grouped(each)
-    ]
-
-
-def _grouped(reasons: Iterable[tuple[Any, str]]) -> list[tuple[Any, str]]:
-    """Each reason once, with the names of its workers."""
-    workers: dict[Any, list[str]] = {}
-    for reason, worker in reasons:
-        workers.setdefault(reason, []).append(worker)
-    return [(reason, ", ".join(names)) for reason, names in sorted(workers.items())]
-
-
-def _warning(what: str, why: str) -> "RenderableType":
-    return cell(what, style="yellow") + cell(f": {why}")
-
-
-def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
-    """Workers without a process, by the status of their rig: their own last status is still stored."""
-    running = (rig for rig in fleet.rigs if rig["state"] not in ENDED)
-    workers = (worker for rig in running for worker in rig["workers"])
-    return {worker["worker"]: worker for worker in workers if worker["state"] in ("given up", "down")}
-
-
-def _state(status: Mapping[str, Any]) -> "Text":
-    """The state of a worker or a rig, since when a rig has ended, or for how long there was no status."""
-    if status["state"] in ENDED:
-        text = f"{status['state']} since {moment(status['at_s'])}"
-        return cell(text, "red" if status["state"] == LOST else "")
-    silent_s = time.time() - status["at_s"]
-    return cell(f"silent for {silent_s:.0f} s", "yellow") if silent_s > SILENT_S else cell(status["state"])
-
-
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
     titles = ("rig", "host", "state", "metrics", "workers", "ready", "deaths")
     return list_of(titles, map(_rig_row, rigs), left=4, unless={}, entire=("state", "metrics"), named=("rig",))
@@ -292,7 +208,7 @@ def _rig_row(rig: Mapping[str, Any]) -> "list[RenderableType]":
     ready = sum(not worker["why"] for worker in workers) if rig["state"] not in ENDED else 0
     deaths = sum(worker["deaths"] for worker in workers)
     return [
-        *(one_line(rig["rig"]), one_line(rig["host"]), _state(rig), one_line(_metrics(rig))),
+        *(one_line(rig["rig"]), one_line(rig["host"]), state_of(rig), one_line(_metrics(rig))),
         f"{len(workers)}",
         cell(f"{ready}", "" if ready == len(workers) or rig["state"] == STOPPED else "yellow"),
         cell(f"{deaths}", "yellow" if deaths else ""),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engines.content import Content, graph_of, size_of
 from engines.media.medium import Input, PipelineMedia, SplitRequest
@@ -11,7 +11,8 @@ from engines.models.operations import operations
 from engines.outputs.format import sound_of
 from engines.plan import Plan, plan_pipeline
 from engines.planned import Arrays, Tensor, planned_pictures, planned_sounds
-from placement.costs import StageWork, Work
+from placement.costs import StageWork, Work, cost
+from placement.fleet import Device, Fleet, Rig
 from schemas.media import MediaInfo
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage, PipelineSpec, Stage
@@ -73,8 +74,39 @@ def workload(spec: PipelineSpec, models: Models, facts: MediaFacts) -> Work:
         facts.media.duration_s * float(grid.fps or 0) / facts.pieces / grid.stride if sampled else frames / grid.stride
     )
     sizes = _Sizes(facts.media, max(1.0, windows), max(1.0, windows * grid.stride if sampled else frames))
-    stages = tuple(_stage(stage, plan, models, sizes, frames) for stage in spec.stage)
+    made = [_stage(stage, plan, models, sizes, frames) for stage in spec.stage]
+    ordered = [at for at, stage in enumerate(spec.stage) if (of := plan.operators.get(stage.name)) and of.in_order]
+    stages = tuple(
+        replace(stage, of_decode=at <= max(ordered, default=0) or stage.of_decode) for at, stage in enumerate(made)
+    )
     return Work(spec.name, stages, facts.pieces, facts.nbytes / facts.pieces, sizes.windows)
+
+
+def with_observed_operations(work: Work, fleet: Fleet) -> Work | None:
+    """The work with operations of models as devices were measured at them, for those that were not.
+
+    None where nothing is known of a model: neither its operations nor its pace on any device.
+    """
+    stages = []
+    for stage in work.stages:
+        if not stage.model or stage.operations:
+            stages.append(stage)
+            continue
+        counted = [_operations(work, stage, rig, device) for rig, device in fleet.places()]
+        known = sorted(each for each in counted if each)
+        if not known:
+            return None
+        stages.append(replace(stage, operations=known[len(known) // 2]))
+    return replace(work, stages=tuple(stages))
+
+
+def _operations(work: Work, stage: StageWork, rig: Rig, device: Device) -> float:
+    """Operations of a row by which an estimate for this device gives what was measured on it; 0: nothing was."""
+    if (work.pipeline, stage.name) not in device.frame_s and stage.model not in device.row_s:
+        return 0.0
+    measured = cost(work, stage, rig, device).seconds
+    bare = replace(device, frame_s={}, row_s={})
+    return measured / cost(work, replace(stage, operations=1e9), rig, bare).seconds * 1e9
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,16 @@ def hosts(workers: Sequence[Worker], queue: QueueStatus) -> list[Worker]:
     return [
         worker
         for worker in workers
-        if runs_stage(worker["stages"], queue.stage, queue.kind) and queue.pipeline not in worker.get("declined", {})
+        if runs_stage(worker["stages"], queue.stage, queue.kind)
+        and queue.pipeline not in worker.get("declined", {})
+        and _is_given(worker, queue)
     ]
+
+
+def _is_given(worker: Worker, queue: QueueStatus) -> bool:
+    """Whether the placement of the fleet lets a worker take from a queue."""
+    role = worker.get("roles", {}).get(queue.pipeline)
+    return role is None or queue.stage in (SPLIT, COLLECT, *role["takes"])
 
 
 def _nothing_has_backlog(fleet: FleetStatus) -> str:

@@ -18,10 +18,11 @@ GPU_SHARE = 0.8  # of a GPU's memory, for models
 
 async def known_fleet(broker: Broker) -> Fleet:
     """The fleet that runs now. Raises BrokerError."""
-    (workers, _), profiles, models = await asyncio.gather(
+    (workers, rigs), profiles, models = await asyncio.gather(
         process_statuses(broker), fleet_profiles(broker), model_profiles(broker)
     )
-    return fleet_of(workers, profiles, models)
+    paces = {slot["worker"]: slot["paces"] for rig in rigs for slot in rig["workers"] if "paces" in slot}
+    return fleet_of([{**worker, "paces": paces.get(worker["worker"])} for worker in workers], profiles, models)
 
 
 def fleet_of(workers: Sequence[Worker], profiles: Iterable[DeviceProfile], models: Iterable[ModelProfile]) -> Fleet:
@@ -86,20 +87,23 @@ def _device(
 
 
 def _frame_s(workers: Sequence[Worker]) -> dict[tuple[str, str], float]:
-    """Seconds of a frame by pipeline and stage, of all work that these workers have done of it."""
+    """Seconds of a frame by pipeline and stage, of all work that these workers have done of it.
+
+    `paces` are by their rig, and count processes that have ended, too."""
     frames: dict[tuple[str, str], float] = {}
     seconds: dict[tuple[str, str], float] = {}
     for worker in workers:
-        for of in worker.get("done", ()):
-            key = str(of["pipeline"]), str(of["stage"])
-            frames[key] = frames.get(key, 0.0) + float(of["frames"])
-            seconds[key] = seconds.get(key, 0.0) + float(of.get("seconds", 0.0))
+        done = [(of["pipeline"], of["stage"], of["frames"], of.get("seconds", 0.0)) for of in worker.get("done", ())]
+        for pipeline, stage, count, taken_s in worker.get("paces") or done:
+            key = str(pipeline), str(stage)
+            frames[key] = frames.get(key, 0.0) + float(count)
+            seconds[key] = seconds.get(key, 0.0) + float(taken_s)
     return {key: seconds[key] / frames[key] for key in frames if frames[key] and seconds[key] >= LEAST_SECONDS}
 
 
 def _allowed(worker: Worker) -> tuple[str, ...]:
     """The stages that its settings name; none where it takes whatever it is given."""
-    stages = tuple(worker.get("allowed") or worker["stages"])
+    stages = tuple(worker["stages"])
     return () if "all" in stages else stages
 
 

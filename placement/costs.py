@@ -25,7 +25,8 @@ class StageWork:
 
     `rows` of `model` (its identity), each with `operations` (a multiplication and an addition are two); `frames` of
     `width` x `height` that it decodes, changes or encodes, in `codec`. `gives_bytes` is the size of what it gives, as
-    it travels to another rig. `model_bytes`: memory of the model. `of_decode`: decode does it in the same step.
+    it travels to another rig. `model_bytes`: memory of the model. `of_decode`: it stays with decode, which
+    does it in the same step, or in order.
     """
 
     name: str

@@ -23,6 +23,7 @@ from placement.routes import Group, Leg, Role, Roles, Route, groups, limits, rou
 
 WORTH = 1.3  # times as many pieces a second, so that work is moved to another rig, or the placement changes
 USELESS = 0.002  # of the fleet's rate
+OFTEN = (1.0, 0.3)  # of the busiest route of a device: what it does less often is left to others; both are tried
 SLOW = 16  # times as long for a piece as the fastest device
 WHOLE = "it does all stages of a piece"
 
@@ -49,7 +50,9 @@ def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placemen
     whole = [way for way in whole if way.legs[0].group not in late]
     new = _of_whole(work, kinds, {way.legs[0].group for way in whole}, late, _rate(whole, parts)[0])
     quick = [way for way in ways if len(way.legs) > 1 and not _drags(way, kinds) and _pays(work, way, kinds)]
-    apart = _of_mix(work, kinds, [*whole, *quick], parts)
+    _, rates = _rate([*whole, *quick], parts)
+    used = [(way, rate) for way, rate in zip([*whole, *quick], rates, strict=True) if rate > 0.0]
+    apart = max((_of_mix(work, kinds, used, parts, often) for often in OFTEN), key=lambda mix: mix.rate)
     if apart.rate > WORTH * new.rate:
         new = apart
     return before if before is not None and _still_good(fleet, work, before, new.rate) else new
@@ -111,21 +114,22 @@ def _pays(work: Work, way: Route, kinds: Sequence[Group]) -> bool:
     return True
 
 
-def _of_mix(work: Work, kinds: Sequence[Group], ways: Sequence[Route], parts: Mapping[str, float]) -> Placement:
-    """Each device does what it does in that route of the best mix of routes that it is in most often.
-
-    It does nothing else: a device that takes pieces at two places would take too many at the cheaper one.
-    """
-    often: list[tuple[float, tuple[Leg, ...]]] = [(0.0, ()) for _ in kinds]
-    for way, rate in zip(ways, _rate(ways, parts)[1], strict=True):
-        for number in {leg.group for leg in way.legs}:
-            if rate > often[number][0]:
-                often[number] = rate, tuple(leg for leg in way.legs if leg.group == number)
+def _of_mix(
+    work: Work, kinds: Sequence[Group], used: Sequence[tuple[Route, float]], parts: Mapping[str, float], often: float
+) -> Placement:
+    """Each device does what it does in the routes of a mix that it is in `often`: by share of its busiest route."""
     roles: dict[str, Role] = {}
     why: dict[str, str] = {}
-    for group, (_, legs) in zip(kinds, often, strict=True):
-        runs = tuple(stage.name for leg in legs for stage in work.stages[leg.first : leg.end])
-        role = Role(runs, tuple(work.stages[leg.first].name for leg in legs))
+    for number, group in enumerate(kinds):
+        routes_here = [(way, rate) for way, rate in used if any(leg.group == number for leg in way.legs)]
+        most = max((rate for _, rate in routes_here), default=0.0)
+        kept = [way for way, rate in routes_here if rate >= often * most]
+        if often == 1.0:
+            kept = kept[:1]
+        legs = {leg for way in kept for leg in way.legs if leg.group == number}
+        runs = {at for leg in legs for at in range(leg.first, leg.end)}
+        takes = sorted({leg.first for leg in legs})
+        role = Role(tuple(work.names[at] for at in sorted(runs)), tuple(work.names[at] for at in takes))
         reason = "the fleet does more when others do the rest" if runs else "the fleet does not do more with it"
         for device in group.devices:
             roles[device.name] = role

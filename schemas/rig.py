@@ -23,7 +23,8 @@ def runs_stage(stages: Collection[str], *names: str) -> bool:
 
 
 class WorkerGroup(Spec):
-    """`count` equal workers: their device, and the kinds or names of their stages; none given means all.
+    """`count` equal workers: their device, and the kinds or names of their stages; none given means all,
+    and `auto` what the fleet's placement gives them.
 
     `device`: `cpu`, `cuda:INDEX` or `cuda:UUID`; several workers may share a GPU. `power_watts`: the most power that
     this GPU draws while the rig runs; 0: as it is.
@@ -31,8 +32,13 @@ class WorkerGroup(Spec):
 
     device: str = Field(default="cpu", pattern=DEVICE)
     count: int = Field(default=1, ge=1, le=256)
-    stages: tuple[Name, ...] = ()
+    stages: tuple[Name, ...] | Literal["auto"] = ()
     power_watts: int = Field(default=0, ge=0, le=2000)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The stages that it names; none where it does all, or what it is given."""
+        return () if self.stages == "auto" else self.stages
 
     @model_validator(mode="after")
     def _has_gpu(self) -> "WorkerGroup":

@@ -41,9 +41,18 @@ class GpuStatus(Status):
     name: GivenName = ""
 
 
+class RoleStatus(Status):
+    """What a placement gives a worker of a pipeline: the stages that it runs, whose queues it takes from, and why."""
+
+    runs: tuple[GivenName, ...]
+    takes: tuple[GivenName, ...]
+    why: GivenName = ""
+
+
 class WorkerStatus(Status):
     """A worker process. `why` is the reason that it is not ready for a pipeline, or empty; `declined`: pipelines from
-    which it takes no work, with the reasons. `profile`: what its device was measured to do, in words.
+    which it takes no work, with the reasons; `roles`: what placements give it, by pipeline; `profile`: what its device
+    was measured to do, in words.
     """
 
     worker: GivenName
@@ -60,6 +69,7 @@ class WorkerStatus(Status):
     why: str = ""
     profile: GivenName = ""
     declined: dict[GivenName, str] = {}
+    roles: dict[GivenName, RoleStatus] = {}
 
 
 class SlotStatus(Status):

@@ -13,15 +13,22 @@ from tests.simulated import PACE
 
 
 class Rig(Running):
-    """`rigflow rig` with two workers, or as many as `workers` says."""
+    """`rigflow rig` with two workers, or as many as `workers` says; `stages` as its file has them."""
 
     def __init__(
-        self, fleet: Fleet, folder: Path, name: str = "r", workers: int = 2, pace_ms: float = 20.0, **settings: float
+        self,
+        fleet: Fleet,
+        folder: Path,
+        name: str = "r",
+        workers: int = 2,
+        pace_ms: float = 20.0,
+        stages: str = "",
+        **settings: float,
     ) -> None:
         given = {"cache": str(folder / "cache"), "ack_wait_s": 3.0, **settings}
         file, config = folder / f"{name}.settings.toml", folder / f"{name}.toml"
         file.write_text("".join(f"{key} = {value!r}\n" for key, value in given.items()))
-        config.write_text(f"[[worker]]\ncount = {workers}\n")
+        config.write_text(f"[[worker]]\ncount = {workers}\n" + (f"stages = {stages}\n" if stages else ""))
         where = ("--nats", fleet.settings.nats, "--settings", str(file), "--metrics", "127.0.0.1:0")
         super().__init__("rig", "--name", name, "--config", str(config), *where, **{PACE: str(pace_ms)})
         self.name = name

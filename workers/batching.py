@@ -64,7 +64,9 @@ class Batching:
         return min(due_in_s, PATIENCE_S) if any(map(self._coming, dues)) else due_in_s
 
     def spills(self, task: Task) -> bool:
-        """Whether a task goes to its queue: enough like it waits here, and another worker waits for it there."""
+        """Whether a task goes to its queue: others do its stage, or enough like it waits here and they wait for it."""
+        if self._intake.roles.gives_away(task.pipeline.spec.name, task.stage):
+            return True
         stage, alike = task.pipeline.stage(task.stage), self._alike(task)
         enough = self.full(alike, stage) if isinstance(stage, OperatorStage) and stage.batches else bool(alike)
         return enough and not task.pipeline.in_order(task.stage) and self._handoff.spill(task.queue)

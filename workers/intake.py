@@ -22,6 +22,7 @@ from schemas.settings import Settings
 from schemas.subjects import SPLIT
 from workers.in_flight import Queue, Task
 from workers.messages_in_flight import MessagesInFlight
+from workers.roles import WorkerRoles
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 PATIENCE_S = 0.005  # a queue with messages answers within this
@@ -67,6 +68,17 @@ class Intake:
         self._paused = False
         self.cordoned = False
         self._closed = False
+        self.roles = WorkerRoles()
+        self.roles.on_change = self._roles_changed
+
+    def _roles_changed(self) -> None:
+        for queue in [queue for queue in self._pulls if not self._takes(queue)]:
+            self._full.discard(queue)
+            self._pulls[queue].withdraw()
+        self.refill()
+
+    def _takes(self, queue: Queue) -> bool:
+        return self.roles.takes(queue.pipeline, queue.stage)
 
     async def host(self, spec: PipelineSpec, stages: list[str]) -> None:
         """Also take from the queues of these stages, both priorities."""
@@ -187,7 +199,7 @@ class Intake:
             self._full.discard(self._asked)
             self._late_until_s[self._asked] = self._asked_s + LATE_S
         for queue, pull in self._pulls.items():
-            if queue not in self._full and not pull.outstanding:
+            if queue not in self._full and not pull.outstanding and self._takes(queue):
                 pull.request(1)
         self._asked = min(self._full, key=self._turn, default=None)
         if self._asked is not None:
@@ -204,7 +216,7 @@ class Intake:
         """Keep requests at interactive queues while a message of them could join the work that is going on."""
         if self._in_flight.urgent_room > 0 and self._in_flight.nbytes < self._settings.credit_bytes:
             for queue, pull in self._pulls.items():
-                if queue.priority is Priority.INTERACTIVE and not pull.outstanding:
+                if queue.priority is Priority.INTERACTIVE and not pull.outstanding and self._takes(queue):
                     pull.request(1)
 
     def _turn(self, queue: Queue) -> tuple[bool, int, int]:
@@ -221,7 +233,7 @@ class Intake:
         if queue == self._asked:
             self._asked = None
         self._late_until_s.pop(queue, None)
-        if delivery.pending:
+        if delivery.pending and self._takes(queue):
             self._full.add(queue)
         else:
             self._full.discard(queue)

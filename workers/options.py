@@ -11,7 +11,8 @@ from schemas.settings import Settings
 class WorkerOptions(BaseModel):
     """Options of a worker process.
 
-    `rig` and `device` are shown in its status. `scratch` is its folder for temporary files. `quarantine`: the models
+    `auto`: of these stages it does what the fleet's placement gives its device. `rig` and `device` are shown in its
+    status. `scratch` is its folder for temporary files. `quarantine`: the models
     that it must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work
     meanwhile, to find the one that crashes processes.
     """
@@ -20,6 +21,7 @@ class WorkerOptions(BaseModel):
     settings: Settings
     stages: tuple[str, ...] = ALL_STAGES  # kinds or names
     name: str = ""
+    auto: bool = False
     rig: str = ""
     device: str = "cpu"
     scratch: str = ""

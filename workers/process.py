@@ -32,6 +32,7 @@ from workers.forkserver import end_with_parent
 from workers.options import WorkerOptions
 from workers.pipeline_cache import PipelineCache, for_each
 from workers.reporter import Reporter
+from workers.roles import follow_roles
 from workers.runner import Runner
 from workers.split import SplitHandler
 from workers.telemetry import Event, log_event, set_up_logging
@@ -110,6 +111,8 @@ class Worker:
             reporter.to_fleet,
             functools.partial(obedience.follow, broker, runner, self._options, self.name),
         ]
+        if self._options.auto:
+            loops.append(functools.partial(follow_roles, broker, runner.intake.roles, reporter.device_name))
         if self._options.hosts(COLLECT):
             loops += [functools.partial(sweep_regularly, broker), functools.partial(carry_out_cancel_requests, broker)]
         if self._heartbeats is not None:

@@ -17,6 +17,7 @@ from engines.profiling.host_name import host_id
 from engines.profiling.models import device_name
 from engines.profiling.store import kept_profile
 from pipelines.broker import Broker
+from pipelines.fleet_view import device_of
 from schemas.errors import RigflowError
 from workers.options import WorkerOptions
 from workers.pipeline_cache import PipelineCache
@@ -77,6 +78,20 @@ class Reporter:
         self.draining = False
 
     @property
+    def device_name(self) -> str:
+        """What its device is called in a placement."""
+        gpu = self._device.facts()
+        return device_of(
+            {
+                "worker": self._name,
+                "rig": self._options.rig,
+                "host": socket.gethostname(),
+                "device": self._options.device,
+                "gpu": gpu,
+            }
+        )
+
+    @property
     def state(self) -> str:
         """`draining`, `cordoned`, `starting` (engines are loaded), `working` or `idle`."""
         if self.draining:
@@ -109,6 +124,8 @@ class Reporter:
             **self._machine,
             "pid": os.getpid(),
             "stages": list(self._options.stages),
+            "auto": self._options.auto,
+            "roles": self._runner.intake.roles.shown(),
             "state": self.state,
             "ready": not why,
             "why": why,

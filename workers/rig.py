@@ -22,6 +22,7 @@ from workers.job_metrics import EndedJobs
 from workers.known_stages import check_stages
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
 from workers.options import WorkerOptions
+from workers.placed_by_rig import keep_placed
 from workers.rig_care import RigCare
 from workers.slot import Slot
 from workers.supervisor import Supervisor
@@ -43,7 +44,7 @@ class Rig:
         self.name = spec.name
         self._settings = settings
         self._scratch = scratch
-        self._stages = tuple(dict.fromkeys(stage for group in spec.worker for stage in group.stages))
+        self._stages = tuple(dict.fromkeys(stage for group in spec.worker for stage in group.named))
         self._source = source
         self._supervisor = Supervisor(self._workers(spec), log_event, start_pause_s=spec.start_pause_s)
         self._care = RigCare(spec, self._supervisor, scratch.parent / "power.json", log_event)
@@ -62,7 +63,8 @@ class Rig:
         return [
             WorkerOptions(
                 settings=self._settings,
-                stages=group.stages or ALL_STAGES,
+                stages=group.named or ALL_STAGES,
+                auto=group.stages == "auto",
                 name=f"{self.name}-{group.device.partition(':')[0]}{number}",
                 rig=self.name,
                 device=group.device,
@@ -130,6 +132,8 @@ class Rig:
         watching = asyncio.create_task(self._supervisor.watch())
         assert self._broker is not None
         reporting = [asyncio.create_task(self._report())]
+        if any(slot.options.auto for slot in self._supervisor.slots):
+            reporting.append(asyncio.create_task(keep_placed(self._broker, self.name)))
         if self._settings.metrics:
             reporting.append(asyncio.create_task(self._ended_jobs.follow(self._broker)))
         try:
@@ -247,4 +251,5 @@ def _describe(slot: Slot) -> dict[str, object]:
         "why": slot.unready,
         "deaths": slot.died,
         "last_exit": slot.last_exit,
+        "paces": [[*key, frames, seconds] for key, (frames, seconds) in slot.paces().items()],
     }

@@ -64,6 +64,13 @@ class Slot:
             return f"{self.state}, last exit: {self.last_exit}"
         return self.heartbeat.why if self.heartbeat else "starting"
 
+    def paces(self) -> dict[tuple[str, str], tuple[int, float]]:
+        """Frames and seconds of each (pipeline, stage), in all processes of this slot."""
+        total: dict[tuple[str, str], StageCounts] = {}
+        add_counts(total, self.retired)
+        add_counts(total, self.heartbeat.stages if self.heartbeat else {})
+        return {key: (counts.frames, counts.seconds) for key, counts in total.items() if counts.frames}
+
     def retire(self) -> None:
         """Add the counts of the process that ended to `retired`."""
         self.ended_at_candidate = self.heartbeat is not None and self.heartbeat.poison_candidate
