@@ -4,7 +4,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.cli import Running
@@ -23,14 +23,20 @@ class Rig(Running):
         workers: int = 2,
         pace_ms: float = 20.0,
         stages: str = "",
+        config_text: str = "",
+        environment: Mapping[str, str] | None = None,
         **settings: float,
     ) -> None:
+        """`config_text` is the rig's file, if not that of so many workers."""
         given = {"cache": str(folder / "cache"), "ack_wait_s": 3.0, **settings}
         file, config = folder / f"{name}.settings.toml", folder / f"{name}.toml"
         file.write_text("".join(f"{key} = {value!r}\n" for key, value in given.items()))
-        config.write_text(f"[[worker]]\ncount = {workers}\n" + (f"stages = {stages}\n" if stages else ""))
+        of_workers = f"[[worker]]\ncount = {workers}\n" + (f"stages = {stages}\n" if stages else "")
+        config.write_text(config_text or of_workers)
         where = ("--nats", fleet.settings.nats, "--settings", str(file), "--metrics", "127.0.0.1:0")
-        super().__init__("rig", "--name", name, "--config", str(config), *where, **{PACE: str(pace_ms)})
+        super().__init__(
+            "rig", "--name", name, "--config", str(config), *where, **{PACE: str(pace_ms), **(environment or {})}
+        )
         self.name = name
 
     @property
