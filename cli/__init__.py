@@ -3,6 +3,10 @@
 import os
 import sys
 
+TYPE_CHECKING = False  # of `typing`, which takes 10 ms to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def main() -> None:
     """Entry point of `rigflow`."""
@@ -11,4 +15,11 @@ def main() -> None:
     except (KeyboardInterrupt, RuntimeError):  # a RuntimeError is what a class makes of it while it is defined
         os.write(2, b"rigflow: interrupted\n")
         os._exit(130)
-    run_to_its_end(sys.argv[1:])
+    run_to_its_end(_command)
+
+
+def _command() -> "Callable[[], int]":
+    """What the words of the command line are to do; importing it takes most of the time of a short command."""
+    from cli.app import answer
+
+    return lambda: answer(sys.argv[1:])

@@ -26,8 +26,8 @@ _displays: list[Callable[[], None]] = []  # each removes what it shows at a term
 _said = _shown = False
 
 
-def run_to_its_end(arguments: list[str]) -> NoReturn:
-    """Run one command and end the process."""
+def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
+    """Load a command, run it, and end the process with the exit code that it returns."""
     stopped_by: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -42,13 +42,12 @@ def run_to_its_end(arguments: list[str]) -> NoReturn:
     atexit.register(_ignore)  # the first of all, which is called last
     code = INTERRUPTED
     try:
-        from cli.app import answer
-
+        command = load()
         sys.unraisablehook = _raise_again
         signal.signal(signal.SIGALRM, _repeat)
         _handle(stop, signal.SIGTERM, signal.SIGHUP)
         _handle(signal.default_int_handler, signal.SIGINT)
-        code = answer(arguments)
+        code = command()
         sys.stdout.flush()
     except BrokenPipeError:
         from cli.closed_output import reader_gone

@@ -55,8 +55,8 @@ def publish(
     """Publish files to a fleet, and print the ids of their jobs.
 
     Each video is a job; images that are given together are one job. A job that was published before is not done twice
-    until its results were collected; if its publishing was interrupted, that continues where it stopped. While the
-    fleet is full, this waits.
+    while its results are at the broker; when they were collected, it is done again, and a line says so. If its
+    publishing was interrupted, that continues where it stopped. While the fleet is full, this waits.
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
@@ -152,4 +152,8 @@ def _before(known: "Manifest") -> str:
         return f"{known.state.value} before; `rigflow results {known.job.id}` gives its results"
     if known.total is not None:
         return "published before; nothing is sent twice"
-    return f"continues after the first {known.segments} segments" if known.segments else ""
+    if known.segments:
+        return f"continues after the first {known.segments} segments"
+    if known.job.generation:
+        return "done before, and its results are not at the broker any more: it is done again"
+    return ""

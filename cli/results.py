@@ -53,7 +53,7 @@ async def _results(
     settings: "Settings", jobs: list[str], follow: bool, out: Path, overwrite: bool, as_json: bool
 ) -> ExitCode:
     """Write the results of each job, whatever errors others have. The code is that of all, or SOME_FAILED."""
-    from cli.outcomes import facts_of, remarks, summary
+    from cli.outcomes import facts_of, kept_remarks, remarks, summary
     from engines.outputs.names import OutputNames
     from pipelines.client import Client
 
@@ -72,7 +72,7 @@ async def _results(
                 answer("", **facts_of(outcome))
     if collected and not as_json:
         stdout(entire=True).print(summary(collected, rates=False))
-        stderr().print(*(lines := remarks(collected)), sep="\n", end="\n" * bool(lines))
+        stderr().print(*(lines := [*remarks(collected), *kept_remarks(collected)]), sep="\n", end="\n" * bool(lines))
     return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.SOME_FAILED
 
 

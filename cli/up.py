@@ -111,8 +111,8 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
     first = "fingerprint" if "fingerprint" in pipelines else pipelines[0]
     here = "" if url.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {url}"
     for command, why in (
-        (f"rigflow run {first} clip.mp4 --nats {url}", "publish a file, wait, and write the results here"),
-        (f"rigflow publish {first} clip.mp4{here}", "publish a file, and do not wait"),
+        (f"rigflow run {first} FILE --nats {url}", "publish a file, wait, and write the results here"),
+        (f"rigflow publish {first} FILE{here}", "publish a file, and do not wait"),
         (f"rigflow status{here}", "queues and workers"),
     ):
         console.print(cell(f"  # {why}", "dim"), cell(f"  {command}"), sep="\n")

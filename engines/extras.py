@@ -38,7 +38,9 @@ def imported(module: str, what: str, extra: str) -> Any:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError)
         why = "which is not installed here" if missing else f"which cannot be imported here ({error})"
-        raise PluginMissing(f"{what} needs the package {module}, {why}", install_extra(extra)) from error
+        raise PluginMissing(
+            f"{what} needs the package {module.partition('.')[0]}, {why}", install_extra(extra)
+        ) from error
 
 
 def install_extra(name: str) -> str:

@@ -129,9 +129,7 @@ class Collector:
                 self._backlog = 0
             job = self._jobs.get(delivery.subject.rsplit(".", 1)[1])
             if job is not None and not job.finished.done():
-                if not job.finishing:  # a job whose results are all there ended then, not when it is collected
-                    job.complete_s = 0.0 if caught_up else delivery.stored_ns / 1e9
-                await self._guarded(job, self._take(job, delivery))
+                await self._guarded(job, self._take(job, delivery, caught_up))
             if self._caught_up and not caught_up:
                 for waiting in self._unfinished():
                     await self._guarded(waiting, self._go_on(waiting))
@@ -152,10 +150,10 @@ class Collector:
                     await finish_cancel(self._broker, job.ref)
             job.fail(error)
 
-    async def _take(self, job: CollectedJob, delivery: Delivery) -> None:
+    async def _take(self, job: CollectedJob, delivery: Delivery, waited: bool) -> None:
         blob = claim_of(delivery.subject, delivery.headers)
         if not job.finishing:  # what comes then stays: files and the Done, also of a collector that died
-            job.last_seq = delivery.stream_seq
+            job.last_seq, job.complete_s = delivery.stream_seq, 0.0 if waited else delivery.stored_ns / 1e9
             job.blobs += [blob] if blob else []
         if delivery.headers.get(HEADER_TYPE, "") not in RESULT_PIECES | {"done"}:
             return

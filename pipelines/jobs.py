@@ -38,8 +38,7 @@ class OtherInput(UsageError):
     """The id belongs to a job with another input or another pipeline; that job is `known`."""
 
     def __init__(self, what: str, known: JobRef) -> None:
-        again = f"to use this one again, cancel that job, or fetch its results: `rigflow results {known.id}`"
-        super().__init__(what, f"choose another id; {again}")
+        super().__init__(what, f"choose another id, or cancel it, or fetch its results: `rigflow results {known.id}`")
         self.known = known
 
 

@@ -78,7 +78,7 @@ def test_up_keeps_its_work_starts_again_what_dies_and_drains_on_sigterm(tmp_path
         output = fleet.output
         assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in output
         assert "fingerprint, scenes, upscale2x" in output
-        assert f"rigflow run fingerprint clip.mp4 --nats {url}" in output
+        assert f"rigflow run fingerprint FILE --nats {url}" in output
         got = rigflow("results", published.stdout.strip(), "--follow", "--out", tmp_path / "first", "--nats", url)
         assert got.returncode == 0, got.stderr
         assert (tmp_path / "first" / "bikes.fingerprint.npz").exists()

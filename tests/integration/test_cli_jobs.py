@@ -40,8 +40,10 @@ def test_a_job_is_published_and_collected_later_once(tmp_path: Path, capsys: pyt
         capsys.readouterr()
         assert rigflow("results", job, "--out", out, *where) == 1
         assert f"rigflow: job {job} is done: its results were collected before ({name})" in capsys.readouterr().err
-        assert rigflow("publish", "fingerprint", clip, *where) == 0  # its results are gone: it is done anew
-        assert capsys.readouterr().out.strip() == job
+        assert rigflow("publish", "fingerprint", clip, *where) == 0
+        said = capsys.readouterr()
+        assert said.out.strip() == job
+        assert "done before, and its results are not at the broker any more: it is done again" in said.err
         assert rigflow("results", job, "--follow", "--out", tmp_path / "again", *where) == 0
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
