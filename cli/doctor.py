@@ -211,6 +211,7 @@ def _gpu(gpu: "Gpu", settings: "Settings") -> Finding:
 
     profile = kept_profile(settings.cache_folder, gpu.uuid, driver_version())
     facts += [profile.summary] if profile else [gpu.link] if gpu.link else []
+    facts += [] if profile else ["not measured with this driver: `rigflow profile` does"]
 
     try:
         from engines.cuda.probe import gpu_codecs
