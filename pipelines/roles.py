@@ -29,7 +29,7 @@ def worker(names: Names) -> Role:
     """Takes work and hands it on, collects, shares engines, sweeps; makes and deletes no stream."""
     prefix, results = names.prefix, names.results_stream
     blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
-    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles)
+    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles, names.rigs, names.last_seen)
     read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models, engines)
     consumers = (priority.value for priority in Priority)
     return Role(
@@ -50,7 +50,16 @@ def worker(names: Names) -> Role:
             "$JS.ACK.>",
             *_api(LOOK),
             *_api(f"CONSUMER.MSG.NEXT.*.{consumer}" for consumer in consumers),
-            *_reading(read, followed=(results, f"KV_{names.pipelines}", f"KV_{names.jobs}", names.usage_stream)),
+            *_reading(
+                read,
+                followed=(
+                    results,
+                    f"KV_{names.pipelines}",
+                    f"KV_{names.jobs}",
+                    f"KV_{names.rigs}",
+                    names.usage_stream,
+                ),
+            ),
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs, engines, f"KV_{names.attempts}")),
             *_api([f"STREAM.MSG.DELETE.{results}"]),
         ),

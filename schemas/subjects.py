@@ -9,6 +9,7 @@ HEADER_REVISION = "Rigflow-Revision"  # optional on media: the revision of the p
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file; delta on deltas
 HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of PartHeader
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
+HEADER_AGAIN = "Rigflow-Again"  # on work that another worker has had for too long: a copy of its message
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
 HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
 HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input came from, and returns to at a retry

@@ -38,7 +38,7 @@ class Handoff:
             return False
         count, seen_s = self._hungry.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > FRESH_S:
-            count = await self._waiting(queue)
+            count = await self.idle_at(queue)
             self._hungry[queue] = count, time.monotonic()
         return count > 0
 
@@ -50,8 +50,8 @@ class Handoff:
         self._hungry[queue] = count - 1, seen_s
         return True
 
-    async def _waiting(self, queue: Queue) -> int:
-        """Open requests of other workers at a queue that has no message for them."""
+    async def idle_at(self, queue: Queue) -> int:
+        """How many requests of other workers wait at a queue that has no message for them."""
         stream = self._broker.names.work_stream(queue.pipeline, queue.stage)
         try:
             async with asyncio.timeout(ANSWER_S):

@@ -23,6 +23,7 @@ from schemas.subjects import SPLIT
 from workers.in_flight import Queue, Task
 from workers.messages_in_flight import MessagesInFlight
 from workers.roles import WorkerRoles
+from workers.tail import Tail
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 PATIENCE_S = 0.005  # a queue with messages answers within this
@@ -68,6 +69,7 @@ class Intake:
         self._paused = False
         self.cordoned = False
         self._closed = False
+        self.tail = Tail(in_flight)
         self.roles = WorkerRoles()
         self.roles.on_change = self._roles_changed
 
@@ -78,7 +80,7 @@ class Intake:
         self.refill()
 
     def _takes(self, queue: Queue) -> bool:
-        return self.roles.takes(queue.pipeline, queue.stage)
+        return self.roles.takes(queue.pipeline, queue.stage) and not self.tail.left(queue)
 
     async def host(self, spec: PipelineSpec, stages: list[str]) -> None:
         """Also take from the queues of these stages, both priorities."""
@@ -158,7 +160,8 @@ class Intake:
         else:
             self._ask(free_items, shortfall_s)
             again_s = self._settings.prefetch_s if self._asked is None else PATIENCE_S
-        if again_s < math.inf and (self._in_flight.messages or self._asked is not None):
+        again_s = min(again_s, self.tail.left_s or math.inf)
+        if again_s < math.inf and (self._in_flight.messages or self._asked is not None or self.tail.left_s):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
     def _free_items(self) -> int:
@@ -225,8 +228,9 @@ class Intake:
         return queue.priority != first, -self._depth[queue], self._last_taken.get(queue, 0)
 
     async def _take(self, queue: Queue, delivery: Delivery) -> None:
-        if self._paused or self.cordoned:
+        if self._paused or self.cordoned or self.tail.leaves(queue, delivery.pending + 1):
             await delivery.release()
+            self._roles_changed()
             return
         self._taken += 1
         self._last_taken[queue] = self._taken

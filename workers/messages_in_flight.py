@@ -102,6 +102,15 @@ class MessagesInFlight:
         """Seconds that one message of a queue takes, as a moving average; infinite before the first is measured."""
         return self._pace_s.get((queue.pipeline, queue.stage), math.inf)
 
+    def message_s(self, pipeline: str, stage: str) -> float:
+        """The same for the status; 0 before the first is measured."""
+        return self._pace_s.get((pipeline, stage), 0.0)
+
+    @property
+    def slowest_s(self) -> float:
+        """Seconds of a message of the slowest queue; 0 before the first is measured."""
+        return max(self._pace_s.values(), default=0.0)
+
     def prefetch_s(self, most_s: float) -> float:
         """How long before its work ends a worker fetches more: `most_s`, less while it has a long message.
 

@@ -35,6 +35,7 @@ from workers.reporter import Reporter
 from workers.roles import follow_roles
 from workers.runner import Runner
 from workers.split import SplitHandler
+from workers.stragglers import Stragglers
 from workers.telemetry import Event, log_event, set_up_logging
 
 HELPER_PAUSE_S = 1.0
@@ -109,6 +110,7 @@ class Worker:
             pipelines.unload_unused,
             functools.partial(runner.in_flight.follow, runner.cancelled),
             reporter.to_fleet,
+            Stragglers(broker, self.name, runner.in_flight, runner.intake, runner.handoff).run,
             functools.partial(obedience.follow, broker, runner, self._options, self.name),
         ]
         if self._options.auto:

@@ -154,7 +154,7 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS.collect": "wpg",
     f"{API}.CONSUMER.CREATE.KV_rigflow_jobs.follow": "wpg",
     f"{API}.CONSUMER.CREATE.KV_rigflow_pipelines.follow": "w",
-    f"{API}.CONSUMER.CREATE.KV_rigflow_rigs.follow": "",
+    f"{API}.CONSUMER.CREATE.KV_rigflow_rigs.follow": "w",
     f"{API}.CONSUMER.CREATE.RIGFLOW_DEAD.any": "",
     f"{API}.CONSUMER.CREATE.{WORK}.any": "",
     f"{API}.CONSUMER.DELETE.{WORK}.bulk": "",

@@ -1,0 +1,66 @@
+"""The tail of a job in one worker: a slow worker leaves the last messages of a queue to those that end them sooner."""
+
+import time
+from collections.abc import Sequence
+
+from placement.tail import Runner, takes
+from workers.in_flight import Queue
+from workers.messages_in_flight import MessagesInFlight
+from workers.peers import Peer
+
+WORTH_S = 1.0  # of a message: a worker that is faster always takes it
+PAUSE_S = 1.0  # that a queue is left to the others at a time
+FRESH_S = 8.0  # how long what is known of the others counts
+
+
+class Tail:
+    """Which queues this worker leaves to others now. `update` says what the others do."""
+
+    def __init__(self, in_flight: MessagesInFlight) -> None:
+        self._in_flight = in_flight
+        self._peers: Sequence[Peer] = ()
+        self._seen_s = -FRESH_S
+        self._until_s: dict[Queue, float] = {}
+        self._since_s: dict[Queue, float] = {}
+
+    def update(self, peers: Sequence[Peer], seen_s: float) -> None:
+        """Take what is known of the others."""
+        self._peers, self._seen_s = peers, seen_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the first queue that is left now is asked again; 0: none is."""
+        now_s = time.monotonic()
+        self._until_s = {queue: until_s for queue, until_s in self._until_s.items() if until_s > now_s}
+        return min((until_s - now_s for until_s in self._until_s.values()), default=0.0)
+
+    def left(self, queue: Queue) -> bool:
+        """Whether a queue is left to the others now."""
+        return self._until_s.get(queue, 0.0) > time.monotonic()
+
+    def leave(self, queue: Queue) -> None:
+        """Leave a queue to the others for a moment."""
+        self._until_s[queue] = time.monotonic() + PAUSE_S
+
+    def leaves(self, queue: Queue, waiting: int) -> bool:
+        """Whether the next of `waiting` messages is left to the others, because they end all of them sooner.
+
+        For as long as a message takes here, at most: then the others have not done what was predicted.
+        """
+        piece_s, now_s = self._in_flight.message_s(queue.pipeline, queue.stage), time.monotonic()
+        if piece_s < WORTH_S or now_s - self._seen_s > FRESH_S:
+            return False
+        key = queue.pipeline, queue.stage
+        others = [
+            Runner(peer.message_s[key], 0.0 if peer.free else peer.message_s[key])
+            for peer in self._peers
+            if key in peer.message_s
+        ]
+        if takes(self._in_flight.remaining_s() + piece_s, waiting, others):
+            self._since_s.pop(queue, None)
+            return False
+        if now_s - self._since_s.setdefault(queue, now_s) > piece_s:
+            del self._since_s[queue]
+            return False
+        self.leave(queue)
+        return True
