@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.broker import Broker
 from pipelines.profiles import fleet_profiles, model_profiles
-from pipelines.status import process_statuses
+from pipelines.status import running_statuses
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
 from schemas.device_profile import DeviceProfile
 from schemas.model_profile import ModelProfile
@@ -19,7 +19,7 @@ GPU_SHARE = 0.8  # of a GPU's memory, for models
 async def known_fleet(broker: Broker) -> Fleet:
     """The fleet that runs now. Raises BrokerError."""
     (workers, rigs), profiles, models = await asyncio.gather(
-        process_statuses(broker), fleet_profiles(broker), model_profiles(broker)
+        running_statuses(broker), fleet_profiles(broker), model_profiles(broker)
     )
     paces = {slot["worker"]: slot["paces"] for rig in rigs for slot in rig["workers"] if "paces" in slot}
     return fleet_of([{**worker, "paces": paces.get(worker["worker"])} for worker in workers], profiles, models)

@@ -29,7 +29,7 @@ def worker(names: Names) -> Role:
     """Takes work and hands it on, collects, shares engines, sweeps; makes and deletes no stream."""
     prefix, results = names.prefix, names.results_stream
     blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
-    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles, names.rigs, names.last_seen)
+    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles, names.rigs)
     read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models, engines)
     consumers = (priority.value for priority in Priority)
     return Role(

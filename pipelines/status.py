@@ -141,6 +141,12 @@ async def process_statuses(broker: Broker) -> tuple[list[dict[str, Any]], list[d
     return _statuses(WorkerStatus, found, "worker."), known_rigs(found, seen)
 
 
+async def running_statuses(broker: Broker) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The last status of each worker and each rig that runs. Raises BrokerError."""
+    found = await broker.items(broker.names.rigs)
+    return _statuses(WorkerStatus, found, "worker."), _statuses(RigStatus, found, "rig.")
+
+
 def known_rigs(found: Mapping[str, bytes], seen: Mapping[str, bytes]) -> list[dict[str, Any]]:
     """Rigs that run as they are, the others as `stopped` or `lost` since their last status."""
     running = {rig["rig"]: rig for rig in _statuses(RigStatus, found, "rig.")}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelines.broker import Broker
-from pipelines.status import process_statuses
+from pipelines.status import running_statuses
 from schemas.errors import RigflowError
 from schemas.rig import runs_stage
 
@@ -35,7 +35,7 @@ class Peers:
         """Read their statuses; those that cannot be read now are as they were."""
         try:
             async with asyncio.timeout(1.0):
-                workers, _ = await process_statuses(self._broker)
+                workers, _ = await running_statuses(self._broker)
         except (RigflowError, TimeoutError):
             return
         self.known = [
