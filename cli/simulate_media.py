@@ -40,17 +40,18 @@ def facts_of(text: str, spec: "PipelineSpec", settings: "Settings") -> "MediaFac
 
 def _described(text: str, spec: "PipelineSpec") -> "MediaFacts":
     """The facts of a film of some duration, size and codec, at usual rates of bits."""
+    from engines.media.video import Video
     from engines.workload import MediaFacts
     from schemas.media import MediaInfo
 
-    if "video" not in spec.media:
+    if Video.kind not in spec.media:
         takes = ", ".join(spec.media)
         raise UsageError(f"pipeline {spec.name} takes {takes}, and only films can be described", "give a file")
     span_s, (width, height), codec, fps, bits = _words(text)
     frames = span_s * fps
     ticks = int(span_s * _TICKS)
     media = MediaInfo(
-        kind="video",
+        kind=Video.kind,
         codec=codec,
         width=width,
         height=height,

@@ -19,7 +19,7 @@ from schemas.rig import RigSpec
 from workers.energy import EnergyMeter, Work
 from workers.gpu_metrics import CareCounts
 from workers.supervisor import OnEvent, Supervisor
-from workers.telemetry import Event
+from workers.telemetry import Event, Fact
 
 READ_EVERY_S = 2.0
 LISTEN_S = 0.5  # most that one wait for an event takes; the end of a rig waits for it
@@ -57,21 +57,24 @@ class RigCare:
         watts = self._find()
         if self._nvml is None:
             if watts:
-                self._tell("uncapped", "power_watts has no effect: there is no NVML here, see `rigflow doctor`")
+                self._on_event(
+                    Event("uncapped", "power_watts has no effect: there is no NVML here, see `rigflow doctor`")
+                )
                 self.uncapped = dict.fromkeys(watts, "there is no NVML here")
             return
         self._caps = PowerCaps(self._nvml, self._memory)
         self.uncapped = self._caps.apply(watts)
         for uuid, reason in self.uncapped.items():
-            self._tell("uncapped", f"GPU {uuid} may draw more than {watts[uuid]} W: {reason}", gpu=uuid)
+            text = f"GPU {uuid} may draw more than {watts[uuid]} W: {reason}"
+            self._on_event(Event("uncapped", text, facts={"gpu": uuid}))
         for uuid in watts.keys() - self.uncapped.keys():
-            self._tell("capped", f"GPU {uuid} may draw {watts[uuid]} W", logging.INFO, gpu=uuid)
+            self._on_event(Event("capped", f"GPU {uuid} may draw {watts[uuid]} W", logging.INFO, {"gpu": uuid}))
         self._sensors = GpuSensors(self._nvml)
         self._listener = GpuFaults(self._nvml, list(self._devices))
         self._listener.open()
         for uuid in self._listener.deaf:
             text = f"NVML reports no Xid errors of GPU {uuid}: its loss is noticed, other faults are in dmesg"
-            self._tell("deaf", text, logging.INFO, gpu=uuid)
+            self._on_event(Event("deaf", text, logging.INFO, {"gpu": uuid}))
 
     def _find(self) -> dict[str, int]:
         """Fill `_devices`; the limits of power by UUID. A GPU that is not here is left out. Raises UsageError."""
@@ -131,7 +134,7 @@ class RigCare:
             try:
                 fault = await asyncio.to_thread(self._listener.wait, LISTEN_S)
             except Exception as error:  # NVML's own error: the driver was unloaded, for example
-                self._tell("deaf", f"NVML reports no Xid errors any more: {error}")
+                self._on_event(Event("deaf", f"NVML reports no Xid errors any more: {error}"))
                 return
             if fault is not None:
                 await self._take(fault)
@@ -142,14 +145,15 @@ class RigCare:
         """Report a fault, and take the GPU out of work if it is of no use any more."""
         if fault.uuid in self.lost:
             return
+        facts: dict[str, Fact] = {"gpu": fault.uuid, "xid": fault.xid}
         if fault.xid:
             self.faults[fault.uuid, fault.xid] += 1
         if not fault.fatal:
-            self._tell("gpu-fault", f"GPU {fault.uuid}: {fault.text}", gpu=fault.uuid, xid=fault.xid)
+            self._on_event(Event("gpu-fault", f"GPU {fault.uuid}: {fault.text}", facts=facts))
             return
         self.lost[fault.uuid] = fault.text
         text = f"GPU {fault.uuid} is taken out of work, {fault.text}; reset it or restart the machine, then the rig"
-        self._tell("gpu-lost", text, logging.ERROR, gpu=fault.uuid, xid=fault.xid)
+        self._on_event(Event("gpu-lost", text, logging.ERROR, facts))
         devices = {f"{CUDA}{fault.uuid}", *self._devices.get(fault.uuid, ())}
         await self._supervisor.abandon(devices, f"GPU lost, {fault.text}")
 
@@ -200,9 +204,6 @@ class RigCare:
             self._listener.close()
         if self._caps is not None:
             for uuid, reason in self._caps.restore().items():
-                self._tell("uncapped", f"GPU {uuid}: {reason}", gpu=uuid)
+                self._on_event(Event("uncapped", f"GPU {uuid}: {reason}", facts={"gpu": uuid}))
         with contextlib.suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
-
-    def _tell(self, what: str, text: str, level: int = logging.WARNING, **facts: str | int) -> None:
-        self._on_event(Event(what, text, level, facts))
