@@ -99,12 +99,18 @@ class RigCare:
         """Take care meanwhile. Raises UsageError as `open` does."""
         await asyncio.to_thread(self.open)
         task = asyncio.create_task(self._run())
+        task.add_done_callback(self._ended)
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await asyncio.to_thread(self.close)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            text = f"the care for GPUs ended with an error, which is a bug: {error!r}"
+            self._on_event(Event("unexpected", text, logging.ERROR))
 
     async def _run(self) -> None:
         """Read the sensors every 2 s, and take a GPU out of work when it has a fault that it cannot go on with."""
