@@ -1,7 +1,7 @@
 """Measures how long a clip of five seconds takes from its upload to its Done: by the gateway, and by plain NATS.
 
-`python -m benchmarks.gateway_latency [--pairs 30]`. Pairs of one job each way, in turns, on one fleet of two workers; the
-first two pairs are not counted.
+`python -m benchmarks.gateway_latency [--pairs 30]`. Pairs of one job each way, in turns, on one fleet of two workers;
+the first two pairs are not counted.
 """
 
 import argparse
