@@ -62,6 +62,48 @@ def test_six_channels_of_24_bits_at_96_khz_are_mixed_by_their_weights() -> None:
         assert np.abs(found[100:-100] - 0.5 * weight).max() < 1e-5
 
 
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFFFFFE, 0, 7])
+def test_a_size_that_is_not_true_leaves_the_sound_as_it_is(size: int) -> None:
+    """As pipes write it, which do not know the length in advance. A size that is too small is believed."""
+    data = np.arange(-2000, 2000, dtype="<i2").tobytes()
+    whole = wav(data)
+    place = whole.index(b"data") + 4
+    found = joined(decoded(whole[:4] + struct.pack("<I", size) + whole[8:place] + struct.pack("<I", size) + data))
+    expected = np.arange(-2000, 2000) / 32768
+    np.testing.assert_array_equal(found, expected if size != 7 else expected[:3])
+
+
+@pytest.mark.parametrize("name", [b"RF64", b"BW64"])
+def test_sizes_of_64_bits_are_read(name: bytes) -> None:
+    data = np.arange(-2000, 2000, dtype="<i2").tobytes()
+    whole = wav(data)
+    sizes = struct.pack("<QQQI", len(whole) + 28, len(data), len(data) // 2, 0)
+    begins_at, place = whole.index(b"fmt "), whole.index(b"data") + 4
+    far = b"\xff" * 4
+    made = name + far + b"WAVEds64" + struct.pack("<I", len(sizes)) + sizes + whole[begins_at:place] + far + data
+    np.testing.assert_array_equal(joined(decoded(made)), np.arange(-2000, 2000) / 32768)
+    with pytest.raises(MediaError, match="is not media of a format that rigflow reads"):
+        decoded(name + far + b"WAVE" + whole[begins_at:place] + far + data)  # without its sizes
+
+
+def test_samples_of_telephones_are_their_curves() -> None:
+    """Each byte of u-law and A-law by the formulas of G.711, and ADPCM near the sound."""
+    every = np.arange(256)
+    flipped = every ^ 0xFF
+    exponent, mantissa = flipped >> 4 & 7, flipped & 15
+    ulaw = ((((mantissa << 3) + 132) << exponent) - 132) * np.where(flipped & 128, -1, 1)
+    np.testing.assert_array_equal(joined(decoded(wav(every.astype("u1").tobytes(), bits=8, code=7))), ulaw / 32768)
+    turned = every ^ 0x55
+    exponent, mantissa = turned >> 4 & 7, turned & 15
+    level = np.where(exponent, ((mantissa << 4) + 264) << np.maximum(exponent - 1, 0), (mantissa << 4) + 8)
+    alaw = level * np.where(turned & 128, 1, -1)
+    np.testing.assert_array_equal(joined(decoded(wav(every.astype("u1").tobytes(), bits=8, code=6))), alaw / 32768)
+    sound = voice(1.0, 16000)
+    for codec in ("adpcm_ms", "adpcm_ima_wav"):
+        found = joined(decoded(file_of(sound, 16000, "wav", codec)))[: sound.shape[-1]]
+        assert np.abs(found - sound.mean(axis=0)[: len(found)]).mean() < 0.02
+
+
 def test_two_channels_stay_two() -> None:
     sound = voice(1.5, 16000, channels=2)
     found = joined(decoded(file_of(sound, 16000), channels=2))
