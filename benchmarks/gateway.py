@@ -72,7 +72,7 @@ async def send(url: str, key: str, film: Path, seen: Seen) -> tuple[int, float]:
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
     try:
-        head = f"POST {JOBS}?pipeline=fingerprint&name=film.mkv HTTP/1.1\r\nHost: x\r\nContent-Length: "
+        head = f"POST {JOBS}?pipeline=fingerprint&name=film.mkv HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
         writer.write(f"{head}{film.stat().st_size}\r\nIdempotency-Key: {key}\r\n\r\n".encode())
         with film.open("rb") as file, suppress(ConnectionError):
             while not answer.done() and (piece := file.read(PIECE_BYTES)):

@@ -52,7 +52,7 @@ def gateway(
     for file in tls or ():
         if not file.is_file():
             raise UsageError(f"{file}: no such file", "check the path of the certificate and its key")
-    door = Door(host, port, keys or not (everyone or _is_loopback(host)), tls, tuple(cors or ()))
+    door = Door(host, port, keys or not (everyone or _is_loopback(host)), tls, tuple(cors or ()), everyone)
     from workers.telemetry import set_up_logging
 
     set_up_logging(settings)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -16,15 +17,21 @@ ALL_ROLES = frozenset(ApiRole)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request. `name` is that of its API key, `upload_bytes` the most of one upload; 0: no limit."""
+    """The sender of a request. `name` is that of its API key, `upload_bytes` the most of one upload; 0: no limit.
+
+    `is_valid` says whether the key may still be used: an answer or a body may last for hours.
+    """
 
     tenant: str
     roles: frozenset[ApiRole] = ALL_ROLES
     name: str | None = None
     upload_bytes: int = 0
+    is_valid: Callable[[], bool] = lambda: True
 
     def check_upload(self, nbytes: int) -> None:
-        """Raise HttpError when an upload of that size is more than it may send."""
+        """Raise HttpError when an upload of that size is more than it may send, or its key was revoked meanwhile."""
+        if not self.is_valid():
+            raise HttpError(HTTPStatus.UNAUTHORIZED, "the API key was revoked meanwhile", "use another API key")
         if 0 < self.upload_bytes < nbytes:
             what = f"an upload may have {self.upload_bytes:,} bytes"
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "use another API key")
@@ -40,13 +47,30 @@ def check_origin(request: Request, what: str, hint: str) -> None:
         raise HttpError(HTTPStatus.FORBIDDEN, f"a page of another origin may not use {what}", hint)
 
 
-def anyone(tenant: str) -> Identify:
+def check_host(request: Request) -> None:
+    """Raise HttpError when a request names a host that is neither an address nor `localhost`.
+
+    A page of evil.example whose name leads to this machine is of the same origin as the gateway for a browser.
+    """
+    try:
+        name = urlsplit(f"//{request.headers.get('host') or 'localhost'}").hostname or ""
+        if name != "localhost" and not name.endswith(".localhost"):
+            ip_address(name)
+    except ValueError:
+        hint = "use its address, or have its operator start it with --keys or --everyone"
+        raise HttpError(HTTPStatus.FORBIDDEN, "this gateway has no such name", hint) from None
+
+
+def anyone(tenant: str, any_host: bool = False) -> Identify:
     """Everyone may do everything for one tenant: for a gateway that listens on the loopback alone.
 
-    A page of another origin, which a browser on this machine shows, may not.
+    A page of another origin, which a browser on this machine shows, may not. `any_host`: requests may name the gateway
+    as they like.
     """
 
     async def identify(request: Request) -> Caller:
+        if not any_host:
+            check_host(request)
         check_origin(request, "this gateway", "start the gateway with --cors ORIGIN and --keys")
         return Caller(tenant)
 

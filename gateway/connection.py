@@ -26,7 +26,7 @@ class Limits:
     body_s: float = 30.0  # in two such spans, one after the other, in which the gateway reads, a body has ...
     body_bytes: int = 15_000  # ... so many bytes in one of them
     unread_s: float = 60.0  # until some of an answer is read
-    linger_s: float = 2.0  # an answer that came before the end of its request is there for so long
+    linger_s: float = 10.0  # an answer that came before the end of its request is there for so long
 
 
 class _Transport:

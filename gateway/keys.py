@@ -54,7 +54,12 @@ class KeyHolders:
         """Give the caller of a request. Raises HttpError without a valid key, or when it sends too many requests."""
         key = self._key_of(request)
         self._count(key)
-        return Caller(key.tenant, frozenset(key.roles), key.name, key.upload_bytes)
+        keys = self.keys
+
+        def is_valid() -> bool:
+            return keys is not None and keys.get(key.id) is not None
+
+        return Caller(key.tenant, frozenset(key.roles), key.name, key.upload_bytes, is_valid)
 
     def _key_of(self, request: Request) -> ApiKey:
         text = _given_key(request)

@@ -1,6 +1,7 @@
 """Runs the app by uvicorn until a signal."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -17,8 +18,10 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from gateway.app import NAME, create_app
+from gateway.callers import anyone
 from gateway.connection import Connection
 from gateway.keys import KeyHolders
+from gateway.problems import MEDIA_TYPE, Problem, body_of
 from pipelines.api_keys import all_keys
 from pipelines.broker import Broker
 from schemas.errors import ExitCode, UsageError
@@ -32,7 +35,7 @@ BACKLOG = 4096
 class Door:
     """Where a gateway listens, and for whom: with `keys` for API keys alone. `tls` are a certificate and its key.
 
-    Pages of the `origins` may use it from a browser.
+    Pages of the `origins` may use it from a browser. Without keys, `any_host` lets requests name it as they like.
     """
 
     host: str
@@ -40,6 +43,7 @@ class Door:
     keys: bool
     tls: tuple[Path, Path] | None = None
     origins: tuple[str, ...] = ()
+    any_host: bool = False
 
 
 def serve(settings: Settings, door: Door, say: Callable[[str], None]) -> ExitCode:
@@ -72,7 +76,8 @@ async def _serve(settings: Settings, door: Door, listening: socket.socket, say: 
             raise UsageError("the fleet has no API key, so no request could be answered", "rigflow keys api add NAME")
         scheme = "http" if door.tls is None else "https"
         say(f"rigflow serves {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-        app = create_app(settings, KeyHolders() if door.keys else None, broker=broker)
+        identify = KeyHolders() if door.keys else anyone(settings.tenant, door.any_host)
+        app = create_app(settings, identify, broker=broker)
         if door.origins:
             app.add_middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
         by = await run(app, listening, door.tls)
@@ -106,6 +111,10 @@ class Unbroken:
         """Serve one request."""
 
         begun = False
+        names = {name for name, _ in scope.get("headers", ())}
+        if {b"transfer-encoding", b"content-length"} <= names:
+            await self._refuse_two_lengths(send)  # a proxy may take the other one, and another request for the rest
+            return
 
         async def send_if_possible(message: Any) -> None:
             nonlocal begun
@@ -121,6 +130,17 @@ class Unbroken:
             headers = [(b"retry-after", b"5"), (b"content-length", b"0")]  # the gateway stops, and this was not begun
             await send_if_possible({"type": "http.response.start", "status": 503, "headers": headers})
             await send_if_possible({"type": "http.response.body"})
+
+    async def _refuse_two_lengths(self, send: Any) -> None:
+        problem = Problem(
+            title="Bad Request", status=400, detail="there are two lengths of the body", code="bad-request"
+        )
+        body = json.dumps(body_of(problem)).encode()
+        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        with suppress(h11.LocalProtocolError):
+            await send({"type": "http.response.start", "status": 400, "headers": raw})
+            await send({"type": "http.response.body", "body": body})
 
 
 class Server(uvicorn.Server):

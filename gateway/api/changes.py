@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
-from gateway.callers import Reader
+from gateway.callers import Caller, Reader
 from gateway.fleet import KnownJobs
 from gateway.route import checked_router
 from pipelines.job_index import JobIndex
@@ -31,16 +31,16 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 async def changes(request: Request, caller: Reader, jobs: KnownJobs) -> StreamingResponse:
     """Follow the list of jobs, until the client goes away. Its `data` is empty: read the list again."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    lines = _lines(jobs, caller.tenant, request.app.state.stopping)
+    lines = _lines(jobs, caller, request.app.state.stopping)
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 
-async def _lines(jobs: JobIndex, tenant: str, stopping: asyncio.Event) -> AsyncIterator[str]:
+async def _lines(jobs: JobIndex, caller: Caller, stopping: asyncio.Event) -> AsyncIterator[str]:
     known, said_s = (-1, -1), time.monotonic()
-    while not stopping.is_set():
+    while not stopping.is_set() and caller.is_valid():
         version = known
         with suppress(RigflowError):  # the broker is away: there is nothing new until it is back
-            version = await jobs.version(tenant)
+            version = await jobs.version(caller.tenant)
         if version != known:
             known, said_s = version, time.monotonic()
             yield "event: jobs\ndata: {}\n\n"

@@ -12,7 +12,7 @@ from fastapi import Header, Request
 from fastapi.responses import StreamingResponse
 
 from gateway.api.views import DoneView, FileView, JobView
-from gateway.callers import Reader
+from gateway.callers import Caller, Reader
 from gateway.fleet import Connected, client_of
 from gateway.route import checked_router
 from pipelines.job import Job
@@ -43,11 +43,12 @@ async def events(
     found = await client_of(broker, caller).find(job)
     stopping: asyncio.Event = request.app.state.stopping
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_lines(found, last, stopping), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_lines(found, last, stopping, caller), media_type="text/event-stream", headers=headers)
 
 
-async def _lines(job: Job, after: int, stopping: asyncio.Event) -> AsyncIterator[str]:
-    """Events as lines, and a comment while there are none; ends with the job, or when the gateway stops.
+async def _lines(job: Job, after: int, stopping: asyncio.Event, caller: Caller) -> AsyncIterator[str]:
+    """Events as lines, and a comment while there are none; ends with the job, when the gateway stops, or when the
+    caller's key is revoked.
 
     The events are read by a task of its own: where the client goes away, this is cancelled at every `await`, and could
     not end the reading.
@@ -59,7 +60,7 @@ async def _lines(job: Job, after: int, stopping: asyncio.Event) -> AsyncIterator
     reading.add_done_callback(_tasks.discard)
     stopped.add_done_callback(_tasks.discard)
     try:
-        while not stopping.is_set():
+        while not stopping.is_set() and caller.is_valid():
             getting = asyncio.create_task(coming.get())
             try:
                 await asyncio.wait([getting, stopped], timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)

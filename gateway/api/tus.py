@@ -115,7 +115,7 @@ async def create(
     at = await uploads.arrived(upload)
     if at.size == 0 and request.headers.get("content-type") == PIECE:
         try:
-            at = await _append(request, uploads, upload, at, wanted_sum)
+            at = await _append(request, caller, uploads, upload, at, wanted_sum)
         except ChecksumMismatch as error:
             return _mismatch(error, upload)
     response = await _state(uploads, upload, at, HTTP_201_CREATED)
@@ -158,7 +158,7 @@ async def append(
         raise UploadMoved(f"{at.size:,} bytes of the upload are there", "go on behind them")
     if at.size < found.size:
         try:
-            at = await _append(request, uploads, found, at, wanted)
+            at = await _append(request, caller, uploads, found, at, wanted)
         except ChecksumMismatch as error:
             return _mismatch(error, found)
     return await _state(uploads, found, at, HTTP_204_NO_CONTENT)
@@ -178,9 +178,9 @@ async def _find(upload: str, caller: Caller, broker: Broker) -> tuple[Uploads, U
 
 
 async def _append(
-    request: Request, uploads: Uploads, upload: Upload, at: Arrived, checksum: Checksum | None
+    request: Request, caller: Caller, uploads: Uploads, upload: Upload, at: Arrived, checksum: Checksum | None
 ) -> Arrived:
-    return await uploads.append(upload, at, _until_cut_off(request), PATIENCE_S, checksum)
+    return await uploads.append(upload, at, _until_cut_off(request, caller), PATIENCE_S, checksum)
 
 
 def _mismatch(error: ChecksumMismatch, upload: Upload) -> Response:
@@ -205,10 +205,11 @@ def _parse_checksum(given: str) -> Checksum | None:
     return Checksum(algorithm, digest)
 
 
-async def _until_cut_off(request: Request) -> AsyncIterator[bytes]:
+async def _until_cut_off(request: Request, caller: Caller) -> AsyncIterator[bytes]:
     """The body as it comes. Where its sender goes away, it ends: what came is kept."""
     try:
         async for piece in request.stream():
+            caller.check_upload(0)
             yield piece
     except ClientDisconnect:
         return

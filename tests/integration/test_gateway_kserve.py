@@ -234,7 +234,7 @@ def test_a_request_leaves_nothing_and_is_counted(http: Any, fleet: Fleet) -> Non
     assert (found.status_code, [*found.json()]) == (503, ["error"])
     body = json.dumps(request([[1] * 4])).encode()
     with socket.create_connection((http.base_url.host, http.base_url.port)) as leaving:
-        head = f"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v2/models/net/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         leaving.sendall(head.encode() + body)
     assert asyncio.run(left_behind(fleet)) == (0, 0, 0)
 
