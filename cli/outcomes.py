@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.text import cell
+from cli.text import cell, is_quiet
 from engines.outputs.names import clean
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
@@ -56,6 +56,8 @@ def remarks(outcomes: list[JobOutcome]) -> list[Text]:
 
 def kept_remarks(outcomes: list[JobOutcome]) -> list[Text]:
     """A line where results have other names, because earlier ones are there and are kept."""
+    if is_quiet():
+        return []
     written = {file for outcome in outcomes for file in files_of(outcome)}
     beside = []
     for each in outcomes:

@@ -260,7 +260,8 @@ class Connection:
                 raise _HungUp
             self._attempts_left -= 1
             if self._attempts_left <= 0:
-                raise refusal(self._where, error)
+                given = "@" in self.settings.nats or bool(self._login())
+                raise refusal(self._where, error, given)
         elif not isinstance(error, nats.errors.Error | OSError | TimeoutError):
             # a callback of ours failed
             asyncio.get_running_loop().call_exception_handler({"message": self._last_error, "exception": error})

@@ -41,12 +41,14 @@ def credential_options(path: str) -> dict[str, Any]:
     return {"nkeys_seed_str": text}
 
 
-def refusal(where: str, error: Exception) -> BrokerError:
-    """Why there is no connection to the broker at `where`, and what to do."""
+def refusal(where: str, error: Exception, given: bool) -> BrokerError:
+    """Why there is no connection to the broker at `where`, and what to do. `given`: with credentials."""
     reason = reason_of(error)
     if isinstance(error, nats.errors.Error) and "authorization" in reason.lower():
-        hint = "check the URL and --credentials; the password of `rigflow up` is in the file `password` of its --store"
-        return BrokerError(f"the broker at {where} refuses these credentials", hint)
+        hint = "the password of `rigflow up` is in the file `password` of its --store, which --credentials takes"
+        if not given:
+            return BrokerError(f"the broker at {where} asks for credentials, and none are given", f"{hint}, as a key")
+        return BrokerError(f"the broker at {where} refuses these credentials", f"check them; {hint}")
     if isinstance(error, nats.errors.Error):
         return BrokerError(f"the broker at {where} refuses us ({reason})", "check its log")
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Collection
 from functools import cached_property
+from itertools import chain
 
 from pipelines.registry import builtin_pipelines
 
 
 class EarlierResults:
-    """Of the files of a folder, those that are called as results: `clip.scenes.png` beside `clip.mp4`."""
+    """Of the files of a folder, those that are called as results: `clip.scenes.png` where a `clip.mp4` is, too."""
 
     def __init__(self, names: Collection[str], pipeline: str) -> None:
         """`names` are paths in the folder; `pipeline` is one that may not come with rigflow."""
@@ -16,16 +17,15 @@ class EarlierResults:
         self._pipelines = frozenset((*builtin_pipelines(), pipeline))
 
     def has(self, name: str) -> bool:
-        """Whether a file is called as the result of another one that is there: STEM.PIPELINE.*, or NAME.PIPELINE.*"""
-        folder, base = os.path.split(name)
-        parts = base.split(".")
-        for place in range(1, len(parts) - 1):
-            if parts[place] in self._pipelines:
-                media = os.path.join(folder, ".".join(parts[:place]))
-                if media in self._names or media in self._stems:
-                    return True
-        return False
+        """Whether a file is called STEM.PIPELINE.* or NAME.PIPELINE.*, by the name of another one in any folder."""
+        parts = os.path.basename(name).split(".")
+        return any(
+            parts[place] in self._pipelines and ".".join(parts[:place]) in self._media
+            for place in range(1, len(parts) - 1)
+        )
 
     @cached_property
-    def _stems(self) -> frozenset[str]:
-        return frozenset(os.path.splitext(name)[0] for name in self._names)
+    def _media(self) -> frozenset[str]:
+        """Names without their folders, and those without suffixes."""
+        bases = [os.path.basename(name) for name in self._names]
+        return frozenset(chain(bases, (os.path.splitext(base)[0] for base in bases)))

@@ -61,8 +61,11 @@ class GuardedServer(EmbeddedServer):
 
 async def test_wrong_credentials_are_an_error_at_once(tmp_path: Path) -> None:
     async with a_guarded_server(tmp_path, "{ user: me, password: right }") as url:
-        for wrong in (url, url.replace("//", "//me:wrong@")):
-            with pytest.raises(BrokerError, match="refuses these credentials") as caught:
+        for wrong, words in (
+            (url, "asks for credentials, and none are given"),
+            (url.replace("//", "//me:wrong@"), "refuses these credentials"),
+        ):
+            with pytest.raises(BrokerError, match=words) as caught:
                 await Broker.connect(Settings(nats=wrong))
             assert "wrong" not in str(caught.value)
             assert "the file `password` of its --store" in str(caught.value)

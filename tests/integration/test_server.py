@@ -192,7 +192,7 @@ async def test_only_its_owner_reaches_a_guarded_server(tmp_path: Path, home: Pat
         await (await Broker.connect(Settings(nats=local))).close()
         [known] = passwords.iterdir()
         known.rename(tmp_path / "kept")
-        with pytest.raises(BrokerError, match="refuses these credentials"):
+        with pytest.raises(BrokerError, match="asks for credentials, and none are given"):
             await Broker.connect(Settings(nats=server.url))
         await (await Broker.connect(Settings(nats=server.url, credentials=str(server.password_file)))).close()
         with_password = server.url.replace("//", f"//rigflow:{server.password_file.read_text()}@")

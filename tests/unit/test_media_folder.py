@@ -107,10 +107,15 @@ def test_results_of_other_runs_are_told_by_their_names(tmp_path: Path, ledger: L
         "two.x.png",
         "alone.upscale2x.png",
         "upscale2x.png",
-        "one.upscale2x.jpg",
         "b.2.jpg",
     ]
-    results = ["a/one.upscale2x.png", "a/one.jpg.scenes.png", "a/one.tag.png", "two.x.upscale.upscale2x.png"]
+    results = [
+        "a/one.upscale2x.png",
+        "a/one.jpg.scenes.png",
+        "a/one.tag.png",
+        "two.x.upscale.upscale2x.png",
+        "out2/two.scenes.png",
+    ]
     pictures(folder, media + results)
     run = MediaFolder(folder, out, TAG, ledger, False, False)
     assert [entry.name for group in run.groups() for entry in group] == sorted(media)
