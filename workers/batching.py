@@ -15,7 +15,7 @@ A poison candidate, a message that an earlier attempt did not finish, runs alone
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from engines.part import Part
 from engines.ports import RowKind
@@ -57,11 +57,12 @@ class Batching:
 
     def due_in_s(self) -> float | None:
         """Seconds until a partial batch has to run, or may have to; None: no batch waits."""
-        dues = {task: due_s for task in self._runnable() if (due_s := self._due_s(task)) is not None}
+        dues = self._dues(self._runnable())
         if not dues:
             return None
         due_in_s = max(0.0, min(dues.values()) - time.monotonic())
-        return min(due_in_s, PATIENCE_S) if any(map(self._coming, dues)) else due_in_s
+        some_come = any(self._coming(alike) for alike in _kinds(dues))
+        return min(due_in_s, PATIENCE_S) if some_come else due_in_s
 
     def spills(self, task: Task) -> bool:
         """Whether a task goes to its queue: others do its stage, or enough like it waits here and they wait for it."""
@@ -90,11 +91,10 @@ class Batching:
 
     def _ready(self) -> list[Task]:
         """Tasks that can run now."""
-        now_s = time.monotonic()
+        now_s, runnable = time.monotonic(), self._runnable()
+        dues = self._dues(runnable)
         return [
-            task
-            for task in self._runnable()
-            if (not task.pending if task.part is None else (self._due_s(task) or now_s) <= now_s)
+            task for task in runnable if (not task.pending if task.part is None else dues.get(task, now_s) <= now_s)
         ]
 
     def _runnable(self) -> list[Task]:
@@ -106,46 +106,56 @@ class Batching:
             return [task for task in waiting if task.message.begun]
         return [task for task in waiting if task.message.poison_candidate] or waiting
 
-    def _due_s(self, task: Task) -> float | None:
-        """When a part runs in a partial batch, on the monotonic clock; None: it does not wait for others."""
+    def _dues(self, runnable: Sequence[Task]) -> dict[Task, float]:
+        """When parts run in a partial batch, on the monotonic clock; a part that is left out does not wait for others.
+
+        It is computed once for all parts of a stage: a hundred of them may wait for a batch, and this is called for
+        each event.
+        """
+        dues: dict[Task, float] = {}
+        for alike in _kinds(self._in_flight.waiting()):
+            due_s = self._due_s(alike)
+            if due_s is not None:
+                dues |= dict.fromkeys(alike, due_s)
+        waits = (task for task in runnable if task in dues and task.rows and not task.message.poison_candidate)
+        return {task: dues[task] for task in waits}
+
+    def _due_s(self, alike: Sequence[Task]) -> float | None:
+        """When those of the parts of one stage run in a partial batch that wait for others; None: none of them does."""
+        task = alike[0]
         stage = task.pipeline.stage(task.stage)
-        if (
-            self.hurry
-            or not isinstance(stage, OperatorStage)
-            or not stage.batches
-            or not stage.max_delay_ms
-            or task.message.poison_candidate
-        ):
+        if self.hurry or not isinstance(stage, OperatorStage) or not stage.batches or not stage.max_delay_ms:
             return None
-        alike = self._alike(task)
-        if not task.rows or self.full(alike, stage):
+        if self.full(alike, stage):
             return None
         urgent = any(is_urgent(other.message) for other in alike)
         delay_s = stage.max_delay_ms / 1000
-        if not urgent and self._more_to_come(task, alike):
+        if not urgent and self._more_to_come(alike):
             counts = self._meter.stages[task.pipeline.spec.name, task.stage]
             delay_s = max(delay_s, most_wait_s(counts.batches, counts.seconds))
         return min(other.since_s for other in alike) + delay_s
 
-    def _more_to_come(self, task: Task, alike: Sequence[Task]) -> bool:
-        """Whether parts for the batch of a task will come soon, and there is memory for them."""
-        if sum(part_of(other).nbytes for other in alike) >= _WAITING_BYTES:
+    def _more_to_come(self, alike: Sequence[Task]) -> bool:
+        """Whether more parts for the batch of these will come soon, and there is memory for them."""
+        task = alike[0]
+        if sum(other.nbytes for other in alike) >= _WAITING_BYTES:
             return False
-        return self._coming(task) or any(
+        return self._coming(alike) or any(
             other.pipeline is task.pipeline
             and other.depth < task.depth
             and (other.prefetch is None or other.prefetch.ready)
             for other in self._runnable()
         )
 
-    def _coming(self, task: Task) -> bool:
-        """Whether messages for the batch of a task may come from the broker soon, or have come and are being read."""
+    def _coming(self, alike: Sequence[Task]) -> bool:
+        """Whether messages for the batch of these may come from the broker soon, or have come and are being read."""
+        task = alike[0]
         now_s, pipeline = time.monotonic(), task.queue.pipeline
         for message in self._in_flight.messages:
             if message.queue.pipeline == pipeline and message.unread and now_s - message.taken_s < _READ_S:
                 return True
         counts = self._meter.stages[task.pipeline.spec.name, task.stage]
-        rows = sum(sum(other.rows.values()) for other in self._alike(task))
+        rows = sum(sum(other.rows.values()) for other in alike)
         return self._intake.coming(task, rows * counts.seconds / counts.rows if counts.rows else math.inf)
 
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
@@ -176,6 +186,15 @@ class Batching:
     def _alike(self, task: Task) -> list[Task]:
         """The tasks for the same stage that wait here."""
         return [other for other in self._in_flight.waiting() if other.part is not None and other.alike(task)]
+
+
+def _kinds(tasks: Iterable[Task]) -> Collection[list[Task]]:
+    """Return the tasks that have a part, those of one stage of a pipeline together."""
+    kinds: dict[tuple[int, str], list[Task]] = {}
+    for task in tasks:
+        if task.part is not None:
+            kinds.setdefault((id(task.pipeline), task.stage), []).append(task)
+    return kinds.values()
 
 
 def part_of(task: Task) -> Part:

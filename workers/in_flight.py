@@ -70,9 +70,11 @@ class Task:
     trace: str = ""
     begun_ns: int = 0
     prefetch: PrefetchedParts | None = field(init=False)
+    nbytes: int = field(init=False)  # of its part
     _rows: Mapping[RowKind, int] | None = None
 
     def __post_init__(self) -> None:
+        self.nbytes = 0 if self.part is None else self.part.nbytes
         # here, once for a task: `isinstance` with a protocol takes 10 us
         decodes_when_asked = self.parts is None or isinstance(self.parts, Generator)
         self.prefetch = self.parts if not decodes_when_asked and isinstance(self.parts, PrefetchedParts) else None
@@ -200,7 +202,7 @@ class InFlight:
         """An active task waits again, as long as before: some rows of its part wait for a fuller batch."""
         self._active.discard(task)
         if not self.useless:
-            task.part, task._rows = part, None
+            task.part, task.nbytes, task._rows = part, part.nbytes, None
             self.waiting.append(task)
 
     def start(self, task: Task) -> None:

@@ -66,7 +66,7 @@ class MessagesInFlight:
     @property
     def part_bytes(self) -> int:
         """Bytes of the decoded parts that wait for their next stage."""
-        return sum(task.part.nbytes for task in self.waiting() if task.part is not None)
+        return sum(task.nbytes for task in self.waiting())
 
     @property
     def decoding(self) -> bool:
