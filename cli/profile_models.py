@@ -80,10 +80,11 @@ def _measure(
 ) -> "tuple[ModelProfile, ModelChoice]":
     from engines.backends.choice import backend_of, check_backend
     from engines.device import open_device
+    from engines.profiling.apart import Task, tune_apart
     from engines.profiling.batches import shapes_of
     from engines.profiling.models import choice_of, device_name, model_on, profile_of
     from engines.profiling.store import keep_model_profile, one_at_a_time
-    from engines.profiling.tuning import Allowed, Tuner
+    from engines.profiling.tuning import Allowed
     from engines.tunable import Tunable
 
     check_backend(card, settings)
@@ -99,8 +100,8 @@ def _measure(
             )
         name, allowed = device_name(place), Allowed.by(settings, card)
         with one_at_a_time(settings.cache_folder, name.id):
-            tuner = Tuner(backend, content, card, place, shapes, allowed, seconds, report, rows, everything=True)
-            tuned = tuner.tune()
+            task = Task(content, card, device, settings, shapes, seconds, rows, everything=True)
+            tuned = tune_apart(task, report)
         what, library = model_on(card, backend.name, shapes), backend.library()
         profile = profile_of(tuned, card, what, name, library)
         keep_model_profile(settings.cache_folder, profile)

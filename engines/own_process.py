@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -16,11 +17,22 @@ from typing import Any, TypeVar
 from schemas.errors import ModelError, RigflowError
 
 T = TypeVar("T")
+_SAID = "\x1e"  # begins a line that is a report
+_FOLLOW_S = 0.2
 _PICKLE = 5  # this protocol writes large bytes without a copy
 
 
-def in_own_process(model: str, does: str, hint: str, function: Callable[..., T], *arguments: Any) -> T:
+def in_own_process(
+    model: str,
+    does: str,
+    hint: str,
+    function: Callable[..., T],
+    *arguments: Any,
+    report: Callable[[str], None] | None = None,
+) -> T:
     """Compute `function(*arguments)` in a new process; function, arguments and result are pickled.
+
+    `report` is called, on another thread, for each line that the function passes to `say`.
 
     Raises the RigflowError that the function raises. Raises ModelError if the process ends without an answer or fails
     with another exception: "model `m` ends the process that loads it (SIGSEGV)", where `does` is "loads".
@@ -32,14 +44,21 @@ def in_own_process(model: str, does: str, hint: str, function: Callable[..., T],
     ):
         assert child.stdin is not None
         assert child.stdout is not None
+        ended = threading.Event()
+        reader = threading.Thread(target=_follow, args=(errors.fileno(), report, ended)) if report else None
+        if reader:
+            reader.start()
         with suppress(BrokenPipeError):  # the process ended before it read everything; its exit code says why
             pickle.dump((function, arguments), child.stdin, _PICKLE)
         with suppress(BrokenPipeError):
             child.stdin.close()
         answer = child.stdout.read()
         code = child.wait()
+        ended.set()
+        if reader:
+            reader.join()
         errors.seek(0)
-        output = errors.read().decode(errors="replace").splitlines()
+        output = [line for line in errors.read().decode(errors="replace").split("\n") if line[:1] not in ("", _SAID)]
     if code or not answer:
         how = _ending(code) + (f": {output[-1][:300]}" if code > 0 and output else "")
         raise ModelError(f"model `{model}` ends the process that {does} it ({how})", hint)
@@ -50,6 +69,24 @@ def in_own_process(model: str, does: str, hint: str, function: Callable[..., T],
         raise ModelError(f"model `{model}`: the process that {does} it fails: {error}", hint)
     result: T = made
     return result
+
+
+def say(line: str) -> None:
+    """Pass a line to the process that called `in_own_process`."""
+    os.write(2, f"{_SAID}{line}\n".encode())
+
+
+def _follow(output: int, report: Callable[[str], None], ended: threading.Event) -> None:
+    """Report the lines that are said in a file that grows, until it has ended."""
+    at, rest, last = 0, b"", False
+    while not last:
+        last = ended.wait(_FOLLOW_S)
+        while new := os.pread(output, 1 << 16, at):
+            at += len(new)
+            *lines, rest = (rest + new).split(b"\n")
+            for line in lines:
+                if line.startswith(_SAID.encode()):
+                    report(line.decode(errors="replace").removeprefix(_SAID))
 
 
 def _ending(code: int) -> str:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from engines.content import Content
 from engines.ports import Device
+from engines.profiling.apart import Task, tune_apart
 from engines.profiling.batches import shapes_of
 from engines.profiling.models import choice_of, device_name, model_on, profile_of
 from engines.profiling.store import keep_model_profile, one_at_a_time
-from engines.profiling.tuning import Allowed, Tuned, Tuner
+from engines.profiling.tuning import Allowed, Tuned
 from engines.tunable import Tunable
 from pipelines.broker import Broker
 from pipelines.profiles import agreed_choice, known_choice, share_model_profile
-from schemas.errors import UsageError
+from schemas.errors import ModelError, UsageError
 from schemas.model import ModelSpec
 from schemas.model_profile import ComputeOptions, ModelChoice
 from workers.telemetry import Event, log_event
@@ -76,9 +77,14 @@ class ModelTuning:
             log_event(Event("tuning", text, logging.INFO, {"model": card.name}))
 
         report(f"options are tried for up to {seconds:g} s")
-        allowed = Allowed.by(self._settings, card)
-        tuner = Tuner(backend, model, card, self._device, shapes, allowed, seconds, report)
-        tuned = await asyncio.to_thread(self._tune, tuner)
+        task = Task(model, card, self._device.name, self._settings, shapes, seconds)
+        try:
+            tuned = await asyncio.to_thread(tune_apart, task, report)
+        except ModelError as error:
+            usual = backend.usual(self._device)
+            event = Event("tuning_failed", f"model {card.name} computes with {usual}: {error}")
+            log_event(event)
+            return usual
         agreed = await agreed_choice(self._broker, self._choice(tuned, card, backend, shapes))
         if agreed.options == tuned.chosen:
             what = model_on(card, backend.name, shapes)
@@ -87,12 +93,6 @@ class ModelTuning:
             await share_model_profile(self._broker, profile)
         report(f"{agreed.options} from now on, after {tuned.seconds:.0f} s")
         return agreed.options
-
-    def _tune(self, tuner: Tuner) -> Tuned:
-        try:
-            return tuner.tune()
-        finally:
-            self._device.leave()  # the thread that tries is not the one that computes
 
     def _choice(self, tuned: Tuned, card: ModelSpec, backend: Tunable, shapes: Shapes) -> ModelChoice:
         name, allowed = device_name(self._device), Allowed.by(self._settings, card)

@@ -9,10 +9,11 @@ import pytest
 
 from engines.backends.onnxruntime import OnnxRuntime
 from engines.models.catalogue import builtin_model
+from engines.profiling.apart import Task
 from engines.profiling.batches import shapes_of
 from engines.profiling.models import device_name, model_on
 from engines.profiling.store import kept_model_profiles
-from engines.profiling.tuning import Allowed
+from engines.profiling.tuning import Allowed, Report, Tuned, Tuner
 from pipelines.broker import Broker
 from pipelines.profiles import agreed_choice, model_profiles, share_model_profile
 from pipelines.topology import ensure_topology
@@ -27,7 +28,7 @@ OTHER = SimpleNamespace(uuid="GPU-2", name="a GPU")
 
 
 def gpu(facts: Any) -> Any:
-    return SimpleNamespace(gpu=SimpleNamespace(facts=facts), leave=lambda: None)
+    return SimpleNamespace(gpu=SimpleNamespace(facts=facts), name=f"cuda:{facts.uuid}")
 
 
 async def test_a_processor_computes_as_the_fleet_agreed(settings: Settings, tmp_path: Path) -> None:
@@ -58,15 +59,25 @@ async def test_one_gpu_of_a_kind_tries_options_for_all(
     use_clock(monkeypatch)
     monkeypatch.setattr("engines.profiling.models.driver_version", lambda: "580")
     backends = [Various({"defaults": (4e-3, 0), "NHWC": (1e-3, 1e-7)}, layout=("nhwc",)) for _ in range(4)]
+    tries: list[str] = []
+
+    def tune(task: Task, report: Report) -> Tuned:
+        """In this process, for this device is none."""
+        tries.append(task.device)
+        given = (task.model, task.card, gpu(FACTS), task.shapes, Allowed.by(task.settings, task.card))
+        return Tuner(backends[3], *given, task.seconds, report).tune()
+
+    monkeypatch.setattr("workers.tuning.tune_apart", tune)
     async with Broker.connected(settings, name="test") as broker:
         await ensure_topology(broker, settings, [])
         workers = [ModelTuning(broker, tmp_path, gpu(facts)) for facts in (FACTS, FACTS, OTHER)]
         tried = [worker.options(CARD, b"", backend) for worker, backend in zip(workers, backends[:3], strict=True)]
         assert await asyncio.gather(*tried) == [ComputeOptions(layout="nhwc")] * 3
-        assert sum(bool(backend.opened) for backend in backends[:2]) == 1, "two workers of one GPU measure each other"
+        assert tries.count("cuda:GPU-1") == 1, "two workers of one GPU measure each other"
+        tries.clear()
         late = ModelTuning(broker, tmp_path / "elsewhere", gpu(OTHER))
         assert await late.options(CARD, b"", backends[3]) == ComputeOptions(layout="nhwc")
-        assert not backends[3].opened
+        assert not tries
         profiles = await model_profiles(broker, CARD.identity)
         assert "GPU-1" in {each.device for each in profiles}
         assert kept_model_profiles(tmp_path, CARD.identity) == profiles
@@ -75,7 +86,7 @@ async def test_one_gpu_of_a_kind_tries_options_for_all(
     async with Broker.connected(settings, name="test") as broker:
         never = ModelTuning(broker, tmp_path, gpu(FACTS))
         assert await never.options(CARD, b"", backends[3]) == ComputeOptions()
-    assert not backends[3].opened
+    assert not tries
 
 
 async def test_what_a_worker_measures_is_stored(

@@ -1,0 +1,48 @@
+"""Tries options in a process of its own: ONNX Runtime's sessions on a GPU keep memory until their process ends."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from engines.backends.choice import backend_of
+from engines.content import Content
+from engines.device import open_device
+from engines.own_process import in_own_process, say
+from engines.part import Array
+from engines.profiling.tuning import Allowed, Report, Tuned, Tuner
+from engines.tunable import Tunable
+from schemas.errors import DeviceLost, ModelError
+from schemas.model import ModelSpec
+from schemas.settings import Settings
+
+_HINT = "set tuning_s = 0, which computes it as it was computed before"
+
+
+class Task(NamedTuple):
+    """What is to be tried: a model on a device, for some seconds; see `Tuner`."""
+
+    model: Content
+    card: ModelSpec
+    device: str
+    settings: Settings
+    shapes: Mapping[str, tuple[int, ...]]
+    seconds: float
+    rows: Mapping[str, Array] | None = None
+    everything: bool = False
+
+
+def tune_apart(task: Task, report: Report) -> Tuned:
+    """Try options of a model in a new process. Raises ModelError when it fails there, or with its GPU."""
+    return in_own_process(task.card.name, "tries options of", _HINT, _tune, task, report=report)
+
+
+def _tune(task: Task) -> Tuned:
+    card, settings = task.card, task.settings
+    backend = backend_of(card, settings)
+    assert isinstance(backend, Tunable), "the caller asks for no other"
+    try:
+        device = open_device(task.device, settings, settings.cache_folder)
+        allowed = Allowed.by(settings, card)
+        given = (backend, task.model, card, device, task.shapes, allowed, task.seconds, say)
+        return Tuner(*given, task.rows, task.everything).tune()
+    except DeviceLost as error:  # of this process; the caller has its own hold on the device
+        raise ModelError(error.what, error.hint) from error
