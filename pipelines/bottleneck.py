@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.admission import messages_per_s
 from pipelines.status import FleetStatus, QueueStatus
 from schemas.rig import runs_stage
 from schemas.subjects import COLLECT, SPLIT
@@ -33,20 +34,20 @@ def bottleneck(fleet: FleetStatus) -> str:
     queue = _furthest(late)
     workers = hosts(fleet.workers, queue)
     if not workers:
-        return f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and no worker hosts it."
+        return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, and no worker hosts it."
     if not any(worker.get("ready", True) for worker in workers):
-        return f"The bottleneck is {_name(queue)}: {_backlog(queue)}, while {_loading(workers)}."
+        return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, while {_loading(workers)}."
     busiest, share = _busiest(workers)
     if queue.stage in (SPLIT, COLLECT) or share < IDLE:
         return (
-            f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and its {_count(workers)} "
+            f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, and its {_count(workers)} "
             f"{'spends' if len(workers) == 1 else 'spend'} {share:.0%} of the time computing."
         )
     speed = _speed(workers, busiest)
     where = "in front of it" if busiest == (queue.pipeline, queue.stage) else f"in front of {_name(queue)}"
     return (
         f"The bottleneck is {' '.join(busiest)}: it takes {share:.0%} of the time of {_count(workers)} "
-        f"({rate(speed)} frames/s), while {_backlog(queue)} {where}."
+        f"({rate(speed)} frames/s), while {_backlog(queue, workers)} {where}."
     )
 
 
@@ -138,11 +139,13 @@ def _name(queue: QueueStatus) -> str:
     return f"{queue.pipeline} {queue.stage}".strip()
 
 
-def _backlog(queue: QueueStatus) -> str:
+def _backlog(queue: QueueStatus, workers: Sequence[Worker]) -> str:
     waiting = _waiting(queue)
+    rate, _ = messages_per_s(workers, queue.pipeline, queue.stage)
+    seconds = f", about {waiting / rate:,.0f} s of work" if rate and waiting / rate >= STANDING_S else ""
     return (
         f"{waiting:,} {'message waits' if waiting == 1 else 'messages wait'} "
-        f"({_size(queue.stream.nbytes)}, the oldest for {queue.stream.oldest_s:.0f} s)"
+        f"({_size(queue.stream.nbytes)}{seconds}, the oldest for {queue.stream.oldest_s:.0f} s)"
     )
 
 

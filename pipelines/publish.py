@@ -17,6 +17,7 @@ from engines.media.segment_data import SegmentData
 from engines.media.shared import SharedFolders
 from engines.outputs.format import sound_of
 from engines.part import pack_arrays
+from pipelines.admission import Admission
 from pipelines.broker import Broker
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import begin
@@ -81,6 +82,7 @@ class Publisher:
         self._hosted = hosted
         self._submitter = submitter
         self._share = share
+        self._admission = Admission(broker, spec.name, spec.decode.name, priority)
 
     def ref(self, job: str) -> JobRef:
         """The reference of a job with this id: its tenant, pipeline, revision and priority."""
@@ -170,6 +172,7 @@ class Publisher:
                 if number >= known:
                     if self._share is not None:
                         await self._share.room()
+                    await self._admission.room()
                     await sending.submit(cut, Key(job=job, segment=number, final=cut.final))
                 number += 1
                 self._on_sent(job.id, cut.sent_s, number)

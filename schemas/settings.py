@@ -85,6 +85,11 @@ class Settings(BaseModel):
     )
     store_bytes: int = Field(default=16384 * MIB, ge=64 * MIB, description="most bytes the embedded broker may store")
     queue_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
+    queue_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="most predicted seconds of work in a pipeline's first queue before publishers wait; 0: no limit",
+    )
     results_bytes: int = Field(default=2048 * MIB, ge=MIB, description="most bytes of results kept")
     results_age_s: float = Field(default=604800.0, gt=0, description="seconds that results are kept")
     rigs_age_s: float = Field(

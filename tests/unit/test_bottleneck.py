@@ -140,3 +140,9 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
 )
 def test_it_names_the_stage_and_the_evidence(now: FleetStatus, output: str) -> None:
     assert bottleneck(now) == output
+
+
+def test_a_backlog_is_told_in_seconds_of_work_where_workers_measured_some() -> None:
+    done = [{"pipeline": "up", "stage": "infer", "busy": 0.9, "frames_per_s": 5.0, "message_s": 0.5}]
+    said = bottleneck(fleet([queue("infer", 40)], [{"stages": STAGES, "done": done}] * 2))
+    assert "40 messages wait (40.0 MB, about 10 s of work, the oldest for 10 s)" in said

@@ -1,0 +1,61 @@
+"""Admission by predicted seconds: a publisher waits while the first queue of its pipeline holds too much work."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.broker import Broker
+from pipelines.status import running_statuses
+from schemas.jobs import Priority
+from schemas.rig import runs_stage
+
+LOOK_S = 0.5  # between two looks at a queue that holds too much
+_EACH = 2  # messages that every worker may have, however long they take
+MOST_AT_ONCE = 64  # segments that are sent without another look
+
+
+def messages_per_s(workers: Sequence[Mapping[str, Any]], pipeline: str, stage: str) -> tuple[float, int]:
+    """Messages of a queue that workers do in a second together, by what each measured, and how many these are.
+
+    0: none has measured any yet.
+    """
+    total, count = 0.0, 0
+    for worker in workers:
+        role = worker.get("roles", {}).get(pipeline)
+        takes = stage in role["takes"] if role is not None else runs_stage(worker["stages"], stage)
+        for of in worker["done"]:
+            message_s = float(of.get("message_s", 0.0))
+            if takes and (of["pipeline"], of["stage"]) == (pipeline, stage) and message_s > 0.0:
+                total, count = total + 1.0 / message_s, count + 1
+    return total, count
+
+
+class Admission:
+    """Room in the first queue of a pipeline, in predicted seconds of its workers: at most the setting `queue_s`."""
+
+    def __init__(self, broker: Broker, pipeline: str, stage: str, priority: Priority) -> None:
+        self._broker = broker
+        self._pipeline, self._stage = pipeline, stage
+        self._consumer = f"{broker.names.work_stream(pipeline, stage)}.{priority.value}"
+        self._free = 0  # segments that may be sent before the next look
+
+    async def room(self) -> None:
+        """Wait until another segment may be sent. Raises BrokerError."""
+        if not self._broker.settings.queue_s:
+            return
+        while self._free <= 0:
+            self._free = await self._segments()
+            if self._free <= 0:
+                await asyncio.sleep(LOOK_S)
+        self._free -= 1
+
+    async def _segments(self) -> int:
+        """How many more segments there is time for; there is always some for each worker."""
+        workers, _ = await running_statuses(self._broker)
+        rate, count = messages_per_s(workers, self._pipeline, self._stage)
+        if not rate:  # nothing is predicted before workers have done some
+            return 1
+        info = await self._broker.api(f"CONSUMER.INFO.{self._consumer}")
+        held = int(info["num_pending"]) + int(info["num_ack_pending"])
+        most = max(_EACH * count, int(self._broker.settings.queue_s * rate))
+        return min(MOST_AT_ONCE, most - held)
