@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from schemas.declared import Name, Spec
 from schemas.errors import UsageError, format_field_error
@@ -14,6 +14,7 @@ from schemas.toml import TomlError, parse_toml
 SEE = "see docs/cli.md, rigflow rig"
 
 
+AUTO = ("auto",)
 ALL_STAGES = ("all",)  # of every pipeline, including operators of installed packages
 
 
@@ -32,13 +33,23 @@ class WorkerGroup(Spec):
 
     device: str = Field(default="cpu", pattern=DEVICE)
     count: int = Field(default=1, ge=1, le=256)
-    stages: tuple[Name, ...] | Literal["auto"] = ()
+    stages: tuple[Name, ...] = ()
     power_watts: int = Field(default=0, ge=0, le=2000)
 
     @property
     def named(self) -> tuple[str, ...]:
         """The stages that it names; none where it does all, or what it is given."""
-        return () if self.stages == "auto" else self.stages
+        return () if self.auto else self.stages
+
+    @property
+    def auto(self) -> bool:
+        """Whether the placement of the fleet says what it does."""
+        return self.stages == AUTO
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _auto_is_a_word(cls, value: object) -> object:
+        return AUTO if value == "auto" else value
 
     @model_validator(mode="after")
     def _has_gpu(self) -> "WorkerGroup":

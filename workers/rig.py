@@ -64,7 +64,7 @@ class Rig:
             WorkerOptions(
                 settings=self._settings,
                 stages=group.named or ALL_STAGES,
-                auto=group.stages == "auto",
+                auto=group.auto,
                 name=f"{self.name}-{group.device.partition(':')[0]}{number}",
                 rig=self.name,
                 device=group.device,
