@@ -2,14 +2,18 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from placement.costs import Work
 
 
 @dataclass(slots=True)
 class SimJob:
-    """A job that runs: `left` parts have no result yet. Jobs of one `kind` are alike. `batch` parts are one step."""
+    """A job that runs: `left` parts have no result yet. Jobs of one `kind` are alike. `batch` parts are one step.
+
+    `decoded`: the first stage that decode does not do in its own step. `spills`: parts may go to other workers in front
+    of it; not where a stage needs them in order.
+    """
 
     kind: int
     work: Work
@@ -19,6 +23,14 @@ class SimJob:
     at_s: float
     left: int
     end_s: float = float("inf")
+    decoded: int = field(init=False)
+    spills: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        stages = self.work.stages
+        of_decode = (at for at, stage in enumerate(stages) if at and not (stage.of_decode and not stage.model))
+        self.decoded = next(of_decode, 1)
+        self.spills = not any(stage.of_decode for stage in stages[self.decoded :])
 
 
 class Piece:

@@ -21,6 +21,10 @@ class Stages:
             end += 1
         return end
 
+    def computes(self, message: Message) -> bool:
+        """Whether the worker runs the stage behind decode, too."""
+        return message.piece.job.decoded in self._does[message.piece.job.kind].runs
+
     def phases(self, message: Message, first: int, end: int) -> Phases:
         """What one part uses of the machine from stage `first` to `end`, without it."""
         job = message.piece.job

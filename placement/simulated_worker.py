@@ -35,8 +35,7 @@ class SimWorker:
     ) -> None:
         self.name, self.machine, self.does = name, machine, does
         self.overlapped, self.concurrency = overlapped, rules.decoders if overlapped else 1
-        self.alive, self.life = True, 0
-        self.pieces, self.taken, self.busy_s = 0, 0, 0.0
+        self.alive, self.life, self.pieces, self.taken, self.busy_s = True, 0, 0, 0, 0.0
         self._clock, self._rules, self._broker = clock, rules, broker
         self._credit = Credit(rules, self.concurrency)
         self._stages = Stages(machine, costs, does)
@@ -123,7 +122,6 @@ class SimWorker:
             self._decode_ahead()
 
     def _later(self, call: Callable[[], None], life: int) -> None:
-        """Make a call that the present process asked for."""
         if life == self.life:
             call()
 
@@ -140,7 +138,7 @@ class SimWorker:
                     waiting.append(held)
                 else:
                     self._decoding += 1
-                    phases = self._stages.phases(held.message, 0, 1)
+                    phases = self._stages.phases(held.message, 0, held.message.piece.job.decoded)
                     in_turn(phases, held.message.piece.factor, self._decoded, held, self.life)
 
     def _decoded(self, held: Held, life: int) -> None:
@@ -160,7 +158,7 @@ class SimWorker:
         for ahead in self._ahead:
             while ahead and not self._blocked:
                 held, part = ahead[0]
-                if self._stages.end(held.message, 1) > 1 and self._ready.full(held) and not self._feeds(held):
+                if self._stages.computes(held.message) and self._ready.full(held) and not self._feeds(held):
                     break
                 ahead.popleft()
                 self._take(held, part)
@@ -170,26 +168,28 @@ class SimWorker:
         message = held.message
         held.taken += 1
         self._undecoded -= not held.untaken
-        end = self._stages.end(message, 1)
-        spills = end > 1 and self._ready.full(held) and self._others_wait(message, end)
-        if end == 1 or spills:
-            self._broker.queue_of(message.piece, 1).promised += spills
-            self._hand_on(held, part, 1)
+        behind, computes = message.piece.job.decoded, self._stages.computes(message)
+        spills = computes and self._ready.full(held) and self._others_wait(message, behind)
+        if spills or not computes:
+            self._broker.queue_of(message.piece, behind).promised += spills
+            self._hand_on(held, part, behind)
         else:
             self._ready.add(held, part)
         self.refill()
 
-    def _others_wait(self, message: Message, end: int) -> bool:
+    def _others_wait(self, message: Message, stage: int) -> bool:
         """Whether other workers wait for parts, and a step takes long enough to be worth the way to them."""
-        seconds = self._stages.seconds(message, 1, end)
-        return seconds >= self._rules.prefetch_s and self._broker.hungry(self, 1, message.piece)
+        if not message.piece.job.spills:
+            return False
+        seconds = self._stages.seconds(message, stage, self._stages.end(message, stage))
+        return seconds >= self._rules.prefetch_s and self._broker.hungry(self, stage, message.piece)
 
     def _feeds(self, held: Held) -> bool:
         """Whether it decodes more of a piece before it computes, because others wait for parts."""
         message = held.message
         if not held.untaken or not self._ready.is_step(held):
             return False
-        return self._others_wait(message, self._stages.end(message, max(1, held.stage)))
+        return self._others_wait(message, message.piece.job.decoded)
 
     # the computing thread
 
@@ -214,12 +214,12 @@ class SimWorker:
             feeds = bool(ready) and self._feeds(ready[0][0])
             if ready and not feeds:
                 batch = self._ready.batch(ready)
-                first = max(1, batch[0][0].stage)
+                first = max(batch[0][0].message.piece.job.decoded, batch[0][0].stage)
                 return batch, first, self._stages.end(batch[0][0].message, first)
             if feeds and self.overlapped:
                 break  # until its next part is decoded
             if waiting and not self.overlapped:
-                return [(waiting.popleft(), -1)], 0, 1
+                return [(waiting[0], -1)], 0, waiting.popleft().message.piece.job.decoded
         return [], 0, 0
 
     def _stepped(self, batch: list[Ready], end: int, life: int) -> None:
@@ -289,8 +289,7 @@ class SimWorker:
 
     def end(self) -> list[Message]:
         """The process ends now; the messages that it held."""
-        left = list(self.held)
-        self.alive, self.life = False, self.life + 1
+        left, self.alive, self.life = list(self.held), False, self.life + 1
         self._reset()
         return left
 

@@ -129,6 +129,25 @@ def test_a_long_piece_is_shared_by_workers_that_wait() -> None:
     assert 12 / 4 < outcome.finish_s < 0.45 * 12
 
 
+def test_parts_that_a_stage_needs_in_order_stay_with_their_worker() -> None:
+    fleet = fleet_of(tuple(core(f"c{n}", 12.0) for n in range(4)))
+    stages = tuple(replace(stage, of_decode=stage.name == "infer") for stage in work(1).stages)
+    outcome = run(fleet, Submission(replace(work(1), stages=stages), parts=12))
+    assert outcome.finish_s == pytest.approx(12, rel=0.02)
+
+
+def test_what_decode_does_in_its_own_step_is_not_handed_on_apart() -> None:
+    resize = StageWork("resize", "resize", frames=1, gives_bytes=10, of_decode=True)
+    decode, infer, encode = work(1, part_bytes=1e9).stages
+    given = replace(work(1), stages=(decode, resize, infer, encode))
+    names = ("decode", "resize", "infer", "encode")
+    fleet = fleet_of(tuple(core(f"c{n}", 12.0) for n in range(4)), link=1e6)
+    placement = Placement(NAME, {f"c{n}": Role(names, names) for n in range(4)}, {}, 0.0)
+    outcome = simulate(fleet, [Submission(given, parts=12)], placements=[placement])
+    assert outcome.finish_s < 0.5 * 12  # a part of 83 MB would take the network 83 s
+    assert {queue.stage for queue in outcome.queues} == {"decode", "infer"}
+
+
 def test_queues_keep_to_their_bytes() -> None:
     rules = WorkerRules(queue_bytes=1e6)
     outcome = run(fleet_of((card("a", 0.1),)), Submission(work(100, piece_bytes=1.5e5)), rules=rules)
