@@ -98,7 +98,10 @@ async def _known(settings: "Settings", file: Path | None, job: str) -> "tuple[Fl
     from pipelines.fleet_view import known_fleet
 
     if file is not None:
-        return imagined_of(file, await _profiles(settings)), None
+        from engines.profiling.published import published_cards
+
+        published = [card.profile() for card in published_cards().values()]
+        return imagined_of(file, [*await _profiles(settings), *published]), None
     async with Client.connected(settings, name="rigflow-plan") as client:
         return await known_fleet(client.broker), await _manifest(client.broker, job) if job else None
 
