@@ -50,7 +50,7 @@ class Case:
 def cases(seconds: float) -> list[Case]:
     """Fleets for jobs of about so many seconds."""
     return [
-        Case("even", ((Card(0.4),) * 4,), int(seconds * 10)),
+        Case("even", ((Card(0.4, decoders=2),) * 4,), int(seconds * 10)),
         Case(
             "one to eight", ((Card(0.1, decoders=2), Card(0.1, decoders=2), Card(0.8, decoders=2)),), int(seconds * 21)
         ),

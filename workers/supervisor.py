@@ -79,9 +79,9 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(checking, *keeping, return_exceptions=True)
         if self.slots and not self._stopping:
-            raise GivenUp(
-                f"every worker died {DEATHS} times within {DEATHS_WITHIN_S:.0f} s", "its messages above say why"
-            )
+            lost = {slot.abandoned for slot in self.slots} - {""}
+            died = f"every worker died {DEATHS} times within {DEATHS_WITHIN_S:.0f} s"
+            raise GivenUp(f"no worker is left: {'; '.join(sorted(lost))}" if lost else died, "see the messages above")
 
     async def stop(self, grace_s: float, hard_s: float = HAND_BACK_S) -> bool:
         """Let workers finish within `grace_s`, have them hand back the rest within `hard_s`, then kill them.

@@ -14,7 +14,7 @@ import pytest
 
 from engines.device.faults import FATAL, GpuFault
 from engines.device.sensors import GpuReading
-from schemas.errors import UsageError
+from schemas.errors import GivenUp, UsageError
 from schemas.rig import RigSpec, parse_rig
 from schemas.settings import Settings
 from tests.nvml import FakeGpus, fake_gpus, uuid
@@ -164,6 +164,20 @@ async def test_cards_that_are_lost_are_taken_out_of_work_and_others_go_on(
         assert counts.xids == {("0", "31"): 1.0, ("0", "79"): 1.0}
         assert len(cared.care.status()["troubles"]) == 2  # type: ignore[arg-type]
     assert "is taken out of work, Xid 79" in cared.said
+
+
+async def test_a_rig_that_loses_its_only_card_ends_and_says_why(
+    gpus: FakeGpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cared = Cared(rig_of(cards=1), tmp_path)
+    async with cared.care.caring():
+        watching = asyncio.create_task(cared.supervisor.watch())
+        await cared.until(lambda: cared.supervisor.pids)
+        gpus.set(0, "xid", 48)
+        with pytest.raises(GivenUp, match="no worker is left: GPU lost, Xid 48"):
+            async with asyncio.timeout(30):
+                await watching
+    await cared.supervisor.stop(5.0)
 
 
 async def test_a_card_whose_driver_reports_no_xid_errors_is_said(gpus: FakeGpus, tmp_path: Path) -> None:
