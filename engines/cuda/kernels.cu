@@ -295,52 +295,29 @@ struct Yuv420 {
 
 __device__ static inline int doubled15(int value) { return value > 16383 ? 32767 : 2 * value; }
 
-// R, G and B of four pixels, or of two; the words are the processor's own, least byte first.
-__device__ static inline void load_pixels(const u8 *rgb, int count, unsigned *words) {
-    if (count == 4 && ((address)rgb & 3) == 0) {
-        for (int n = 0; n < 3; n++) words[n] = ((const unsigned *)rgb)[n];
-        return;
-    }
-    for (int n = 0; n < 3; n++) words[n] = 0;
-    for (int n = 0; n < 3 * count; n++) words[n / 4] |= (unsigned)rgb[n] << 8 * (n % 4);
-}
-
-__device__ static inline int byte_of(const unsigned *words, int n) { return words[n / 4] >> 8 * (n % 4) & 255; }
-
-extern "C" __global__ void yuv420(const Yuv420 v) {  // four pixels of two lines a thread
-    const int at = blockIdx.x * blockDim.x + threadIdx.x, across = (v.width + 3) / 4;
-    if (at >= across * (v.height / 2)) return;
+extern "C" __global__ void yuv420(const Yuv420 v) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x, columns = v.width / 2;
+    if (at >= columns * (v.height / 2)) return;
     const address *planes = (const address *)v.pictures + 4 * blockIdx.y;
-    const int x = 4 * (at % across), y = at / across, count = v.width - x < 4 ? 2 : 4;
+    const int x = at % columns, y = at / columns;
     const int *m = v.matrix;
-    unsigned words[3];
-    for (int n = 0; n < 2; n++) {
-        const size_t pixel = (size_t)(2 * y + n) * v.width + x;
-        load_pixels((const u8 *)planes[0] + 3 * pixel, count, words);
-        unsigned four = 0;
-        for (int k = 0; k < 4; k++) {
-            const int r = byte_of(words, 3 * k), g = byte_of(words, 3 * k + 1), b = byte_of(words, 3 * k + 2);
-            const int luma = (m[0] * r + m[1] * g + m[2] * b + (32 << 14) + (1 << 8)) >> 9;
-            four |= (unsigned)clip8((doubled15(luma) + 64) >> 7) << 8 * k;
-        }
-        u8 *out = (u8 *)planes[1] + pixel;
-        if (count == 4 && ((address)out & 3) == 0) *(unsigned *)out = four;
-        else for (int k = 0; k < count; k++) out[k] = four >> 8 * k;
+    for (int n = 0; n < 4; n++) {
+        const size_t pixel = (size_t)(2 * y + n / 2) * v.width + 2 * x + n % 2;
+        const u8 *rgb = (const u8 *)planes[0] + 3 * pixel;
+        const int luma = (m[0] * rgb[0] + m[1] * rgb[1] + m[2] * rgb[2] + (32 << 14) + (1 << 8)) >> 9;
+        ((u8 *)planes[1])[pixel] = clip8((doubled15(luma) + 64) >> 7);
     }
-    int sums[4] = {1 << 18, 1 << 18, 1 << 18, 1 << 18};
+    int sums[2] = {1 << 18, 1 << 18};
     const short *weights = (const short *)v.weights + (size_t)y * v.taps;
     for (int j = 0; j < v.taps; j++) {
-        const size_t line = ((const int *)v.first)[y] + j;
-        load_pixels((const u8 *)planes[0] + 3 * (line * v.width + x), count, words);
-        for (int n = 0; n < 4; n++) {
-            const int k = 6 * (n / 2), *row = m + 3 + 3 * (n % 2);
-            const int r = byte_of(words, k) + byte_of(words, k + 3), g = byte_of(words, k + 1) + byte_of(words, k + 4);
-            const int b = byte_of(words, k + 2) + byte_of(words, k + 5);
-            sums[n] += weights[j] * doubled15((row[0] * r + row[1] * g + row[2] * b + (256 << 15) + (1 << 9)) >> 10);
+        const u8 *rgb = (const u8 *)planes[0] + 3 * ((size_t)(((const int *)v.first)[y] + j) * v.width + 2 * x);
+        const int r = rgb[0] + rgb[3], g = rgb[1] + rgb[4], b = rgb[2] + rgb[5];
+        for (int c = 0; c < 2; c++) {
+            const int *row = m + 3 + 3 * c;
+            sums[c] += weights[j] * doubled15((row[0] * r + row[1] * g + row[2] * b + (256 << 15) + (1 << 9)) >> 10);
         }
     }
-    for (int n = 0; n < count; n++)
-        ((u8 *)planes[2 + n % 2])[(size_t)y * (v.width / 2) + x / 2 + n / 2] = clip8(sums[n] >> 19);
+    for (int c = 0; c < 2; c++) ((u8 *)planes[2 + c])[at] = clip8(sums[c] >> 19);
 }
 
 // A value of an output of a model: float32, or float16 where `half` is set.

@@ -32,7 +32,7 @@ def yuv420_rows(pictures: GpuRows, matrix: int) -> list[GpuRows]:
         given["taps"], given["height"], given["width"] = down.count, height, width
         given["matrix"] = inverse_matrix(matrix)
         given["pictures"], held = uploaded(gpu, np.stack(addresses, 1), stream)
-        grid = -(-(height // 2) * -(-width // 4) // _THREADS), len(pictures)
+        grid = -(-(height // 2) * (width // 2) // _THREADS), len(pictures)
         gpu.kernels.launch("yuv420", grid, (_THREADS, 1, 1), stream, given[()])
         stream.synchronize()
         del held
