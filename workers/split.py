@@ -62,9 +62,11 @@ class SplitHandler:
             await self._failures.look_up(message)
             async with self._alone(message):
                 await self._begin([message])
+                await self._turns.let_pass(message)
                 await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
                 await self._ask_for_collect(record.manifest, delivery)
                 content_type = delivery.headers.get(HEADER_CONTENT_TYPE, "")
+                await self._turns.let_pass(message)
                 await _publish(publisher, record, await asyncio.to_thread(with_header, media, content_type))
         except JobCancelled as error:
             await finish_cancel(self._broker, error.job)

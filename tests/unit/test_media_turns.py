@@ -4,7 +4,10 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from schemas.jobs import Priority
+from workers import media_turns
 from workers.in_flight import Queue
 from workers.media_turns import LARGE, SMALL, MediaTurns
 
@@ -42,6 +45,8 @@ async def test_media_take_turns() -> None:
     urgent = started("urgent", media(2000 * MIB, Queue("p", "split", Priority.INTERACTIVE)))
     assert len(await settled()) == LARGE + SMALL + 1, "neither a small one nor an urgent one waits for large ones"
     assert "urgent" in running
+    ends["urgent"].set()
+    await settled()
     ends["large 0"].set()
     assert "less large" in await settled()
     assert "larger" not in running, "it came first, and is longer"
@@ -58,3 +63,40 @@ async def test_media_take_turns() -> None:
     for task in again:
         task.cancel()
     await asyncio.gather(*again, return_exceptions=True)
+
+
+async def test_media_of_bulk_pause_while_a_person_s_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They begin when those are done; and after a while in any case, however many there are."""
+    monkeypatch.setattr(media_turns, "PAUSE_S", 3600.0)
+    turns, order = MediaTurns(), []
+    one, two = asyncio.Event(), asyncio.Event()
+
+    async def person(done: asyncio.Event) -> None:
+        async with turns.turn(media(MIB, Queue("p", "split", Priority.INTERACTIVE))):
+            await done.wait()
+            order.append("person")
+
+    async def bulk(name: str) -> None:
+        message = media(MIB)
+        async with turns.turn(message):
+            await turns.let_pass(message)
+            order.append(name)
+
+    people = [asyncio.create_task(person(done)) for done in (one, two)]
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(bulk(f"bulk {number}")) for number in range(3)]
+    await asyncio.sleep(0.01)
+    one.set()
+    await asyncio.sleep(0.01)
+    assert order == ["person"], "one of two is still split"
+    two.set()
+    await asyncio.gather(*people, *others)
+    assert order == ["person", "person", "bulk 0", "bulk 1", "bulk 2"]
+    monkeypatch.setattr(media_turns, "PAUSE_S", 0.01)
+    never = asyncio.create_task(person(asyncio.Event()))
+    await asyncio.sleep(0)
+    await bulk("bulk 3")
+    assert order[-1] == "bulk 3"
+    never.cancel()
+    await asyncio.gather(never, return_exceptions=True)
+    assert not turns._urgent
