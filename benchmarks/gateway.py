@@ -47,6 +47,7 @@ class Seen:
     answers: Counter[int] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     digests: Counter[str] = field(default_factory=Counter)
+    cpu_s: dict[str, float] = field(default_factory=dict)
     sent: int = 0
     seconds: float = 0.0
 
@@ -62,7 +63,8 @@ class Seen:
         yield f"jobs by how they ended: {dict(self.states)}, digests {dict(self.digests)}"
         for kind in self.rss:
             quarters = ", ".join(f"{each / MIB:.0f}" for each in self.quarters(kind))
-            yield f"memory of the {kind}: idle {self.idle[kind] / MIB:.0f} MiB, most in each quarter {quarters} MiB"
+            memory = f"idle {self.idle[kind] / MIB:.0f} MiB, most in each quarter {quarters} MiB"
+            yield f"{kind}: {self.cpu_s[kind]:.0f} s of CPU; memory {memory}"
 
 
 async def send(url: str, key: str, film: Path, seen: Seen) -> tuple[int, float]:
@@ -113,6 +115,10 @@ async def watch(processes: Mapping[str, list[int]], seen: Seen) -> None:
         for kind, pids in processes.items():
             pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
             shared = [int(Path(f"/proc/{pid}/statm").read_text().split()[2]) for pid in pids]
+            ticks = [
+                sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])) for pid in pids
+            ]
+            seen.cpu_s[kind] = sum(ticks) / os.sysconf("SC_CLK_TCK")
             own = [all_of - of_files for all_of, of_files in zip(pages, shared, strict=True)]
             seen.rss[kind].append(sum(own) * os.sysconf("SC_PAGE_SIZE"))
         await asyncio.sleep(0.2)

@@ -161,16 +161,24 @@ class _Following:
             self._take(manifest)
             await self._report()
             if manifest.state.ended:
-                await self._wait_for_done()
-                await self._end_without_done()
+                await self._end_late()
 
-    async def _wait_for_done(self) -> None:
+    async def _on_last_known(self) -> None:
+        """All that is at the broker is read. The Done of a job that has just ended may come behind it."""
+        record = await JobRecord.read(self._broker, self._job)
+        if record is not None and 0 <= time.time() - record.manifest.ended_s < LAST_S * LOOKS:
+            self._tasks.append(asyncio.create_task(self._guarded(self._end_late)))
+        else:
+            await self._end_without_done()
+
+    async def _end_late(self) -> None:
         """Wait for the Done of a job that has just ended; not for long where all its results were deleted."""
         results, stream = self._broker.names.results(self._job), self._broker.names.results_stream
         for _ in range(LOOKS):
             await asyncio.sleep(LAST_S)
             if await self._broker.last(stream, results) is None:
-                return
+                break
+        await self._end_without_done()
 
     async def _report(self) -> None:
         self._reported_s = time.monotonic()
@@ -182,7 +190,7 @@ class _Following:
         async with aclosing(follow_result_index(self._broker, [results])) as following:
             async for stored in following:
                 if stored is None:
-                    await self._end_without_done()
+                    await self._on_last_known()
                 else:
                     await self._on_result(stored)
 

@@ -1,6 +1,7 @@
 """The embedded broker: a real nats-server as a child process, on a store that only one rigflow uses at a time."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ READY_S = 60.0  # a large store takes long to recover, and so does a busy machin
 STOP_S = 5.0
 HEALTH_S = 5.0  # for the answer to a health request
 MIN_FREE_BYTES = 2 * MAX_PAYLOAD  # free disk space below which the server is not started
+MEMORY_BYTES = 512 << 20  # beyond it the server collects its garbage more often; it is no limit
 
 
 class EmbeddedServer:
@@ -205,6 +207,7 @@ class EmbeddedServer:
             with open(self.log, "ab", opener=open_private) as log:
                 process = subprocess.Popen(
                     command,
+                    env={"GOMEMLIMIT": f"{MEMORY_BYTES}", **os.environ},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from pipelines.broker import Broker
 from pipelines.client import Client
 from pipelines.job import Job
 from pipelines.job_events import Ended, FileMade, PartMade, Progress
-from pipelines.job_records import all_manifests
+from pipelines.job_records import JobRecord, all_manifests
 from pipelines.jobs import OtherInput
 from pipelines.message_store import FleetFull, NeverFits
 from schemas.errors import MediaError, UsageError
 from schemas.jobs import JobState
 from schemas.pipeline import PipelineSpec
+from schemas.results import Done
 from schemas.settings import MIB, Settings
+from schemas.subjects import HEADER_TYPE
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.simulated import models_of
@@ -173,3 +176,33 @@ async def test_any_range_of_an_object_is_read_whatever_lies_between_its_chunks(s
                 end = min(start + length, len(body))
                 read = [each async for each in read_blob_range(broker, bucket, names[3], start, end)]
                 assert b"".join(read) == body[start:end]
+
+
+async def test_events_end_with_the_done_that_comes_later_than_the_state(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.job_events.LAST_S", 0.2)
+    await _registered(settings)
+    async with Client.connected(settings) as client:
+        broker, job = client.broker, await client.submit("simulated", b"x", job="slow")
+        results, ref = broker.names.results(job.ref), job.ref
+        part = Done(job=ref, segments=1, frames=1, lost=0)
+        await broker.publish(results, part.encode(), "a part", {HEADER_TYPE: "file"})  # what is kept before the Done
+
+        def follow() -> asyncio.Task[Ended]:
+            async def last() -> Ended:
+                return [each async for each in job.events()][-1]  # type: ignore[return-value]
+
+            return asyncio.create_task(last())
+
+        following = [follow()]
+        record = await JobRecord.read(broker, ref)
+        assert record is not None
+        await asyncio.sleep(0.2)
+        await record.write(record.manifest.model_copy(update={"state": JobState.DONE, "ended_s": time.time()}))
+        following.append(follow())
+        await asyncio.sleep(0.8)
+        assert not any(each.done() for each in following), "its Done is on its way"
+        await broker.publish(results, part.model_copy(update={"digest": "d"}).encode(), "done", {HEADER_TYPE: "done"})
+        for each in following:
+            assert (await asyncio.wait_for(each, 10)).done.digest == "d"
