@@ -37,7 +37,9 @@ def run(
         list[Path],
         typer.Argument(help="Files that the pipeline takes, folders, or - for standard input.", metavar="INPUT..."),
     ],
-    out: Annotated[Path | None, typer.Option(help=f"{OUT} [default: .]", metavar="DIR", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=f"{OUT} Default: the current folder.", metavar="DIR", show_default=False)
+    ] = None,
     keep_tree: Annotated[
         bool, typer.Option("--keep-tree", help="Of files too: results in the folders that the files are in.")
     ] = False,

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from engines.content import Content
-from engines.models.catalogue import builtin_model, builtin_models, main_file, own_model
+from engines.models.catalogue import builtin_model, builtin_models, is_there, main_file, own_model
 from engines.plan import plan_pipeline
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
@@ -48,10 +48,16 @@ def find_models(
         try:
             model, content = find_model(name, folder, cache)
         except ModelMissing as error:
-            raise ModelMissing(error.what, f"{error.hint}; {_other_model(spec, name)} runs another") from error
+            others = [each for each in _heads(spec) if each != name and not _is_here(each, folder)]
+            hint = f"{error.hint}; {_other_model(spec, name)} runs another"
+            raise ModelMissing(error.what, f"{hint}; missing too: {', '.join(others)}" if others else hint) from error
         models[name] = model.with_head(head), content
     plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     return models
+
+
+def _is_here(name: str, folder: Path | None) -> bool:
+    return is_there(name) or (folder is not None and main_file(folder, name) is not None)
 
 
 def find_model(name: str, folder: Path | None, cache: Path | None = None) -> tuple[ModelSpec, Content]:

@@ -283,7 +283,7 @@ def test_a_model_with_a_similar_name_is_named(here: Path, said: Said) -> None:
     assert "there is no model nanodet_g_461: nanodet_g_416 is there; `rigflow model list` lists" in err
     with pytest.raises(ModelError, match="model nanodet_g_461 is missing: nanodet_g_416 is there; `rigflow model add"):
         own_model("nanodet_g_461")
-    with pytest.raises(ModelError, match="model other is missing: `rigflow model add FILE` keeps a model, `rigflow"):
+    with pytest.raises(ModelError, match="model other is missing: nanodet_g_416 is there; `rigflow model add FILE`"):
         own_model("other")
 
 

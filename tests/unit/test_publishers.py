@@ -9,8 +9,10 @@ from engines.models.folder_kinds import kinds
 from engines.models.publishers import where_to_get
 from engines.models.store import find, new_files
 from engines.operators.base import model_hint
+from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError, ModelMissing
 from schemas.model import ModelSpec
+from workers.definitions import find_models
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,10 @@ def test_every_kind_of_folder_is_named_where_there_is_no_model(tmp_path: Path) -
     assert all(kind.main in missing.value.hint for kind in kinds())
     assert "genai_config.json" in missing.value.hint
     assert "voice" in missing.value.hint
+
+
+def test_all_models_that_a_pipeline_lacks_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelMissing, match="model chat-model is missing: get a folder") as missing:
+        find_models(builtin_pipeline("chat-aloud"), None)
+    assert missing.value.hint.endswith("; missing too: en_US-ljspeech-medium")
