@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
+from av.video.format import VideoFormat
 
 from engines.cuda import burst_library, nvdec
 from engines.cuda.burst import BurstDecoder
@@ -16,14 +17,16 @@ from engines.cuda.burst_library import BurstLibrary, load_bursts
 from engines.cuda.memory import Counters
 from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.pictures import surface
+from engines.cuda.transforms import CudaPictures
 from engines.media.bursts import IrregularBurst
 from engines.part import no_tick
 from schemas.errors import RigflowError
 from schemas.pipeline import PipelineSpec
 from tests.bursts import HostBursts, as_frame, library
-from tests.clips import Clip, generated
+from tests.clips import Clip, generated, real_clip
 from tests.damage import SMALL, changed
-from tests.host_gpu import COMPILER, HostGpu
+from tests.host_gpu import COMPILER, HostGpu, LateGpu
+from tests.plans import pictures
 from tests.unit.media_passes import decoded, pipeline, raw, segments_of
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
@@ -156,3 +159,27 @@ def _again(like: VideoCodecContext) -> VideoCodecContext:
     decoder.extradata, decoder.width, decoder.height = like.extradata, like.width, like.height
     decoder.thread_type, decoder.thread_count = "NONE", 1
     return decoder
+
+
+@pytest.mark.parametrize("each_ends_a_part", [7, 1000])
+def test_the_decoder_gets_its_memory_again_only_after_the_kernels(each_ends_a_part: int) -> None:
+    """Kernels run when their stream or event is waited for; a decoder of the host soon writes over what it got back."""
+    asked = pictures(size=(32, 32), layout="gray")  # reads the luma alone, which is alike in all formats
+    at_once, late = (CudaPictures(asked, gpu) for gpu in (HostGpu(), LateGpu()))  # type: ignore[arg-type]
+    made: list[list[Any]] = [[], []]
+    for convert, rows in zip((at_once, late), made, strict=True):
+        with av.open(real_clip("bikes")) as container:
+            packets = [packet for packet in container.demux(video=0) if packet.size]
+            decoder = BurstDecoder(library(), container.streams.video[0].codec_context)
+            frames: Any = decoder.frames(packets, None, None, no_tick)
+            for number, frame in enumerate(frames, 1):
+                frame.format, frame.sw_format = VideoFormat("cuda", 16, 16), VideoFormat("nv12", 16, 16)
+                rows.append(convert.convert(frame)["pixels"])
+                if convert is at_once or number % each_ends_a_part == 0:
+                    convert.synchronize()
+            del frame
+        convert.synchronize()
+        assert len(decoder._free) < 10  # what 48 MB or 32 frames hold, and no more
+    assert len(made[0]) > 200
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
