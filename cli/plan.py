@@ -107,14 +107,20 @@ async def _known(settings: "Settings", file: Path | None, job: str) -> "tuple[Fl
 
 
 async def _manifest(broker: "Broker", job: str) -> "Manifest":
+    """The manifest of a job whose results are all there. Raises NotFound, UsageError."""
+    from pipelines.inventory import take_inventory
     from pipelines.job_records import find_manifest
 
     found = await find_manifest(broker, job)
     if found is None:
         raise NotFound(f"there is no job {job[:100]!a}", "see `rigflow jobs list`")
-    if not found.state.ended:
+    if found.state.ended:
+        return found
+    taken = await take_inventory(broker, found)
+    if not taken.complete:
         raise UsageError(f"job {job} is {found.state.value}", f"wait for it: rigflow jobs wait {job}")
-    return found
+    last = await broker.last(broker.names.results_stream, broker.names.results(found.job))
+    return taken.progress.model_copy(update={"ended_s": last.stored_s if last is not None else 0.0})
 
 
 def imagined_of(file: Path, profiles: "Sequence[DeviceProfile]") -> "Fleet":

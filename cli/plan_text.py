@@ -133,8 +133,9 @@ def _show_job(work: "Work", told: "Forecast", manifest: "Manifest") -> None:
     rows = [
         _beside("seconds", told.finish_s, measured["seconds"]),
         _beside("segments", float(work.pieces), measured["segments"]),
-        _beside("device-seconds", device_seconds(work, told), measured["device_seconds"]),
     ]
+    if measured["device_seconds"]:  # known once the results were collected
+        rows.append(_beside("device-seconds", device_seconds(work, told), measured["device_seconds"]))
     stdout().print(list_of(titles, rows, left=1, unless={}))
 
 

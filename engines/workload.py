@@ -155,7 +155,7 @@ def _stage(stage: Stage, plan: Plan, models: Models, sizes: _Sizes, frames: floa
         shown, resizes = (sizes.shown, media.width, media.height), plan.resizes(stage.name)
         return StageWork(stage.name, stage.kind, *shown, gives_bytes=arrays, of_decode=resizes)
     card, content = models[stage.model]
-    free = {"H": media.height, "W": media.width, "h": media.height, "w": media.width}
+    free = {"H": media.height, "W": media.width, "h": media.height, "w": media.width, "T": plan.spec.grid.frames}
     rows = sizes.windows * (sum(_PLANES.get(name, 1.0) for name in stage.each) or 1.0)
     return StageWork(
         stage.name,

@@ -1,7 +1,8 @@
 """Messages that this worker has for too long, while a faster one is free: they are done again there.
 
 One that has not begun is handed back. Of one that has begun a copy goes into its queue, once. The first result of each
-part counts, because ids of results follow from the place in the job. A copy that fails is dropped.
+part counts, because ids of results follow from the place in the job. A copy that fails is dropped. None is made of what
+may have crashed a worker.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ class Stragglers:
             oldest_s = max((time.monotonic() - message.taken_s for message in self._in_flight.messages), default=0.0)
             if max(oldest_s, self._in_flight.slowest_s) < WORTH_S or not self._in_flight.messages:
                 continue
+            if self._in_flight.continuing.busy:  # answers that grow are sent as they grow: one worker writes each
+                continue
             if time.monotonic() - self._peers.seen_s >= REFRESH_S:
                 await self._peers.refresh()
                 self._intake.tail.update(self._peers.known, self._peers.seen_s)
@@ -55,7 +58,8 @@ class Stragglers:
         key = message.queue.pipeline, message.queue.stage
         free = [peer.message_s[key] for peer in self._peers.known if peer.free and key in peer.message_s]
         age_s = time.monotonic() - message.taken_s
-        if not free or message.ended or message.again or HEADER_BLOB in message.delivery.headers:
+        apart = message.again or message.poison_candidate or HEADER_BLOB in message.delivery.headers
+        if not free or message.ended or apart:
             return
         if not repeats(age_s, min(free), int(message.offered), min(free)):
             return

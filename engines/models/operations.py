@@ -18,9 +18,9 @@ def operations(graph: bytes, sizes: Mapping[str, int]) -> float:
     try:
         model = onnx.load_from_string(graph)
         for given in model.graph.input:
-            for dim in given.type.tensor_type.shape.dim:
+            for at, dim in enumerate(given.type.tensor_type.shape.dim):
                 if not dim.HasField("dim_value"):
-                    dim.dim_value = sizes.get(dim.dim_param, 1)
+                    dim.dim_value = sizes.get(dim.dim_param, 1) if at else 1  # the first one is the batch
         for given in model.graph.output:
             given.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
