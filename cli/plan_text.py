@@ -67,7 +67,7 @@ def _speed(work: "Work", told: "Forecast") -> str:
     frames = told.rate * (work.frames or 1.0)
     moved = f" {told.hop:.0%} of the segments move to another rig." if told.hop else ""
     return (
-        f"Predicted: {told.finish_s:,.1f} s in all, the first segment after {told.first_s:.1f} s, "
+        f"Predicted: {seconds(told.finish_s)} in all, the first segment after {seconds(told.first_s)}, "
         f"{number(frames)} frames/s.{moved}"
     )
 
@@ -112,6 +112,8 @@ def _stage_row(places: "Sequence[Place]", gives: Mapping[str, float]) -> list[An
 
 def seconds(taken: float) -> str:
     """Seconds to three digits, or milliseconds."""
+    if taken >= 100.0:
+        return f"{taken:,.0f} s"
     return f"{taken:.3g} s" if taken >= 1.0 else f"{1000 * taken:.3g} ms"
 
 

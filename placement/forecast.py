@@ -11,7 +11,7 @@ from placement.routes import Group, Role, Route, groups, limits, routes_of
 from placement.rules import Placement, place
 
 _FULL = 0.999  # of a part's time: it limits the rate
-_WORTH_TELLING = 1.01  # times the rate, so that one more of a part is worth a line
+_WORTH_TELLING = 1.01  # times sooner, so that one more of a part is worth a line
 _COUNTED = 20_000  # pieces that are given out one by one; more take as long as they do at the full rate
 _MOST_GAINS = 5
 
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What one more of a part gives: `what` in words, and the fleet's rate by today's."""
+    """What one more of a part gives: `what` in words, and how many times sooner the job ends."""
 
     what: str
     times: float
@@ -77,7 +77,7 @@ def forecast(fleet: Fleet, work: Work, placement: Placement | None = None, with_
         busy={part: share for part, share in sorted(busy.items()) if share > 0.0},
         bottleneck=tuple(part for part, share in sorted(busy.items()) if share >= _FULL),
         hop=sum(each for way, each in used if len(way.legs) > 1) / rate if rate else 0.0,
-        gains=_gains(fleet, work, rate) if with_gains and rate else (),
+        gains=_gains(fleet, work) if with_gains and rate else (),
         estimated=any(each.cost.estimated for each in places),
     )
 
@@ -120,12 +120,13 @@ def _finish_s(kinds: Sequence[Group], used: Sequence[tuple[Route, float]], piece
     return last_s
 
 
-def _gains(fleet: Fleet, work: Work, rate: float) -> tuple[Gain, ...]:
+def _gains(fleet: Fleet, work: Work) -> tuple[Gain, ...]:
     """What one more card, core or link gives, the best first. Each is a fleet of its own, placed anew."""
-    now = place(fleet, work).rate or rate
+    now_s = forecast(fleet, work, with_gains=False).finish_s
     found: dict[str, float] = {}
     for what, other in _with_one_more(fleet):
-        found[what] = max(found.get(what, 0.0), place(other, work).rate / now)
+        then_s = forecast(other, work, with_gains=False).finish_s
+        found[what] = max(found.get(what, 0.0), now_s / then_s if then_s else 0.0)
     worth = sorted((-times, what) for what, times in found.items() if times >= _WORTH_TELLING)
     return tuple(Gain(what, -times) for times, what in worth[:_MOST_GAINS])
 
