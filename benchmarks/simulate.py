@@ -56,12 +56,17 @@ def cases(seconds: float) -> list[Case]:
         ),
         Case("decoders", ((Card(0.1, decode_s=0.4),) * 4,), int(seconds * 10)),
         Case("x1 links", ((Card(0.1, decode_s=0.05, link_s=0.4),) * 4,), int(seconds * 10)),
-        Case("networks", ((Card(0.3, network_s=0.25),) * 3, (Card(0.3, network_s=0.25),)), int(seconds * 7.3)),
-        Case("tail", ((Card(0.5),) * 3 + (Card(1.0),),), 41),
+        Case("networks", (_behind_one_link(3), _behind_one_link(1)), int(seconds * 7.3)),
+        Case("tail", ((*(Card(0.5, decoders=2),) * 3, Card(1.0, decoders=2)),), 41),
+        Case("tail of eight decoders", ((*(Card(0.5),) * 3, Card(1.0)),), 41),
         Case("cores", ((Card(0.4, decoders=0),) * 4,), int(seconds * 10)),
-        Case("cores, one to eight", ((Card(0.25, decoders=0), Card(2.0, decoders=0)),), int(seconds * 4.5)),
+        Case("cores, one to eight", ((Card(0.15, decoders=0), Card(1.2, decoders=0)),), int(seconds * 11.25)),
         Case("cores, tail", ((*(Card(0.5, decoders=0),) * 3, Card(1.0, decoders=0)),), 64),
     ]
+
+
+def _behind_one_link(cards: int) -> tuple[Card, ...]:
+    return (Card(0.3, network_s=0.25, decoders=2),) * cards
 
 
 def predicted(case: Case) -> Simulated:

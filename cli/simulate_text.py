@@ -30,7 +30,7 @@ _PARTS = {
 
 def show(text: str, facts: "MediaFacts", fleet: "Fleet", submission: "Submission", outcome: "Simulated") -> None:
     """Print what happened, for people."""
-    from placement.limiting import limit_of
+    from placement.limiting import limit_of, starved
 
     work, media = submission.work, facts.media
     pixels = f" of {media.codec} {media.width}x{media.height}" if media.width else ""
@@ -46,7 +46,10 @@ def show(text: str, facts: "MediaFacts", fleet: "Fleet", submission: "Submission
         say_sentence(f"{count(outcome.unfinished, 'job')} never end: no device is left that does all stages.")
     if outcome.finish_s:
         say_sentence(_speed(submission, facts, outcome))
-    say_sentence(f"Bottleneck: {sentence(limit_of(outcome, fleet))}.")
+    limit = limit_of(outcome, fleet)
+    say_sentence(f"Bottleneck: {sentence(limit)}.")
+    if limit.kind != "queue" and (cards := starved(outcome, fleet)):
+        say_sentence(f"A queue was full, and {', '.join(cards)} waited: a larger queue_bytes gives them work.")
     for gain in _gains(fleet, submission):
         say_sentence(gain)
     if outcome.repeated:
@@ -128,7 +131,7 @@ def _share(outcome: "Simulated", kind: str, owners: Iterable[str]) -> str:
 
 def say_answer(fleet: "Fleet", submission: "Submission", outcome: "Simulated") -> None:
     """Print what happened, for programs; `end_s` null: it never ends."""
-    from placement.limiting import limit_of
+    from placement.limiting import limit_of, starved
 
     limit = limit_of(outcome, fleet)
     ends = ({"at_s": job.at_s, "end_s": job.end_s if job.end_s < math.inf else None} for job in outcome.jobs)
@@ -152,6 +155,7 @@ def say_answer(fleet: "Fleet", submission: "Submission", outcome: "Simulated") -
             "uses": [asdict(use) for use in outcome.uses],
             "queues": [asdict(queue) for queue in outcome.queues],
             "bottleneck": asdict(limit) | {"sentence": sentence(limit)},
+            "starved": starved(outcome, fleet),
         }
     )
 

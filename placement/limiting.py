@@ -10,6 +10,7 @@ from placement.simulated import Simulated, Use
 FULL = 0.85  # of its time: a part that is as busy limits the others
 _TAIL = 0.7  # of the entire time: if pieces waited for less, the job was mostly its own end
 _HELD = 0.9  # of a queue's bytes
+_BUSY = 0.8  # a card that is less busy waited for work
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,23 @@ def limit_of(outcome: Simulated, fleet: Fleet) -> Limit:
         return Limit("queue", tuple(f"{queue.pipeline} {queue.stage}" for queue in held), 1.0)
     found = _largest(parts)
     return Limit("none", found.owners if found else (), found.share if found else 0.0)
+
+
+def starved(outcome: Simulated, fleet: Fleet) -> tuple[str, ...]:
+    """Cards that waited while a queue was full: its messages were all in the hands of other workers.
+
+    Nothing of them, of their rig's cores and of its network was nearly full.
+    """
+    if all(queue.nbytes < _HELD * queue.limit for queue in outcome.queues):
+        return ()
+    shares = _shares(outcome.uses, fleet)
+    found = []
+    for rig, device in fleet.places():
+        of_rig = max((share for (_, owner), share in shares.items() if owner == rig.name), default=0.0)
+        own = max((share for (_, owner), share in shares.items() if owner == device.profile.name), default=0.0)
+        if max(of_rig, own) < _BUSY:
+            found.append(device.profile.name)
+    return tuple(dict.fromkeys(found))
 
 
 def _largest(shares: dict[tuple[str, str], float]) -> Limit | None:

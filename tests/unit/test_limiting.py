@@ -3,7 +3,7 @@
 import math
 
 from placement.fleet import Device, Fleet, Rig, assumed_card
-from placement.limiting import limit_of
+from placement.limiting import limit_of, starved
 from placement.simulated import JobEnd, QueueUse, Simulated, Use
 
 FLEET = Fleet((Rig("r", 2, tuple(Device(f"r-gpu{n}", assumed_card("P106")) for n in range(2))),))
@@ -33,3 +33,10 @@ def test_without_a_full_part_it_is_the_tail_or_a_full_queue_or_nothing() -> None
     assert (none.kind, none.owners) == ("none", ("P106",))
     empty = Simulated(0.0, 0.0, (JobEnd(0.0, math.inf),), (), (), {}, 0, 1)
     assert limit_of(empty, FLEET).kind == "none"
+
+
+def test_cards_that_wait_while_a_queue_is_full_are_named() -> None:
+    assert starved(outcome({"decoder": 0.4, "cores": 0.3}, queued=95.0), FLEET) == ("P106",)
+    assert starved(outcome({"decoder": 0.4, "cores": 0.3}, queued=50.0), FLEET) == ()
+    assert starved(outcome({"decoder": 0.9, "cores": 0.3}, queued=95.0), FLEET) == ()
+    assert starved(outcome({"decoder": 0.4, "cores": 0.95}, queued=95.0), FLEET) == ()
