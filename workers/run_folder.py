@@ -192,7 +192,7 @@ def raise_or_leave(error: RigflowError, entries: Sequence[Entry], tally: Tally) 
 @asynccontextmanager
 async def _collecting(work: _Work, collector: Collector, outcome: JobOutcome) -> AsyncIterator[None]:
     await open_job(work.client, work.spec, outcome, again=True)
-    await collector.open({outcome.job: outcome.target})
+    await collector.open({outcome.job: outcome.target}, {outcome.job: outcome.real})
     try:
         yield
     finally:

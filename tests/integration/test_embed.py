@@ -116,3 +116,13 @@ def test_a_library_is_filled_and_searched_by_commands(home: Path, tmp_path: Path
     assert "http" not in page.read_text()
     done = rigflow("search", "green", library, "--html", page, **environment)
     assert "give --overwrite to replace it" in done.stderr
+
+
+def test_a_library_of_a_folder_knows_where_its_pictures_are(home: Path, tmp_path: Path) -> None:
+    (photos := tmp_path / "photos").mkdir()
+    pictures(photos)
+    library, environment = tmp_path / "library", {"HOME": str(home)}
+    done = rigflow("run", "embed", photos, "--model", "mine", "--workers", "1", "--out", library, **environment)
+    assert done.returncode == 0, done.stderr
+    [best, *_] = json.loads(rigflow("search", "green", library, "--json", **environment).stdout)
+    assert best["media"] == str(photos / "green.png")
