@@ -96,7 +96,7 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
 def _there(name: str, places: Sequence[Path]) -> str:
     """What there is in the place of a model that is missing: those of a similar name, or those of the user."""
     own = sorted({path.stem for place in places for path in main_files(place)})
-    near = get_close_matches(name, [*_BUILTIN, *own], 3, 0.4)
+    near = get_close_matches(name, [*_BUILTIN, *own], 3)
     shown = near or own[:8]
     more = f" and {len(own) - len(shown)} more" if not near and len(own) > len(shown) else ""
     there = f"{', '.join(shown)}{more} {'is' if len(shown) == 1 else 'are'} there; " if shown else ""
