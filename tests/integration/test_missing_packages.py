@@ -87,7 +87,7 @@ async def test_work_goes_to_a_worker_that_has_the_package(tmp_path: Path) -> Non
 def test_a_backend_says_what_to_install(backend: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     card = ModelSpec(name="m", backend=backend, inputs=(), outputs=(), sha256="0" * 64)
-    with pytest.raises(PluginMissing, match=rf"model m needs the package {module}, which .* the extra {extra}: pip"):
+    with pytest.raises(PluginMissing, match=rf"model m needs the package {module}, which .* the extra {extra}: "):
         check_backend(card, Settings())
     check_backend(card.model_copy(update={"backend": None}), Settings())
 
@@ -98,7 +98,7 @@ def test_a_package_that_writes_the_results_is_missed_before_the_work(monkeypatch
     plan = partial(Plan, spec, DecodePlan(spec.decode, spec.media, spec.grid, {}, {}), {})
     monkeypatch.setitem(sys.modules, "scipy.cluster.hierarchy", None)
     check_format(plan({spec.stage[-2].name: {}}))
-    with pytest.raises(PluginMissing, match=r"format transcript of pipeline transcribe-speakers .* extra cluster: pip"):
+    with pytest.raises(PluginMissing, match=r"format transcript of pipeline transcribe-speakers .* extra cluster: "):
         check_format(plan({spec.stage[-2].name: {VOICES: Tensor("int16", ("W", "count", 256), ragged=True)}}))
 
 
