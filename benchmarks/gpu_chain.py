@@ -138,8 +138,8 @@ def chain(options: argparse.Namespace) -> dict[str, Any]:
 
 def on_gpu(options: argparse.Namespace, workers: int, ack_wait_s: float = 20.0, **settings: Any) -> Fleet:
     """A fleet of workers on one GPU."""
-    cache = options.folder / "cache"
-    return Fleet((ALL_STAGES,) * workers, cache, devices=[options.device], ack_wait_s=ack_wait_s, **settings)
+    settings = {"tuning_s": 0.0, "ack_wait_s": ack_wait_s, **settings}  # its broker knows no options
+    return Fleet((ALL_STAGES,) * workers, options.folder / "cache", devices=[options.device], **settings)
 
 
 def timed(

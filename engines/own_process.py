@@ -29,10 +29,12 @@ def in_own_process(
     function: Callable[..., T],
     *arguments: Any,
     report: Callable[[str], None] | None = None,
+    within_s: float = 0.0,
 ) -> T:
     """Compute `function(*arguments)` in a new process; function, arguments and result are pickled.
 
-    `report` is called, on another thread, for each line that the function passes to `say`.
+    `report` is called, on another thread, for each line that the function passes to `say`. The process is killed when
+    it takes longer than `within_s`; 0: never.
 
     Raises the RigflowError that the function raises. Raises ModelError if the process ends without an answer or fails
     with another exception: "model `m` ends the process that loads it (SIGSEGV)", where `does` is "loads".
@@ -48,6 +50,8 @@ def in_own_process(
         reader = threading.Thread(target=_follow, args=(errors.fileno(), report, ended)) if report else None
         if reader:
             reader.start()
+        if within_s:
+            threading.Thread(target=_kill, args=(child, ended, within_s), daemon=True).start()
         with suppress(BrokenPipeError):  # the process ended before it read everything; its exit code says why
             pickle.dump((function, arguments), child.stdin, _PICKLE)
         with suppress(BrokenPipeError):
@@ -74,6 +78,11 @@ def in_own_process(
 def say(line: str) -> None:
     """Pass a line to the process that called `in_own_process`."""
     os.write(2, f"{_SAID}{line}\n".encode())
+
+
+def _kill(child: "subprocess.Popen[bytes]", ended: threading.Event, within_s: float) -> None:
+    if not ended.wait(within_s):
+        child.kill()
 
 
 def _follow(output: int, report: Callable[[str], None], ended: threading.Event) -> None:

@@ -94,7 +94,7 @@ def server() -> Iterator[EmbeddedServer]:
 @pytest.fixture
 def settings(server: EmbeddedServer) -> Settings:
     """Settings that reach `server`, with small queues; no lease ends during a test, however slow the machine is."""
-    return Settings(nats=server.url, queue_bytes=4 * MIB, results_bytes=64 * MIB, ack_wait_s=300.0)
+    return Settings(nats=server.url, queue_bytes=4 * MIB, results_bytes=64 * MIB, ack_wait_s=300.0, tuning_s=0.0)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from schemas.errors import DeviceLost, ModelError
 from schemas.model import ModelSpec
 from schemas.settings import Settings
 
+_MOST_TIMES, _OPENING_S = 8, 120.0  # of the seconds to try for, and for opening a large model: then it hangs
 _HINT = "set tuning_s = 0, which computes it as it was computed before"
 
 
@@ -32,7 +33,8 @@ class Task(NamedTuple):
 
 def tune_apart(task: Task, report: Report) -> Tuned:
     """Try options of a model in a new process. Raises ModelError when it fails there, or with its GPU."""
-    return in_own_process(task.card.name, "tries options of", _HINT, _tune, task, report=report)
+    within_s = _MOST_TIMES * task.seconds + _OPENING_S
+    return in_own_process(task.card.name, "tries options of", _HINT, _tune, task, report=report, within_s=within_s)
 
 
 def _tune(task: Task) -> Tuned:

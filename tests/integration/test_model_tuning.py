@@ -58,6 +58,7 @@ async def test_one_gpu_of_a_kind_tries_options_for_all(
 ) -> None:
     use_clock(monkeypatch)
     monkeypatch.setattr("engines.profiling.models.driver_version", lambda: "580")
+    settings = settings.model_copy(update={"tuning_s": 30.0})
     backends = [Various({"defaults": (4e-3, 0), "NHWC": (1e-3, 1e-7)}, layout=("nhwc",)) for _ in range(4)]
     tries: list[str] = []
 
