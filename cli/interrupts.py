@@ -8,6 +8,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -133,7 +134,8 @@ def came_from_interrupt(error: BaseException | None) -> bool:
 def _acknowledged(note: str) -> Iterator[None]:
     """Write the line at the first Ctrl-C, then do what asyncio does. Enter it inside asyncio, which has a handler."""
     interrupt = signal.getsignal(signal.SIGINT)
-    if not callable(interrupt):  # it is ignored, as in a background job of a shell
+    # it is ignored in a background job of a shell, and only the main thread has handlers
+    if not callable(interrupt) or threading.current_thread() is not threading.main_thread():
         yield
         return
 
