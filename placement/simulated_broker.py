@@ -4,9 +4,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from placement.events import Clock
-from placement.simulated_machine import WorkerRules
+from placement.simulated_machine import Taker, WorkerRules
 from placement.simulated_queues import Message, Piece, SimJob, SimQueue
-from placement.simulated_worker import SimWorker
 
 
 class SimBroker:
@@ -22,12 +21,12 @@ class SimBroker:
         self._on_flow_end = on_flow_end
         self._flowing = True
         self._arriving = jobs  # those whose pieces are not all published
-        self._hungry: dict[SimWorker, None] = {}  # workers that wait for a message, in the order of their requests
+        self._hungry: dict[Taker, None] = {}  # workers that wait for a message, in the order of their requests
         self._publishing: tuple[deque[Iterator[Piece]], deque[Iterator[Piece]]] = (deque(), deque())
         self._next: list[Piece | None] = [None, None]
         self._busy = [False, False]
 
-    def take(self, worker: SimWorker) -> Message | None:
+    def take(self, worker: Taker) -> Message | None:
         """The next message for a worker: by priority, then the latest stage. Without one, it waits."""
         bulk_first = (worker.taken + 1) % self._rules.bulk_turn == 0
         for bulk in (bulk_first, not bulk_first):
@@ -48,7 +47,7 @@ class SimBroker:
             self._on_flow_end()
         return None
 
-    def hungry(self, worker: SimWorker, stage: int, piece: Piece) -> bool:
+    def hungry(self, worker: Taker, stage: int, piece: Piece) -> bool:
         """Whether another worker waits at the queue of a stage; true once for each that waits."""
         kind, queue = piece.job.kind, self.queue_of(piece, stage)
         promised = queue.messages_waiting + queue.promised

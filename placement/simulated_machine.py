@@ -1,14 +1,12 @@
 """What simulated workers share: their settings, the resources of their machine, and what they ask the broker for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from placement.costs import Cost
 from placement.events import Resource
 from placement.simulated_queues import Message, Piece, SimQueue
-
-if TYPE_CHECKING:
-    from placement.simulated_worker import SimWorker
 
 Phases = tuple[tuple[Resource, float], ...]
 
@@ -63,14 +61,29 @@ class Machine:
         return tuple((resource, seconds / parts) for resource, seconds in pairs if seconds > 0.0)
 
 
+class Taker(Protocol):
+    """What the broker knows of a worker: its messages so far, and what it does of each kind of job."""
+
+    taken: int
+    does: Mapping[int, Does]
+
+    def wants(self) -> int:
+        """How many messages it fetches now."""
+        ...
+
+    def give(self) -> None:
+        """A message has come for which it waits."""
+        ...
+
+
 class Broker(Protocol):
     """What a worker asks the simulation for."""
 
-    def take(self, worker: "SimWorker") -> Message | None:
+    def take(self, worker: Taker) -> Message | None:
         """The next message of a queue that it hosts; without one, the worker is called when one comes."""
         ...
 
-    def hungry(self, worker: "SimWorker", stage: int, piece: Piece) -> bool:
+    def hungry(self, worker: Taker, stage: int, piece: Piece) -> bool:
         """Whether another worker that hosts the stage waits for work."""
         ...
 
