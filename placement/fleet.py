@@ -8,6 +8,7 @@ from schemas.device_profile import FP32, DeviceProfile
 ETHERNET_BYTES_PER_S = 118e6  # what 1 Gbit/s carries; the network link of a rig that is not known
 CORE_OPERATIONS_PER_S = 30e9  # fp32 of one core of a processor that was not measured
 CARD_OPERATIONS_PER_S = 4e12  # the same of a GPU: that of a mining card
+GPU_DECODERS = 8  # segments that a GPU's worker decodes at a time, by the setting `decoders`
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class Device:
     def is_cpu(self) -> bool:
         """Whether it is the cores of its rig."""
         return self.profile.kind == "cpu"
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces it works on at a time, each at another step."""
+        return self.workers if self.is_cpu else GPU_DECODERS * self.workers
 
 
 @dataclass(frozen=True, slots=True)

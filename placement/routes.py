@@ -74,9 +74,10 @@ def groups(fleet: Fleet, work: Work) -> list[Group]:
 
 
 def limits(fleet: Fleet, kinds: Sequence[Group]) -> dict[str, float]:
-    """Seconds a second of each part of the fleet: devices and their links, cores and network links of rigs."""
+    """Seconds a second of each part of the fleet: devices, pieces in their hands, cores and network links of rigs."""
     parts = {f"{unit} {group.name}": float(group.count) for group in kinds for unit in DEVICE_UNITS}
     parts |= {f"compute {group.name}": float(group.devices[0].workers) for group in kinds if group.devices[0].is_cpu}
+    parts |= {f"pieces {group.name}": float(group.count * group.devices[0].pieces) for group in kinds}
     parts |= {f"cores {rig.name}": float(rig.cores) for rig in fleet.rigs}
     return parts | {f"network {rig.name}": CARRIED for rig in fleet.rigs}
 
@@ -163,6 +164,7 @@ def _route(work: Work, kinds: Sequence[Group], legs: tuple[Leg, ...]) -> Route:
         network_s = max(takes_bytes, gives_bytes) / group.rig.link_bytes_per_s
         use(f"network {group.rig.name}", network_s)
         seconds += network_s
+        use(f"pieces {group.name}", group.seconds(leg))
         for stage, each in zip(work.stages[leg.first : leg.end], group.costs[leg.first : leg.end], strict=True):
             seconds += each.seconds
             for unit, taken_s in each.units.items():

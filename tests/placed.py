@@ -14,7 +14,7 @@ from placement.fleet import Device, Fleet, Rig, assumed_cpu
 from placement.routes import Role
 from schemas.device_profile import DeviceProfile
 
-SLOTS = 3  # pieces that a GPU holds at a time
+SLOTS = 8  # pieces that a GPU holds at a time, as many as its worker has decoders
 
 
 def card(name: str, tflops: float, decodes: float, link: float = 2e9) -> DeviceProfile:
