@@ -1,11 +1,11 @@
 """`rigflow backup` and `rigflow restore`: copies of what the broker holds, while the fleet works."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import say_json, size, stdout
 from schemas.errors import ExitCode, OutputError, StoreError
@@ -41,7 +41,7 @@ def backup(
                 for name in await streams_of(broker)
             ]
 
-    copied = asyncio.run(copy())
+    copied = run_async(copy())
     if as_json:
         say_json(copied)
     else:
@@ -78,7 +78,7 @@ def restore(
                 raise StoreError(what, "restore into a broker with an empty store")
             return [{"stream": each.name, "messages": await restore_stream(broker, each)} for each in copies]
 
-    made = asyncio.run(put())
+    made = run_async(put())
     if as_json:
         say_json(made)
     else:

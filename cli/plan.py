@@ -1,16 +1,17 @@
 """`rigflow plan`: where the stages of a job would run on a fleet, how long it takes, and what limits it."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.interrupts import run_async
 from cli.options import (
     Credentials,
     FleetUrl,
     Json,
     ModelName,
+    PipelineName,
     SettingsFile,
     StageFields,
     chosen_pipeline,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @ends_well
 def plan(
-    pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
+    pipeline: PipelineName,
     file: Annotated[Path, typer.Argument(help="A file that the pipeline takes.")],
     why: Annotated[
         bool, typer.Option("--why", help="Show the seconds and bytes of each stage, and the reasons.")
@@ -66,16 +67,16 @@ def plan(
         raise UsageError("--job is about the fleet that runs", "leave out --fleet")
     spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder)
     facts = facts_of_file(spec, file, settings)
-    known, manifest = asyncio.run(_known(settings, fleet, job))
+    known, manifest = run_async(_known(settings, fleet, job))
     if not known.places():
         raise NotFound("the fleet has no workers", "start some with `rigflow rig`, or give --fleet FILE")
     work = workload(spec, models, facts)
-    told = forecast(known, work)
+    predicted = forecast(known, work)
     if as_json:
-        say_json(answer_of(known, work, told, manifest))
+        say_json(answer_of(known, work, predicted, manifest))
     else:
-        show(file.name, facts, known, work, told, manifest, why)
-    return ExitCode.OK if told.rate else ExitCode.SOME_FAILED
+        show(file.name, facts, known, work, predicted, manifest, why)
+    return ExitCode.OK if predicted.rate else ExitCode.SOME_FAILED
 
 
 def facts_of_file(spec: "PipelineSpec", file: Path, settings: "Settings") -> "MediaFacts":

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from engines.workload import MediaFacts
     from placement.costs import Work
     from placement.fleet import Fleet
-    from placement.forecast import Forecast, Place
+    from placement.forecast import Forecast, StageForecast
     from schemas.jobs import Manifest
 
 _UNITS = {"compute": "arithmetic", "decoder": "decoder", "encoder": "encoder", "link": "PCIe link"}
@@ -22,7 +22,7 @@ def show(
     facts: "MediaFacts",
     fleet: "Fleet",
     work: "Work",
-    told: "Forecast",
+    predicted: "Forecast",
     manifest: "Manifest | None",
     why: bool,
 ) -> None:
@@ -33,21 +33,21 @@ def show(
         f"{work.pipeline}, {name}: {count(work.pieces, 'segment')} of {size(work.piece_bytes)}, "
         f"{facts.frames:,.0f} frames{pixels}"
     )
-    stdout().print(_devices(fleet, told) if not why else _stages(work, told))
-    if not told.rate:
+    stdout().print(_devices(fleet, predicted) if not why else _stages(work, predicted))
+    if not predicted.rate:
         say_sentence("No device can do some stage: nothing would end.")
         return
-    say_sentence(_speed(work, told))
-    say_sentence(f"Bottleneck: {', '.join(map(part_in_words, told.bottleneck)) or 'none is full'}.")
+    say_sentence(_speed(work, predicted))
+    say_sentence(f"Bottleneck: {', '.join(map(part_in_words, predicted.bottleneck)) or 'none is full'}.")
     if why:
-        for reason, devices in _reasons(told).items():
+        for reason, devices in _reasons(predicted).items():
             say_sentence(f"{devices}: {reason}.")
-        for gain in told.gains:
+        for gain in predicted.gains:
             say_sentence(f"With {gain.what}: {gain.times:.2f} x.")
-        if told.estimated:
+        if predicted.estimated:
             say_sentence("Figures with ~ are estimated; `rigflow profile` and work on the fleet measure them.")
     if manifest is not None:
-        _show_job(work, told, manifest)
+        _show_job(work, predicted, manifest)
 
 
 def count(amount: int, what: str) -> str:
@@ -63,31 +63,31 @@ def part_in_words(part: str) -> str:
     return f"the {_UNITS.get(unit, unit)} of {of}"
 
 
-def _speed(work: "Work", told: "Forecast") -> str:
-    frames = told.rate * (work.frames or 1.0)
-    moved = f" {told.hop:.0%} of the segments move to another rig." if told.hop else ""
+def _speed(work: "Work", predicted: "Forecast") -> str:
+    frames = predicted.rate * (work.frames or 1.0)
+    moved = f" {predicted.moved:.0%} of the segments move to another rig." if predicted.moved else ""
     return (
-        f"Predicted: {seconds(told.finish_s)} in all, the first segment after {seconds(told.first_s)}, "
+        f"Predicted: {seconds(predicted.finish_s)} in all, the first segment after {seconds(predicted.first_s)}, "
         f"{number(frames)} frames/s.{moved}"
     )
 
 
-def _devices(fleet: "Fleet", told: "Forecast") -> Any:
+def _devices(fleet: "Fleet", predicted: "Forecast") -> Any:
     titles = ("device", "profile", "stages", "takes from", "segments")
     rows: list[list[Any]] = []
     for _, device in fleet.places():
-        role = told.placement.roles[device.name]
-        shares = [place.share for place in told.places if place.device == device.name]
+        role = predicted.placement.roles[device.name]
+        shares = [place.share for place in predicted.stages if place.device == device.name]
         words = (device.name, device.profile.name, " ".join(role.runs) or "none", " ".join(role.takes))
         rows.append([*map(one_line, words), f"{max(shares, default=0.0):.0%}"])
     return list_of(titles, rows, left=4, unless={}, named=("device",))
 
 
-def _stages(work: "Work", told: "Forecast") -> Any:
+def _stages(work: "Work", predicted: "Forecast") -> Any:
     """A row for each stage and each kind of device on a rig: equal devices have equal costs."""
     titles = ("stage", "device", "a segment", "of it", "segments", "gives")
-    rows: dict[tuple[object, ...], list[Place]] = {}
-    for place in told.places:
+    rows: dict[tuple[object, ...], list[StageForecast]] = {}
+    for place in predicted.stages:
         rows.setdefault((place.stage, place.rig, place.cost), []).append(place)
     gives = {stage.name: stage.gives_bytes for stage in work.stages}
     return list_of(
@@ -95,7 +95,7 @@ def _stages(work: "Work", told: "Forecast") -> Any:
     )
 
 
-def _stage_row(places: "Sequence[Place]", gives: Mapping[str, float]) -> list[Any]:
+def _stage_row(places: "Sequence[StageForecast]", gives: Mapping[str, float]) -> list[Any]:
     first = places[0]
     units = sorted(first.cost.units.items(), key=lambda unit: -unit[1])
     device = " and ".join([first.device, *_more([place.device for place in places])])
@@ -117,9 +117,9 @@ def seconds(taken: float) -> str:
     return f"{taken:.3g} s" if taken >= 1.0 else f"{1000 * taken:.3g} ms"
 
 
-def _reasons(told: "Forecast") -> dict[str, str]:
+def _reasons(predicted: "Forecast") -> dict[str, str]:
     found: dict[str, list[str]] = {}
-    for device, reason in told.placement.why.items():
+    for device, reason in predicted.placement.why.items():
         found.setdefault(reason, []).append(device)
     return {reason: " and ".join([devices[0], *_more(devices)]) for reason, devices in found.items()}
 
@@ -128,16 +128,16 @@ def _more(devices: Sequence[str]) -> list[str]:
     return [f"{len(devices) - 1} more"] if len(devices) > 1 else []
 
 
-def _show_job(work: "Work", told: "Forecast", manifest: "Manifest") -> None:
+def _show_job(work: "Work", predicted: "Forecast", manifest: "Manifest") -> None:
     """Predicted beside measured, of a job that is over."""
     measured = measured_of(manifest)
     titles = (f"job {manifest.job.id}", "predicted", "measured", "by predicted")
     rows = [
-        _beside("seconds", told.finish_s, measured["seconds"]),
+        _beside("seconds", predicted.finish_s, measured["seconds"]),
         _beside("segments", float(work.pieces), measured["segments"]),
     ]
     if measured["device_seconds"]:  # known once the results were collected
-        rows.append(_beside("device-seconds", device_seconds(work, told), measured["device_seconds"]))
+        rows.append(_beside("device-seconds", device_seconds(work, predicted), measured["device_seconds"]))
     stdout().print(list_of(titles, rows, left=1, unless={}))
 
 
@@ -155,12 +155,12 @@ def measured_of(manifest: "Manifest") -> dict[str, float]:
     }
 
 
-def device_seconds(work: "Work", told: "Forecast") -> float:
+def device_seconds(work: "Work", predicted: "Forecast") -> float:
     """Seconds of devices that a job takes, by the shares that the forecast gives each."""
-    return work.pieces * sum(place.cost.seconds * place.share for place in told.places)
+    return work.pieces * sum(place.cost.seconds * place.share for place in predicted.stages)
 
 
-def answer_of(fleet: "Fleet", work: "Work", told: "Forecast", manifest: "Manifest | None") -> dict[str, Any]:
+def answer_of(fleet: "Fleet", work: "Work", predicted: "Forecast", manifest: "Manifest | None") -> dict[str, Any]:
     """A forecast for programs."""
     return {
         "pipeline": work.pipeline,
@@ -168,19 +168,20 @@ def answer_of(fleet: "Fleet", work: "Work", told: "Forecast", manifest: "Manifes
         "segment_bytes": work.piece_bytes,
         "rigs": [{"rig": rig.name, "devices": [device.name for device in rig.devices]} for rig in fleet.rigs],
         "roles": {
-            name: asdict(role) | {"why": told.placement.why[name]} for name, role in told.placement.roles.items()
+            name: asdict(role) | {"why": predicted.placement.why[name]}
+            for name, role in predicted.placement.roles.items()
         },
-        "stages": [asdict(place) | {"seconds": place.cost.seconds} for place in told.places],
+        "stages": [asdict(place) | {"seconds": place.cost.seconds} for place in predicted.stages],
         "gives_bytes": {stage.name: stage.gives_bytes for stage in work.stages},
-        "segments_per_s": told.rate,
-        "frames_per_s": told.rate * work.frames,
-        "first_s": told.first_s,
-        "finish_s": told.finish_s,
-        "device_seconds": device_seconds(work, told),
-        "busy": dict(told.busy),
-        "bottleneck": list(told.bottleneck),
-        "moved": told.hop,
-        "gains": [asdict(gain) for gain in told.gains],
-        "estimated": told.estimated,
+        "segments_per_s": predicted.rate,
+        "frames_per_s": predicted.rate * work.frames,
+        "first_s": predicted.first_s,
+        "finish_s": predicted.finish_s,
+        "device_seconds": device_seconds(work, predicted),
+        "busy": dict(predicted.busy),
+        "bottleneck": list(predicted.bottleneck),
+        "moved": predicted.moved,
+        "gains": [asdict(gain) for gain in predicted.gains],
+        "estimated": predicted.estimated,
         "measured": measured_of(manifest) if manifest is not None else None,
     }

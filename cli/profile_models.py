@@ -1,11 +1,11 @@
 """What `rigflow profile MODEL` does: tries a model's options on devices, and measures the seconds of its batches."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.interrupts import run_async
 from cli.text import cell, cells, one_line, stdout, table
 from schemas.errors import UsageError
 
@@ -41,7 +41,7 @@ def measure_models(
                 card, content, device, settings, seconds, _dims(dims), rows, partial(report, device)
             )
             if settings.nats:
-                asyncio.run(_share(settings, profile, choice, again))
+                run_async(_share(settings, profile, choice, again))
             found.append(profile)
     return found
 

@@ -83,8 +83,8 @@ def _gains(fleet: "Fleet", submission: "Submission") -> list[str]:
     """What one more of a part would give, by forecast."""
     from placement.forecast import forecast
 
-    told = forecast(fleet, submission.work)
-    return [f"With {gain.what}: {gain.times:.2f} x, by forecast." for gain in told.gains[:3]]
+    predicted = forecast(fleet, submission.work)
+    return [f"With {gain.what}: {gain.times:.2f} x, by forecast." for gain in predicted.gains[:3]]
 
 
 def _devices(fleet: "Fleet", outcome: "Simulated") -> Any:

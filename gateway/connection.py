@@ -1,4 +1,4 @@
-"""A connection of HTTP/1.1 that nobody can hold open for ever: what is too slow, too large or broken gets an answer.
+"""A connection of HTTP/1.1 with limits: a request that is too slow, too large or broken is answered by an error.
 
 uvicorn's own protocol waits without limit for the rest of a request, and for a client that does not read.
 """

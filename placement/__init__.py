@@ -1,1 +1,1 @@
-"""Where work runs: what a fleet's devices can do, what a job costs on each, and who hosts which stage. Pure."""
+"""Where work runs: what devices can do, what a job costs on each, and which of them runs which stage. No I/O."""

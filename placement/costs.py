@@ -129,8 +129,8 @@ def fits(stages: tuple[StageWork, ...], device: Device) -> bool:
     return not device.memory_bytes or sum(models.values()) <= device.memory_bytes
 
 
-def core_ratio(rig: Rig) -> float:
-    """The rig's cores that were measured together: rates of its processor are theirs."""
+def core_count(rig: Rig) -> float:
+    """Cores of a rig, at least 1: the rates of its processor's profile are those of all cores together."""
     return float(max(1, rig.cores))
 
 
@@ -162,7 +162,7 @@ def _decode(work: Work, stage: StageWork, rig: Rig, device: Device) -> Cost:
     host = rig.processor
     rate, measured = frames_per_s(host.decode_frames_per_s, stage.codec, stage.width, stage.height)
     pixels = stage.frames * stage.width * stage.height
-    core_s = core_ratio(rig) * stage.frames / rate if rate else pixels / _CORE_PIXELS_PER_S
+    core_s = core_count(rig) * stage.frames / rate if rate else pixels / _CORE_PIXELS_PER_S
     link_s = 0.0 if device.is_cpu else _over(_PLANES * pixels, profile.to_device_bytes_per_s)
     return Cost(core_s=_PIECE_CORE_S + core_s, link_s=link_s, estimated=not measured)
 
@@ -175,7 +175,7 @@ def _encode(stage: StageWork, rig: Rig, device: Device) -> Cost:
         return Cost(core_s=core_s, link_s=link_s, estimated=True)
     pixels = stage.frames * stage.width * stage.height
     rate, measured = frames_per_s(rig.processor.encode_frames_per_s, stage.codec, stage.width, stage.height)
-    core_s = core_ratio(rig) * stage.frames / rate if rate else pixels / _CORE_ENCODED_PIXELS_PER_S
+    core_s = core_count(rig) * stage.frames / rate if rate else pixels / _CORE_ENCODED_PIXELS_PER_S
     link_s += 0.0 if device.is_cpu else _over(_PLANES * pixels, device.profile.from_device_bytes_per_s)
     return Cost(core_s=_PIECE_CORE_S + core_s, link_s=link_s, estimated=not measured)
 
@@ -184,7 +184,7 @@ def _infer(stage: StageWork, rig: Rig, device: Device) -> Cost:
     measured = stage.model in device.row_s
     row_s = device.row_s[stage.model] if measured else _row_s(stage, device.profile)
     if device.is_cpu:
-        return Cost(core_s=core_ratio(rig) * row_s * stage.rows, estimated=not measured)
+        return Cost(core_s=core_count(rig) * row_s * stage.rows, estimated=not measured)
     return Cost(compute_s=row_s * stage.rows, estimated=not measured)
 
 
@@ -204,7 +204,7 @@ def _touch(stage: StageWork, rig: Rig, device: Device) -> Cost:
 
 
 def _core_bytes_per_s(rig: Rig) -> float:
-    return rig.processor.memory_bytes_per_s / core_ratio(rig)
+    return rig.processor.memory_bytes_per_s / core_count(rig)
 
 
 def _over(amount: float, rate: float) -> float:

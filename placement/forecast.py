@@ -17,7 +17,7 @@ _MOST_GAINS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StageForecast:
     """One stage on one device: what a piece costs there, and the share of all pieces that the forecast has it do."""
 
     stage: str
@@ -40,18 +40,18 @@ class Forecast:
     """The forecast of a job.
 
     `rate`: pieces a second once all are busy; `first_s`: until the first piece is done, `finish_s`: until all are.
-    `busy`: the share of its time that each part of the fleet works; `bottleneck`: the parts with no time left. `hop`:
+    `busy`: the share of its time that each part of the fleet works; `bottleneck`: the parts with no time left. `moved`:
     the share of the pieces that move to another rig. `estimated`: some figure was not measured.
     """
 
     placement: Placement
-    places: tuple[Place, ...]
+    stages: tuple[StageForecast, ...]
     rate: float
     first_s: float
     finish_s: float
     busy: Mapping[str, float]
     bottleneck: tuple[str, ...]
-    hop: float
+    moved: float
     gains: tuple[Gain, ...]
     estimated: bool
 
@@ -67,31 +67,33 @@ def forecast(fleet: Fleet, work: Work, placement: Placement | None = None, with_
     rate, rates = best_mix([way.uses for way in ways], parts)
     used = [(way, each) for way, each in zip(ways, rates, strict=True) if each > 0.0]
     busy = {part: sum(way.uses.get(part, 0.0) * each for way, each in used) / most for part, most in parts.items()}
-    places = _places(work, kinds, placement, used, rate)
+    stages = _stages(work, kinds, placement, used, rate)
     return Forecast(
         placement=placement,
-        places=places,
+        stages=stages,
         rate=rate,
         first_s=min((way.seconds for way, _ in used), default=0.0),
         finish_s=_finish_s(kinds, used, work.pieces),
         busy={part: share for part, share in sorted(busy.items()) if share > 0.0},
         bottleneck=tuple(part for part, share in sorted(busy.items()) if share >= _FULL),
-        hop=sum(each for way, each in used if len(way.legs) > 1) / rate if rate else 0.0,
+        moved=sum(each for way, each in used if len(way.legs) > 1) / rate if rate else 0.0,
         gains=_gains(fleet, work) if with_gains and rate else (),
-        estimated=any(each.cost.estimated for each in places),
+        estimated=any(each.cost.estimated for each in stages),
     )
 
 
-def _places(
+def _stages(
     work: Work, kinds: Sequence[Group], placement: Placement, used: Sequence[tuple[Route, float]], rate: float
-) -> tuple[Place, ...]:
+) -> tuple[StageForecast, ...]:
     shares: dict[tuple[int, int], float] = {}
     for way, each in used:
         for leg in way.legs:
             for at in range(leg.first, leg.end):
                 shares[leg.group, at] = shares.get((leg.group, at), 0.0) + each / rate
     return tuple(
-        Place(stage.name, device.name, group.rig.name, group.costs[at], shares.get((number, at), 0.0) / group.count)
+        StageForecast(
+            stage.name, device.name, group.rig.name, group.costs[at], shares.get((number, at), 0.0) / group.count
+        )
         for at, stage in enumerate(work.stages)
         for number, group in enumerate(kinds)
         for device in group.devices
@@ -100,7 +102,7 @@ def _places(
 
 
 def _finish_s(kinds: Sequence[Group], used: Sequence[tuple[Route, float]], pieces: int) -> float:
-    """Seconds until all pieces are done, when each piece goes to whoever ends it first."""
+    """Seconds until all pieces are done, when each piece goes to the device that ends it first."""
     rate = sum(each for _, each in used)
     if not rate or not pieces:
         return 0.0

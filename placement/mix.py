@@ -13,11 +13,10 @@ def best_mix(uses: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -
     rule it ends, and gives the same for the same (Bland 1977, New finite pivoting rules for the simplex method).
     """
     parts = sorted({part for way in uses for part, seconds in way.items() if seconds > 0.0})
-    scaled = {part: limits[part] for part in parts}
     ways = [number for number, way in enumerate(uses) if any(way.get(part, 0.0) > 0.0 for part in parts)]
     # rows in shares of each part's limit, so that one tolerance is right for all
     rows = [
-        [uses[way].get(part, 0.0) / scaled[part] if scaled[part] else _blocked(uses[way], part) for way in ways]
+        [uses[way].get(part, 0.0) / limits[part] if limits[part] else _blocked(uses[way], part) for way in ways]
         for part in parts
     ]
     scale = [max(row[column] for row in rows) for column in range(len(ways))]

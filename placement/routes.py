@@ -1,4 +1,4 @@
-"""The ways that a piece can take through a fleet: on one device from end to end, or by two, with a hop between them."""
+"""The routes of a piece through a fleet: on one device from end to end, or on two, with a move between them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ DEVICE_UNITS = ("compute", "decoder", "encoder", "link")
 
 
 def routes(work: Work, kinds: Sequence[Group]) -> list[Route]:
-    """All routes: those of one device first, then those with one hop, then back to the first device for the end."""
+    """All routes: those of one device first, then those with one move, then back to the first device for the end."""
     stages, cuts = len(work.stages), _cuts(work)
     spans = {(first, end) for first in (0, *cuts) for end in (*cuts, stages) if first < end}
     able = [

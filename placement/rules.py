@@ -1,4 +1,4 @@
-"""Who does what. Four rules, in this order:
+"""Which device runs which stages. Four rules, in this order:
 
 1. A device runs no stage that its settings leave out, and no models that do not fit into its memory together.
 2. Every device runs all other stages of the pieces that it takes, unless the fleet does more with some of them apart:
@@ -10,6 +10,8 @@
    long as those left out are together less than `USELESS` of the fleet's rate: its few pieces would end last. It
    still splits and collects.
 4. What was decided stays until another placement gives `WORTH` times the pieces, or until a device comes or goes.
+
+The constants were chosen by hand on the random fleets of tests/properties/test_placement.py, seeds 0 to 999.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ WORTH = 1.3  # times as many pieces a second, so that work is moved to another r
 USELESS = 0.002  # of the fleet's rate
 OFTEN = (1.0, 0.3)  # of the busiest route of a device: what it does less often is left to others; both are tried
 SLOW = 16  # times as long for a piece as the fastest device
-WHOLE = "it does all stages of a piece"
+ALL_STAGES = "it does all stages of a piece"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,15 @@ def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placemen
     """The placement of a job's stages on a fleet; `before` is the one that is in force."""
     kinds = groups(fleet, work)
     parts, ways = limits(fleet, kinds), routes(work, kinds)
-    whole = [way for way in ways if len(way.legs) == 1]
-    late = _late({way.legs[0].group: way for way in whole}, parts)
-    whole = [way for way in whole if way.legs[0].group not in late]
-    new = _of_whole(work, kinds, {way.legs[0].group for way in whole}, late, _rate(whole, parts)[0])
-    quick = [way for way in ways if len(way.legs) > 1 and not _drags(way, kinds) and _pays(work, way, kinds)]
-    _, rates = _rate([*whole, *quick], parts)
-    used = [(way, rate) for way, rate in zip([*whole, *quick], rates, strict=True) if rate > 0.0]
-    apart = max((_of_mix(work, kinds, used, parts, often) for often in OFTEN), key=lambda mix: mix.rate)
+    entire = [way for way in ways if len(way.legs) == 1]
+    late = _late({way.legs[0].group: way for way in entire}, parts)
+    entire = [way for way in entire if way.legs[0].group not in late]
+    new = _all_stages_each(work, kinds, {way.legs[0].group for way in entire}, late, _rate(entire, parts)[0])
+    moving = [way for way in ways if len(way.legs) > 1]
+    quick = [way for way in moving if not _is_too_slow(way, kinds) and _saves_time(work, way, kinds)]
+    _, rates = _rate([*entire, *quick], parts)
+    used = [(way, rate) for way, rate in zip([*entire, *quick], rates, strict=True) if rate > 0.0]
+    apart = max((_roles_of_mix(work, kinds, used, parts, often) for often in OFTEN), key=lambda mix: mix.rate)
     if apart.rate > WORTH * new.rate:
         new = apart
     return before if before is not None and _still_good(fleet, work, before, new.rate) else new
@@ -68,7 +71,7 @@ def _rate(ways: Sequence[Route], parts: Mapping[str, float]) -> tuple[float, lis
     return best_mix([way.uses for way in ways], parts)
 
 
-def _of_whole(work: Work, kinds: Sequence[Group], able: set[int], late: set[int], rate: float) -> Placement:
+def _all_stages_each(work: Work, kinds: Sequence[Group], able: set[int], late: set[int], rate: float) -> Placement:
     """Every device that can runs all stages, but for those that would add too little."""
     roles: dict[str, Role] = {}
     why: dict[str, str] = {}
@@ -77,7 +80,7 @@ def _of_whole(work: Work, kinds: Sequence[Group], able: set[int], late: set[int]
         if number in late:
             reason = "a piece takes it so long that it would end last, for less than 0.2% of the rate"
         elif number in able:
-            role, reason = Role(work.names, work.names), WHOLE
+            role, reason = Role(work.names, work.names), ALL_STAGES
         for device in group.devices:
             roles[device.name], why[device.name] = role, reason
     return Placement(work.pipeline, roles, why, rate)
@@ -97,24 +100,24 @@ def _late(able: Mapping[int, Route], parts: Mapping[str, float]) -> set[int]:
     return late
 
 
-def _drags(way: Route, kinds: Sequence[Group]) -> bool:
+def _is_too_slow(way: Route, kinds: Sequence[Group]) -> bool:
     """Whether a leg of a route takes its device much longer than the fastest device, so that its pieces end last."""
     return any(kinds[leg.group].seconds(leg) > SLOW * min(group.seconds(leg) for group in kinds) for leg in way.legs)
 
 
-def _pays(work: Work, way: Route, kinds: Sequence[Group]) -> bool:
-    """Whether each hop takes less time than what it saves the device before it, and the one behind it."""
+def _saves_time(work: Work, way: Route, kinds: Sequence[Group]) -> bool:
+    """Whether each move to another rig takes less time than it saves the device before it and the one behind it."""
     for giver, taker in pairwise(way.legs):
         nbytes, cut = work.stages[giver.end - 1].gives_bytes, giver.end
-        hop_s = sum(nbytes / kinds[leg.group].rig.link_bytes_per_s for leg in (giver, taker))
+        move_s = sum(nbytes / kinds[leg.group].rig.link_bytes_per_s for leg in (giver, taker))
         before = Leg(taker.group, giver.first, cut)
         after = Leg(giver.group, cut, taker.end)
-        if hop_s > min(kinds[taker.group].seconds(before), kinds[giver.group].seconds(after)):
+        if move_s > min(kinds[taker.group].seconds(before), kinds[giver.group].seconds(after)):
             return False
     return True
 
 
-def _of_mix(
+def _roles_of_mix(
     work: Work, kinds: Sequence[Group], used: Sequence[tuple[Route, float]], parts: Mapping[str, float], often: float
 ) -> Placement:
     """Each device does what it does in the routes of a mix that it is in `often`: by share of its busiest route."""
@@ -133,7 +136,7 @@ def _of_mix(
         reason = "the fleet does more when others do the rest" if runs else "the fleet does not do more with it"
         for device in group.devices:
             roles[device.name] = role
-            why[device.name] = WHOLE if role.runs == work.names else reason
+            why[device.name] = ALL_STAGES if role.runs == work.names else reason
     roles = _with_takers(work, _without_dead_ends(work, roles))
     return Placement(work.pipeline, roles, why, _rate(routes_of(work, kinds, roles), parts)[0])
 
@@ -155,7 +158,7 @@ def _without_dead_ends(work: Work, roles: Mapping[str, Role]) -> dict[str, Role]
 
 
 def _with_takers(work: Work, roles: Mapping[str, Role]) -> dict[str, Role]:
-    """The roles, where a stage whose queue nobody takes from is taken by all that run it: no piece waits for ever."""
+    """The roles, where all devices that run a stage take from its queue if none did: no piece waits for ever."""
     taken = {name for role in roles.values() for name in role.takes}
     left = set(work.names) - taken
     return {

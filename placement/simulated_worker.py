@@ -18,7 +18,7 @@ _AHEAD = 2  # parts of one piece that a decoder makes before they are taken
 class SimWorker:
     """One worker process on a device. `overlapped`: it decodes on threads of their own, as on a GPU.
 
-    `costs` and `does`: what each stage costs, and which it does, by kind of job. `life` counts its starts:
+    `costs` and `does`: what each stage costs, and which it does, by kind of job. `generation` counts its starts:
     what an earlier process began, ends without effect.
     """
 
@@ -35,7 +35,7 @@ class SimWorker:
     ) -> None:
         self.name, self.machine, self.does = name, machine, does
         self.overlapped, self.concurrency = overlapped, rules.decoders if overlapped else 1
-        self.alive, self.life, self.pieces, self.taken, self.busy_s = True, 0, 0, 0, 0.0
+        self.alive, self.generation, self.pieces, self.taken, self.busy_s = True, 0, 0, 0, 0.0
         self._clock, self._rules, self._broker = clock, rules, broker
         self._credit = Credit(rules, self.concurrency)
         self._stages = Stages(machine, costs, does)
@@ -70,7 +70,7 @@ class SimWorker:
         at_s = self._clock.now_s + seconds
         if seconds < math.inf and not self._clock.now_s < self._again_s <= at_s:
             self._again_s = at_s
-            self._clock.after(seconds + 1e-6, self._later, self.refill, self.life)
+            self._clock.after(seconds + 1e-6, self._later, self.refill, self.generation)
 
     def refill(self) -> None:
         """Fetch what there is credit for."""
@@ -93,16 +93,16 @@ class SimWorker:
         self._nbytes += message.nbytes
         self._undecoded += message.queue.stage == 0
         seconds = message.nbytes / self.machine.network_bytes_per_s
-        self.machine.network_in.use(seconds, self._come, message, self.life)
+        self.machine.network_in.use(seconds, self._come, message, self.generation)
 
-    def _come(self, message: Message, life: int) -> None:
+    def _come(self, message: Message, generation: int) -> None:
         """A message has crossed the network, and is read."""
-        if life == self.life:
+        if generation == self.generation:
             self._coming += 1
-            self._clock.after(self._rules.latency_s, self._arrive, message, life)
+            self._clock.after(self._rules.latency_s, self._arrive, message, generation)
 
-    def _arrive(self, message: Message, life: int) -> None:
-        if life != self.life:
+    def _arrive(self, message: Message, generation: int) -> None:
+        if generation != self.generation:
             return
         self._coming -= 1
         held, interactive = self.held[message], message.piece.job.interactive
@@ -121,8 +121,8 @@ class SimWorker:
         if self.overlapped:
             self._decode_ahead()
 
-    def _later(self, call: Callable[[], None], life: int) -> None:
-        if life == self.life:
+    def _later(self, call: Callable[[], None], generation: int) -> None:
+        if generation == self.generation:
             call()
 
     # decode
@@ -139,11 +139,11 @@ class SimWorker:
                 else:
                     self._decoding += 1
                     phases = self._stages.phases(held.message, 0, held.message.piece.job.decoded)
-                    in_turn(phases, held.message.piece.factor, self._decoded, held, self.life)
+                    in_turn(phases, held.message.piece.factor, self._decoded, held, self.generation)
 
-    def _decoded(self, held: Held, life: int) -> None:
+    def _decoded(self, held: Held, generation: int) -> None:
         """A decoder has made a part."""
-        if life != self.life:
+        if generation != self.generation:
             return
         self._decoding -= 1
         interactive = held.message.piece.job.interactive
@@ -198,7 +198,7 @@ class SimWorker:
         waits_s = self._ready.waits_s(self._clock.now_s, self._coming) if self.overlapped else 0.0
         if waits_s > 0.0:
             if waits_s < math.inf:
-                self._clock.after(waits_s, self._later, self._go_on, self.life)
+                self._clock.after(waits_s, self._later, self._go_on, self.generation)
             return
         batch, first, end = self._next()
         if not batch:
@@ -206,7 +206,7 @@ class SimWorker:
         self._running, self._since_s = [held for held, _ in batch], self._clock.now_s
         phases = self._stages.phases(batch[0][0].message, first, end)
         factor = sum(held.message.piece.factor for held, _ in batch)
-        in_turn(phases, factor, self._stepped, batch, end, self.life)
+        in_turn(phases, factor, self._stepped, batch, end, self.generation)
 
     def _next(self) -> tuple[list[Ready], int, int]:
         """The parts of the next step and its stages; a part below 0 is to be decoded."""
@@ -222,8 +222,8 @@ class SimWorker:
                 return [(waiting[0], -1)], 0, waiting.popleft().message.piece.job.decoded
         return [], 0, 0
 
-    def _stepped(self, batch: list[Ready], end: int, life: int) -> None:
-        if life != self.life:
+    def _stepped(self, batch: list[Ready], end: int, generation: int) -> None:
+        if generation != self.generation:
             return
         took_s = self._clock.now_s - self._since_s
         self.busy_s += took_s
@@ -251,10 +251,10 @@ class SimWorker:
         work = message.piece.job.work
         nbytes = work.stages[stage - 1].gives_bytes / message.piece.job.parts
         seconds = nbytes / self.machine.network_bytes_per_s
-        self.machine.network_out.use(seconds, self._sent, held, part, stage, nbytes, self.life)
+        self.machine.network_out.use(seconds, self._sent, held, part, stage, nbytes, self.generation)
 
-    def _sent(self, held: Held, part: int, stage: int, nbytes: float, life: int) -> None:
-        if life != self.life:
+    def _sent(self, held: Held, part: int, stage: int, nbytes: float, generation: int) -> None:
+        if generation != self.generation:
             return
         piece = held.message.piece
         if stage >= len(piece.job.work.stages):
@@ -262,14 +262,14 @@ class SimWorker:
         elif not self._broker.publish(piece, stage, part, nbytes):
             self._blocked += 1
             queue = self._broker.queue_of(piece, stage)
-            queue.when_room(lambda: self._send_again(held, part, stage, nbytes, life))
+            queue.when_room(lambda: self._send_again(held, part, stage, nbytes, generation))
             return
         self._settle(held)
 
-    def _send_again(self, held: Held, part: int, stage: int, nbytes: float, life: int) -> None:
-        if life == self.life:
+    def _send_again(self, held: Held, part: int, stage: int, nbytes: float, generation: int) -> None:
+        if generation == self.generation:
             self._blocked -= 1
-            self._sent(held, part, stage, nbytes, life)
+            self._sent(held, part, stage, nbytes, generation)
             self._go_on()
 
     def _settle(self, held: Held) -> None:
@@ -285,11 +285,11 @@ class SimWorker:
         message.queue.settle(message)
         self.refill()
 
-    # life and death
+    # faults
 
     def end(self) -> list[Message]:
         """The process ends now; the messages that it held."""
-        left, self.alive, self.life = list(self.held), False, self.life + 1
+        left, self.alive, self.generation = list(self.held), False, self.generation + 1
         self._reset()
         return left
 

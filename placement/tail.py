@@ -1,4 +1,4 @@
-"""The end of a job: its last pieces go to whoever ends them first, and a piece that is far too late is done twice."""
+"""The end of a job: its last pieces go to the workers that end them first, and a very late piece is done twice."""
 
 import heapq
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ MOST_REPEATS = 1  # of one piece
 
 
 @dataclass(frozen=True, slots=True)
-class Runner:
-    """One that takes pieces: seconds that it needs for one, and in how many seconds it can begin the next."""
+class TailWorker:
+    """A worker at the end of a job: the seconds of one piece, and the seconds until it can begin the next."""
 
     piece_s: float
     free_in_s: float = 0.0
 
 
-def others_end_s(waiting: int, others: Sequence[Runner]) -> float:
-    """Seconds in which `others` end that many pieces, each taken by whoever ends it first; infinite without others."""
+def others_end_s(waiting: int, others: Sequence[TailWorker]) -> float:
+    """Seconds in which `others` end so many pieces, each done by the first to end it; infinite without others."""
     runners = [each for each in others if each.piece_s > 0.0]
     if not runners or waiting <= 0:
         return float("inf") if waiting > 0 else 0.0
@@ -32,11 +32,11 @@ def others_end_s(waiting: int, others: Sequence[Runner]) -> float:
     return last_s
 
 
-def takes(piece_s: float, waiting: int, others: Sequence[Runner]) -> bool:
+def takes(piece_s: float, waiting: int, others: Sequence[TailWorker]) -> bool:
     """Whether one that is free and needs `piece_s` takes the next of the pieces that wait.
 
     It leaves them where the others end all of them sooner than it would end this one. With many that wait it always
-    takes one, so that nobody is idle before the tail.
+    takes one, so that no worker is idle before the tail.
     """
     rate = sum(1.0 / each.piece_s for each in others if each.piece_s > 0.0)
     if piece_s * rate <= waiting:  # at their full rate, the others would need longer

@@ -9,11 +9,11 @@ from workers.slot import Slot, Stages, add_counts
 from workers.telemetry import StageCounts
 
 WINDOW_S = 600.0  # work by energy is that of so much recent time
-JOULES = 3.6e6  # of a kWh
+JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(slots=True)
-class Work:
+class WorkDone:
     """What a rig has done since its start: frames by pipeline, as its busiest stage of that counted them, and seconds
     that its GPUs' workers computed.
     """
@@ -22,7 +22,7 @@ class Work:
     device_s: float = 0.0
 
     @classmethod
-    def of(cls, slots: list[Slot]) -> "Work":
+    def of(cls, slots: list[Slot]) -> "WorkDone":
         """What the workers of these slots have done, earlier processes included."""
         total: dict[tuple[str, str], StageCounts] = {}
         device_s = 0.0
@@ -50,9 +50,9 @@ class EnergyMeter:
 
     joules: float = 0.0
     _last: dict[str, tuple[float, float | None, float | None]] = field(default_factory=dict)  # by UUID
-    _past: deque[tuple[float, float, Work]] = field(default_factory=deque)  # time, joules, work
+    _past: deque[tuple[float, float, WorkDone]] = field(default_factory=deque)  # time, joules, work
 
-    def add(self, now_s: float, readings: list[GpuReading], work: Work) -> None:
+    def add(self, now_s: float, readings: list[GpuReading], work: WorkDone) -> None:
         """Take in one reading of each GPU; a GPU that is missing uses nothing until it is back."""
         last, self._last = self._last, {}
         for gpu in readings:
@@ -71,7 +71,7 @@ class EnergyMeter:
         (_, before_j, before), (_, now_j, now) = self._past[0], self._past[-1]
         if now_j <= before_j:
             return {}
-        kwh = (now_j - before_j) / JOULES
+        kwh = (now_j - before_j) / JOULES_PER_KWH
         return {
             "frames": max(0, now.frames - before.frames) / kwh,
             "device-seconds": max(0.0, now.device_s - before.device_s) / kwh,

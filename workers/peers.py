@@ -1,4 +1,4 @@
-"""What the other workers of a fleet do, by their statuses: who is free, and how long each takes for a message."""
+"""What the other workers of a fleet do, by their statuses: which are free, and how long each takes for a message."""
 
 import asyncio
 import time

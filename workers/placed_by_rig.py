@@ -142,10 +142,10 @@ def _log(placed: PlacedPipeline, before: PlacedPipeline | None) -> None:
     if before is not None and before.devices == placed.devices:
         return
     parts = {name: device.runs for name, device in placed.devices.items()}
-    apart = len(set(parts.values())) > 1
+    differ = len(set(parts.values())) > 1
     text = f"pipeline {placed.pipeline} is placed on {len(parts)} devices, " + (
         "; ".join(f"{name}: {', '.join(runs) or 'nothing'}" for name, runs in sorted(parts.items()))
-        if apart
+        if differ
         else "all stages on each"
     )
     log_event(Event("placement", text, logging.INFO, {"pipeline": placed.pipeline, "rate": placed.rate}))

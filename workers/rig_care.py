@@ -16,7 +16,7 @@ from engines.device.sensors import GpuReading, GpuSensors
 from engines.machine import find_gpu
 from schemas.errors import UsageError
 from schemas.rig import RigSpec
-from workers.energy import EnergyMeter, Work
+from workers.energy import EnergyMeter, WorkDone
 from workers.gpu_metrics import CareCounts
 from workers.supervisor import OnEvent, Supervisor
 from workers.telemetry import Event, Fact
@@ -72,9 +72,9 @@ class RigCare:
         self._sensors = GpuSensors(self._nvml)
         self._listener = GpuFaults(self._nvml, list(self._devices))
         self._listener.open()
-        for uuid in self._listener.deaf:
+        for uuid in self._listener.unreported:
             text = f"NVML reports no Xid errors of GPU {uuid}: its loss is noticed, other faults are in dmesg"
-            self._on_event(Event("deaf", text, logging.INFO, {"gpu": uuid}))
+            self._on_event(Event("no-xid-events", text, logging.INFO, {"gpu": uuid}))
 
     def _find(self) -> dict[str, int]:
         """Fill `_devices`; the limits of power by UUID. A GPU that is not here is left out. Raises UsageError."""
@@ -127,7 +127,7 @@ class RigCare:
             self.readings = await asyncio.to_thread(self._sensors.read, links=False)
             self._index |= {gpu.uuid: gpu.index for gpu in self.readings}
             ours = [gpu for gpu in self.readings if gpu.uuid in self._devices]
-            self.energy.add(time.monotonic(), ours, Work.of(self._supervisor.slots))
+            self.energy.add(time.monotonic(), ours, WorkDone.of(self._supervisor.slots))
             if self._listener is not None:
                 for fault in await asyncio.to_thread(self._listener.lost):
                     await self._take(fault)
@@ -140,7 +140,7 @@ class RigCare:
             try:
                 fault = await asyncio.to_thread(self._listener.wait, LISTEN_S)
             except Exception as error:  # NVML's own error: the driver was unloaded, for example
-                self._on_event(Event("deaf", f"NVML reports no Xid errors any more: {error}"))
+                self._on_event(Event("no-xid-events", f"NVML reports no Xid errors any more: {error}"))
                 return
             if fault is not None:
                 await self._take(fault)

@@ -40,7 +40,7 @@ class Stragglers:
         self.offered = 0
 
     async def run(self) -> None:
-        """Look until cancelled. A worker whose messages take less than a second asks nobody."""
+        """Look until cancelled. A worker whose messages take less than a second reads no statuses."""
         while True:
             await asyncio.sleep(LOOK_S)
             oldest_s = max((time.monotonic() - message.taken_s for message in self._in_flight.messages), default=0.0)
@@ -58,8 +58,8 @@ class Stragglers:
         key = message.queue.pipeline, message.queue.stage
         free = [peer.message_s[key] for peer in self._peers.known if peer.free and key in peer.message_s]
         age_s = time.monotonic() - message.taken_s
-        apart = message.again or message.poison_candidate or HEADER_BLOB in message.delivery.headers
-        if not free or message.ended or apart:
+        excluded = message.again or message.poison_candidate or HEADER_BLOB in message.delivery.headers
+        if not free or message.ended or excluded:
             return
         if not repeats(age_s, min(free), int(message.offered), min(free)):
             return
@@ -83,7 +83,7 @@ class Stragglers:
             async with asyncio.timeout(STORE_S):
                 await self._broker.publish(delivery.subject, body, f"{identity}/again", headers | {HEADER_AGAIN: "1"})
         except (RigflowError, TimeoutError):
-            return  # the queue is full: then nobody is idle
+            return  # the queue is full: then no worker is idle
         self.offered += 1
         job = message.job.id if message.job is not None else ""
         text = (

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from placement.tail import Runner, takes
+from placement.tail import TailWorker, takes
 from workers.in_flight import Queue
 from workers.messages_in_flight import MessagesInFlight
 from workers.peers import Peer
@@ -52,7 +52,7 @@ class Tail:
             return False
         key = queue.pipeline, queue.stage
         others = [
-            Runner(peer.message_s[key], 0.0 if peer.free else peer.message_s[key])
+            TailWorker(peer.message_s[key], 0.0 if peer.free else peer.message_s[key])
             for peer in self._peers
             if key in peer.message_s
         ]

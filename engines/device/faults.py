@@ -49,7 +49,7 @@ class GpuFault:
 class GpuFaults:
     """Faults of some GPUs: `wait` for Xid errors, `lost` asks whether they still answer. `close` at the end.
 
-    `deaf`: UUIDs of GPUs whose Xid errors NVML does not report.
+    `unreported`: UUIDs of GPUs whose Xid errors NVML does not report.
     """
 
     def __init__(self, nvml: Any, uuids: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ class GpuFaults:
         self._uuids = uuids
         self._events: Any = None
         self._handles: dict[str, Any] = {}
-        self.deaf: list[str] = []
+        self.unreported: list[str] = []
 
     def open(self) -> None:
         """Begin to listen."""
@@ -65,14 +65,14 @@ class GpuFaults:
         try:
             self._events = nvml.nvmlEventSetCreate()
         except nvml.NVMLError:
-            self.deaf = list(self._uuids)
+            self.unreported = list(self._uuids)
         for uuid in self._uuids:
             try:
                 self._handles[uuid] = nvml.nvmlDeviceGetHandleByUUID(uuid)
                 if self._events is not None:
                     nvml.nvmlDeviceRegisterEvents(self._handles[uuid], XID_EVENT, self._events)
             except nvml.NVMLError:
-                self.deaf.append(uuid)
+                self.unreported.append(uuid)
 
     def wait(self, seconds: float) -> GpuFault | None:
         """Wait up to `seconds` for the next Xid error. None: there was none, or NVML reports none here at all."""

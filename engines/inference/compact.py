@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.content import Content
+from engines.cuda.copies import copied
 from engines.cuda.kernels import ADDRESS, FLOAT, INT, image_for, struct_of
 from engines.inference.compact_graph import CHANNELS, CompactNet, Layer, compact_net
 from engines.inference.cuda import CudaSession
@@ -100,7 +101,7 @@ class _Kernels:
         self._middle, self._last = (module.get_function(f"{name}_{teams}") for name in ("middle", "last"))
         for function in (self._middle, self._last):
             function.set_attribute(driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, self._shared)
-        self._layers = [self._uploaded(packed(layer)) for layer in net.layers]
+        self._layers = [[copied(gpu, array) for array in packed(layer)] for layer in net.layers]
         self._between: list[Block] = []
 
     def launch(self, given: int, made: int, shape: tuple[int, int, int], stream: Any) -> None:
@@ -131,12 +132,6 @@ class _Kernels:
     def free(self) -> None:
         """Give the memory back."""
         self._layers, self._between = [], []
-
-    def _uploaded(self, arrays: Sequence[Array]) -> "list[Block]":
-        blocks = [self._gpu.memory.take(array.nbytes) for array in arrays]
-        for block, array in zip(blocks, arrays, strict=True):
-            self._gpu.driver.memcpy_htod(block.pointer, array)
-        return blocks
 
 
 def packed(layer: Layer) -> tuple[Array, Array, Array]:

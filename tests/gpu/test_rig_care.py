@@ -25,7 +25,7 @@ def test_a_sound_gpu_has_no_faults_and_reports_its_xid_errors() -> None:
     assert faults.wait(0.3) is None
     assert time.monotonic() - began_s > 0.25
     assert faults.lost() == []
-    assert faults.deaf == []
+    assert faults.unreported == []
     faults.close()
     gone = GpuFaults(nvml, ["GPU-00000000-0000-0000-0000-000000000000"])
     gone.open()

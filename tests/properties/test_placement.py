@@ -12,7 +12,7 @@ from placement.fleet import Device, Fleet, Rig
 from placement.forecast import forecast
 from placement.routes import Role
 from placement.rules import SLOW, USELESS, Placement, place, rate_of
-from placement.tail import Runner, others_end_s, takes
+from placement.tail import TailWorker, others_end_s, takes
 from tests.placed import Simulation, card, random_fleet, random_work
 
 SEEDS = st.integers(0, 1 << 32)
@@ -156,7 +156,7 @@ def list_schedule(piece_s: list[float], pieces: int, leaves: bool) -> tuple[floa
         )
         clock = max(clock, free_s[at])
         others = [
-            Runner(seconds, max(0.0, free_s[number] - clock))
+            TailWorker(seconds, max(0.0, free_s[number] - clock))
             for number, seconds in enumerate(piece_s)
             if number != at and number not in out
         ]
@@ -194,7 +194,7 @@ def test_the_tail_of_a_thousand_fleets() -> None:
 def test_nobody_is_idle_while_it_would_end_a_piece_before_the_others_end_all(
     others: list[float], own_s: float, waiting: int
 ) -> None:
-    runners = [Runner(each) for each in others]
+    runners = [TailWorker(each) for each in others]
     assert takes(own_s, waiting, runners) == (own_s <= others_end_s(waiting, runners))
     assert takes(own_s, waiting, [])
 

@@ -19,7 +19,7 @@ from schemas.rig import RigSpec, parse_rig
 from schemas.settings import Settings
 from tests.nvml import FakeGpus, fake_gpus, uuid
 from workers import rig_care
-from workers.energy import EnergyMeter, Work
+from workers.energy import EnergyMeter, WorkDone
 from workers.options import WorkerOptions
 from workers.rig_care import RigCare
 from workers.slot import Slot
@@ -204,17 +204,17 @@ def test_energy_is_that_of_counters_or_else_of_power() -> None:
     for second in range(11):
         counted = reading("a", energy_joules=5000.0 + 100 * second, power_watts=7.0)
         pascal = reading("b", power_watts=50.0 + 10 * second)  # no counter: 100 W in the mean
-        meter.add(float(second), [counted, pascal], Work(frames=30 * second, device_s=0.5 * second))
+        meter.add(float(second), [counted, pascal], WorkDone(frames=30 * second, device_s=0.5 * second))
     assert meter.joules == pytest.approx(10 * 100 + 10 * 100)
     assert meter.per_kwh() == pytest.approx({"frames": 300 / 2000 * 3.6e6, "device-seconds": 5 / 2000 * 3.6e6})
 
 
 def test_a_counter_that_starts_anew_and_a_card_that_is_away_use_nothing_wrong() -> None:
     meter = EnergyMeter()
-    meter.add(0.0, [reading("a", energy_joules=9000.0)], Work())
-    meter.add(1.0, [reading("a", energy_joules=3.0)], Work())
-    meter.add(2.0, [], Work())
-    meter.add(99.0, [reading("a", energy_joules=500.0)], Work())
+    meter.add(0.0, [reading("a", energy_joules=9000.0)], WorkDone())
+    meter.add(1.0, [reading("a", energy_joules=3.0)], WorkDone())
+    meter.add(2.0, [], WorkDone())
+    meter.add(99.0, [reading("a", energy_joules=500.0)], WorkDone())
     assert meter.joules == 0.0
     assert meter.per_kwh() == {}
 
@@ -223,7 +223,7 @@ def test_old_work_is_forgotten() -> None:
     meter = EnergyMeter()
     for second in range(0, 2001, 100):
         frames = 0 if second < 1400 else second - 1400
-        meter.add(float(second), [reading("a", energy_joules=10.0 * second)], Work(frames=frames))
+        meter.add(float(second), [reading("a", energy_joules=10.0 * second)], WorkDone(frames=frames))
     assert meter.per_kwh()["frames"] == pytest.approx(600 / 6000 * 3.6e6)
 
 
@@ -233,5 +233,7 @@ def test_work_is_frames_of_the_busiest_stage_and_seconds_of_gpus() -> None:
         made.retired = {("p", stage): StageCounts(frames=frames, seconds=seconds)}
         return made
 
-    work = Work.of([slot("cpu", "decode", 90, 9.0), slot("cuda:0", "infer", 80, 2.0), slot("cuda:1", "infer", 5, 1.0)])
-    assert work == Work(90, 3.0)
+    work = WorkDone.of(
+        [slot("cpu", "decode", 90, 9.0), slot("cuda:0", "infer", 80, 2.0), slot("cuda:1", "infer", 5, 1.0)]
+    )
+    assert work == WorkDone(90, 3.0)

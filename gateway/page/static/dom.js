@@ -1,6 +1,6 @@
 // Elements. Text from outside always becomes a text node, never markup.
 import { language } from "/page/language.js";
-import { chinese } from "/page/said.js";
+import { chinese } from "/page/sentences.js";
 
 /** Make an element: properties that begin with `on` are listeners, empty children are left out. */
 export function h(tag, properties = {}, ...children) {

@@ -8,7 +8,7 @@ import { deadLetters } from "/page/dead.js";
 import { fleet } from "/page/fleet.js";
 import { job } from "/page/job.js";
 import { jobs } from "/page/jobs.js";
-import { errors } from "/page/said.js";
+import { errors } from "/page/sentences.js";
 import { models } from "/page/models.js";
 import { pipelines } from "/page/pipelines.js";
 import { search } from "/page/search.js";

@@ -27,7 +27,7 @@ NO_ANSWERS = {"http-error", "not-offered"}  # their code is that of their status
 
 
 def _source() -> str:
-    return page_files()["said.js"].content.decode()
+    return page_files()["sentences.js"].content.decode()
 
 
 def _errors() -> dict[str, str]:
