@@ -41,9 +41,12 @@ def plan(
         bool, typer.Option("--why", help="Show the seconds and bytes of each stage, and the reasons.")
     ] = False,
     fleet: Annotated[
-        Path | None, typer.Option("--fleet", help="TOML file of an imagined fleet; see docs/placement.md.")
+        Path | None,
+        typer.Option("--fleet", help="TOML file of an imagined fleet; see docs/placement.md.", metavar="FILE"),
     ] = None,
-    job: Annotated[str, typer.Option(help="A job of this file that is done: predicted beside measured.")] = "",
+    job: Annotated[
+        str, typer.Option(help="A job of this file that is done: predicted beside measured.", metavar="ID")
+    ] = "",
     model: ModelName = None,
     fields: StageFields = None,
     as_json: Json = False,

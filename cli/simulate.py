@@ -26,7 +26,8 @@ def simulate(
     rest: Annotated[list[str] | None, typer.Argument(help="`x N` behind --job FILE.", metavar="[x N]")] = None,
     rigs: Annotated[str, typer.Option(help="Rigs and their cards: '3 x P106 x 8, 1 x T4'.")] = "",
     fleet: Annotated[
-        Path | None, typer.Option("--fleet", help="TOML file of an imagined fleet instead; see docs/placement.md.")
+        Path | None,
+        typer.Option("--fleet", help="TOML file of an imagined fleet instead; see docs/placement.md.", metavar="FILE"),
     ] = None,
     job: Annotated[str, typer.Option(help="A file, or a film such as '2h 1080p h264'; and ` x N` of them.")] = "",
     pipeline: Annotated[str, typer.Option(help="A pipeline's name, or the path of its file.")] = "fingerprint",

@@ -27,7 +27,7 @@ WORTH = 1.3  # times as many pieces a second, so that work is moved to another r
 USELESS = 0.002  # of the fleet's rate
 OFTEN = (1.0, 0.3)  # of the busiest route of a device: what it does less often is left to others; both are tried
 SLOW = 16  # times as long for a piece as the fastest device
-ALL_STAGES = "it does all stages of a piece"
+ALL_STAGES = "it does all stages of its segments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _all_stages_each(work: Work, kinds: Sequence[Group], able: set[int], late: s
     for number, group in enumerate(kinds):
         role, reason = Role(), "its settings or its memory do not allow all stages"
         if number in late:
-            reason = "a piece takes it so long that it would end last, for less than 0.2% of the rate"
+            reason = "a segment takes it so long that it would end last, for less than 0.2% of the rate"
         elif number in able:
             role, reason = Role(work.names, work.names), ALL_STAGES
         for device in group.devices:

@@ -29,21 +29,36 @@ def everything(fleet: Fleet, work: Work) -> dict[str, Role]:
     return {device.name: Role(work.names, work.names) for _, device in fleet.places()}
 
 
-def check_never_slower(seeds: range) -> None:
+def seconds_by_turns(seeds: range) -> dict[int, float]:
+    """By seed: the seconds of a job as the rules place it, as a ratio to those of first come, first served."""
+    ratios = {}
     for seed in seeds:
         fleet, work = case(seed)
         placed = Simulation(fleet, work, place(fleet, work).roles).finish_s()
-        by_turns = Simulation(fleet, work, everything(fleet, work)).finish_s()
-        assert placed <= 1.02 * by_turns, f"seed {seed}: {placed:.2f} s, first come first served {by_turns:.2f} s"
+        ratios[seed] = placed / Simulation(fleet, work, everything(fleet, work)).finish_s()
+    return ratios
+
+
+def slower(ratios: dict[int, float]) -> dict[int, float]:
+    return {seed: ratio for seed, ratio in ratios.items() if ratio > 1.02}
 
 
 def test_it_is_never_slower_than_first_come_first_served() -> None:
-    check_never_slower(range(20))
+    assert slower(seconds_by_turns(range(20))) == {}
 
 
 @pytest.mark.slow
-def test_it_is_never_slower_over_a_thousand_fleets() -> None:
-    check_never_slower(range(1000))
+def test_it_is_never_slower_over_the_fleets_that_its_constants_were_chosen_on() -> None:
+    assert slower(seconds_by_turns(range(1000))) == {}
+
+
+@pytest.mark.slow
+def test_it_is_rarely_slower_over_fleets_that_its_constants_were_not_chosen_on() -> None:
+    ratios = seconds_by_turns(range(1000, 3000))
+    found, faster = slower(ratios), sum(ratio < 0.9 for ratio in ratios.values())
+    print(f"slower than first come, first served: {found}; faster by more than 10 %: {faster} of {len(ratios)}")
+    assert len(found) <= 0.002 * len(ratios)
+    assert max(ratios.values()) < 2.0
 
 
 def test_it_is_much_faster_where_decoders_are_missing() -> None:
