@@ -73,8 +73,8 @@ class Failures:
 
     async def retry(self, message: InFlight, error: Exception, pause_s: float) -> bool:
         """Mark a message for another attempt after a growing pause; False for a rejected one or the last attempt."""
-        if message.again:
-            await message.drop_again()
+        if message.is_copy:
+            await message.drop_copy()
         if message.useless:
             return True
         disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY

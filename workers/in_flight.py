@@ -23,7 +23,7 @@ from pipelines.delivery import Delivery
 from schemas.jobs import JobRef, Priority
 from schemas.pipeline import OperatorStage
 from schemas.results import Attempt
-from schemas.subjects import HEADER_AGAIN
+from schemas.subjects import HEADER_COPY
 from workers.stages import LoadedPipeline
 from workers.telemetry import Event, log_event
 
@@ -146,12 +146,12 @@ class InFlight:
         self._retry_delay_s: float | None = None
         self._on_end = on_end
         self.paused = False
-        self.offered = False  # a copy of it is in its queue, for a faster worker
+        self.copied = False  # a copy of it is in its queue, for a faster worker
 
     @property
-    def again(self) -> bool:
+    def is_copy(self) -> bool:
         """Whether it is a copy of a message that another worker has, too."""
-        return HEADER_AGAIN in self.delivery.headers
+        return HEADER_COPY in self.delivery.headers
 
     @property
     def ended(self) -> bool:
@@ -259,7 +259,7 @@ class InFlight:
         if not self.ended:
             await self._end(State.CANCELLED, self.delivery.terminate("its job was cancelled"))
 
-    async def drop_again(self) -> None:
+    async def drop_copy(self) -> None:
         """End a copy that failed: what becomes of the first message counts, and its failure is published once."""
         if not self.ended:
             await self._end(State.CANCELLED, self.delivery.terminate("a copy failed; the first message counts"))

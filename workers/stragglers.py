@@ -12,7 +12,7 @@ import time
 from pipelines.broker import Broker
 from placement.tail import repeats
 from schemas.errors import RigflowError
-from schemas.subjects import HEADER_AGAIN, HEADER_BLOB, HEADER_ID
+from schemas.subjects import HEADER_BLOB, HEADER_COPY, HEADER_ID
 from workers.handoff import Handoff
 from workers.in_flight import InFlight, State
 from workers.intake import Intake
@@ -37,7 +37,6 @@ class Stragglers:
         self._in_flight = in_flight
         self._intake = intake
         self._handoff = handoff
-        self.offered = 0
 
     async def run(self) -> None:
         """Look until cancelled. A worker whose messages take less than a second reads no statuses."""
@@ -58,10 +57,10 @@ class Stragglers:
         key = message.queue.pipeline, message.queue.stage
         free = [peer.message_s[key] for peer in self._peers.known if peer.free and key in peer.message_s]
         age_s = time.monotonic() - message.taken_s
-        excluded = message.again or message.poison_candidate or HEADER_BLOB in message.delivery.headers
+        excluded = message.is_copy or message.poison_candidate or HEADER_BLOB in message.delivery.headers
         if not free or message.ended or excluded:
             return
-        if not repeats(age_s, min(free), int(message.offered), min(free)):
+        if not repeats(age_s, min(free), int(message.copied), min(free)):
             return
         if await self._handoff.idle_at(message.queue) <= 0:
             return
@@ -69,11 +68,11 @@ class Stragglers:
             self._intake.tail.leave(message.queue)
             await message.hand_back()
         elif message.state is State.BEGUN and not message.useless:
-            await self._offer(message, age_s, min(free))
+            await self._copy(message, age_s, min(free))
 
-    async def _offer(self, message: InFlight, age_s: float, predicted_s: float) -> None:
+    async def _copy(self, message: InFlight, age_s: float, predicted_s: float) -> None:
         """Put a copy into the queue that it came from."""
-        message.offered = True
+        message.copied = True
         delivery = message.delivery
         self._intake.tail.leave(message.queue)
         headers = {name: value for name, value in delivery.headers.items() if name != HEADER_ID}
@@ -81,13 +80,12 @@ class Stragglers:
         body = await delivery.load()
         try:
             async with asyncio.timeout(STORE_S):
-                await self._broker.publish(delivery.subject, body, f"{identity}/again", headers | {HEADER_AGAIN: "1"})
+                await self._broker.publish(delivery.subject, body, f"{identity}/copy", headers | {HEADER_COPY: "1"})
         except (RigflowError, TimeoutError):
             return  # the queue is full: then no worker is idle
-        self.offered += 1
         job = message.job.id if message.job is not None else ""
         text = (
             f"a message of {message.queue.pipeline} {message.queue.stage} has been here for {age_s:.1f} s, and a free"
         )
         text += f" worker takes {predicted_s:.1f} s for one: it is done there, too"
-        log_event(Event("again", text, logging.INFO, {"job": job, "age_s": age_s, "predicted_s": predicted_s}))
+        log_event(Event("copied", text, logging.INFO, {"job": job, "age_s": age_s, "predicted_s": predicted_s}))

@@ -11,7 +11,7 @@ from placement.tail import repeats
 from schemas.errors import MediaError
 from schemas.jobs import Priority
 from schemas.placed import PlacedDevice, PlacedPipeline
-from schemas.subjects import HEADER_AGAIN
+from schemas.subjects import HEADER_COPY
 from workers import tail as tail_module
 from workers.failures import Failures
 from workers.in_flight import InFlight, Queue, State
@@ -112,14 +112,14 @@ class Given:
 
 def test_a_copy_that_fails_publishes_nothing_and_is_not_tried_again() -> None:
     """Its `Failures` has neither a broker nor attempts to write to."""
-    given = Given(**{HEADER_AGAIN: "1"})
+    given = Given(**{HEADER_COPY: "1"})
     message = InFlight(cast(Delivery, given), QUEUE, lambda _: None)
     nowhere: Any = SimpleNamespace(settings=SimpleNamespace(max_deliver=4))
     failures = Failures(nowhere, cast(Any, None), "w")
     assert asyncio.run(failures.retry(message, MediaError("it failed", "see why"), 1.0))
     assert message.state is State.CANCELLED
     assert "copy" in given.settled
-    assert not InFlight(cast(Delivery, Given()), QUEUE, lambda _: None).again
+    assert not InFlight(cast(Delivery, Given()), QUEUE, lambda _: None).is_copy
 
 
 def test_roles_are_taken_renewed_and_expire() -> None:
