@@ -136,6 +136,7 @@ def _opens(name: str, mode: Literal["r", "w"]) -> bool:
 
 
 def _onnxruntime() -> Finding:
+    import numpy  # noqa: F401  # before ONNX Runtime, whose import of it would swallow Ctrl-C
     import onnxruntime
 
     providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]

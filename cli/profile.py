@@ -11,7 +11,6 @@ from cli.interrupts import run_async
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
 from cli.text import cell, cells, one_line, say, say_json, stdout, table
 from schemas.errors import ExitCode, UsageError
-from schemas.settings import DEVICE
 
 if TYPE_CHECKING:
     from schemas.device_profile import DeviceProfile
@@ -59,6 +58,8 @@ def profile(
 
     Example: rigflow profile cuda:0 --nats nats://10.0.0.5:4222
     """
+    from schemas.settings import DEVICE
+
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     devices = [each for each in given or [] if re.fullmatch(DEVICE, each)]
     models = [each for each in given or [] if each not in devices]

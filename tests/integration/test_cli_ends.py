@@ -67,7 +67,7 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> N
     for number in range(2):
         (tmp_path / "in" / f"{number}.txt").write_bytes(still("png", seed=number))
     watch = ["watch", "fingerprint", tmp_path / "in", "--out", tmp_path / "out", "--quiet", "0.2", "--workers", "1"]
-    for command in (["pipelines", "list"], watch):
+    for command, said in ((["pipelines", "list"], ""), (watch, "rigflow: watches ")):
         read, write = os.pipe()
         os.close(read)  # before the command can write
         with subprocess.Popen(
@@ -77,7 +77,8 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> N
             assert process.stderr is not None
             output = process.stderr.read()
             code = process.wait(GENEROUS_S)
-        assert (code, output) == (ExitCode.READER_GONE, "")
+        assert (code, output[: len("rigflow: watches ")]) == (ExitCode.READER_GONE, said)
+        assert output.count("\n") == bool(said)
 
 
 def test_a_folder_for_temporary_files_with_too_long_a_path_is_a_line(tmp_path: Path) -> None:

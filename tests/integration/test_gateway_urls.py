@@ -249,7 +249,7 @@ def test_addresses_of_the_public_internet(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-async def test_a_full_fleet_holds_up_the_host_and_slow_ones_end(
+async def test_what_never_ends_or_never_comes_is_told(
     settings: Settings, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.uploads.PATIENCE_S", 0.5)
@@ -257,8 +257,8 @@ async def test_a_full_fleet_holds_up_the_host_and_slow_ones_end(
     await _registered(settings)
     allowed = settings.model_copy(update={"url_hosts": (host.place,)})
     with Gateway(allowed) as gateway, client(gateway.url) as http:
-        full = await asyncio.to_thread(of_url, http, f"http://{host.place}/endless")
-        assert (full.status_code, full.json()["code"]) == (503, "fleet-full"), full.text
+        endless = await asyncio.to_thread(of_url, http, f"http://{host.place}/endless")
+        assert (endless.status_code, endless.json()["code"]) == (413, "never-fits"), endless.text
         assert host.sent < settings.results_bytes + 64 * MIB
         too_large = await asyncio.to_thread(of_url, http, f"http://{host.place}/slow")
         assert too_large.status_code == 413, too_large.text

@@ -100,7 +100,7 @@ def test_a_watched_folder_and_raw_media_are_done_too(site: Path, tmp_path: Path)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
         assert "cells.stack.jsonl (47 frames" in lines
-        assert "broken.npy: broken.npy is truncated: copy it again" in lines
+        assert "broken.npy: failed: broken.npy is truncated: copy it again" in lines
         check((out / "cells.stack.jsonl").read_text())
         check(asyncio.run(raw_lines(fleet, (tmp_path / "cells.npy").read_bytes())))
 

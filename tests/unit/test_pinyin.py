@@ -65,5 +65,5 @@ def test_a_zipvoice_with_pinyin_wants_the_packages(tmp_path: Path, monkeypatch: 
     assert speech.symbols["ang1"] == (len(SYMBOLS) + 1,)
     monkeypatch.setattr(pinyin, "RELEASES", {"no-such-package": "1"})
     pinyin._reader.cache_clear()
-    with pytest.raises(PluginMissing, match=r"becomes pinyin by no-such-package, .*rigflow\[chinese\]"):
+    with pytest.raises(PluginMissing, match=r"becomes pinyin by no-such-package, .* install the extra chinese: "):
         symbols_of("张", speech, "en-us")

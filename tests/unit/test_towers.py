@@ -141,7 +141,7 @@ def test_without_the_extra_a_model_is_added_and_words_are_one_line(
     assert done.returncode == ExitCode.OK, done.stderr
     assert "its texts are not tried: searching by words needs the package tokenizers" in done.stdout
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(PluginMissing, match=r"pip install 'rigflow\[search\]'"):
+    with pytest.raises(PluginMissing, match="install the extra search: "):
         token_ids("{}", TextSpec(graph="g", tokenizer="t", length=LENGTH), ["red"])
 
 
