@@ -13,7 +13,6 @@ SEE = "as in --rigs '3 x P106 x 8, 1 x T4'; see docs/simulate.md"
 MOST_CARDS, MOST_RIGS, MOST_CORES = 64, 1000, 1024
 MINING_CORES, USUAL_CORES = 2, 8
 BITS = 8
-_CARRIED = 118e6 / 125e6  # of a network link's nominal rate
 _TIMES = re.compile(r"\s*(?:(\d{1,5})\s*[x×]\s+)?(.+?)(?:\s+[x×]\s*(\d{1,5}))?\s*")
 _LINK = re.compile(r"(?:(?:pcie\s*)?([1-5])(?:\.0)?\s*)?x(1|2|4|8|16)")
 
@@ -55,6 +54,7 @@ def _numbers(text: str) -> tuple[int, str, int]:
 
 def _rig(name: str, groups: list[tuple[str, int]], options: RigOptions) -> "Rig":
     from placement.fleet import Device, Rig, assumed_cpu
+    from schemas.fleet_file import CARRIED
 
     cores = options.cores
     if [group[0].lower() for group in groups] == ["cpu"]:
@@ -63,7 +63,7 @@ def _rig(name: str, groups: list[tuple[str, int]], options: RigOptions) -> "Rig"
     else:
         devices, mining = _cards(name, groups, options)
         cores = cores or (MINING_CORES if mining else USUAL_CORES)
-    return Rig(name, cores, devices, link_bytes_per_s=options.network / BITS * _CARRIED)
+    return Rig(name, cores, devices, link_bytes_per_s=options.network / BITS * CARRIED)
 
 
 def _cards(rig: str, groups: list[tuple[str, int]], options: RigOptions) -> "tuple[tuple[Device, ...], bool]":

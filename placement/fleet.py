@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from schemas.device_profile import FP32, DeviceProfile
+from schemas.fleet_file import CARRIED, CORE_BYTES_PER_S, CORE_OPERATIONS_PER_S
 
-ETHERNET_BYTES_PER_S = 118e6  # what 1 Gbit/s carries; the network link of a rig that is not known
-CORE_OPERATIONS_PER_S = 30e9  # fp32 of one core of a processor that was not measured
-CARD_OPERATIONS_PER_S = 4e12  # the same of a GPU: that of a mining card
+ETHERNET_BYTES_PER_S = CARRIED * 125e6  # of 1 Gbit/s: the network link of a rig that is not known
+CARD_OPERATIONS_PER_S = 4e12  # fp32 of a GPU that was not measured: that of a mining card
 GPU_DECODERS = 8  # segments that a GPU's worker decodes at a time, by the setting `decoders`
 
 
@@ -87,7 +87,7 @@ def assumed_cpu(cores: int) -> DeviceProfile:
         measured_s=0.0,
         seconds=0.0,
         operations_per_s={FP32: CORE_OPERATIONS_PER_S * cores},
-        memory_bytes_per_s=5e9 * cores,
+        memory_bytes_per_s=CORE_BYTES_PER_S * cores,
     )
 
 

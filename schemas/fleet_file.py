@@ -8,8 +8,9 @@ from schemas.errors import UsageError, format_field_error
 from schemas.toml import TomlError, parse_toml
 
 SEE = "see docs/placement.md"
-_CARRIED = 118e6 / 125e6  # of a network link's nominal rate
-_CORE_OPERATIONS, _CORE_BYTES = 30e9, 5e9  # a second, of one core
+CARRIED = 118e6 / 125e6  # of a network link's nominal rate: TCP payload of 1 Gbit/s Ethernet
+CORE_OPERATIONS_PER_S = 30e9  # fp32 of one core of a processor that was not measured, assumed
+CORE_BYTES_PER_S = 5e9  # of memory, likewise
 
 
 class CardEntry(Spec):
@@ -57,7 +58,7 @@ class RigEntry(Spec):
     @property
     def network_bytes_per_s(self) -> float:
         """What its network link carries."""
-        return self.network / 8 * _CARRIED
+        return self.network / 8 * CARRIED
 
     @property
     def processor(self) -> DeviceProfile:
@@ -69,8 +70,8 @@ class RigEntry(Spec):
             name=f"{self.cores} cores",
             measured_s=0.0,
             seconds=0.0,
-            operations_per_s={FP32: _CORE_OPERATIONS * speed},
-            memory_bytes_per_s=_CORE_BYTES * speed,
+            operations_per_s={FP32: CORE_OPERATIONS_PER_S * speed},
+            memory_bytes_per_s=CORE_BYTES_PER_S * speed,
             decode_frames_per_s={f"{codec} 1280x720": 220.0 * speed for codec in ("h264", "hevc", "vp9", "av1")},
             encode_frames_per_s={"h264 1280x720": 43.0 * speed},
         )

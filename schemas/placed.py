@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from schemas.fields import GivenName, Moment, Seconds
+from schemas.fields import GivenName, Moment
 
 MOST_DEVICES, MOST_STAGES = 4096, 64
 
@@ -28,6 +28,6 @@ class PlacedPipeline(BaseModel):
     pipeline: GivenName
     revision: GivenName
     devices: Annotated[dict[GivenName, PlacedDevice], Field(max_length=MOST_DEVICES)]
-    rate: Seconds = 0.0
+    rate: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     since_s: Moment
     by: GivenName = ""

@@ -21,7 +21,7 @@ from engines.profiling.store import keep_model_profile
 from engines.tunable import Tunable
 from pipelines.broker import Broker
 from pipelines.profiles import model_profile, share_model_profile
-from schemas.errors import BrokerError, RigflowError, UsageError
+from schemas.errors import BrokerError, RigflowError
 from schemas.model import ModelSpec
 from schemas.model_profile import MOST_BATCHES, NOT_TUNED, ComputeOptions, ModelOnDevice, ModelProfile
 from workers.telemetry import Event, log_event
@@ -168,7 +168,7 @@ class _Store:
             backend = backend_of(card, self._broker.settings)
             library = backend.library() if isinstance(backend, Tunable) else ""
             return model_on(card, backend.name, shapes_of(card, {})), library
-        except (UsageError, RigflowError):
+        except RigflowError:
             return None
 
     async def _predict(self, costs: Costs, what: ModelOnDevice, library: str) -> None:

@@ -33,7 +33,7 @@ _END = -4.0  # a logit above it: the text has ended
 _AFTER, _AFTER_FEW, _FEW_WORDS = 3, 5, 4  # frames behind the end; of a text of few words
 _DECODED = 15  # frames that the decoder takes at a time
 _SMALL = 64  # numbers of an array that is stored as it is
-_FLOAT, _WHOLE = TensorProto.FLOAT, np.int64
+_FLOAT, _INT64 = TensorProto.FLOAT, np.int64
 
 
 def with_voice(files: PocketFiles, sound: Array, consent: Consent) -> tuple[bytes, SpeechSpec]:
@@ -76,7 +76,7 @@ def _graph(networks: Networks, voice: Sequence[Array], settings: Settings) -> by
     put = Putting(graph, "rigflow_pocket")
     _name(graph, "Identity", "symbols", inputs_of(text)[0].name)
     graph.node.extend(text.graph.node)
-    condition = put("Reshape", text.graph.output[0].name, np.array([1, -1, networks.width], _WHOLE))
+    condition = put("Reshape", text.graph.output[0].name, np.array([1, -1, networks.width], _INT64))
     frames = _put_frames(graph, put, (main, flow), networks, condition, voice, settings)
     sound = _put_sound(graph, put, decoder, networks, frames)
     graph.output.append(value(sound, _FLOAT, [1, 1, "samples"]))
@@ -97,8 +97,8 @@ def _put_frames(
     """Append the loop of frames; return them, `[1, N, latent]`. Its first turn reads the text, and gives no frame."""
     main, flow = models
     latent, width = networks.latent, networks.width
-    noise = put("ConstantOfShape", np.array([_MOST_FRAMES, latent], _WHOLE))
-    scale = put("Slice", put("Reshape", "noise", np.array([-1], _WHOLE)), np.array([0], _WHOLE), np.array([1], _WHOLE))
+    noise = put("ConstantOfShape", np.array([_MOST_FRAMES, latent], _INT64))
+    scale = put("Slice", put("Reshape", "noise", np.array([-1], _INT64)), np.array([0], _INT64), np.array([1], _INT64))
     noise = put("Mul", put("RandomNormalLike", noise, dtype=int(_FLOAT)), scale)
     after, share = _put_after(put, settings), put("Div", np.array(1, np.float32), _number(put, "steps"))
     own = inputs_of(main)
@@ -108,21 +108,21 @@ def _put_frames(
         _name(body, "Identity", given, name)
     body.node.extend(main.graph.node)
     made, logit, *states = [each.name for each in main.graph.output]
-    step = within("Sub", "frame_turn", np.array(1, _WHOLE))
+    step = within("Sub", "frame_turn", np.array(1, _INT64))
     over = within(
         "Greater",
-        within("Gather", within("Reshape", logit, np.array([-1], _WHOLE)), np.array(0, _WHOLE)),
+        within("Gather", within("Reshape", logit, np.array([-1], _INT64)), np.array(0, _INT64)),
         np.array(_END, np.float32),
     )
-    none_yet = within("Less", "frame_end", np.array(0, _WHOLE))
-    ends = within("And", within("And", over, none_yet), within("Not", within("Less", step, np.array(0, _WHOLE))))
+    none_yet = within("Less", "frame_end", np.array(0, _INT64))
+    ends = within("And", within("And", over, none_yet), within("Not", within("Less", step, np.array(0, _INT64))))
     end = within("Where", ends, step, "frame_end")
-    goes_on = within("Less", within("Add", step, np.array(1, _WHOLE)), within("Add", end, after))
-    more = within("Or", within("Less", end, np.array(0, _WHOLE)), goes_on)
-    row = within("Gather", noise, within("Max", step, np.array(0, _WHOLE)))
-    moved = _put_flow(body, within, flow, (graph, made, within("Reshape", row, np.array([1, -1], _WHOLE)), share))
-    frame = within("Reshape", moved, np.array([1, 1, latent], _WHOLE))
-    reads = within("Less", step, np.array(0, _WHOLE))
+    goes_on = within("Less", within("Add", step, np.array(1, _INT64)), within("Add", end, after))
+    more = within("Or", within("Less", end, np.array(0, _INT64)), goes_on)
+    row = within("Gather", noise, within("Max", step, np.array(0, _INT64)))
+    moved = _put_flow(body, within, flow, (graph, made, within("Reshape", row, np.array([1, -1], _INT64)), share))
+    frame = within("Reshape", moved, np.array([1, 1, latent], _INT64))
+    reads = within("Less", step, np.array(0, _INT64))
     last = within("Where", reads, np.full((1, 1, latent), np.nan, np.float32), frame)  # no number: frames begin
     empty = within("Identity", np.zeros((1, 0, width), np.float32))
     outputs = [more, last, empty, end, *states, frame]
@@ -130,18 +130,18 @@ def _put_frames(
         _untyped(outputs, [TensorProto.BOOL, _FLOAT, _FLOAT, TensorProto.INT64, *_kinds(own[2:]), _FLOAT])
     )
     first = put("Identity", np.zeros((1, 0, latent), np.float32))
-    begins = [first, condition, put("Identity", np.array(-1, _WHOLE)), *(_held(put, each) for each in voice)]
-    turns = put("Add", _put_most(put), np.array(1, _WHOLE))
+    begins = [first, condition, put("Identity", np.array(-1, _INT64)), *(_held(put, each) for each in voice)]
+    turns = put("Add", _put_most(put), np.array(1, _INT64))
     gathered = _loop(graph, put, turns, begins, body, 1)[-1]
-    whole = put("Reshape", gathered, np.array([1, -1, latent], _WHOLE))
-    return put("Slice", whole, np.array([1], _WHOLE), np.array([1 << 40], _WHOLE), np.array([1], _WHOLE))
+    whole = put("Reshape", gathered, np.array([1, -1, latent], _INT64))
+    return put("Slice", whole, np.array([1], _INT64), np.array([1 << 40], _INT64), np.array([1], _INT64))
 
 
 def _put_most(put: Putting) -> str:
     """Return how many frames a text has at most."""
     seconds = put("Div", put("Cast", put("Size", "symbols"), to=int(_FLOAT)), np.array(_PIECES_A_S, np.float32))
     frames = put("Mul", put("Add", seconds, np.array(_MORE_S, np.float32)), np.array(_FRAMES_A_S, np.float32))
-    return put("Min", put("Cast", put("Ceil", frames), to=int(TensorProto.INT64)), np.array(_MOST_FRAMES, _WHOLE))
+    return put("Min", put("Cast", put("Ceil", frames), to=int(TensorProto.INT64)), np.array(_MOST_FRAMES, _INT64))
 
 
 def _put_after(put: Putting, settings: Settings) -> str:
@@ -150,16 +150,16 @@ def _put_after(put: Putting, settings: Settings) -> str:
     A word begins at a piece that begins with a space, but not where spaces follow each other.
     """
     if settings.after is not None:
-        return put("Identity", np.array(settings.after, _WHOLE))
-    spaced, bare = np.zeros((2, 1 + max(number for number, _ in settings.pieces.values())), _WHOLE)
+        return put("Identity", np.array(settings.after, _INT64))
+    spaced, bare = np.zeros((2, 1 + max(number for number, _ in settings.pieces.values())), _INT64)
     for piece, (number, _) in settings.pieces.items():
         spaced[number], bare[number] = piece.startswith(SPACE), not piece.strip(SPACE)
     begins = put("Gather", spaced, "symbols")
-    behind = put("Slice", begins, np.array([1], _WHOLE), np.array([1 << 40], _WHOLE), np.array([1], _WHOLE))
-    behind = put("Concat", behind, np.ones((1, 1), _WHOLE), axis=1)
+    behind = put("Slice", begins, np.array([1], _INT64), np.array([1 << 40], _INT64), np.array([1], _INT64))
+    behind = put("Concat", behind, np.ones((1, 1), _INT64), axis=1)
     words = put("Sub", begins, put("Mul", put("Gather", bare, "symbols"), behind))
-    few = put("Less", put("ReduceSum", words, keepdims=0), np.array(_FEW_WORDS + 1, _WHOLE))
-    return put("Where", few, np.array(_AFTER_FEW, _WHOLE), np.array(_AFTER, _WHOLE))
+    few = put("Less", put("ReduceSum", words, keepdims=0), np.array(_FEW_WORDS + 1, _INT64))
+    return put("Where", few, np.array(_AFTER_FEW, _INT64), np.array(_AFTER, _INT64))
 
 
 def _put_flow(graph: Any, put: Putting, flow: Any, given: tuple[Any, str, str, str]) -> str:
@@ -174,12 +174,12 @@ def _put_flow(graph: Any, put: Putting, flow: Any, given: tuple[Any, str, str, s
     within = Putting(body, "rigflow_flow", outer)
     begin = within("Mul", within("Cast", "flow_turn", to=int(_FLOAT)), share)
     for name, each in ((s, begin), (t, within("Add", begin, share))):
-        _name(body, "Reshape", each, name, within("Identity", np.array([1, 1], _WHOLE)))
+        _name(body, "Reshape", each, name, within("Identity", np.array([1, 1], _INT64)))
     _name(body, "Identity", condition, c)
     body.node.extend(flow.graph.node)
     moved = within("Add", x, within("Mul", flow.graph.output[0].name, share))
     body.output.extend(_untyped([within("Identity", "flow_more"), moved], [TensorProto.BOOL, _FLOAT]))
-    [made] = _loop(graph, put, put("Reshape", "steps", np.zeros(0, _WHOLE)), [numbers], body, 0)
+    [made] = _loop(graph, put, put("Reshape", "steps", np.zeros(0, _INT64)), [numbers], body, 0)
     return made
 
 
@@ -191,17 +191,17 @@ def _put_sound(graph: Any, put: Putting, decoder: Any, networks: Networks, frame
     states = [value(each.name, each.type.tensor_type.elem_type, None) for each in own[1:]]
     body = helper.make_graph([], "sound", [*carried, value("sound_made", _FLOAT, None), *states], [])
     within = Putting(body, "rigflow_sound", graph)
-    begin = within("Mul", within("Reshape", "sound_turn", np.array([1], _WHOLE)), np.array([_DECODED], _WHOLE))
-    end = within("Add", begin, np.array([_DECODED], _WHOLE))
-    some = within("Slice", frames, begin, end, np.array([1], _WHOLE))
+    begin = within("Mul", within("Reshape", "sound_turn", np.array([1], _INT64)), np.array([_DECODED], _INT64))
+    end = within("Add", begin, np.array([_DECODED], _INT64))
+    some = within("Slice", frames, begin, end, np.array([1], _INT64))
     _name(body, "Identity", some, own[0].name)
     body.node.extend(decoder.graph.node)
     new, *after = [each.name for each in decoder.graph.output]
-    made = within("Concat", "sound_made", within("Reshape", new, np.array([1, 1, -1], _WHOLE)), axis=2)
+    made = within("Concat", "sound_made", within("Reshape", new, np.array([1, 1, -1], _INT64)), axis=2)
     outputs = [within("Identity", "sound_more"), made, *after]
     body.output.extend(_untyped(outputs, [TensorProto.BOOL, _FLOAT, *_kinds(own[1:])]))
-    count = put("Gather", put("Shape", frames), np.array(1, _WHOLE))
-    turns = put("Div", put("Add", count, np.array(_DECODED - 1, _WHOLE)), np.array(_DECODED, _WHOLE))
+    count = put("Gather", put("Shape", frames), np.array(1, _INT64))
+    turns = put("Div", put("Add", count, np.array(_DECODED - 1, _INT64)), np.array(_DECODED, _INT64))
     zeros = [_held(put, first_state(each, networks.unknown)) for each in own[1:]]
     sound, *_ = _loop(graph, put, turns, [put("Identity", np.zeros((1, 1, 0), np.float32)), *zeros], body, 0)
     return sound
@@ -238,7 +238,7 @@ def _loop(graph: Any, put: Putting, turns: str, given: Sequence[str], body: Any,
 
 
 def _number(put: Putting, name: str) -> str:
-    return put("Cast", put("Reshape", name, np.zeros(0, _WHOLE)), to=int(_FLOAT))
+    return put("Cast", put("Reshape", name, np.zeros(0, _INT64)), to=int(_FLOAT))
 
 
 def _name(graph: Any, kind: str, given: str, name: str, *more: str) -> None:
@@ -257,5 +257,5 @@ def _held(put: Putting, array: Array) -> str:
         return put("Identity", array)
     sizes[axis] -= count
     zero = numpy_helper.from_array(np.zeros(1, array.dtype))
-    rest = put("ConstantOfShape", np.array(sizes, _WHOLE), value=zero)
+    rest = put("ConstantOfShape", np.array(sizes, _INT64), value=zero)
     return put("Concat", np.take(array, np.arange(count), axis), rest, axis=axis) if count else rest

@@ -56,7 +56,7 @@ _PASS_S = 25.0  # of the sound and what is spoken together, as in infer_zipvoice
 _LEAST_S = 10.0  # of what is spoken, behind a long sound
 _DEFAULTS = {False: (16, 1.0), True: (8, 3.0)}  # steps and guidance; of a distilled one
 _AGAIN = f"download its folder as {ZIPVOICE_PAGE} says"
-_WHOLE = np.int64
+_INT64 = np.int64
 
 
 class Reference(NamedTuple):
@@ -165,10 +165,10 @@ def _graph(model: ZipVoice, vocoder: Vocoder, frames: Array, symbols: Sequence[i
         graph.initializer.extend(each.graph.initializer)
         graph.sparse_initializer.extend(each.graph.sparse_initializer)
     put = Putting(graph, "rigflow_clone")
-    prompt = np.array([symbols], _WHOLE)
+    prompt = np.array([symbols], _INT64)
     _put_encoder(graph, put, encoder, prompt, len(frames))
     length = put("Slice", put("Shape", encoder.graph.output[0].name), *_from_to(1, 2))
-    base = put("ConstantOfShape", put("Concat", np.ones(1, _WHOLE), length, np.array([model.bands], _WHOLE), axis=0))
+    base = put("ConstantOfShape", put("Concat", np.ones(1, _INT64), length, np.array([model.bands], _INT64), axis=0))
     rest = put("Slice", base, *_from_to(len(frames), 1 << 40, axis=1))
     speech = put("Concat", frames[None], rest, axis=1)
     noise = put("RandomNormalLike", base, dtype=int(TensorProto.FLOAT))
@@ -207,7 +207,7 @@ def _put_encoder(graph: Any, put: Putting, encoder: Any, prompt: Array, frames: 
     speed = put("Div", put("Add", old, new), put("Add", old, put("Div", new, "speed")))
     _name(graph, "Identity", ["symbols"], takes["tokens"].name)
     _name(graph, "Identity", [put("Identity", prompt)], takes["prompt_tokens"].name)
-    length = put("Identity", np.array([frames], _WHOLE))
+    length = put("Identity", np.array([frames], _INT64))
     for value, name in ((length, "prompt_features_len"), (speed, "speed")):
         _name(graph, "Reshape", [put("Identity", value), _form(put, takes[name])], takes[name].name)
     graph.node.extend(encoder.graph.node)
@@ -243,7 +243,7 @@ def _put_steps(graph: Any, put: Putting, decoder: Any, given: dict[str, str]) ->
     moved = within("Add", x, within("Mul", decoder.graph.output[0].name, within("Sub", then, now)))
     more = within("Identity", "rigflow_more")
     body.output.extend([value(more, TensorProto.BOOL, []), value(moved, TensorProto.FLOAT, shape)])
-    trips = put("Reshape", "steps", np.zeros(0, _WHOLE))
+    trips = put("Reshape", "steps", np.zeros(0, _INT64))
     return put("Loop", trips, put("Identity", np.array(True)), given["x"], body=body)
 
 
@@ -254,7 +254,7 @@ def _time(put: Putting, share: str) -> str:
 
 def _form(put: Putting, tensor: Any) -> str:
     """Return the shape of an input of one number: exporters make a scalar of it, or an array."""
-    return put("Identity", np.ones(len(tensor.type.tensor_type.shape.dim), _WHOLE))
+    return put("Identity", np.ones(len(tensor.type.tensor_type.shape.dim), _INT64))
 
 
 def _name(graph: Any, kind: str, inputs: Sequence[str], name: str) -> None:
@@ -263,4 +263,4 @@ def _name(graph: Any, kind: str, inputs: Sequence[str], name: str) -> None:
 
 def _from_to(begin: int, end: int, axis: int = 0) -> tuple[Array, Array, Array]:
     """Return the inputs of a Slice along an axis."""
-    return np.array([begin], _WHOLE), np.array([end], _WHOLE), np.array([axis], _WHOLE)
+    return np.array([begin], _INT64), np.array([end], _INT64), np.array([axis], _INT64)
