@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults lint format bench bench-short clean
 
 help:
-	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: over yours too"
+	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: shots of yours too"
 	@echo "make install      the command rigflow for this user; EXTRAS='[gateway,search]' adds these"
 	@echo "make test         the tests; test-models, test-clients, test-js, test-page, test-api, faults: more of them"
 	@echo "make lint format  what the code must look like"
@@ -13,9 +13,9 @@ help:
 	@echo "make kernels      compiles the kernels for GPUs, where the CUDA toolkit is"
 	@echo "make clean        removes .venv and demo-out"
 
-# with FILM=street.mp4 also the pipelines over that film whose models you keep
+# with FILM=street.mp4 also `scenes` over that film, and `detect-video` where you keep a model for it
 demo: .venv/base
-	$(BIN)/python -m cli.demo $(FILM)
+	$(BIN)/python -m cli.demo $${FILM:+"$$FILM"}
 
 # the command `rigflow` for this user; EXTRAS=[gateway,search] adds these
 install: HOME_VENV := $(HOME)/.local/share/rigflow-venv

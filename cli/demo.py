@@ -1,7 +1,7 @@
 """`make demo`: draws a small film, and other samples, and runs three pipelines over the film.
 
-`make demo FILM=street.mp4` also runs pipelines over that film whose models users bring, where such a model is kept, and
-saves the frame in the middle of each result as a picture.
+`make demo FILM=street.mp4` also runs `scenes` over that film, and pipelines whose models users bring, where such a
+model is kept; it saves the frame in the middle of each result of those as a picture.
 """
 
 import subprocess
@@ -14,6 +14,7 @@ from PIL import Image
 from cli.gateway import PORT
 from cli.samples import draw_samples
 from engines.media.container import open_container, open_file
+from schemas.errors import ExitCode
 
 OF_YOUR_FILM = {"detect-video": ("detect", ("--set", "encode.track=true"))}  # the head of its model, and options
 
@@ -25,10 +26,12 @@ def run(pipeline: str, film: Path, out: Path, *options: str) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def run_with_models(film: Path, out: Path) -> int:
-    """Run the pipelines over a film of the user whose models are kept; return the exit code."""
+def run_over(film: Path, out: Path) -> int:
+    """Run `scenes` over a film of the user, and the pipelines whose models are kept; return the exit code."""
     from engines.models.store import kept
 
+    if code := run("scenes", film, out):
+        return code
     heads = {head.kind: name for name, _, card in kept() if card for head in card.heads}
     for pipeline, (head, options) in OF_YOUR_FILM.items():
         if head not in heads:
@@ -52,14 +55,18 @@ def save_middle(film: Path, picture: Path) -> None:
 
 def main() -> int:
     """Draw the samples, then run each pipeline by its command."""
-    out = Path("demo-out")
+    out, own = Path("demo-out"), [Path(each) for each in sys.argv[1:]]
+    for given in own:
+        if not given.is_file():
+            print(f"FILM: {given}: no such file", file=sys.stderr)
+            return ExitCode.USAGE
     film, *others = draw_samples(out)
     print(f"drew {film}: three shots of two seconds, with a tone; and {', '.join(path.name for path in others)}\n")
     for pipeline in ("fingerprint", "scenes", "upscale2x"):
         if code := run(pipeline, film, out):
             return code
-    for given in map(Path, sys.argv[1:]):
-        if code := run_with_models(given, out):
+    for given in own:
+        if code := run_over(given, out):
             return code
     print(f"\nEverything is in {out}/: descriptors as npz, shots as jsonl with a contact sheet, the film at 1280x720.")
     print(page_hint(), end="")

@@ -172,12 +172,13 @@ def show(name: Name, as_json: Json = False, settings_file: SettingsFile = None) 
     Example: rigflow model show yolov8n
     """
     from engines.content import graph_of
-    from engines.models.catalogue import load_model
+    from engines.models.card_text import card_toml
+    from engines.models.catalogue import builtin_model, builtin_models, load_model
     from engines.models.store import card_text, kept_path
     from engines.profiling.store import kept_model_profiles
 
-    text = card_text(name)
-    spec, content = load_model(kept_path(name))
+    spec, content = builtin_model(name) if name in builtin_models() else load_model(kept_path(name))
+    text = card_toml(spec) if name in builtin_models() else card_text(name)
     profiles = kept_model_profiles(settings_from(settings_file).cache_folder, spec.identity)
     if as_json:
         facts = {"identity": spec.identity, "nbytes": len(graph_of(content))}

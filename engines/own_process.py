@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, TypeVar
 
 from schemas.errors import ModelError, RigflowError
 
@@ -39,11 +39,7 @@ def in_own_process(
     Raises the RigflowError that the function raises. Raises ModelError if the process ends without an answer or fails
     with another exception: "model `m` ends the process that loads it (SIGSEGV)", where `does` is "loads".
     """
-    command = [sys.executable, "-P", "-m", __name__]
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as child,
-    ):
+    with tempfile.TemporaryFile() as errors, _started(errors) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         ended = threading.Event()
@@ -73,6 +69,23 @@ def in_own_process(
         raise ModelError(f"model `{model}`: the process that {does} it fails: {error}", hint)
     result: T = made
     return result
+
+
+@contextmanager
+def _started(errors: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
+    """The process, which Ctrl-C does not reach: who waits for it answers that, and ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child keeps this
+    try:
+        command = [sys.executable, "-P", "-m", __name__]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with child:
+        try:
+            yield child
+        except BaseException:
+            child.kill()
+            raise
 
 
 def say(line: str) -> None:

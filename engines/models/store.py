@@ -154,6 +154,8 @@ def _card(path: Path) -> ModelCard | None:
 def kept_path(name: str) -> Path:
     """Return the file of a stored model. Raises ModelMissing."""
     path = main_file(models_folder(), name)
+    if name in builtin_models() and (path is None or not path.is_file()):
+        raise ModelMissing(f"{name} is no model of yours: rigflow brings it", "`rigflow model list` lists the models")
     if path is None or not path.is_file():
         near = get_close_matches(name, [path.stem for path in main_files(models_folder())], 1)
         hint = "`rigflow model list` lists the models"

@@ -289,6 +289,13 @@ def test_a_model_with_a_similar_name_is_named(here: Path, said: Said) -> None:
 
 @pytest.mark.parametrize("command", ["show", "test", "remove"])
 def test_a_model_that_is_not_there(here: Path, said: Said, command: str) -> None:
-    for name in ("nothing", "../files/m", "fingerprint"):
+    for name in ("nothing", "../files/m"):
         _, err = said(command, name, code=ExitCode.USAGE)
         assert f"there is no model {name}: `rigflow model list` lists the models" in err
+
+
+def test_models_that_come_with_rigflow_are_shown_and_stay(here: Path, said: Said) -> None:
+    out, _ = said("show", "fingerprint")
+    assert 'name = "fingerprint"' in out
+    _, err = said("remove", "fingerprint", code=ExitCode.USAGE)
+    assert "fingerprint is no model of yours" in err

@@ -1,7 +1,9 @@
 """Models of users: what a file says of itself, and what a card adds."""
 
 import hashlib
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engines.models.catalogue import load_model
+from engines.own_process import in_own_process
 from schemas.errors import ExitCode, ModelError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.picture import PictureSpec
@@ -90,3 +93,14 @@ def test_a_model_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ModelError, match="is not an ONNX file"):
         load_model(tmp_path / "text.onnx")
+
+
+def test_ctrl_c_does_not_reach_a_process_that_loads_a_model() -> None:
+    """At a terminal it goes to the whole group: whoever waits for that process ends, and the model is not to blame."""
+    assert in_own_process("m", "loads", "", _under_ctrl_c) == "answered"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def _under_ctrl_c() -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    return "answered"
