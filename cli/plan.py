@@ -71,6 +71,10 @@ def plan(
     spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder)
     facts = facts_of_file(spec, file, settings)
     known, manifest = run_async(_known(settings, fleet, job))
+    if manifest and manifest.job.pipeline != spec.name:
+        raise UsageError(
+            f"job {job} is of pipeline {manifest.job.pipeline}, not {spec.name}", "name a job of this file"
+        )
     if not known.places():
         raise NotFound("the fleet has no workers", "start some with `rigflow rig`, or give --fleet FILE")
     work = workload(spec, models, facts)

@@ -53,7 +53,8 @@ def usage_error(error: Exception, path: str, words: Sequence[str]) -> UsageError
 def _named(param: Any) -> str:
     """An argument or an option as the help writes it."""
     if param.param_type_name == "argument":
-        return argument_name(param).strip("[]").removesuffix("...")
+        name = argument_name(param)
+        return (name[1:-1] if name.startswith("[") and name.endswith("]") else name).removesuffix("...")
     return str(max(param.opts, key=len))
 
 

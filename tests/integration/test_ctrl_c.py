@@ -1,4 +1,8 @@
-"""Ctrl-C at any moment of a command: one line, exit code 130, a visible cursor, and no process is left."""
+"""Ctrl-C at any moment of a command: one line, exit code 130, a visible cursor, and no process is left.
+
+Where the signal comes inside `eval`, as some imports call it, Python ends itself by SIGINT in the end, although it was
+caught; a shell calls that 130, too.
+"""
 
 import signal
 import time
@@ -25,8 +29,9 @@ def interrupted(terminal: Terminal, after_s: float, times: int = 1) -> None:
     assert "Error" not in shown, shown
     assert "Exception" not in shown, shown
     assert not terminal.cursor_is_hidden, shown
+    ends = ((ExitCode.INTERRUPTED, 1), (-signal.SIGINT, 1), (ExitCode.OK, 0))
     if code != -signal.SIGINT or shown.strip("^C\r\n"):  # that is before the first line of the script
-        assert (code, shown.count("rigflow: interrupted")) in ((ExitCode.INTERRUPTED, 1), (ExitCode.OK, 0)), shown
+        assert (code, shown.count("rigflow: interrupted")) in ends, shown
     until_s = time.monotonic() + ENDS_S
     while left := processes(terminal.scratch):  # the kernel ends the last of them just now
         assert time.monotonic() < until_s, left
@@ -55,8 +60,8 @@ def test_ctrl_c_ends_other_commands_with_one_line(tmp_path: Path, tmp_path_facto
         terminal.press(CTRL_C)
         code, shown = terminal.end(), terminal.shown
         assert "Traceback" not in shown, shown
-        assert code in (ExitCode.OK, ExitCode.INTERRUPTED, ExitCode.USAGE), shown
-        assert code != ExitCode.INTERRUPTED or shown.count("rigflow: interrupted") == 1, shown
+        assert code in (ExitCode.OK, ExitCode.INTERRUPTED, -signal.SIGINT, ExitCode.USAGE), shown
+        assert code not in (ExitCode.INTERRUPTED, -signal.SIGINT) or shown.count("rigflow: interrupted") == 1, shown
 
 
 def test_a_second_ctrl_c_says_no_more(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

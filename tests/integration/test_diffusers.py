@@ -22,7 +22,7 @@ from engines.part import no_tick
 from tests.lora_files import write_safetensors
 from tests.stable import stable_folder
 from tests.stable_torch import SIDE, exported, modules
-from tests.unit.test_diffusion_session import opened, opened_content, taken
+from tests.diffusion_sessions import opened, opened_content, taken
 
 # PyTorch and diffusers warn; a busy machine takes minutes
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]

@@ -27,8 +27,8 @@ from workers.placed_by_rig import Placer
 from workers.process import start_worker
 
 SPEC = simulated()
-FAST_MS, SLOW_MS = 3.0, 60.0  # a frame
-FILM = real_clip("bigbuckbunny")  # 132 frames, which take as long to decode as the fast worker computes
+FAST_MS, SLOW_MS = 1.5, 30.0  # a frame
+FILM = real_clip("bigbuckbunny")  # 132 frames, which take at least as long to decode as the fast worker computes
 
 
 @contextmanager
