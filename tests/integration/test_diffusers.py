@@ -19,10 +19,10 @@ from engines.models.folder_kinds import take_folder
 from engines.models.lora_merge import with_loras
 from engines.models.store import Found
 from engines.part import no_tick
+from tests.diffusion_sessions import opened, opened_content, taken
 from tests.lora_files import write_safetensors
 from tests.stable import stable_folder
 from tests.stable_torch import SIDE, exported, modules
-from tests.diffusion_sessions import opened, opened_content, taken
 
 # PyTorch and diffusers warn; a busy machine takes minutes
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
