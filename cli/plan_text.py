@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from placement.forecast import Forecast, StageForecast
     from schemas.jobs import Manifest
 
-_UNITS = {"compute": "arithmetic", "decoder": "decoder", "encoder": "encoder", "link": "PCIe link"}
+_UNITS = {"compute": "arithmetic", "link": "PCIe link", "pieces": "number of segments at a time"}
 
 
 def show(

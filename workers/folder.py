@@ -284,7 +284,7 @@ class FolderWatch:
             raise error
         if await _digest_of(self._folder / name) != digest:
             return
-        foreign = kind in ("", *MEDIA_TYPES) and not is_media_by_name(name)
+        foreign = kind in ("", *MEDIA_TYPES) and not is_media_by_name(name, self._spec.media)
         await asyncio.to_thread(self._ledger.record, name, stamp, digest, (), () if foreign else (str(error),))
         state, reason = LEFT if foreign else "failed", without_path(self._folder / name, str(error))
         self._report(f"{name}: {state}: {reason}", file=name, state=state, reason=reason)

@@ -9,7 +9,7 @@ import errno
 import mimetypes
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -243,9 +243,10 @@ class MediaFolder:
         return not all(self.may_replace(os.path.join(folder, each)) for each in there)
 
 
-def is_media_by_name(name: str) -> bool:
-    """Whether the suffix of a file is one of pictures, videos or sound."""
-    return _kind_of(os.path.splitext(name)[1]) in MEDIA_TYPES
+def is_media_by_name(name: str, media: Collection[str] = MEDIA_TYPES) -> bool:
+    """Whether the suffix of a file is one of pictures, videos or sound, and of these `media`."""
+    kind = _kind_of(os.path.splitext(name)[1])
+    return kind in MEDIA_TYPES and kind in media
 
 
 @cache

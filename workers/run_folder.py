@@ -157,7 +157,7 @@ class FolderRun:
     def _finish(self, outcome: JobOutcome, firsts: Sequence[Entry], new: dict[str, list[Entry]], folder: Path) -> None:
         """Put the results of a job in place, and note what failed."""
         if outcome.error is not None:
-            raise_or_leave(outcome.error, firsts, self.tally)
+            raise_or_leave(outcome.error, firsts, self._spec, self.tally)
             return
         assert outcome.done is not None
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
@@ -181,9 +181,9 @@ class FolderRun:
         place(self._media, folder, made)
 
 
-def raise_or_leave(error: RigflowError, entries: Sequence[Entry], tally: Tally) -> None:
-    """Raise the error of a job; of a file that is no media and is not called so, only count it."""
-    if len(entries) == 1 and entries[0].timed and not is_media_by_name(entries[0].name):
+def raise_or_leave(error: RigflowError, entries: Sequence[Entry], spec: PipelineSpec, tally: Tally) -> None:
+    """Raise the error of a job; of a file that is not called as media of the pipeline, as a wav is, only count it."""
+    if len(entries) == 1 and entries[0].timed and not is_media_by_name(entries[0].name, spec.media):
         tally.count("no_media")
         return
     raise error

@@ -53,12 +53,13 @@ def test_it_is_never_slower_over_the_fleets_that_its_constants_were_chosen_on() 
 
 
 @pytest.mark.slow
-def test_it_is_rarely_slower_over_fleets_that_its_constants_were_not_chosen_on() -> None:
-    ratios = seconds_by_turns(range(3000, 5000))
+@pytest.mark.parametrize("first", [1000, 3000])
+def test_it_is_rarely_slower_over_fleets_that_its_constants_were_not_chosen_on(first: int) -> None:
+    ratios = seconds_by_turns(range(first, first + 2000))
     found, faster = slower(ratios), sum(ratio < 0.9 for ratio in ratios.values())
     print(f"slower than first come, first served: {found}; faster by more than 10 %: {faster} of {len(ratios)}")
-    assert len(found) <= 0.002 * len(ratios)
-    assert max(ratios.values()) < 2.0
+    assert len(found) <= 0.005 * len(ratios)
+    assert max(ratios.values()) < 1.5
 
 
 def test_it_is_much_faster_where_decoders_are_missing() -> None:

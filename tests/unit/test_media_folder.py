@@ -15,7 +15,7 @@ from schemas.errors import ExitCode, OutputError
 from tests.cli import rigflow
 from workers import placing
 from workers.ledger import Ledger, ledger_path
-from workers.media_folder import SHOWN, Entry, MediaFolder
+from workers.media_folder import SHOWN, Entry, MediaFolder, is_media_by_name
 from workers.placing import place, token
 
 TAG = builtin_pipeline("tag")
@@ -232,3 +232,10 @@ def test_a_folder_in_the_way_of_a_text_is_an_error_in_words(tmp_path: Path, ledg
     media = MediaFolder(folder, out, TAG, ledger, True, True)
     with pytest.raises(OutputError, match=r"cannot write .*a\.txt: Is a directory"):
         tagged(media, tmp_path / "scratch", "x")
+
+
+def test_sound_is_not_called_as_media_of_a_pipeline_of_films() -> None:
+    assert is_media_by_name("a/film.MP4", ("video", "image"))
+    assert is_media_by_name("a/sound.wav")
+    assert not is_media_by_name("a/sound.wav", ("video", "image"))
+    assert not is_media_by_name("notes.txt", ("text",))
