@@ -75,10 +75,7 @@ def restore(
             there = set(await streams_of(broker)) & {each.name for each in copies}
             if there:
                 what = f"the broker has {len(there)} of these streams, {min(there)} first"
-                raise StoreError(
-                    what,
-                    "restore into a broker with an empty store: see docs/backup.md",
-                )
+                raise StoreError(what, "restore into a broker with an empty store: see docs/backup.md")
             return [{"stream": each.name, "messages": await restore_stream(broker, each)} for each in copies]
 
     made = run_async(put())

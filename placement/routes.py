@@ -79,10 +79,10 @@ def limits(fleet: Fleet, kinds: Sequence[Group]) -> dict[str, float]:
     parts |= {f"compute {group.name}": float(group.devices[0].workers) for group in kinds if group.devices[0].is_cpu}
     parts |= {f"pieces {group.name}": float(group.count * group.devices[0].pieces) for group in kinds}
     parts |= {f"cores {rig.name}": float(rig.cores) for rig in fleet.rigs}
-    return parts | {f"network {rig.name}": CARRIED for rig in fleet.rigs}
+    return parts | {f"network {rig.name}": NETWORK_SHARE for rig in fleet.rigs}
 
 
-CARRIED = 0.7  # of what a network link could carry: messages come unevenly, and acknowledgements take their time
+NETWORK_SHARE = 0.7  # of what a network link could carry: messages come unevenly, and acknowledgements take their time
 DEVICE_UNITS = ("compute", "decoder", "encoder", "link")
 
 

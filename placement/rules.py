@@ -27,7 +27,7 @@ WORTH = 1.3  # times as many pieces a second, so that work is moved to another r
 USELESS = 0.002  # of the fleet's rate
 OFTEN = (1.0, 0.3)  # of the busiest route of a device: what it does less often is left to others; both are tried
 SLOW = 16  # times as long for a piece as the fastest device
-ALL_STAGES = "it does all stages of its segments"
+DOES_ALL = "it does all stages of its segments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _all_stages_each(work: Work, kinds: Sequence[Group], able: set[int], late: s
         if number in late:
             reason = "a segment takes it so long that it would end last, for less than 0.2% of the rate"
         elif number in able:
-            role, reason = Role(work.names, work.names), ALL_STAGES
+            role, reason = Role(work.names, work.names), DOES_ALL
         for device in group.devices:
             roles[device.name], why[device.name] = role, reason
     return Placement(work.pipeline, roles, why, rate)
@@ -136,7 +136,7 @@ def _roles_of_mix(
         reason = "the fleet does more when others do the rest" if runs else "the fleet does not do more with it"
         for device in group.devices:
             roles[device.name] = role
-            why[device.name] = ALL_STAGES if role.runs == work.names else reason
+            why[device.name] = DOES_ALL if role.runs == work.names else reason
     roles = _with_takers(work, _without_dead_ends(work, roles))
     return Placement(work.pipeline, roles, why, _rate(routes_of(work, kinds, roles), parts)[0])
 

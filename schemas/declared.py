@@ -3,9 +3,12 @@
 import hashlib
 import json
 import re
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import UsageError, format_field_error
+from schemas.toml import TomlError, parse_toml
 
 TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
 _MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -53,3 +56,16 @@ class Spec(BaseModel):
     """Base of declarations: immutable, unknown keys are errors, and so are numbers that json does not have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_Spec = TypeVar("_Spec", bound=Spec)
+
+
+def parse_spec(spec: type[_Spec], text: str, source: str, hint: str) -> _Spec:
+    """A spec from the text of its TOML file; `source` names it in errors. Raises UsageError, by field."""
+    try:
+        return spec.model_validate(parse_toml(text))
+    except TomlError as error:
+        raise UsageError(f"{source}: not TOML, {error}", hint) from error
+    except ValidationError as error:
+        raise UsageError(f"{source}, {format_field_error(error.errors()[0])}", hint) from error

@@ -1,11 +1,9 @@
 """The file of an imagined fleet, for `rigflow plan --fleet`: machines, their cards and their links."""
 
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat
 
-from schemas.declared import Name, Spec
+from schemas.declared import Name, Spec, parse_spec
 from schemas.device_profile import FP32, DeviceProfile
-from schemas.errors import UsageError, format_field_error
-from schemas.toml import TomlError, parse_toml
 
 SEE = "see docs/placement.md"
 CARRIED = 118e6 / 125e6  # of a network link's nominal rate: TCP payload of 1 Gbit/s Ethernet
@@ -85,9 +83,4 @@ class FleetSpec(Spec):
 
 def parse_fleet(text: str, source: str) -> FleetSpec:
     """A fleet from the text of its file; `source` names it in errors. Raises UsageError, by field."""
-    try:
-        return FleetSpec.model_validate(parse_toml(text))
-    except TomlError as error:
-        raise UsageError(f"{source}: not TOML, {error}", SEE) from error
-    except ValidationError as error:
-        raise UsageError(f"{source}, {format_field_error(error.errors()[0])}", SEE) from error
+    return parse_spec(FleetSpec, text, source, SEE)

@@ -4,12 +4,10 @@ import re
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from schemas.declared import Name, Spec
-from schemas.errors import UsageError, format_field_error
+from schemas.declared import Name, Spec, parse_spec
 from schemas.settings import DEVICE
-from schemas.toml import TomlError, parse_toml
 
 SEE = "see docs/cli.md, rigflow rig"
 
@@ -72,12 +70,7 @@ class RigSpec(Spec):
 
 def parse_rig(text: str, source: str) -> RigSpec:
     """A rig from the text of its file; `source` names it in errors. Raises UsageError, by field."""
-    try:
-        return RigSpec.model_validate(parse_toml(text))
-    except TomlError as error:
-        raise UsageError(f"{source}: not TOML, {error}", SEE) from error
-    except ValidationError as error:
-        raise UsageError(f"{source}, {format_field_error(error.errors()[0])}", SEE) from error
+    return parse_spec(RigSpec, text, source, SEE)
 
 
 def rig_name(host: str) -> str:

@@ -10,21 +10,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import engines.device
-from engines.cuda.prefetch import Prefetcher
-from engines.device.host import Host
-from engines.media.medium import medium_of
-from engines.part import Part, Tick, no_tick
-from engines.pictures import HostPictures
-from engines.planned import DecodePlan
-from engines.ports import Preprocessing
-from schemas.segments import Segment
+from engines.part import Part
 from schemas.settings import Settings
+from tests.prefetching import PrefetchingHost
 from tests.simulated import PACE
 from workers.forkserver import Entry
 from workers.options import WorkerOptions
@@ -81,30 +75,16 @@ def shared_network(path: Path) -> str:
     return str(path)
 
 
-class PacedCard(Host):
+class PacedCard(PrefetchingHost):
     """The host's cores, which decode several segments ahead, each frame as slowly as `card` says."""
 
     card = Card(0.0)
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.concurrency = self.card.decoders
-        self._prefetcher = Prefetcher(self.concurrency, lambda: None, lambda: None)
+        super().__init__(settings, self.card.decoders)
         self._decoder, self._link, self._network = Paced(), Paced(), Paced(self.card.network)
 
-    def decode(
-        self,
-        segment: Segment,
-        buffers: Sequence[memoryview],
-        plan: DecodePlan,
-        preprocess: Preprocessing,
-        tick: Tick = no_tick,
-    ) -> Iterator[Part]:
-        convert = HostPictures(plan.pictures).convert
-        parts = medium_of(segment.media, plan).decode(segment, buffers, plan, convert, self._place, tick)
-        return self._prefetcher.reader(self._paced(parts), 0)
-
-    def _paced(self, parts: Iterator[Part]) -> Iterator[Part]:
+    def _decoded(self, parts: Iterator[Part]) -> Iterator[Part]:
         for part in parts:
             self._network.serve(self.card.network_s * part.meta.frames)
             self._link.serve(self.card.link_s * part.meta.frames)

@@ -164,7 +164,7 @@ class GpuPlace:
         gpu.enter()
         with gpu.guarded():
             self._stream = gpu.new_stream()
-        self._dropped: deque[Any] = deque()  # values that nobody has any more, and that queued runs may still read
+        self._dropped: deque[Any] = deque()  # values without a reference, which queued runs may still read
         self._options: dict[int, Any] = {}
         self._queued = self._numbered(-1)
 
@@ -248,7 +248,7 @@ class GpuPlace:
             return self._lent(ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), *self.device))
 
     def _lent(self, made: Any) -> Any:
-        """A value whose memory nobody else gets while queued runs may read it."""
+        """A value whose memory is given to nothing else while queued runs may read it."""
         weakref.finalize(made, self._dropped.append, made._ortvalue).atexit = False
         if len(self._dropped) > _MOST_DROPPED:
             self._synchronize()

@@ -71,7 +71,7 @@ def numbers(value: float) -> Any:
 def test_a_value_that_a_queued_run_reads_is_not_overwritten(queue: Queue) -> None:
     for number in range(1, 6):
         queue.delay()
-        made = queue.twice(queue.place.held(numbers(number)))  # nobody has the value now, and the run has not begun
+        made = queue.twice(queue.place.held(numbers(number)))  # without a reference now, and its run has not begun
         others = [queue.place.held(numbers(-1)), queue.place.zeros((SIZE,), np.float32)]
         assert (queue.place.read(made) == 2 * number).all()
         del others

@@ -2,26 +2,20 @@
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import engines.device
-from engines.cuda.prefetch import Prefetcher
-from engines.device.host import Host
-from engines.media.medium import medium_of
-from engines.part import Part, Tick, no_tick
-from engines.pictures import HostPictures
-from engines.planned import DecodePlan
-from engines.ports import Preprocessing
+from engines.part import Part
 from pipelines.registry import builtin_pipeline
 from schemas.rig import ALL_STAGES
-from schemas.segments import Segment
 from schemas.settings import Settings
 from tests.clips import real_clip
 from tests.fleet import Fleet, Killing, Silent
+from tests.prefetching import PrefetchingHost
 from workers.inputs import JobOutcome
 from workers.options import WorkerOptions
 from workers.process import start_worker
@@ -29,27 +23,16 @@ from workers.process import start_worker
 CLIPS = ("bikes", "carphone_pristine")
 
 
-class Prefetching(Host):
-    """The host's cores, which decode four segments at a time before they are asked for."""
+class Prefetching(PrefetchingHost):
+    """Four segments at a time."""
 
-    concurrency = 4
     stuck = False
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._prefetcher = Prefetcher(self.concurrency, lambda: None, lambda: None)
+        super().__init__(settings, 4)
 
-    def decode(
-        self,
-        segment: Segment,
-        buffers: Sequence[memoryview],
-        plan: DecodePlan,
-        preprocess: Preprocessing,
-        tick: Tick = no_tick,
-    ) -> Iterator[Part]:
-        convert = HostPictures(plan.pictures).convert
-        parts = medium_of(segment.media, plan).decode(segment, buffers, plan, convert, self._place, tick)
-        return self._prefetcher.reader(_never() if self.stuck else parts, 0)
+    def _decoded(self, parts: Iterator[Part]) -> Iterator[Part]:
+        return _never() if self.stuck else parts
 
 
 def _never() -> Iterator[Part]:

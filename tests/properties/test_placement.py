@@ -1,4 +1,4 @@
-"""Placement as properties: over random fleets, nothing is idle while it could help, and nobody waits for ever."""
+"""Placement as properties: over random fleets, no device is idle while it could help, and every job ends."""
 
 import random
 from dataclasses import replace

@@ -96,7 +96,7 @@ def test_a_model_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_does_not_reach_a_process_that_loads_a_model() -> None:
-    """At a terminal it goes to the whole group: whoever waits for that process ends, and the model is not to blame."""
+    """At a terminal it goes to the whole group: the command ends, and does not blame the model."""
     assert in_own_process("m", "loads", "", _under_ctrl_c) == "answered"
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 

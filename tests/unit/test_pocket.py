@@ -128,7 +128,7 @@ def test_other_names_with_a_sentencepiece_model_and_a_bundle(tmp_path: Path) -> 
 
 
 def sentencepiece_model() -> bytes:
-    """A file of SentencePiece with the tiny vocabulary: its pieces, and a setting that nobody reads."""
+    """A file of SentencePiece with the tiny vocabulary: its pieces, and a setting that no code reads."""
     made = b""
     for piece in PIECES:
         kind = 6 if piece.startswith("<0x") else 2 if piece == "<unk>" else 3 if piece in ("<s>", "</s>") else 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
-from placement.routes import CARRIED, Role
+from placement.routes import NETWORK_SHARE, Role
 from placement.rules import Placement, rate_of
 from placement.simulated import Fault, Simulated, Submission
 from placement.simulated_machine import WorkerRules
@@ -206,7 +206,7 @@ def test_every_part_is_computed_once_and_never_faster_than_the_fleet_can(
     assert outcome.unfinished == 0
     assert outcome.repeated == 0
     assert sum(outcome.pieces.values()) == pieces * jobs
-    assert outcome.finish_s >= 0.999 * CARRIED * pieces * jobs / rate_of(fleet, given_work, roles_of(fleet))
+    assert outcome.finish_s >= 0.999 * NETWORK_SHARE * pieces * jobs / rate_of(fleet, given_work, roles_of(fleet))
     assert all(use.share <= 1.0 for use in outcome.uses)
 
 
