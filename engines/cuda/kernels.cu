@@ -195,7 +195,9 @@ extern "C" __global__ void nv12(const Nv12 n) {
     const int begin = 4 * (blockIdx.x * blockDim.x + threadIdx.x), y = blockIdx.y;  // four bytes a thread: pitch has them
     if (begin >= n.columns) return;
     unsigned four = 0;
-    for (int x = begin; x < begin + 4; x++) {
+    const bool inside = y < n.height && begin + 4 <= n.width && ((n.luma | n.width) & 3) == 0;
+    if (inside) four = *(const unsigned *)(n.luma + (size_t)y * n.width + begin);
+    for (int x = begin; x < begin + 4 && !inside; x++) {
         unsigned value = 128;
         if (y < n.rows) {
             const int row = y < n.height ? y : n.height - 1, column = x < n.width ? x : n.width - 1;
@@ -295,29 +297,58 @@ struct Yuv420 {
 
 __device__ static inline int doubled15(int value) { return value > 16383 ? 32767 : 2 * value; }
 
+// Up to four pixels of a line, three values each.
+__device__ static inline void four_pixels(address from, int count, bool aligned, int *rgb) {
+    if (aligned)
+        for (int i = 0; i < 12; i++) rgb[i] = ((const unsigned *)from)[i / 4] >> 8 * (i % 4) & 255;
+    else
+        for (int i = 0; i < 12; i++) rgb[i] = i < 3 * count ? ((const u8 *)from)[i] : 0;
+}
+
+const int yuv_lines = 4;  // of chroma a thread: their filters read the same lines of the picture
+
 extern "C" __global__ void yuv420(const Yuv420 v) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x, columns = v.width / 2;
-    if (at >= columns * (v.height / 2)) return;
-    const address *planes = (const address *)v.pictures + 4 * blockIdx.y;
-    const int x = at % columns, y = at / columns;
-    const int *m = v.matrix;
-    for (int n = 0; n < 4; n++) {
-        const size_t pixel = (size_t)(2 * y + n / 2) * v.width + 2 * x + n % 2;
-        const u8 *rgb = (const u8 *)planes[0] + 3 * pixel;
-        const int luma = (m[0] * rgb[0] + m[1] * rgb[1] + m[2] * rgb[2] + (32 << 14) + (1 << 8)) >> 9;
-        ((u8 *)planes[1])[pixel] = clip8((doubled15(luma) + 64) >> 7);
-    }
-    int sums[2] = {1 << 18, 1 << 18};
-    const short *weights = (const short *)v.weights + (size_t)y * v.taps;
-    for (int j = 0; j < v.taps; j++) {
-        const u8 *rgb = (const u8 *)planes[0] + 3 * ((size_t)(((const int *)v.first)[y] + j) * v.width + 2 * x);
-        const int r = rgb[0] + rgb[3], g = rgb[1] + rgb[4], b = rgb[2] + rgb[5];
-        for (int c = 0; c < 2; c++) {
-            const int *row = m + 3 + 3 * c;
-            sums[c] += weights[j] * doubled15((row[0] * r + row[1] * g + row[2] * b + (256 << 15) + (1 << 9)) >> 10);
+    const int at = blockIdx.x * blockDim.x + threadIdx.x, across = (v.width + 3) / 4, lines = v.height / 2;
+    const int x = at % across * 4, y = at / across * yuv_lines;
+    if (y >= lines) return;
+    const address *planes = (const address *)v.pictures + 4 * blockIdx.y, picture = planes[0] + 3 * x;
+    const int count = v.width - x < 4 ? v.width - x : 4, last = y + yuv_lines < lines ? y + yuv_lines : lines;
+    const bool aligned = count == 4 && ((planes[0] | v.width) & 3) == 0;
+    const int *m = v.matrix, *first = (const int *)v.first;
+    int rgb[12];
+    for (int line = 2 * y; line < 2 * last; line++) {
+        four_pixels(picture + (size_t)3 * line * v.width, count, aligned, rgb);
+        u8 *out = (u8 *)planes[1] + (size_t)line * v.width + x;
+        for (int n = 0; n < 4; n++) {
+            const int luma = (m[0] * rgb[3 * n] + m[1] * rgb[3 * n + 1] + m[2] * rgb[3 * n + 2] + (32 << 14) + (1 << 8)) >> 9;
+            if (n < count) out[n] = clip8((doubled15(luma) + 64) >> 7);
         }
     }
-    for (int c = 0; c < 2; c++) ((u8 *)planes[2 + c])[at] = clip8(sums[c] >> 19);
+    int sums[yuv_lines][4];  // Cb and Cr of two columns
+#pragma unroll
+    for (int k = 0; k < yuv_lines; k++)
+        for (int c = 0; c < 4; c++) sums[k][c] = 1 << 18;
+    for (int line = first[y]; line < first[last - 1] + v.taps; line++) {
+        four_pixels(picture + (size_t)3 * line * v.width, count, aligned, rgb);
+        int chroma[4];
+        for (int c = 0; c < 4; c++) {
+            const int *two = rgb + c / 2 * 6, *row = m + 3 + 3 * (c % 2);
+            const int sum = row[0] * (two[0] + two[3]) + row[1] * (two[1] + two[4]) + row[2] * (two[2] + two[5]);
+            chroma[c] = doubled15((sum + (256 << 15) + (1 << 9)) >> 10);
+        }
+#pragma unroll
+        for (int k = 0; k < yuv_lines; k++) {
+            const int tap = y + k < last ? line - first[y + k] : -1;
+            if (tap < 0 || tap >= v.taps) continue;
+            const int weight = ((const short *)v.weights)[(size_t)(y + k) * v.taps + tap];
+            for (int c = 0; c < 4; c++) sums[k][c] += weight * chroma[c];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < yuv_lines; k++)
+        for (int c = 0; c < 4; c++)
+            if (c < count && y + k < last)
+                ((u8 *)planes[2 + c % 2])[(size_t)(y + k) * (v.width / 2) + x / 2 + c / 2] = clip8(sums[k][c] >> 19);
 }
 
 // A value of an output of a model: float32, or float16 where `half` is set.

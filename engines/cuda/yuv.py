@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from engines.cuda.arrays import GpuRow, GpuRows
-from engines.cuda.copies import kept_table, uploaded
+from engines.cuda.copies import uploaded
 from engines.cuda.filters import DOWN_ONE, inverse_matrix, taps
 from engines.cuda.kernels import YUV420
 
 _THREADS = 128
+_COLUMNS, _LINES = 4, 4  # of luma and of chroma that a thread makes
 
 
 def yuv420_rows(pictures: GpuRows, matrix: int) -> list[GpuRows]:
@@ -25,14 +26,15 @@ def yuv420_rows(pictures: GpuRows, matrix: int) -> list[GpuRows]:
         stream = gpu.stream()
         made = [[GpuRow(gpu, gpu.memory.take(prod(size)), size) for _ in pictures.rows] for size in sizes]
         addresses = [pictures.pointers, *(GpuRows(rows).pointers for rows in made)]
-        given, tables = np.zeros((), YUV420), list[Any]()
+        given, held = np.zeros((), YUV420), list[Any]()
         down = taps(height, height // 2, True, DOWN_ONE)
-        given["first"] = kept_table(gpu, down.first, tables)
-        given["weights"] = kept_table(gpu, down.weights, tables)
+        for name, table in (("first", down.first), ("weights", down.weights), ("pictures", np.stack(addresses, 1))):
+            given[name], used = uploaded(gpu, table, stream)
+            held += used
         given["taps"], given["height"], given["width"] = down.count, height, width
         given["matrix"] = inverse_matrix(matrix)
-        given["pictures"], held = uploaded(gpu, np.stack(addresses, 1), stream)
-        grid = -(-(height // 2) * (width // 2) // _THREADS), len(pictures)
+        threads = -(-width // _COLUMNS) * -(-(height // 2) // _LINES)
+        grid = -(-threads // _THREADS), len(pictures)
         gpu.kernels.launch("yuv420", grid, (_THREADS, 1, 1), stream, given[()])
         stream.synchronize()
         del held
