@@ -4,7 +4,10 @@ import argparse
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -45,7 +48,7 @@ COMPUTED = {
     "float16, own kernels": ComputeOptions(precision="fp16", kernels=True),
 }
 HD_FRAMES, SCRIPT_FRAMES, SECONDS, ROUNDS = 450, 12, 3.0, 2
-TILE, OVERLAP_ROWS = (720, 1280), 32
+TILE = (720, 1280)
 ONE_PICTURE_BYTES = 3 * 720 * 1280
 DETECTOR = """
 name = "detector"
@@ -168,29 +171,32 @@ def decoded(device: CudaDevice, plan: Plan, film: Path) -> Iterator[Part]:
 def stages(
     device: CudaDevice, plan: Plan, session: Any, film: Path, encode: Callable[[Sequence[Array]], int]
 ) -> tuple[int, float]:
-    """Frames, and seconds from the first part on: tiles, network, `scale`, planes of 4:2:0, and `encode` of them."""
-    infer, scale = plan.spec.operators
-    frames, waiting = 0, list[Part]()
+    """Frames, and seconds from the first part on, as a worker's two threads compute them.
 
-    def done() -> int:
-        made = plan.operators[infer.name].run(waiting, session, no_tick)
-        kept = [plan.kept(infer.name, before, after) for before, after in zip(waiting, made, strict=True)]  # type: ignore[arg-type]
-        waiting.clear()
+    One runs the network, a part a step; the other runs `scale`, makes planes of 4:2:0 and calls `encode` with them.
+    """
+    infer = plan.spec.operators[0]
+    made: Queue[Part | None] = Queue(1)
+
+    def encode_apart() -> int:
         count = 0
-        while kept:
-            [part] = plan.operators[scale.name].run([kept.pop(0)], None, no_tick)
+        while (part := made.get()) is not None:
+            [part] = plan.operators["scale"].run([part], None, no_tick)  # type: ignore[list-item]
             assert isinstance(part, Part), part
             count += encode(picture_planes(part.with_arrays({"pixels": part.array("image")}))[0])
+        device.leave()
         return count
 
     parts = decoded(device, plan, film)
-    waiting.append(next(parts))
+    first = next(parts)
     began_s = time.perf_counter()
-    for part in parts:
-        waiting.append(part)
-        if sum(len(each.meta.pts) for each in waiting) >= OVERLAP_ROWS:
-            frames += done()
-    frames += done() if waiting else 0
+    with ThreadPoolExecutor(1) as thread:
+        counted = thread.submit(encode_apart)
+        for each in chain([first], parts):
+            [outcome] = plan.operators[infer.name].run([each], session, no_tick)
+            made.put(plan.kept(infer.name, each, outcome), timeout=60)  # type: ignore[arg-type]
+        made.put(None)
+        frames = counted.result()
     return frames, time.perf_counter() - began_s
 
 

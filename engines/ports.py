@@ -191,10 +191,15 @@ class Filling(Protocol):
 
 
 class Device(Protocol):
-    """Where a worker decodes, preprocesses, infers and encodes. `concurrency`: segments it works on at a time."""
+    """Where a worker decodes, preprocesses, infers and encodes.
+
+    `concurrency`: segments it works on at a time. `encodes_apart`: pictures are encoded on a thread apart, while it
+    infers the next ones.
+    """
 
     name: str
     concurrency: int
+    encodes_apart: bool
 
     @property
     def gpu(self) -> Any:

@@ -66,6 +66,10 @@ class ComputingThread:
         finally:
             self._queued.discard(place)  # it was cancelled before it began
 
+    def another(self) -> "ComputingThread":
+        """Return a further thread of the same device; it starts with its first call."""
+        return ComputingThread(self._device)
+
     def close(self) -> None:
         """Leave the device once the running call has ended; does not wait for it."""
         self._thread.submit(self._device.leave)

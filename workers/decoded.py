@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from engines.part import Part
-from workers.computing import ComputingThread
+from workers.computing import Step
 from workers.in_flight import Task, charge
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
@@ -28,9 +28,9 @@ def waker(wake: asyncio.Event) -> Callable[[], None]:
     return on_ready
 
 
-def busy(computing: ComputingThread, in_flight: MessagesInFlight) -> Callable[[], bool]:
-    """Return a function that returns whether something must move, or else is stuck."""
-    return lambda: computing.step is not None or in_flight.decoding
+def busy(step: Callable[[], Step | None], in_flight: MessagesInFlight) -> Callable[[], bool]:
+    """Return a function that returns whether something must move, or else is stuck; `step` returns what runs now."""
+    return lambda: step() is not None or in_flight.decoding
 
 
 async def next_part(task: Task, on_device: Callable[..., Awaitable[Part | None]], meter: Meter) -> Part | None:

@@ -147,7 +147,7 @@ class Reporter:
         return "" if profile is None else profile.summary
 
     def _step(self) -> dict[str, object] | None:
-        step = self._runner.computing.step
+        step = self._runner.step
         if step is None:
             return None
         return {"pipeline": step.pipeline, "stage": step.stage, "seconds": time.monotonic() - step.began_s}
@@ -156,7 +156,7 @@ class Reporter:
         """Totals of each stage, and its frames a second and share of the time over the last reports."""
         runner, now_s = self._runner, time.monotonic()
         done = {key: StageTotals(of.parts, of.frames, of.seconds) for key, of in runner.meter.stages.items()}
-        if step := runner.computing.step:  # count a running step too
+        if step := runner.step:  # count a running step too
             key = (step.pipeline, step.stage)
             known = done.get(key, NOTHING)
             done[key] = known._replace(seconds=known.seconds + now_s - step.began_s)
@@ -202,7 +202,7 @@ class Reporter:
                 self._channel.send(self._heartbeat().encode())
 
     def _heartbeat(self) -> Heartbeat:
-        runner, step = self._runner, self._runner.computing.step
+        runner, step = self._runner, self._runner.step
         why = self._pipelines.cold
         return Heartbeat(
             state=self.state,

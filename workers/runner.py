@@ -6,7 +6,6 @@ The event loop talks to the broker while the computing thread computes. What it 
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from engines.inference.work import Begun
@@ -19,16 +18,18 @@ from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
 from workers import decoded
 from workers.batching import Batching, part_of
-from workers.computing import ComputingThread, P, T
+from workers.computing import ComputingThread, P, Step, T
 from workers.continuous_steps import ContinuousSteps
 from workers.costs import ModelCosts
+from workers.encoding import Encoding
 from workers.failures import RETRY_S, Failures, Place, place_in_body
 from workers.first_task import first_task, read_content
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
-from workers.in_flight import InFlight, Queue, State, Task, charge
+from workers.in_flight import InFlight, Queue, State, Task
 from workers.intake import Intake
 from workers.io_stages import IoStages
+from workers.measured import Measured
 from workers.messages_in_flight import MessagesInFlight
 from workers.outbox import Outbox
 from workers.stages import LoadedPipeline
@@ -63,10 +64,18 @@ class Runner:
         on_failed, traces = self._count_failure, self.traces
         self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended, self.meter, on_failed, traces)
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
-        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, decoded.busy(computing, self.in_flight))
+        busy = decoded.busy(lambda: self.step, self.in_flight)
+        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, busy)
+        self.measured = Measured(self.heartbeats, self.traces, self.meter, self.handoff)
         self._continuous = ContinuousSteps(broker, self, self._wake.set)
+        self._encoding = Encoding(self, self._outbox, self._wake.set)
         self._batching = Batching(self.in_flight, self.intake, self.handoff, self.meter)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
+
+    @property
+    def step(self) -> Step | None:
+        """The step that runs now: on the computing thread, or else the encoding of a part."""
+        return self.computing.step or self._encoding.apart.step
 
     async def serve(self) -> None:
         """Compute until `stop` was called and all messages are settled. Raises errors that are fatal to the process."""
@@ -84,6 +93,7 @@ class Runner:
             for helper in (beats, *self._preparing):
                 helper.cancel()
             await self._continuous.close()
+            await self._encoding.close()
             await self._outbox.close()
             await self.in_flight.hand_back_all()
 
@@ -165,6 +175,9 @@ class Runner:
         if isinstance(stage, OperatorStage) and task.pipeline.continuous(stage.name):
             await self._continuous.begin(task, stage)
             return
+        if task.pipeline.encodes_apart(stage):
+            await self._encoding.begin(task)
+            return
         if isinstance(stage, OperatorStage) and stage.batches:
             together += self._batching.companions(task, stage)
         for each in together:
@@ -175,7 +188,7 @@ class Runner:
             elif isinstance(stage, OperatorStage):
                 await self._operate(together, stage)
             else:
-                await self._encode(task)
+                await self._encoding.encode(task)
         except Exception as error:
             for each in together:
                 await self.failed(each, error)
@@ -213,33 +226,16 @@ class Runner:
             except Exception as error:  # an error of this part only
                 await self.failed(task, error)
 
-    async def _encode(self, task: Task) -> None:
-        part = part_of(task)
-        body = await self.on_device([task], task.pipeline.encode, part, self.heartbeats.tick)
-        if task.message.ended:
-            return
-        self.counts["results"] += 1
-        self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
-        self.meter.sent(task.pipeline.spec.name, task.stage, len(body))
-        self._outbox.send_result(task, part, body)
-
     async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread. The seconds that it takes are recorded."""
         await self.begin([task.message for task in tasks])
         self.in_flight.computing([task.message for task in tasks])
         self.intake.refill()
-        self.heartbeats.move()
-        pipeline, stage, began_s = tasks[0].pipeline.spec.name, tasks[0].stage, time.monotonic()
         try:
-            with self.traces.step(tasks):
-                return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
+            with self.measured.step(tasks):
+                return await self.computing.run_step(tasks[0].pipeline.spec.name, tasks[0].stage, step, *args, **kwargs)
         finally:
-            took_s = time.monotonic() - began_s
-            charge(tasks, took_s)
-            self.meter.step(pipeline, stage, took_s)
-            self.handoff.took(pipeline, stage, took_s)
             self.in_flight.computing(())
-            self.heartbeats.move()
 
     async def begin(self, messages: Sequence[InFlight]) -> None:
         """Store that work on messages begins: one that crashes this process is a poison candidate next time."""

@@ -13,7 +13,7 @@ from engines.plan import Plan
 from engines.ports import BatchCounts, Device, Filling, RowKind, Session
 from schemas.errors import RigflowError
 from schemas.model import ModelSpec
-from schemas.pipeline import OperatorStage, PipelineSpec, Stage
+from schemas.pipeline import EncodeStage, OperatorStage, PipelineSpec, Stage
 from schemas.results import Result
 from schemas.segments import Segment
 
@@ -121,6 +121,10 @@ class LoadedPipeline:
     def continuous(self, stage: str) -> bool:
         """Whether parts of a stage join work that is going on."""
         return stage in self._continuous
+
+    def encodes_apart(self, stage: Stage) -> bool:
+        """Whether a stage encodes pictures of a device that infers meanwhile."""
+        return isinstance(stage, EncodeStage) and self._device.encodes_apart and self._format.anywhere
 
     def begin(self, stage: OperatorStage, part: Part, urgent: bool) -> tuple[Running, Stepping]:
         """Begin work on a part of a continuous stage. Raises RigflowError."""

@@ -1,0 +1,101 @@
+"""Encodes parts: on the computing thread, or on a thread apart where the device is to infer the next part meanwhile.
+
+A GPU would be idle while an encoder works, which takes as long as a fast network does: NVENC is a unit of its own, and
+x264 runs on the host.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from workers.batching import part_of
+from workers.computing import ComputingThread, P, T
+from workers.heartbeats import Heartbeats
+from workers.in_flight import InFlight, Task
+from workers.measured import Measured
+from workers.outbox import Outbox
+from workers.telemetry import Meter
+
+_MOST = 2  # parts on the thread apart: one is encoded, and one waits, so that memory stays bounded
+
+
+class Runs(Protocol):
+    """What encoding needs of a runner."""
+
+    meter: Meter
+    heartbeats: Heartbeats
+    computing: ComputingThread
+    measured: Measured
+    counts: dict[str, int]
+
+    async def begin(self, messages: Sequence[InFlight]) -> None:
+        """Store that work on messages begins."""
+        ...
+
+    async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one step on the computing thread."""
+        ...
+
+    async def failed(self, task: Task, error: Exception) -> None:
+        """A task failed."""
+        ...
+
+
+class Encoding:
+    """The last stage of a runner. `on_end` is called when a part that was encoded apart is done, or has failed."""
+
+    def __init__(self, runner: Runs, outbox: Outbox, on_end: Callable[[], None]) -> None:
+        self._runner = runner
+        self._outbox = outbox
+        self._on_end = on_end
+        self._running: set[asyncio.Task[None]] = set()
+        self.apart = runner.computing.another()
+
+    async def encode(self, task: Task) -> None:
+        """Encode a part on the computing thread."""
+        call = self._runner.on_device
+        self._send(task, await call([task], task.pipeline.encode, part_of(task), self._runner.heartbeats.tick))
+
+    async def begin(self, task: Task) -> None:
+        """Have a part encoded on the thread apart, once there is room; its task stays active until it is done."""
+        while len(self._running) >= _MOST:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        if task not in task.message.waiting:  # its job was cancelled meanwhile
+            return
+        task.message.start(task)
+        running = asyncio.create_task(self._encode_apart(task))
+        self._running.add(running)
+        running.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Encode no more."""
+        for running in self._running:
+            running.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self.apart.close()
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        self._running.discard(running)
+        self._on_end()
+
+    async def _encode_apart(self, task: Task) -> None:
+        names, call, began_s = (task.pipeline.spec.name, task.stage), task.pipeline.encode, time.monotonic()
+        try:
+            await self._runner.begin([task.message])
+            with self._runner.measured.step([task]):
+                body = await self.apart.run_step(*names, call, part_of(task), self._runner.heartbeats.tick)
+            task.message.spent_s += time.monotonic() - began_s
+            self._send(task, body)
+        except Exception as error:
+            await self._runner.failed(task, error)
+        await task.message.finish(task)
+
+    def _send(self, task: Task, body: bytes) -> None:
+        if task.message.ended:
+            return
+        meter, part, names = self._runner.meter, part_of(task), (task.pipeline.spec.name, task.stage)
+        self._runner.counts["results"] += 1
+        meter.part(*names, part.meta.frames)
+        meter.sent(*names, len(body))
+        self._outbox.send_result(task, part, body)
