@@ -25,7 +25,7 @@ class Spool:
     """Holds the pieces that wait for earlier ones: `put`, `to_disk` while it is full, `take` each once, `close`."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="rigflow-spool-")  # noqa: SIM115, closed in close()
+        self._file: IO[bytes] | None = None  # most jobs need none
         self._end = 0
         self._held_bytes = 0
 
@@ -41,6 +41,8 @@ class Spool:
     def to_disk(self, piece: Piece) -> None:
         """Move the body of a piece into the file."""
         assert piece.body is not None
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="rigflow-spool-")  # noqa: SIM115, closed in close()
         self._file.seek(self._end)
         self._file.write(piece.body)
         piece.offset, piece.body = self._end, None
@@ -57,9 +59,11 @@ class Spool:
     def _body_of(self, piece: Piece) -> Buffer:
         if piece.body is not None:
             return piece.body
+        assert self._file is not None, "its body is there"
         self._file.seek(piece.offset)
         return self._file.read(piece.nbytes)
 
     def close(self) -> None:
         """Delete the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

@@ -4,17 +4,22 @@ import asyncio
 import contextlib
 import mimetypes
 import re
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from engines.content import file_sha256
 from engines.plugins import check_plugins
-from engines.scratch import scratch_folder
+from engines.scratch import ScratchFolder
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import describe, take_inventory
 from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
 from pipelines.jobs import ResultsEvicted, end_with_done, finish_cancel
-from pipelines.registry import load_pipeline
+from pipelines.known_revisions import KnownRevisions
 from pipelines.retention import Retention
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, Manifest
@@ -32,6 +37,28 @@ class CollectHandler:
         self._broker = broker
         self._failures = failures
         self._retention = Retention(broker)
+        self._revisions = KnownRevisions(broker)
+        self._scratch: ScratchFolder | None = None  # with a folder for each job
+        self._making = threading.Lock()
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        if self._scratch is not None:
+            self._scratch.remove()
+
+    @asynccontextmanager
+    async def _folder(self) -> AsyncIterator[Path]:
+        """An empty folder for one job. Raises OSError."""
+        folder = await asyncio.to_thread(self._new_folder)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _new_folder(self) -> Path:
+        with self._making:
+            self._scratch = self._scratch or ScratchFolder("collect")
+        return Path(tempfile.mkdtemp(dir=self._scratch.path))
 
     async def run(self, message: InFlight) -> None:
         """Finish the job that one message asks for."""
@@ -57,7 +84,7 @@ class CollectHandler:
         await self._retention.free_space()
 
     async def _collect(self, request: CollectRequest) -> None:
-        spec = await load_pipeline(self._broker, request.job.revision)
+        spec = await self._revisions.get(request.job.revision)
         check_plugins(spec)
         record = await JobRecord.current(self._broker, request.job)
         if record is None or record.manifest.job != request.job:
@@ -65,7 +92,7 @@ class CollectHandler:
         if record.manifest.results_evicted and (await take_inventory(self._broker, record.manifest)).done is None:
             raise ResultsEvicted(request.job)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
-        with scratch_folder("collect") as folder:
+        async with self._folder() as folder:
             collector = Collector(self._broker, spec, deliver=self._deliver, retention=self._retention)
             await collector.open({request.job: folder / f"{stem or request.job.id}.{spec.name}"})
             try:

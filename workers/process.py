@@ -155,7 +155,10 @@ class Worker:
             async with hosting:
                 await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
 
-        await for_each(watch_pipelines(broker), host)
+        try:
+            await for_each(watch_pipelines(broker), host)
+        finally:
+            collect.close()
 
     def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
         """At the first signal finish the messages in flight, at the second hand them back at once."""

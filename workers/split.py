@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from engines.media.medium import Input, PipelineMedia
 from engines.media.pcm import with_header
@@ -11,6 +12,7 @@ from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import finish_cancel
+from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import Publisher
 from pipelines.queue_share import QueueShare
 from pipelines.refusal import given_job, refuse_media, source_of
@@ -28,6 +30,8 @@ from workers.in_flight import InFlight
 from workers.media_turns import MediaTurns
 
 Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
+T = TypeVar("T")
+FEW_BYTES = 32_768  # for which the way to a thread takes longer, while another one computes
 
 
 class SplitHandler:
@@ -39,6 +43,7 @@ class SplitHandler:
         self._failures = failures
         self._begin = begin
         self._turns = MediaTurns()
+        self._revisions = KnownRevisions(broker)
         self._suspects = asyncio.Lock()
 
     async def run(self, message: InFlight) -> None:
@@ -64,10 +69,8 @@ class SplitHandler:
                 await self._begin([message])
                 await self._turns.let_pass(message)
                 await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
-                await self._ask_for_collect(record.manifest, delivery)
-                content_type = delivery.headers.get(HEADER_CONTENT_TYPE, "")
                 await self._turns.let_pass(message)
-                await _publish(publisher, record, await asyncio.to_thread(with_header, media, content_type))
+                await self._publish(publisher, record, media, delivery)
         except JobCancelled as error:
             await finish_cancel(self._broker, error.job)
         except UsageError as error:
@@ -94,7 +97,7 @@ class SplitHandler:
         stream = self._broker.names.work_stream(spec.name, spec.decode.name)
         share = QueueShare(self._broker, stream, priority, message.pause)
         publisher = Publisher(self._broker, spec, tenant, priority, hosted=True, share=share)
-        source = await asyncio.to_thread(source_of, media)
+        source = await _in_thread_if_large(len(media), lambda: source_of(media))
         name = _name_of(delivery) or identity
         trace = delivery.headers.get(HEADER_TRACE, "")
         trace = trace if Context.parse(trace) else ""
@@ -104,10 +107,25 @@ class SplitHandler:
 
     async def _pipeline_of(self, name: str, revision: str) -> PipelineSpec:
         """The newest revision of a pipeline, or the one that the publisher chose. Raises PipelineError."""
-        spec = await load_pipeline(self._broker, revision or name)
+        spec = await (load_pipeline(self._broker, revision) if revision else self._revisions.newest(name))
         if spec.name != name:
             raise PipelineError(f"{revision[:100]!a} is no revision of pipeline {name}", "leave out Rigflow-Revision")
         return spec
+
+    async def _publish(self, publisher: Publisher, record: JobRecord, media: Buffer, delivery: Delivery) -> None:
+        """Cut the media and publish it, and have the job collected, also one that cannot be cut."""
+
+        async def publish() -> None:
+            content_type = delivery.headers.get(HEADER_CONTENT_TYPE, "")
+            body = await _in_thread_if_large(len(media), lambda: with_header(media, content_type))
+            given = Input(body, record.manifest.name)
+            kind = PipelineMedia(publisher.spec).recognised(given).kind
+            await publisher.publish(record.manifest.job, kind, [given], record)
+
+        asking = self._ask_for_collect(record.manifest, delivery)
+        for failed in await asyncio.gather(asking, publish(), return_exceptions=True):
+            if failed is not None:
+                raise failed
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
         """Do nothing: the collector of the job ends it."""
@@ -120,10 +138,9 @@ class SplitHandler:
         await self._broker.publish(subject, request.encode(), identity, place_of(manifest))
 
 
-async def _publish(publisher: Publisher, record: JobRecord, body: Buffer) -> None:
-    given = Input(body, record.manifest.name)
-    kind = PipelineMedia(publisher.spec).recognised(given).kind
-    await publisher.publish(record.manifest.job, kind, [given], record)
+async def _in_thread_if_large(nbytes: int, call: Callable[[], T]) -> T:
+    """The answer of a call that takes a time for each byte."""
+    return call() if nbytes <= FEW_BYTES else await asyncio.to_thread(call)
 
 
 def _name_of(delivery: Delivery) -> str:
