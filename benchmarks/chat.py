@@ -38,7 +38,8 @@ from tests.fleet import ONE_WORKER, Fleet
 from workers.definitions import find_models
 
 QUESTIONS = ("What is the capital of", "Write a line about", "Name three things that people know of", "Explain")
-BULK, ASKED = 100, 5  # bulk jobs, and interactive ones on an idle worker and behind bulk
+BULK, ASKED = 100, 9  # bulk jobs, and interactive ones on an idle worker and behind bulk
+ANSWER = 8  # tokens of the answer to an interactive question, so that the next one finds bulk jobs waiting, too
 SUBJECTS = ("France", "the sea", "music", "maths", "winter", "a train", "the market", "a river")
 
 
@@ -245,20 +246,22 @@ async def first_tokens(fleet: Fleet, prompts: Sequence[str]) -> dict[str, float]
         job, began = f"person-{number}", time.monotonic()
         deltas = await client.subscribe(f"rigflow.deltas.main.chat.{job}")
         results = await client.subscribe(f"rigflow.results.main.chat.{job}")
-        await ask(job, f"{prompts[0]} {number}", Priority.INTERACTIVE)
+        question = {"prompt": f"{prompts[0]} {number}", "max_tokens": ANSWER}
+        await ask(job, json.dumps(question), Priority.INTERACTIVE)
         await deltas.next_msg(120)
         seconds = time.monotonic() - began
         while (await results.next_msg(120)).headers[HEADER_TYPE] != "done":
             pass
         return seconds
 
-    idle = [await first(number) for number in range(ASKED)]
+    await first(0)  # to warm up
+    idle = [await first(number) for number in range(1, ASKED + 1)]
     done = await client.subscribe("rigflow.results.main.chat.*")
     for number in range(BULK):
         await ask(f"bulk-{number}", f"{prompts[number % len(prompts)]} {number}", Priority.BULK)
     while (await done.next_msg(120)).headers[HEADER_TYPE] != "done":  # all places are taken now
         pass
-    busy = [await first(number) for number in range(ASKED, 2 * ASKED)]
+    busy = [await first(number) for number in range(ASKED + 1, 2 * ASKED + 1)]
     ended = [message.subject for message in await gathered(done) if message.headers[HEADER_TYPE] == "done"]
     left = BULK - 1 - sum("bulk-" in subject for subject in ended)
     await client.close()
