@@ -4,6 +4,9 @@
 broker holds some of the films only. Workers take them through the pipeline `fingerprint`, and each job is deleted once
 it is done. An upload that is refused, because the store is full for longer than a gateway waits, is sent again after
 `Retry-After`.
+
+It also prints what limits the rate: how busy the processors are, how long they wait for disks, the processor time of a
+film, and for how long no film was sent or worked on while some waited, which is what the rule of admission costs.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,12 +39,18 @@ from tests.simulated import models_of
 from workers.definitions import register
 
 PIECE_BYTES = 1 << 16
+ADMITTED_BYTES = 16 << 20  # more than buffers take of an upload that waits
 JOBS = "/api/v1/jobs"
 
 
 @dataclass(slots=True)
 class Seen:
-    """Resident memory in bytes by kind of process, what became of requests and jobs, and bytes sent."""
+    """Resident memory in bytes by kind of process, what became of requests and jobs, and bytes sent.
+
+    `machine_s` are seconds of all processors: busy, waiting for a disk, all. `films_s` are, for each film that is done,
+    the seconds that it was sent, and those that it was worked on. `admitted_s` is when films that are sent or worked
+    on now were admitted; for `idle_s` there was none.
+    """
 
     rss: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     idle: dict[str, int] = field(default_factory=dict)
@@ -48,7 +58,11 @@ class Seen:
     states: Counter[str] = field(default_factory=Counter)
     digests: Counter[str] = field(default_factory=Counter)
     cpu_s: dict[str, float] = field(default_factory=dict)
+    machine_s: tuple[float, ...] = (0.0, 0.0, 1.0)
+    films_s: list[tuple[float, float]] = field(default_factory=list)
     sent: int = 0
+    admitted_s: dict[str, float] = field(default_factory=dict)
+    idle_s: float = 0.0
     seconds: float = 0.0
 
     def quarters(self, kind: str) -> list[int]:
@@ -61,6 +75,13 @@ class Seen:
         """All of it, for people."""
         yield f"sent {self.sent / 1e6:,.0f} MB in {self.seconds:.0f} s; answers {dict(self.answers)}"
         yield f"jobs by how they ended: {dict(self.states)}, digests {dict(self.digests)}"
+        busy, disk, everything = self.machine_s
+        shares = busy / everything, sum(self.cpu_s.values()) / everything, disk / everything
+        yield "processors {:.0%} busy, {:.0%} with gateway, broker and workers, {:.0%} wait for disks".format(*shares)
+        if self.films_s:
+            sent_s, worked_s = (statistics.median(each) for each in zip(*self.films_s, strict=True))
+            yield f"a film is sent in {sent_s:.0f} s and worked on for {worked_s:.0f} s (medians)"
+        yield f"no film was sent or worked on for {self.idle_s:.1f} s"
         for kind in self.rss:
             quarters = ", ".join(f"{each / MIB:.0f}" for each in self.quarters(kind))
             memory = f"idle {self.idle[kind] / MIB:.0f} MiB, most in each quarter {quarters} MiB"
@@ -81,6 +102,8 @@ async def send(url: str, key: str, film: Path, seen: Seen) -> tuple[int, float]:
                 writer.write(piece)
                 await writer.drain()
                 seen.sent += len(piece)
+                if file.tell() > ADMITTED_BYTES:
+                    seen.admitted_s.setdefault(key, time.monotonic())
         found = (await answer).decode().lower()
         wait = re.search(r"retry-after: (\d+)", found)
         return int(found.split()[1]), float(wait[1]) if wait else 0.0
@@ -98,19 +121,25 @@ async def upload(http: httpx.AsyncClient, key: str, film: Path, seen: Seen) -> N
         seen.answers[status] += 1
         if status == 201:
             break
+        seen.admitted_s.pop(key, None)
         assert status in (429, 503), status
         assert wait_s > 0, "it says when to come again"
         await asyncio.sleep(wait_s)
+    sent_s = time.monotonic()
+    began_s = seen.admitted_s.setdefault(key, sent_s)
     async with http.stream("GET", f"{JOBS}/{key}/events") as events:
         lines = [line async for line in events.aiter_lines() if line.startswith("data:")]
     done = json.loads(lines[-1].removeprefix("data:"))
     seen.states[done["state"]] += 1
     seen.digests[done["digest"]] += 1
+    seen.films_s.append((sent_s - began_s, time.monotonic() - sent_s))
     (await http.delete(f"{JOBS}/{key}")).raise_for_status()
+    del seen.admitted_s[key]
 
 
 async def watch(processes: Mapping[str, list[int]], seen: Seen) -> None:
-    """Note the memory of processes regularly; of workers that of all together."""
+    """Note the memory of processes regularly, of workers that of all together, and whether a film is under way."""
+    began, looked_s = _processors(), time.monotonic()
     while True:
         for kind, pids in processes.items():
             pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
@@ -121,7 +150,16 @@ async def watch(processes: Mapping[str, list[int]], seen: Seen) -> None:
             seen.cpu_s[kind] = sum(ticks) / os.sysconf("SC_CLK_TCK")
             own = [all_of - of_files for all_of, of_files in zip(pages, shared, strict=True)]
             seen.rss[kind].append(sum(own) * os.sysconf("SC_PAGE_SIZE"))
+        seen.machine_s = tuple(now - then for now, then in zip(_processors(), began, strict=True))
         await asyncio.sleep(0.2)
+        looked_s, since_s = time.monotonic(), looked_s
+        seen.idle_s += 0.0 if seen.admitted_s else looked_s - since_s
+
+
+def _processors() -> tuple[float, ...]:
+    """Seconds since the machine started of all its processors: busy, waiting for a disk, all. See proc(5)."""
+    ticks = [int(each) / os.sysconf("SC_CLK_TCK") for each in Path("/proc/stat").read_text().split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], ticks[4], sum(ticks)
 
 
 async def measure(url: str, processes: Mapping[str, list[int]], uploads: int, film: Path, seconds: float) -> Seen:

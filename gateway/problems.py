@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: what happened, and what to do. Other APIs give them a form of their own."""
 
 import logging
+import random
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -32,7 +33,7 @@ from schemas.fields import clean_name
 
 log = logging.getLogger("rigflow")
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 5  # of a full fleet; a broker that starts again is there sooner
+RETRY_AFTER_S = (2, 8)  # clients that were refused together come back one by one; a broker that starts is there sooner
 _STATUS: tuple[tuple[type[RigflowError], HTTPStatus], ...] = (  # the first class that fits
     (FleetFull, HTTPStatus.SERVICE_UNAVAILABLE),
     (NeverFits, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -107,7 +108,7 @@ def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
     )
     headers = error.headers if isinstance(error, HttpError) else {}
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers = {"Retry-After": str(RETRY_AFTER_S), **headers}
+        headers = {"Retry-After": str(random.randint(*RETRY_AFTER_S)), **headers}
     return problem, headers
 
 

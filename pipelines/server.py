@@ -23,7 +23,7 @@ READY_S = 60.0  # a large store takes long to recover, and so does a busy machin
 STOP_S = 5.0
 HEALTH_S = 5.0  # for the answer to a health request
 MIN_FREE_BYTES = 2 * MAX_PAYLOAD  # free disk space below which the server is not started
-MEMORY_BYTES = 512 << 20  # beyond it the server collects its garbage more often; it is no limit
+MEMORY_BYTES = 512 << 20  # beyond it the server drops what it keeps of files that it read; it is no limit
 
 
 class EmbeddedServer:

@@ -304,7 +304,8 @@ def test_a_full_fleet_says_so_at_once(folder: Path, tmp_path: Path) -> None:
             found = client.post(
                 "/v2/models/net/infer", content=text + bytes(1_600_000), headers={LENGTH: str(len(text))}
             )
-            assert (found.status_code, found.headers["retry-after"]) == (503, "5"), found.text
+            assert found.status_code == 503, found.text
+            assert int(found.headers["retry-after"]) > 0
             full = "the fleet is full: the queue of pipeline infer takes no more now: send it again in a while"
             assert found.json() == {"error": full}
 

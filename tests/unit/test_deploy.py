@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from pipelines.child import nats_server_binary, tied_to_us
+from pipelines.server import MEMORY_BYTES
 from schemas.settings import Settings
 from tests.cli import rigflow
 from tests.unit.test_metrics import snapshot
@@ -275,6 +276,14 @@ def test_prometheus_takes_its_configuration_and_alerts_when_the_broker_is_away(t
     test = tmp_path / "alerts_test.yml"
     test.write_text(ALERTS_TEST.format(rules=DEPLOY / "prometheus" / "alerts.yml"))
     command("promtool", "test", "rules", test)
+
+
+def test_every_broker_limits_what_it_keeps_of_files() -> None:
+    unit = (DEPLOY / "systemd" / "rigflow-broker.service").read_text()
+    limit = f"{MEMORY_BYTES >> 20}MiB"
+    assert f"\nEnvironment=GOMEMLIMIT={limit}\n" in unit
+    brokers = [each for name, each in compose()["services"].items() if name.startswith("nats-")]
+    assert [each["environment"]["GOMEMLIMIT"] for each in brokers] == [limit] * 3
 
 
 def test_the_unit_of_the_broker_reads_its_configuration_again(tmp_path: Path) -> None:
