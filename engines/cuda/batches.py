@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from engines.cuda.arrays import GpuRow
-from engines.cuda.kernels import FILL, MOST_FRAMES
+from engines.cuda.kernels import MOST_FRAMES
+from engines.cuda.kinds import Kind, fill_kind
 from engines.cuda.memory import Block
 from engines.cuda.pictures import Place
 from engines.cuda.resampling import Resampler
@@ -24,32 +23,38 @@ _WAITING_BYTES = 48 << 20  # of frames and of pixels at their own size that a th
 _IN_FLIGHT = 1  # launches of frames whose memory a thread's decoder gets back only when they are over
 _SLAB_ROW_BYTES = 64 << 10  # smaller rows share blocks
 _ALIGNED = 256
-_FILL_THREADS = 256
 
 
-class Kind:
-    """One kernel for frames that differ in their addresses alone: `each` of them a frame, in the field `frames`.
+class Work:
+    """What is launched for frames: kernels that fill rows, make pictures and resize them, in order for each frame."""
 
-    `across` and `down` are the blocks of one frame. `tables` are what the struct's other addresses point to.
-    """
+    def row(self, shape: tuple[int, ...], nbytes: int) -> GpuRow:
+        """Return memory for a picture."""
+        raise NotImplementedError
 
-    __slots__ = ("_across", "_block", "_down", "_name", "_tables", "_template", "each")
+    def put(self, kind: Kind, addresses: tuple[int, ...]) -> None:
+        """Launch a kernel for one more frame, after those that were put before for it."""
+        raise NotImplementedError
 
-    def __init__(
-        self, name: str, template: Any, grid: tuple[int, int], block: tuple[int, int, int], each: int, tables: Any = ()
-    ) -> None:
-        self._name, self._template, self._block, self.each, self._tables = name, template, block, each, tables
-        self._across, self._down = grid
+    def hold(self, thing: Any, nbytes: int = 0) -> None:
+        """Keep a frame or a block until what is queued now has run."""
+        raise NotImplementedError
 
-    def launch(self, gpu: "CudaGpu", addresses: list[int], stream: Any) -> None:
-        """Queue it for frames, `each` addresses a frame."""
-        given = self._template.copy()
-        given["frames"][: len(addresses)] = addresses
-        grid = self._across * (len(addresses) // self.each), self._down
-        gpu.kernels.launch(self._name, grid, self._block, stream, given[()])
+    def fill(self, row: GpuRow, value: int) -> None:
+        """Set all bytes of a row."""
+        self.put(fill_kind(row.nbytes, value), (row.block.pointer,))
+
+    def resize(self, resampler: Resampler, native: GpuRow, row: GpuRow, place: Place) -> None:
+        """Resize the pixels of `native` into `row`."""
+        source = native.block.pointer
+        for kind, nbytes in resampler.passes(native.shape, place):
+            target = self.row((nbytes,), nbytes).block.pointer if nbytes else row.block.pointer + place.begin
+            self.put(kind, (source, target))
+            source = target
+        self.hold(native, native.nbytes)
 
 
-class Batches(threading.local):
+class Batches(Work, threading.local):
     """The work of one thread: each that uses an instance has its own, and its own stream."""
 
     def __init__(self, gpu: "CudaGpu") -> None:
@@ -61,10 +66,8 @@ class Batches(threading.local):
         self._empty()
 
     def _empty(self) -> None:
-        self._fills: dict[tuple[int, int], list[int]] = {}
-        self._kinds: dict[Kind, list[int]] = {}
+        self._kinds: dict[Kind, list[int]] = {}  # in the order in which frames need them
         self._full = False
-        self._resizes: dict[tuple[Resampler, tuple[int, ...], Place], list[tuple[GpuRow, GpuRow]]] = {}
 
     def row(self, shape: tuple[int, ...], nbytes: int) -> GpuRow:
         """Return memory for a picture, which is held until what is queued now has run."""
@@ -89,23 +92,14 @@ class Batches(threading.local):
         self._held.append(thing)
         self._bytes += nbytes
 
-    def fill(self, row: GpuRow, value: int) -> None:
-        """Set all bytes of a row, before the kernels that write into it."""
-        self._fills.setdefault((row.nbytes, value), []).append(row.block.pointer)
-
-    def add(self, kind: Kind, addresses: tuple[int, ...]) -> None:
-        """Convert one more frame."""
+    def put(self, kind: Kind, addresses: tuple[int, ...]) -> None:
+        """Launch a kernel for one more frame, after those that were put before for it."""
         waiting = self._kinds.get(kind)
         if waiting is None:
             waiting = self._kinds[kind] = []
         waiting += addresses
         if len(waiting) >= MOST_FRAMES * kind.each:
             self._full = True
-
-    def resize(self, resampler: Resampler, native: GpuRow, row: GpuRow, place: Place) -> None:
-        """Resize the pixels of `native` into `row`, after all kernels of `add`."""
-        self._resizes.setdefault((resampler, native.shape, place), []).append((native, row))
-        self._bytes += native.nbytes
 
     def flush_full(self) -> None:
         """Queue what waits if one more frame does not fit. Called between frames, so that none is queued in part."""
@@ -120,13 +114,8 @@ class Batches(threading.local):
         decoded = gpu.event()
         decoded.record()
         stream.wait_for_event(decoded)
-        for (nbytes, value), pointers in self._fills.items():
-            self._fill(pointers, nbytes, value, stream)
         for kind, addresses in self._kinds.items():
             kind.launch(gpu, addresses, stream)
-        for (resampler, _, place), pairs in self._resizes.items():
-            targets = [row.block.pointer + place.begin for _, row in pairs]
-            self._held.append(resampler.queue([native for native, _ in pairs], targets, place, stream))
         over = gpu.event()
         over.record(stream)
         self._in_flight.append((over, self._held))
@@ -141,11 +130,3 @@ class Batches(threading.local):
         self.flush()
         self._gpu.stream().synchronize()
         self._in_flight.clear()
-
-    def _fill(self, pointers: list[int], nbytes: int, value: int, stream: Any) -> None:
-        for begin in range(0, len(pointers), MOST_FRAMES):
-            some = pointers[begin : begin + MOST_FRAMES]
-            given = np.zeros((), FILL)
-            given["frames"][: len(some)], given["bytes"], given["value"] = some, nbytes, value
-            across = min(64, -(-nbytes // (16 * _FILL_THREADS)))
-            self._gpu.kernels.launch("fill", (across, len(some)), (_FILL_THREADS, 1, 1), stream, given[()])

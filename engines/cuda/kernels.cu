@@ -118,7 +118,7 @@ extern "C" __global__ void scale(const Scale s) {
 
 // Pictures `[H, W, channels]` uint8 resized by a filter of each side, in fixed point; see engines/cuda/resampling.py.
 struct Resample {
-    address pictures;                      // of each, two addresses: where it is read and where it is written
+    address frames[2 * most_frames];       // of each: where it is read and where it is written
     address x_first, x, y_first, y;        // int32 [W], int32 [W, K], ...
     int x_taps, y_taps, x_bits, y_bits;    // bits to drop of a sum; 0 of one across: it stays exact
     int pitch, channels;                   // bytes from line to line, of what is read; 1 or 3
@@ -142,11 +142,11 @@ template <int channels> __device__ static inline void resampled(const Resample &
 }
 
 extern "C" __global__ void resample(const Resample r) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+    const int blocks = (r.width * r.height + blockDim.x - 1) / blockDim.x, frame = 2 * (blockIdx.x / blocks);
+    const int at = blockIdx.x % blocks * blockDim.x + threadIdx.x;
     if (at >= r.width * r.height) return;
     const int column = at % r.width, row = at / r.width;
-    const address in = ((const address *)r.pictures)[2 * blockIdx.y];
-    const address out = ((const address *)r.pictures)[2 * blockIdx.y + 1];
+    const address in = r.frames[frame], out = r.frames[frame + 1];
     const address to = out + (long long)column * r.stride_x + (long long)row * r.stride_y;
     if (r.channels == 3) resampled<3>(r, in, to, r.left + column, r.top + row);
     else resampled<1>(r, in, to, r.left + column, r.top + row);
@@ -172,13 +172,13 @@ extern "C" __global__ void plane(const Plane p) {
 // Rows whose bytes are all one value.
 struct Fill {
     address frames[most_frames], bytes;
-    int value;
+    int value, blocks;  // of a row
 };
 
 extern "C" __global__ void fill(const Fill f) {
-    u8 *out = (u8 *)f.frames[blockIdx.y];
+    u8 *out = (u8 *)f.frames[blockIdx.x / f.blocks];
     const unsigned four = f.value * 0x01010101u;
-    const address at = blockIdx.x * blockDim.x + threadIdx.x, all = (address)gridDim.x * blockDim.x;
+    const address at = blockIdx.x % f.blocks * blockDim.x + threadIdx.x, all = (address)f.blocks * blockDim.x;
     for (address i = at; i < f.bytes / 16; i += all) ((uint4 *)out)[i] = {four, four, four, four};
     for (address i = f.bytes / 16 * 16 + at; i < f.bytes; i += all) out[i] = f.value;
 }

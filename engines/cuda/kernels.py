@@ -45,9 +45,9 @@ SCALE = struct_of(
     (INT, "deep low_bits across left top width height stride_x stride_y gray each stretch colours[6]"),
 )
 PLANE = struct_of((ADDRESS, f"frames[{2 * MOST_FRAMES}]"), (INT, "pitch step deep drop width height stride_x stride_y"))
-FILL = struct_of((ADDRESS, f"frames[{MOST_FRAMES}] bytes"), (INT, "value"))
+FILL = struct_of((ADDRESS, f"frames[{MOST_FRAMES}] bytes"), (INT, "value blocks"))
 RESAMPLE = struct_of(
-    (ADDRESS, "pictures x_first x y_first y"),
+    (ADDRESS, f"frames[{2 * MOST_FRAMES}] x_first x y_first y"),
     (INT, "x_taps y_taps x_bits y_bits pitch channels left top width height stride_x stride_y"),
 )
 NV12 = struct_of((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))

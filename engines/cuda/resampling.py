@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from engines.cuda.arrays import GpuRow, GpuRows
-from engines.cuda.copies import kept_table, uploaded
+from engines.cuda.copies import kept_table
 from engines.cuda.filters import Taps, inside
 from engines.cuda.kernels import RESAMPLE
+from engines.cuda.kinds import Kind
 from engines.cuda.pictures import Place, entire_picture
 from engines.part import Array
 from engines.transforms import bilinear_taps, cubic_taps
@@ -115,38 +116,33 @@ class Resampler:
     def __init__(self, gpu: "CudaGpu", resize: str, antialias: bool = False, across_first: bool = False) -> None:
         self._gpu, self._resize, self._antialias = gpu, resize, antialias
         self._across_first = across_first
-        self._kept: dict[Any, tuple[list[Any], list[Any]]] = {}  # structs without pictures, and the tables they name
+        self._kept: dict[Any, list[tuple[Kind, int]]] = {}
         self._lock = threading.Lock()
 
     def queue(self, rows: Sequence[GpuRow], targets: Sequence[int], place: Place, stream: Any) -> list[Any]:
         """Queue the resize of `rows`, all of one shape, each to its address of `targets`, as `place` says."""
-        passes = self._passes(rows[0].shape, place)
         froms = [row.block.pointer for row in rows]
         held: list[Any] = [*rows]
-        for number, given in enumerate(passes, 1):
+        for kind, nbytes in self.passes(rows[0].shape, place):
             tos = list(targets)
-            if number < len(passes):
-                made = self._gpu.memory.take(len(rows) * int(given["height"]) * int(given["stride_y"]))
-                tos = [made.pointer + n * int(given["height"]) * int(given["stride_y"]) for n in range(len(rows))]
+            if nbytes:
+                made = self._gpu.memory.take(len(rows) * nbytes)
+                tos = [made.pointer + number * nbytes for number in range(len(rows))]
                 held.append(made)
-            held += self._launch(given.copy(), froms, tos, stream)
+            kind.launch(self._gpu, [address for pair in zip(froms, tos, strict=True) for address in pair], stream)
             froms = tos
         return held
 
-    def _launch(self, given: Any, froms: Sequence[int], tos: Sequence[int], stream: Any) -> list[Any]:
-        table, held = uploaded(self._gpu, np.array([froms, tos], np.uint64).T, stream)
-        given["pictures"] = table
-        grid = -(-int(given["width"]) * int(given["height"]) // _THREADS), len(froms)
-        self._gpu.kernels.launch("resample", grid, (_THREADS, 1, 1), stream, given[()])
-        return held
-
-    def _passes(self, shape: tuple[int, ...], place: Place) -> list[Any]:
+    def passes(self, shape: tuple[int, ...], place: Place) -> list[tuple[Kind, int]]:
+        """Return the kernels for pictures of a shape, in order, and the bytes that each makes of one; 0: the last."""
         key = shape, place
         with self._lock:
             if key not in self._kept:
                 tables: list[Any] = []
-                self._kept[key] = self._made(shape, place, tables), tables
-            return self._kept[key][0]
+                *before, last = self._made(shape, place, tables)
+                between = [(_kind(given, tables), int(given["height"] * given["stride_y"])) for given in before]
+                self._kept[key] = [*between, (_kind(last, tables), 0)]
+            return self._kept[key]
 
     def _made(self, shape: tuple[int, ...], place: Place, tables: list[Any]) -> list[Any]:
         source, channels = (shape[0], shape[1]), math.prod(shape[2:])
@@ -193,6 +189,11 @@ class Resampler:
         given["pitch"], given["channels"] = line * channels, channels
         place.into(given)
         return given
+
+
+def _kind(given: Any, tables: list[Any]) -> Kind:
+    across = -(-int(given["width"]) * int(given["height"]) // _THREADS)
+    return Kind("resample", given, (across, 1), (_THREADS, 1, 1), 2, tables)
 
 
 def _is_down_first(source: tuple[int, int], scaled: tuple[int, int]) -> bool:

@@ -18,10 +18,11 @@ import av
 import numpy as np
 
 from engines.cuda.arrays import GpuRow
-from engines.cuda.batches import Batches, Kind
+from engines.cuda.batches import Batches
 from engines.cuda.copies import kept_table
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
 from engines.cuda.kernels import PLANE, SCALE
+from engines.cuda.kinds import Kind
 from engines.cuda.pictures import (
     FULL,
     SURFACES,
@@ -195,9 +196,10 @@ class CudaPicture:
             batches.fill(row, cast(int, spec.pad_value))
         if laid.native:
             made = batches.row(laid.native, prod(laid.native))
-            batches.resize(cast(Resampler, self._resampler), made, row, place)
         begin = 0 if laid.native else place.begin
-        batches.add(laid.kind, (*picture.pointers, made.block.pointer + begin))
+        batches.put(laid.kind, (*picture.pointers, made.block.pointer + begin))
+        if laid.native:
+            batches.resize(cast(Resampler, self._resampler), made, row, place)
         return row
 
     def _kept_as(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -267,7 +269,7 @@ class CudaPicture:
         rows = []
         for pointer, (kind, shape, begin) in zip(picture.pointers, kinds, strict=True):
             row = self._batches.row(shape, prod(shape))
-            self._batches.add(kind, (pointer, row.block.pointer + begin))
+            self._batches.put(kind, (pointer, row.block.pointer + begin))
             rows.append(row)
         return rows
 
