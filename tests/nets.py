@@ -86,10 +86,16 @@ def x3d(
     graph, weights = Graph(), _Weights(3)
 
     def conv(
-        clip: str, into: int, out: int, kernel: tuple[int, int, int] = (1, 1, 1), stride: int = 1, group: int = 1
+        clip: str,
+        into: int,
+        out: int,
+        kernel: tuple[int, int, int] = (1, 1, 1),
+        stride: int = 1,
+        group: int = 1,
+        gain: float = 1.0,  # below 1 before a sum, so that sums of many blocks stay small: what training sees to
     ) -> str:
         pads = [side // 2 for side in kernel] * 2
-        given = weights(out, into // group, *kernel), np.zeros(out, np.float32)
+        given = weights(out, into // group, *kernel) * np.float32(gain), np.zeros(out, np.float32)
         return graph.op("Conv", clip, *given, pads=pads, strides=[1, stride, stride], group=group)
 
     def gate(clip: str, channels: int) -> str:
@@ -102,8 +108,7 @@ def x3d(
         inner = graph.op("Relu", conv(clip, into, wide))
         inner = conv(inner, wide, wide, (3, 3, 3), stride, group=wide)
         inner = gate(inner, wide) if gated else inner
-        inner = conv(graph.op("Mul", inner, graph.op("Sigmoid", inner)), wide, out)
-        inner = graph.op("Mul", inner, np.float32(0.1))  # what training sees to: sums of many blocks stay small
+        inner = conv(graph.op("Mul", inner, graph.op("Sigmoid", inner)), wide, out, gain=0.1)
         around = clip if into == out and stride == 1 else conv(clip, into, out, stride=stride)
         return graph.op("Relu", graph.op("Add", inner, around))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from engines.building.convert import converted
 from engines.content import Content
-from engines.inference.compact_graph import runs_compact
 from engines.inference.heads import Heads
+from engines.inference.own_kernels import has_own_kernels, own_session
 from engines.inference.states import without_state
 from engines.inference.weights import one_file
 from engines.own_process import in_own_process
@@ -53,7 +53,7 @@ class OnnxRuntime:
         """See `engines.tunable.Tunable.worth_trying`."""
         if device.gpu is None:
             return _ON_CPU
-        own = _KERNELS if runs_compact(model, card.name, device.gpu.facts.capability) else ()
+        own = _KERNELS if has_own_kernels(model, card.name, device.gpu.facts.capability) else ()
         return (*own, *_PRECISIONS, *_LIBRARY, *_BATCHES)
 
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
@@ -66,9 +66,7 @@ class OnnxRuntime:
         Raises ModelError, DeviceLost.
         """
         if options.kernels:
-            from engines.inference.compact import CompactSession
-
-            own = CompactSession(model, card, device.gpu, self._cache, options, device.encoder.on_gpu)
+            own = own_session(model, card, device.gpu, self._cache, options, device.encoder.on_gpu)
             own.reduce(Heads(without_state(card)).reductions)
             return own
         if options.precision == "fp16":

@@ -14,10 +14,9 @@ import numpy as np
 from engines.content import Content
 from engines.cuda.copies import copied
 from engines.cuda.kernels import ADDRESS, FLOAT, INT, image_for, struct_of
-from engines.inference.compact_graph import CHANNELS, CompactNet, Layer, compact_net
+from engines.inference.compact_graph import CHANNELS, CompactNet, Layer
 from engines.inference.cuda import CudaSession
 from engines.part import Array
-from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.model_profile import ComputeOptions
 
@@ -34,7 +33,7 @@ _WEIGHTS_BYTES, _HALO_BYTES = 9 * CHANNELS * 128, 6 * 34 * 128  # see compact.cu
 
 
 class CompactSession(CudaSession):
-    """A compact upscaler on a GPU. Raises ModelError: it has another form; CompilerMissing."""
+    """A compact upscaler on a GPU. Raises ModelError; CompilerMissing."""
 
     def __init__(
         self,
@@ -43,11 +42,9 @@ class CompactSession(CudaSession):
         gpu: "CudaGpu",
         cache: Path,
         options: ComputeOptions,
+        net: CompactNet,
         pictures_stay: bool = False,
     ) -> None:
-        net = compact_net(model, spec.name)
-        if net is None:
-            raise ModelError(f"model `{spec.name}` is no compact upscaler", "compute it without own kernels")
         gpu.enter()
         with gpu.guarded():
             self._kernels = _Kernels(gpu, net, image_for(gpu.facts.capability, cache, SOURCE))
@@ -64,8 +61,8 @@ class CompactSession(CudaSession):
         outputs = [TensorSpec(name=self._net.output, dtype="float32", shape=("n", 3, "height", "width"))]
         return SimpleNamespace(
             io_binding=_Binding,
-            get_inputs=lambda: [_node(tensor) for tensor in self.spec.inputs],
-            get_outputs=lambda: [_node(tensor) for tensor in outputs],
+            get_inputs=lambda: [declared(tensor) for tensor in self.spec.inputs],
+            get_outputs=lambda: [declared(tensor) for tensor in outputs],
         )
 
     def _queue(
@@ -164,5 +161,6 @@ class _Binding:
     bind_output = bind_input
 
 
-def _node(tensor: TensorSpec) -> SimpleNamespace:
+def declared(tensor: TensorSpec) -> SimpleNamespace:
+    """A tensor as ONNX Runtime declares one."""
     return SimpleNamespace(name=tensor.name, type=f"tensor({tensor.dtype})", shape=list(tensor.shape))

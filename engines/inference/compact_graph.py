@@ -5,7 +5,6 @@ channels, some from 64 to 64, each with an activation, one to `3 * factor * fact
 itself, enlarged by nearest neighbours, is added.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engines.content import Content, graph_of
+from engines.inference.graph_view import GraphView, demand
 from engines.inference.weights import parsed_graph
 from engines.part import Array
 
@@ -25,9 +25,6 @@ _PLAIN: Mapping[str, Any] = {
     "dilations": [1, 1],
     "group": 1,
 }
-
-
-_FIRST_CAPABILITY = (8, 0)  # asynchronous copies to shared memory, and products of 16 x 8 x 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +56,12 @@ def compact_net(model: Content, name: str) -> CompactNet | None:
     return _Reader(graph).net()
 
 
-def runs_compact(model: Content, name: str, capability: tuple[int, int]) -> bool:
-    """Whether a model has the form, and a GPU of that compute capability can run it."""
-    return capability >= _FIRST_CAPABILITY and compact_net(model, name) is not None
-
-
 class _Reader:
     """Follows a graph from its input to its output."""
 
     def __init__(self, graph: Any) -> None:
-        from onnx import helper, numpy_helper
-
+        self._view = GraphView(graph)
         self._graph = graph
-        self._nodes = list(graph.node)  # kept, for their ids are keys
-        self._constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-        self._attributes = {
-            id(node): {each.name: helper.get_attribute_value(each) for each in node.attribute} for node in self._nodes
-        }
-        self._readers: defaultdict[str, list[Any]] = defaultdict(list)
-        for node in self._nodes:
-            if node.op_type == "Constant" and "value" in self._attributes[id(node)]:
-                self._constants[node.output[0]] = numpy_helper.to_array(self._attributes[id(node)]["value"])
-            for name in set(node.input):
-                self._readers[name].append(node)
 
     def net(self) -> CompactNet | None:
         """The network, if it has the form."""
@@ -97,14 +77,14 @@ class _Reader:
 
     def _net(self) -> CompactNet:
         source = self._graph.input[0].name
-        transposed = self._only(source, "Transpose", perm=[0, 3, 1, 2])
-        scaled = self._only(self._only(transposed, "Cast", to=1), "Mul")
-        [node] = self._readers[self._readers[transposed][0].output[0]]
-        scale = next(self._constants[name] for name in node.input if name in self._constants)
+        transposed = self._view.after(source, "Transpose", perm=[0, 3, 1, 2])
+        scaled = self._view.after(self._view.after(transposed, "Cast", to=1), "Mul")
+        [node] = self._view.readers(self._view.readers(transposed)[0].output[0])
+        scale = next(self._view.constants[name] for name in node.input if name in self._view.constants)
         layers, value = self._layers(scaled)
         factor = int(np.sqrt(len(layers[-1].bias) // 3))
-        _demand(len(layers[-1].bias) == 3 * factor * factor and 1 <= factor <= 4)
-        made = self._only(value, "DepthToSpace", blocksize=factor, mode=b"CRD")
+        demand(len(layers[-1].bias) == 3 * factor * factor and 1 <= factor <= 4)
+        made = self._view.after(value, "DepthToSpace", blocksize=factor, mode=b"CRD")
         output = self._graph.output[0].name
         adds = made != output
         if adds:
@@ -114,46 +94,34 @@ class _Reader:
     def _layers(self, value: str) -> tuple[list[Layer], str]:
         layers: list[Layer] = []
         while True:
-            node = next(each for each in self._readers[value] if each.op_type == "Conv")
-            given = self._attributes[id(node)]
-            _demand(all(list(np.atleast_1d(given.get(k, v))) == list(np.atleast_1d(v)) for k, v in _PLAIN.items()))
-            weights = self._constants[node.input[1]]
-            bias = self._constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weights), np.float32)
-            _demand(weights.dtype == np.float32 and weights.shape[1:] == (CHANNELS if layers else 3, 3, 3))
+            node = next(each for each in self._view.readers(value) if each.op_type == "Conv")
+            given = self._view.attributes(node)
+            demand(all(list(np.atleast_1d(given.get(k, v))) == list(np.atleast_1d(v)) for k, v in _PLAIN.items()))
+            weights = self._view.constants[node.input[1]]
+            bias = self._view.constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weights), np.float32)
+            demand(weights.dtype == np.float32 and weights.shape[1:] == (CHANNELS if layers else 3, 3, 3))
             [value] = node.output
-            [after] = self._readers[value]
+            [after] = self._view.readers(value)
             if after.op_type not in _ACTIVATIONS:
                 layers.append(Layer(weights, bias, np.ones(len(weights), np.float32)))
-                _demand(len(layers) >= 2)
+                demand(len(layers) >= 2)
                 return layers, value
-            _demand(len(weights) == CHANNELS)
+            demand(len(weights) == CHANNELS)
             layers.append(Layer(weights, bias, self._slope(after)))
             [value] = after.output
 
     def _slope(self, node: Any) -> Array:
         if node.op_type == "PRelu":
-            slope: Array = self._constants[node.input[1]].astype(np.float32)
+            slope: Array = self._view.constants[node.input[1]].astype(np.float32)
             return np.ascontiguousarray(np.broadcast_to(slope.reshape(-1), CHANNELS))
-        leak = self._attributes[id(node)].get("alpha", 0.01) if node.op_type == "LeakyRelu" else 0.0
+        leak = self._view.attributes(node).get("alpha", 0.01) if node.op_type == "LeakyRelu" else 0.0
         return np.full(CHANNELS, leak, np.float32)
 
     def _check_sum(self, scaled: str, made: str, factor: int, output: str) -> None:
-        resize = next(each for each in self._readers[scaled] if each.op_type == "Resize")
-        given = self._attributes[id(resize)]
+        resize = next(each for each in self._view.readers(scaled) if each.op_type == "Resize")
+        given = self._view.attributes(resize)
         wanted = {"mode": b"nearest", "nearest_mode": b"floor", "coordinate_transformation_mode": b"asymmetric"}
-        _demand({key: given.get(key) for key in wanted} == wanted)
-        _demand(list(self._constants[resize.input[2]]) == [1, 1, factor, factor])
-        [node] = self._readers[made]
-        _demand(node.op_type == "Add" and set(node.input) == {made, resize.output[0]} and node.output[0] == output)
-
-    def _only(self, value: str, kind: str, **wanted: Any) -> str:
-        """The output of the operation that alone reads a value."""
-        [node] = self._readers[value]
-        given = self._attributes[id(node)]
-        _demand(node.op_type == kind and all(given[key] == each for key, each in wanted.items()))
-        return str(node.output[0])
-
-
-def _demand(holds: bool) -> None:
-    if not holds:
-        raise ValueError("the graph has another form")
+        demand({key: given.get(key) for key in wanted} == wanted)
+        demand(list(self._view.constants[resize.input[2]]) == [1, 1, factor, factor])
+        [node] = self._view.readers(made)
+        demand(node.op_type == "Add" and set(node.input) == {made, resize.output[0]} and node.output[0] == output)

@@ -9,8 +9,8 @@ import pytest
 from benchmarks.upscale import CARD, REAL, random_network
 from engines.content import graph_of
 from engines.cuda.gpu import CudaGpu
-from engines.inference.compact import CompactSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.own_kernels import own_session
 from engines.models.catalogue import load_model
 from schemas.model import ModelSpec
 from schemas.model_profile import ComputeOptions
@@ -44,7 +44,7 @@ def test_answers_are_near_those_of_the_processor(
 ) -> None:
     graph = weights(REAL).read_bytes() if real else random_network()
     spec, model = upscaler(tmp_path, graph, *size)
-    session = CompactSession(model, spec, gpu, tmp_path, OPTIONS)
+    session = own_session(model, spec, gpu, tmp_path, OPTIONS, False)
     session.warm_up()
     pixels = np.random.default_rng(5).integers(0, 256, (3, *size, 3), np.uint8)
     [output], name = spec.outputs, spec.inputs[0].name

@@ -12,8 +12,9 @@ from onnx import numpy_helper
 from benchmarks.upscale import CARD, random_network
 from engines.content import graph_of
 from engines.inference.compact import packed
-from engines.inference.compact_graph import CompactNet, compact_net, runs_compact
+from engines.inference.compact_graph import CompactNet, compact_net
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.own_kernels import has_own_kernels
 from engines.models.catalogue import load_model
 from engines.part import Array
 from schemas.model import ModelSpec
@@ -48,8 +49,8 @@ def test_the_form_is_recognised_from_bytes_to_pixels(tmp_path: Path) -> None:
     assert {layer.weights.shape for layer in net.layers} == {(64, 3, 3, 3), (64, 64, 3, 3), (48, 64, 3, 3)}
     assert set(net.layers[0].slope) == {np.float32(0.2)}
     assert set(net.layers[-1].slope) == {1.0}
-    assert runs_compact(model, "m", (8, 6))
-    assert not runs_compact(model, "m", (7, 5))
+    assert has_own_kernels(model, "m", (8, 6))
+    assert not has_own_kernels(model, "m", (7, 5))
 
 
 def _other_pads(graph: Any) -> None:

@@ -1,0 +1,164 @@
+"""Runs X3D networks on a GPU by kernels of rigflow's own, in float16: NVIDIA GPUs since Ampere.
+
+Depthwise convolutions over time and space read each frame once, and biases, activations, gates and sums are part of the
+convolutions, so that a value is written and read once. What follows the blocks is computed by ONNX Runtime, in float32.
+The sums of a value are always made in the same order, whatever the batch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from engines.content import Content
+from engines.cuda.copies import copied
+from engines.cuda.kernels import ADDRESS, FLOAT, INT, image_for, struct_of
+from engines.inference import compact
+from engines.inference.cuda import CudaSession
+from engines.inference.x3d_graph import BODY, X3dNet
+from engines.inference.x3d_steps import INPUT, OUTPUT, Shape, Step, Steps
+from schemas.model import ModelSpec
+from schemas.model_profile import ComputeOptions
+
+if TYPE_CHECKING:
+    from engines.cuda.gpu import CudaGpu
+    from engines.cuda.memory import Block
+
+_ALIGNED = 256
+SOURCE = Path(__file__).parents[1] / "cuda" / "x3d.cu"
+DEPTHWISE = struct_of(
+    (ADDRESS, "in out weights bias sums"),
+    (INT, "windows frames in_height in_width height width pitch relu"),
+)
+STRUCTS = {
+    "first": struct_of(
+        (ADDRESS, "in out weights"),
+        (INT, "pictures in_height in_width height width pitch stride"),
+        (FLOAT, "scale shift"),
+    ),
+    "space_1": DEPTHWISE,
+    "space_2": DEPTHWISE,
+    "time_5": DEPTHWISE,
+    "gate": struct_of((ADDRESS, "sums out narrow narrow_bias wide wide_bias"), (INT, "strips values pitch channels")),
+    "pointwise": struct_of(
+        (ADDRESS, "in out weights bias gates added"),
+        (INT, "rows in_pitch pitch depth window_rows swish relu stride height width in_height in_width"),
+    ),
+}
+
+
+class X3dSession(CudaSession):
+    """An X3D network on a GPU. Raises ModelError; CompilerMissing."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        gpu: "CudaGpu",
+        cache: Path,
+        options: ComputeOptions,
+        net: X3dNet,
+        pictures_stay: bool = False,
+    ) -> None:
+        gpu.enter()
+        with gpu.guarded():
+            self._kernels = _Kernels(gpu, net, cache)
+        super().__init__(net.rest, spec, gpu, options, pictures_stay)
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        super().close()
+        self._kernels.free()
+
+    def _load(self, model: Content, tf32: bool, search: str, layout: str) -> Any:
+        """Return an object with the ONNX Runtime API that the base class uses, of the network and the rest."""
+        rest = super()._load(model, tf32, search, layout)
+        return SimpleNamespace(
+            io_binding=lambda: _Binding(rest.io_binding()),
+            get_inputs=lambda: [compact.declared(tensor) for tensor in self.spec.inputs],
+            get_outputs=rest.get_outputs,
+            run_with_iobinding=lambda binding, options: rest.run_with_iobinding(binding.rest, options),
+        )
+
+    def _go(self, binding: Any) -> None:
+        pointer, shape = binding.given
+        body, inner = self._kernels.launch(pointer, shape[:4], self._runs)
+        binding.rest.bind_input(BODY, "cuda", self._gpu.number, np.float16, inner, body)
+        super()._go(binding)
+
+
+class _Binding:
+    """The tensors of one batch."""
+
+    def __init__(self, rest: Any) -> None:
+        self.rest = rest
+        self.bind_output, self.copy_outputs_to_cpu = rest.bind_output, rest.copy_outputs_to_cpu
+        self.given: tuple[int, tuple[int, ...]] = (0, ())
+
+    def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Any, pointer: int) -> None:
+        self.given = pointer, tuple(shape)
+
+
+class _Launches(NamedTuple):
+    """What `_Kernels` launches for one shape. `constants` holds the memory of weights."""
+
+    steps: Sequence[Step]
+    values: Sequence[Any]
+    shape: tuple[int, ...]
+    constants: "Block"
+
+
+class _Kernels:
+    """The launches of a network on a GPU, by shape, and the memory between them."""
+
+    def __init__(self, gpu: "CudaGpu", net: X3dNet, cache: Path) -> None:
+        self._gpu, self._net = gpu, net
+        images = [image_for(gpu.facts.capability, cache, source) for source in (SOURCE, compact.SOURCE)]
+        own, shared = (gpu.driver.module_from_buffer(image) for image in images)
+        self._functions = {name: (shared if name == "pointwise" else own).get_function(name) for name in STRUCTS}
+        self._memory: dict[str, Block] = {}
+        self._made: dict[Shape, _Launches] = {}
+
+    def launch(self, given: int, shape: Shape, stream: Any) -> tuple[int, tuple[int, ...]]:
+        """Queue all layers on a stream; return the address of the last value, and its shape."""
+        with self._gpu.guarded():
+            launches = self._made.get(shape) or self._prepared(shape)
+            launches.values[0]["in"] = given
+            for step, values in zip(launches.steps, launches.values, strict=True):
+                self._functions[step.kernel](
+                    values[()], grid=step.grid, block=(step.threads, 1, 1), stream=stream, shared=step.shared
+                )
+        return self._memory[OUTPUT].pointer, launches.shape
+
+    def _prepared(self, shape: Shape) -> "_Launches":
+        """The launches for a shape, with their constants; the memory between them is that of the largest shape."""
+        plan = Steps(self._net, shape)
+        if any(nbytes > self._memory[name].nbytes for name, nbytes in plan.nbytes.items() if name in self._memory):
+            self._made, self._memory = {}, {}  # the launches of other shapes have the old addresses
+        for name, nbytes in plan.nbytes.items():
+            if name not in self._memory:
+                self._memory[name] = self._gpu.memory.take(nbytes)
+        arrays = [array for step in plan.steps for array in step.constants.values()]
+        begins = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)])
+        together = np.zeros(begins[-1], np.uint8)
+        for begin, array in zip(begins, arrays, strict=False):
+            together[begin : begin + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        constants = copied(self._gpu, together)
+        addresses = iter(constants.pointer + begins)
+        values = []
+        for step in plan.steps:
+            each = np.zeros((), STRUCTS[step.kernel])
+            for field, number in step.numbers.items():
+                each[field] = number
+            for field, name in step.memory.items():
+                each[field] = self._memory[name].pointer if name != INPUT else 0
+            for field in step.constants:
+                each[field] = next(addresses)
+            values.append(each)
+        made = self._made[shape] = _Launches(plan.steps, values, (*plan.shape, plan.channels), constants)
+        return made
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._memory, self._made = {}, {}

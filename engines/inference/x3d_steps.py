@@ -1,0 +1,148 @@
+"""The launches that compute an X3D network, one after the other, for batches of one shape. Touches no device.
+
+A value is float16 `[N, T, H, W, C]`; C is padded by zeros to a multiple of 8, its *pitch*.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from engines.inference.x3d_graph import Block, Convolution, Gate, X3dNet
+from engines.part import Array
+
+INPUT, OUTPUT = "input", "output"  # names of memory
+_PLACES, _TILE_ROWS, _TILE_COLUMNS, _TILE_DEPTH = 4, 128, 64, 64  # see x3d.cu and compact.cu
+_THREADS, _POINTWISE_THREADS, _GATE_THREADS, _MOST_BLOCKS = 128, 256, 512, 1 << 14
+_SPACE = {1: "space_1", 2: "space_2"}
+
+Shape = tuple[int, int, int, int]  # windows, frames, height, width
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A launch. Fields of its struct: addresses of `memory` by name, addresses of `constants`, and `numbers`."""
+
+    kernel: str
+    memory: Mapping[str, str]
+    constants: Mapping[str, Array]
+    numbers: Mapping[str, float]
+    grid: tuple[int, int]
+    threads: int
+    shared: int = 0
+
+
+class Steps:
+    """All launches for bytes `[*shape, 3]`; `nbytes`: of each memory; `shape` and `channels` of the last value."""
+
+    def __init__(self, net: X3dNet, shape: Shape) -> None:
+        self.steps: list[Step] = []
+        self.nbytes: dict[str, int] = {}
+        self.shape, self.channels = shape, 3
+        self._first(net)
+        value, free = "b", "a"
+        self._depthwise("time_5", net.temporal, "a", "b")
+        for number, block in enumerate(net.blocks):
+            over = net.last is None and number == len(net.blocks) - 1
+            self._block(block, value, OUTPUT if over else free)
+            value, free = free, value
+        if net.last is not None:
+            self._pointwise(net.last, value, OUTPUT)
+
+    def _first(self, net: X3dNet) -> None:
+        windows, frames, height, width = self.shape
+        convolution = net.first
+        self._shrink(convolution)
+        pitch = pitch_of(convolution.channels)
+        weights = np.zeros((27, pitch), np.float32)
+        weights[:, : convolution.channels] = convolution.weights[:, :, 0].transpose(2, 3, 1, 0).reshape(27, -1)
+        numbers: dict[str, float] = {"scale": net.scale, "shift": net.shift}
+        numbers |= {"pictures": windows * frames, "in_height": height, "in_width": width, "pitch": pitch}
+        numbers |= {"height": self.shape[2], "width": self.shape[3], "stride": convolution.stride}
+        grid = min(_MOST_BLOCKS, -(-prod(self.shape) * pitch // 8 // _THREADS)), 1
+        self._add("first", {"in": INPUT, "out": "a"}, {"weights": weights}, numbers, grid, _THREADS, weights.nbytes)
+
+    def _block(self, block: Block, value: str, out: str) -> None:
+        shape, channels = self.shape, self.channels
+        around = value
+        if block.shortcut is not None:
+            around = "around"
+            self._pointwise(block.shortcut, value, around)
+            self.shape, self.channels = shape, channels
+        self._pointwise(block.expand, value, "inner")
+        self._depthwise(_SPACE[block.depthwise.stride], block.depthwise, "inner", "made", block.gate)
+        self._pointwise(block.project, "made", out, around, swish=True, gated=block.gate is not None, relu=True)
+
+    def _depthwise(self, kernel: str, layer: Convolution, value: str, out: str, gate: Gate | None = None) -> None:
+        windows, frames, height, width = self.shape
+        self._shrink(layer)
+        pitch, strips = pitch_of(layer.channels), -(-self.shape[3] // _PLACES)
+        weights = _padded(layer.weights.reshape(layer.channels, -1).T, pitch)
+        numbers = {"windows": windows, "frames": frames, "in_height": height, "in_width": width, "pitch": pitch}
+        numbers |= {"height": self.shape[2], "width": self.shape[3], "relu": int(layer.relu)}
+        constants = {"weights": weights, "bias": _padded(layer.bias[None], pitch)}
+        grid = -(-windows * self.shape[2] * strips * pitch // 2 // _THREADS), 1
+        memory = {"in": value, "out": out, **({"sums": "sums"} if gate else {})}
+        self._add(kernel, memory, constants, numbers, grid, _THREADS)
+        if gate is not None:
+            self._keep("sums", 4 * windows * self.shape[2] * strips * pitch)
+            self._gate(gate, self.shape[2] * strips, pitch)
+
+    def _gate(self, gate: Gate, strips: int, pitch: int) -> None:
+        narrow, wide = (layer.weights[:, :, 0, 0, 0] for layer in (gate.narrow, gate.wide))
+        constants = {"narrow": _padded(narrow, pitch), "narrow_bias": gate.narrow.bias}
+        constants |= {"wide": _padded(wide.T, pitch), "wide_bias": _padded(gate.wide.bias[None], pitch)}
+        numbers = {"strips": strips, "values": prod(self.shape[1:]), "pitch": pitch, "channels": len(narrow)}
+        self._keep("gates", 4 * self.shape[0] * pitch)
+        self._add("gate", {"sums": "sums", "out": "gates"}, constants, numbers, (self.shape[0], 1), _GATE_THREADS)
+
+    def _pointwise(
+        self, layer: Convolution, value: str, out: str, around: str = "", swish: bool = False, gated: bool = False,
+        relu: bool = False,
+    ) -> None:  # fmt: skip
+        _, _, height, width = self.shape
+        in_pitch = pitch_of(self.channels)
+        self._shrink(layer)
+        rows, pitch = prod(self.shape), pitch_of(layer.channels)
+        columns, depth = (-(-size // tile) * tile for size, tile in ((pitch, _TILE_COLUMNS), (in_pitch, _TILE_DEPTH)))
+        weights = np.zeros((columns, depth), np.float16)
+        weights[: layer.channels, : layer.weights.shape[1]] = layer.weights[:, :, 0, 0, 0]
+        constants = {"weights": weights, "bias": _padded(layer.bias[None], columns)}
+        numbers = {"rows": rows, "in_pitch": in_pitch, "pitch": pitch, "depth": depth}
+        numbers |= {"window_rows": prod(self.shape[1:]), "swish": int(swish), "relu": int(relu or layer.relu)}
+        numbers |= {"stride": layer.stride, "height": self.shape[2], "width": self.shape[3]}
+        numbers |= {"in_height": height, "in_width": width}
+        memory = {"in": value, "out": out}
+        memory |= {name: each for name, each in (("gates", "gates" if gated else ""), ("added", around)) if each}
+        grid = columns // _TILE_COLUMNS, -(-rows // _TILE_ROWS)
+        self._add("pointwise", memory, constants, numbers, grid, _POINTWISE_THREADS)
+
+    def _shrink(self, layer: Convolution) -> None:
+        """The shape behind a convolution."""
+        windows, frames, height, width = self.shape
+        self.shape = windows, frames, -(-height // layer.stride), -(-width // layer.stride)
+        self.channels = layer.channels
+
+    def _add(
+        self, kernel: str, memory: Mapping[str, str], constants: Mapping[str, Array], numbers: Mapping[str, float],
+        grid: tuple[int, int], threads: int, shared: int = 0,
+    ) -> None:  # fmt: skip
+        if kernel != "gate":
+            self._keep(memory["out"], 2 * prod(self.shape) * pitch_of(self.channels))
+        self.steps.append(Step(kernel, dict(memory), dict(constants), dict(numbers), grid, threads, shared))
+
+    def _keep(self, name: str, nbytes: int) -> None:
+        self.nbytes[name] = max(self.nbytes.get(name, 0), nbytes)
+
+
+def pitch_of(channels: int) -> int:
+    """Values from one place to the next."""
+    return -(-channels // 8) * 8
+
+
+def _padded(values: Array, columns: int) -> Array:
+    """`[rows, columns]` float32, zeros behind each row."""
+    made = np.zeros((len(values), columns), np.float32)
+    made[:, : values.shape[1]] = values
+    return made
