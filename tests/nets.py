@@ -76,11 +76,15 @@ X3D_S = ((24, 3), (48, 5), (96, 11), (192, 7))  # channels and blocks of its sta
 
 
 def x3d(
-    stages: Sequence[tuple[int, int]] = X3D_S, features: int = 2048, classes: int = 400, first_stride: int = 2
+    stages: Sequence[tuple[int, int]] = X3D_S,
+    features: int = 2048,
+    classes: int = 400,
+    first_stride: int = 2,
+    side: int = SIDE,
 ) -> tuple[ModelSpec, bytes]:
     """X3D (Feichtenhofer, 2020) with its normalisations folded in, by default X3D-S.
 
-    `pixels [N, 13, 182, 182, 3] uint8` -> `features [N, features]`, `scores [N, classes]`, both float32. Weights are
+    `pixels [N, 13, side, side, 3] uint8` -> `features [N, features]`, `scores [N, classes]`, both float32. Weights are
     random; `first_stride` is the stem's.
     """
     graph, weights = Graph(), _Weights(3)
@@ -128,7 +132,7 @@ def x3d(
     last = graph.op("Gemm", seen, weights(features, classes), np.zeros(classes, np.float32))
     graph.op("Softmax", last, axis=1, result="scores")
     outputs = {"features": ("N", features), "scores": ("N", classes)}
-    return _finish(graph, "x3d_s", ("N", FRAMES, SIDE, SIDE, 3), outputs)
+    return _finish(graph, "x3d_s", ("N", FRAMES, side, side, 3), outputs)
 
 
 def small_x3d() -> tuple[ModelSpec, bytes]:
