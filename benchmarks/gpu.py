@@ -2,7 +2,7 @@
 
 `python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section runs in a
 process of its own, so that none disturbs another, and its table is printed when it ends. Sections are the functions of
-`benchmarks.gpu_parts`, `gpu_chain`, `gpu_infer`, `gpu_outputs` and `gpu_goals`.
+`benchmarks.gpu_parts`, `gpu_chain`, `gpu_infer`, `gpu_outputs`, `gpu_goals` and `gpu_networks`.
 """
 
 import argparse
@@ -30,6 +30,8 @@ SECTIONS = {
     "outputs": "benchmarks.gpu_outputs",
     "detect": "benchmarks.gpu_goals",
     "upscale": "benchmarks.gpu_goals",
+    "networks": "benchmarks.gpu_networks",
+    "boxes": "benchmarks.gpu_networks",
     "gpus": "benchmarks.gpu_infer",
 }
 DEFAULT = tuple(name for name in SECTIONS if name != "gpus")
