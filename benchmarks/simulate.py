@@ -17,8 +17,7 @@ from pathlib import Path
 from benchmarks.fleet import Run, Trial
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
-from placement.routes import Role
-from placement.rules import Placement
+from placement.routes import Placement, Role
 from placement.simulated import Simulated, Submission
 from placement.simulated_machine import WorkerRules
 from placement.simulation import simulate
@@ -87,7 +86,7 @@ def predicted(case: Case) -> Simulated:
     roles = {device.name: Role(STAGES, STAGES) for rig in rigs for device in rig.devices}
     placement = Placement(PIPELINE, roles, {}, 0.0)
     rules = WorkerRules(decoders=case.cards[0].decoders or 1)
-    return simulate(Fleet(rigs), [Submission(work, batch=BATCH)], rules, placements=[placement])
+    return simulate(Fleet(rigs), [Submission(work, batch=BATCH)], [placement], rules)
 
 
 def _rig(number: int, cards: Sequence[Card]) -> Rig:

@@ -59,6 +59,7 @@ def simulate(
     Example: rigflow simulate --rigs '3 x P106 x 8, 1 x T4' --job film.mp4 x 100
     """
     from cli import simulate_text
+    from placement.rules import place
     from placement.simulation import simulate as run
 
     if cards:
@@ -68,7 +69,8 @@ def simulate(
     spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder)
     text, facts, submission = _submission(job, rest or [], spec, models, settings)
     faults = [_fault(each, imagined) for each in fault or ()]
-    outcome = run(imagined, [submission], _rules(settings), faults, jitter, seed)
+    placement = place(imagined, submission.work)
+    outcome = run(imagined, [submission], [placement], _rules(settings), faults, jitter, seed)
     if as_json:
         simulate_text.say_answer(imagined, submission, outcome)
     else:

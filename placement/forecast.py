@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from placement.costs import Cost, Work
 from placement.fleet import Fleet, Rig, scaled
 from placement.mix import best_mix
-from placement.routes import Group, Role, Route, groups, limits, routes_of
-from placement.rules import Placement, place
+from placement.routes import Group, Placement, Role, Route, groups, limits, routes_of
+from placement.rules import place
 
 _FULL = 0.999  # of a part's time: it limits the rate
 _WORTH_TELLING = 1.01  # times sooner, so that one more of a part is worth a line

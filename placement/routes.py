@@ -21,6 +21,19 @@ Roles = Mapping[str, Role]
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """The role of each device for one pipeline, and why, by name of the device; pieces a second by forecast.
+
+    `rate` 0: no device can do some stage.
+    """
+
+    pipeline: str
+    roles: Roles
+    why: Mapping[str, str]
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Equal devices of one rig: they cost the same, so that they count as one part with `count` times its seconds."""
 

@@ -15,32 +15,18 @@ The constants were chosen by hand on the random fleets of tests/properties/test_
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from placement.costs import Work
 from placement.fleet import Fleet
 from placement.mix import best_mix
-from placement.routes import Group, Leg, Role, Roles, Route, groups, limits, routes, routes_of
+from placement.routes import Group, Leg, Placement, Role, Roles, Route, groups, limits, routes, routes_of
 
 WORTH = 1.3  # times as many pieces a second, so that work is moved to another rig, or the placement changes
 USELESS = 0.002  # of the fleet's rate
 OFTEN = (1.0, 0.3)  # of the busiest route of a device: what it does less often is left to others; both are tried
 SLOW = 16  # times as long for a piece as the fastest device
 DOES_ALL = "it does all stages of its segments"
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """The role of each device for one pipeline, and why, by name of the device; pieces a second by forecast.
-
-    `rate` 0: no device can do some stage.
-    """
-
-    pipeline: str
-    roles: Roles
-    why: Mapping[str, str]
-    rate: float
 
 
 def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placement:

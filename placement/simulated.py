@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from placement.costs import Work
-from placement.rules import Placement
+from placement.routes import Placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class SimBroker:
         self._on_flow_end = on_flow_end
         self._flowing = True
         self._arriving = jobs  # those whose pieces are not all published
-        self._hungry: dict[Taker, None] = {}  # workers that wait for a message, in the order of their requests
+        self._waiting: dict[Taker, None] = {}  # workers that wait for a message, in the order of their requests
         self._publishing: tuple[deque[Iterator[Piece]], deque[Iterator[Piece]]] = (deque(), deque())
         self._next: list[Piece | None] = [None, None]
         self._busy = [False, False]
@@ -35,24 +35,24 @@ class SimBroker:
                 waiting = queue.waiting[bulk]
                 if (
                     waiting
-                    and stage in worker.does[waiting[0].piece.job.kind].takes
+                    and stage in worker.roles[waiting[0].piece.job.kind].takes
                     and (not found or stage > found.stage)
                 ):
                     found = queue
             if found:
                 return found.waiting[bulk].popleft()
-        self._hungry[worker] = None
+        self._waiting[worker] = None
         if self._flowing and not self._arriving and not any(queue.messages_waiting for queue in self.queues.values()):
             self._flowing = False
             self._on_flow_end()
         return None
 
-    def hungry(self, worker: Taker, stage: int, piece: Piece) -> bool:
+    def workers_wait(self, worker: Taker, stage: int, piece: Piece) -> bool:
         """Whether another worker waits at the queue of a stage; true once for each that waits."""
         kind, queue = piece.job.kind, self.queue_of(piece, stage)
         promised = queue.messages_waiting + queue.promised
-        for other in self._hungry:
-            if other is not worker and stage in other.does[kind].takes and other.wants():
+        for other in self._waiting:
+            if other is not worker and stage in other.roles[kind].takes and other.wants():
                 promised -= 1
                 if promised < 0:
                     return True
@@ -77,14 +77,14 @@ class SimBroker:
 
     def _offer(self, queue: SimQueue) -> None:
         """Let workers that wait take what a queue has."""
-        for worker in list(self._hungry):
+        for worker in list(self._waiting):
             waiting = queue.waiting[0] or queue.waiting[1]
             if not waiting:
                 return
             if not worker.wants():
-                del self._hungry[worker]
-            elif queue.stage in worker.does[waiting[0].piece.job.kind].takes:
-                del self._hungry[worker]
+                del self._waiting[worker]
+            elif queue.stage in worker.roles[waiting[0].piece.job.kind].takes:
+                del self._waiting[worker]
                 worker.give()
 
     def result(self, piece: Piece, part: int) -> None:

@@ -29,7 +29,7 @@ class WorkerRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Does:
+class SimRole:
     """The numbers of the stages that a worker runs of a kind of job, and of those whose queues it takes pieces from."""
 
     runs: frozenset[int]
@@ -65,7 +65,7 @@ class Taker(Protocol):
     """What the broker knows of a worker: its messages so far, and what it does of each kind of job."""
 
     taken: int
-    does: Mapping[int, Does]
+    roles: Mapping[int, SimRole]
 
     def wants(self) -> int:
         """How many messages it fetches now."""
@@ -83,7 +83,7 @@ class Broker(Protocol):
         """The next message of a queue that it hosts; without one, the worker is called when one comes."""
         ...
 
-    def hungry(self, worker: Taker, stage: int, piece: Piece) -> bool:
+    def workers_wait(self, worker: Taker, stage: int, piece: Piece) -> bool:
         """Whether another worker that hosts the stage waits for work."""
         ...
 

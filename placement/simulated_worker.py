@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from placement.costs import Cost
 from placement.events import Clock, in_turn
 from placement.simulated_credit import Credit
-from placement.simulated_machine import Broker, Does, Held, Machine, WorkerRules
+from placement.simulated_machine import Broker, Held, Machine, SimRole, WorkerRules
 from placement.simulated_queues import Message
 from placement.simulated_ready import Ready, ReadyParts
 from placement.simulated_stages import Stages
@@ -18,7 +18,7 @@ _AHEAD = 2  # parts of one piece that a decoder makes before they are taken
 class SimWorker:
     """One worker process on a device. `overlapped`: it decodes on threads of their own, as on a GPU.
 
-    `costs` and `does`: what each stage costs, and which it does, by kind of job. `generation` counts its starts:
+    `costs` and `roles`: what each stage costs, and which it does, by kind of job. `generation` counts its starts:
     what an earlier process began, ends without effect.
     """
 
@@ -30,15 +30,15 @@ class SimWorker:
         rules: WorkerRules,
         broker: Broker,
         costs: Mapping[int, Sequence[Cost]],
-        does: Mapping[int, Does],
+        roles: Mapping[int, SimRole],
         overlapped: bool,
     ) -> None:
-        self.name, self.machine, self.does = name, machine, does
+        self.name, self.machine, self.roles = name, machine, roles
         self.overlapped, self.concurrency = overlapped, rules.decoders if overlapped else 1
         self.alive, self.generation, self.pieces, self.taken, self.busy_s = True, 0, 0, 0, 0.0
         self._clock, self._rules, self._broker = clock, rules, broker
         self._credit = Credit(rules, self.concurrency)
-        self._stages = Stages(machine, costs, does)
+        self._stages = Stages(machine, costs, roles)
         self._reset()
 
     def _reset(self) -> None:
@@ -182,7 +182,7 @@ class SimWorker:
         if not message.piece.job.spills:
             return False
         seconds = self._stages.seconds(message, stage, self._stages.end(message, stage))
-        return seconds >= self._rules.prefetch_s and self._broker.hungry(self, stage, message.piece)
+        return seconds >= self._rules.prefetch_s and self._broker.workers_wait(self, stage, message.piece)
 
     def _feeds(self, held: Held) -> bool:
         """Whether it decodes more of a piece before it computes, because others wait for parts."""

@@ -1,4 +1,4 @@
-"""A fleet in simulated time: placed by the rules, with workers that fetch, decode, compute and spill as real ones.
+"""A fleet in simulated time, with workers that fetch, decode, compute and spill as real ones.
 
 What is not simulated: loading models, batches that wait to be full, the collector, and the publisher's own speed.
 """
@@ -12,11 +12,10 @@ from dataclasses import replace
 from placement.costs import Cost, Work, cost
 from placement.events import Clock, Resource
 from placement.fleet import Device, Fleet, Rig
-from placement.routes import DEVICE_UNITS, Role
-from placement.rules import Placement, place
+from placement.routes import DEVICE_UNITS, Placement, Role
 from placement.simulated import Fault, JobEnd, QueueUse, Simulated, Submission, Use
 from placement.simulated_broker import SimBroker
-from placement.simulated_machine import Does, Machine, WorkerRules
+from placement.simulated_machine import Machine, SimRole, WorkerRules
 from placement.simulated_queues import Piece, SimJob, SimQueue
 from placement.simulated_worker import SimWorker
 
@@ -27,18 +26,16 @@ _GROUPED_PARTS = 4  # at most, of such a piece
 def simulate(
     fleet: Fleet,
     submissions: Sequence[Submission],
+    placements: Sequence[Placement],
     rules: WorkerRules | None = None,
     faults: Sequence[Fault] = (),
     jitter: float = 0.0,
     seed: int = 0,
-    placements: Sequence[Placement] | None = None,
 ) -> Simulated:
-    """Run jobs on a fleet. Equal arguments give equal answers.
+    """Run jobs on a fleet, each submission by its placement. Equal arguments give equal answers.
 
-    `jitter`: the spread of the pieces' times, as the sigma of a lognormal factor. `placements` are those of the
-    submissions, by the rules of `placement.rules` if they are not given.
+    `jitter`: the spread of the pieces' times, as the sigma of a lognormal factor.
     """
-    placements = placements or [place(fleet, each.work) for each in submissions]
     return _Simulation(fleet, submissions, rules or WorkerRules(), jitter, seed, placements).run(faults)
 
 
@@ -92,10 +89,10 @@ class _Simulation:
             compute, decoder, encoder, link = (self._resource(kind, device.name) for kind in DEVICE_UNITS)
             machine = Machine(cores, inward, outward, compute, decoder, encoder, link, rig.link_bytes_per_s)
             costs = {kind: self._costs(kind, rig, device) for kind in range(len(self._given))}
-            does = {kind: self._does(kind, device) for kind in range(len(self._given))}
+            roles = {kind: self._sim_role(kind, device) for kind in range(len(self._given))}
             names = [device.name] if device.workers == 1 else [f"{device.name}-{n}" for n in range(device.workers)]
             self._workers[device.name] = [
-                SimWorker(name, self._clock, machine, self._rules, self._broker, costs, does, not device.is_cpu)
+                SimWorker(name, self._clock, machine, self._rules, self._broker, costs, roles, not device.is_cpu)
                 for name in names
             ]
 
@@ -109,10 +106,10 @@ class _Simulation:
         times = float(self._grouped)
         return [_times(cost(work, stage, rig, device), times) for stage in work.stages]
 
-    def _does(self, kind: int, device: Device) -> Does:
+    def _sim_role(self, kind: int, device: Device) -> SimRole:
         names = self._given[kind].work.names
         role = self._placements[kind].roles.get(device.name, Role())
-        return Does(frozenset(map(names.index, role.runs)), frozenset(map(names.index, role.takes)))
+        return SimRole(frozenset(map(names.index, role.runs)), frozenset(map(names.index, role.takes)))
 
     def _pieces(self, job: SimJob) -> Iterator[Piece]:
         given = self._given[job.kind].work.pieces

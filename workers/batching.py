@@ -173,7 +173,7 @@ class Batching:
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`, or an earlier task that makes parts for other workers that wait at the queue of its stage."""
         before = [task for task in chosen.message.waiting if task.depth < chosen.depth]
-        if before and not self._more_than_a_step(chosen) and await self._handoff.hungry(chosen.queue):
+        if before and not self._more_than_a_step(chosen) and await self._handoff.workers_wait(chosen.queue):
             return max(before, key=lambda task: task.depth)
         return chosen
 

@@ -26,28 +26,28 @@ class Handoff:
         self._intake = intake
         self._worth_s = worth_s
         self._step_s: dict[tuple[str, str], float] = {}
-        self._hungry: dict[Queue, tuple[int, float]] = {}  # how many requests wait, and when that was read
+        self._waiting: dict[Queue, tuple[int, float]] = {}  # how many requests wait, and when that was read
 
     def took(self, pipeline: str, stage: str, seconds: float) -> None:
         """Record how long a step of a stage took: the next one is expected to take as long."""
         self._step_s[pipeline, stage] = seconds
 
-    async def hungry(self, queue: Queue) -> bool:
+    async def workers_wait(self, queue: Queue) -> bool:
         """Whether other workers wait at a queue that this worker hosts, and a step of its stage takes `worth_s`."""
         if self._step_s.get((queue.pipeline, queue.stage), 0.0) < self._worth_s:
             return False
-        count, seen_s = self._hungry.get(queue, (0, 0.0))
+        count, seen_s = self._waiting.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > FRESH_S:
             count = await self.idle_at(queue)
-            self._hungry[queue] = count, time.monotonic()
+            self._waiting[queue] = count, time.monotonic()
         return count > 0
 
     def spill(self, queue: Queue) -> bool:
         """Whether a part goes to the queue: true once for each request that waited there."""
-        count, seen_s = self._hungry.get(queue, (0, 0.0))
+        count, seen_s = self._waiting.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > OLD_S:
             return False
-        self._hungry[queue] = count - 1, seen_s
+        self._waiting[queue] = count - 1, seen_s
         return True
 
     async def idle_at(self, queue: Queue) -> int:

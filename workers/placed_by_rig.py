@@ -15,8 +15,8 @@ from pipelines.registry import hosted_pipelines
 from pipelines.status import Depths, queue_depths
 from placement.costs import Work
 from placement.fleet import Fleet
-from placement.routes import Role
-from placement.rules import Placement, place
+from placement.routes import Placement, Role
+from placement.rules import place
 from schemas.errors import RigflowError, format_error
 from schemas.media import MediaInfo
 from schemas.pipeline import PipelineSpec

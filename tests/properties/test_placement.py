@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig
 from placement.forecast import forecast
-from placement.routes import Role
-from placement.rules import SLOW, USELESS, Placement, place, rate_of
+from placement.routes import Placement, Role
+from placement.rules import SLOW, USELESS, place, rate_of
 from placement.tail import TailWorker, others_end_s, takes
 from tests.placed import Simulation, card, random_fleet, random_work
 

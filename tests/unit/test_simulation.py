@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
-from placement.routes import NETWORK_SHARE, Role
-from placement.rules import Placement, rate_of
+from placement.routes import NETWORK_SHARE, Placement, Role
+from placement.rules import rate_of
 from placement.simulated import Fault, Simulated, Submission
 from placement.simulated_machine import WorkerRules
 from placement.simulation import MOST_PIECES, simulate
@@ -53,7 +53,7 @@ def roles_of(fleet: Fleet) -> dict[str, Role]:
 def run(fleet: Fleet, *given: Submission, **more: object) -> Simulated:
     """With all stages on all devices."""
     roles = roles_of(fleet)
-    return simulate(fleet, given, placements=[Placement(NAME, roles, {}, 0.0)] * len(given), **more)  # type: ignore[arg-type]
+    return simulate(fleet, given, [Placement(NAME, roles, {}, 0.0)] * len(given), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_decode_does_in_its_own_step_is_not_handed_on_apart() -> None:
     names = ("decode", "resize", "infer", "encode")
     fleet = fleet_of(tuple(core(f"c{n}", 12.0) for n in range(4)), link=1e6)
     placement = Placement(NAME, {f"c{n}": Role(names, names) for n in range(4)}, {}, 0.0)
-    outcome = simulate(fleet, [Submission(given, parts=12)], placements=[placement])
+    outcome = simulate(fleet, [Submission(given, parts=12)], [placement])
     assert outcome.finish_s < 0.5 * 12  # a part of 83 MB would take the network 83 s
     assert {queue.stage for queue in outcome.queues} == {"decode", "infer"}
 
@@ -159,7 +159,7 @@ def test_queues_keep_to_their_bytes() -> None:
 def test_stages_on_different_devices_hand_their_pieces_on() -> None:
     fleet = fleet_of((card("a", 9.0, decode_s=0.1),), (card("b", 0.1, decode_s=9.0),))
     placement = Placement(NAME, {"a": Role(STAGES[:1], STAGES[:1]), "b": Role(STAGES[1:], STAGES[1:2])}, {}, 0.0)
-    outcome = simulate(fleet, [Submission(work(100))], placements=[placement])
+    outcome = simulate(fleet, [Submission(work(100))], [placement])
     assert outcome.finish_s == pytest.approx(10.5, rel=0.06)
     assert [queue.stage for queue in outcome.queues] == ["decode", "infer"]
 
