@@ -130,12 +130,13 @@ def warped(
     size: Size,
     border: Colour = (0, 0, 0),
     by: Image.Resampling = Image.Resampling.BILINEAR,
+    averaged_by: Image.Resampling | None = None,
 ) -> Array:
     """Return a picture of `size`, `[h, w, C]` float32, whose places `matrix` takes to those of `pixels` `[H, W, C]`.
 
     Outside of `pixels`, uint8 or float32, there is `border`. Where the picture shrinks to half or less, areas of whole
-    pixels are averaged before, so that no pixel is left out; the rest is `by` neighbours. Pillow computes both, of
-    floats: of bytes it rounds down.
+    pixels are averaged before, so that no pixel is left out; the rest is `by` neighbours, of averages `averaged_by` if
+    that is given. Pillow computes both, of floats: of bytes it rounds down.
     """
     made = np.empty((*size, pixels.shape[2]), np.float32)
     made[:] = border[: pixels.shape[2]]
@@ -147,6 +148,7 @@ def warped(
     rows, columns = inside
     matrix = product(scaled(1 / step, 1 / step), moved(-columns.start, -rows.start), matrix)
     values = (matrix / matrix[2, 2]).reshape(-1).tolist()[:8]
+    by = averaged_by if averaged_by is not None and step > 1 else by
     flat = values[6] == values[7] == 0
     method, data = (Image.Transform.AFFINE, values[:6]) if flat else (Image.Transform.PERSPECTIVE, values)
     for channel in range(pixels.shape[2]):

@@ -110,7 +110,8 @@ class Paste(BaseOperator[PasteOptions]):
         to_picture = product(scaled(picture.shape[1], picture.shape[0]), back)
         share = warped(mask[..., None], to_picture, size) * np.float32(self._options.amount)
         under = ground[rows, columns].astype(np.float32)
-        ground[rows, columns] = to_bytes(under + share * (warped(picture, to_picture, size) - under))
+        over = warped(picture, to_picture, size, averaged_by=Image.Resampling.BICUBIC)  # a small face stays sharp
+        ground[rows, columns] = to_bytes(under + share * (over - under))
 
     def _kept(self, classes: Array, size: tuple[int, int]) -> Array:
         """Return how much of each pixel is wanted by its class, 0 ... 1, soft at the edges of classes."""

@@ -330,6 +330,21 @@ def test_a_face_in_a_frame_that_is_resized_or_was_upscaled() -> None:
     assert psnr(pasted(upscaled), with_faces(frame, points, restorer(64), 64, larger)) > 50
 
 
+@pytest.mark.parametrize("eyes", [10, 16, 24])
+def test_a_small_face_that_a_network_leaves_as_it_is_stays_sharp(eyes: float) -> None:
+    """Its crop of 512 pixels is 5 to 13 times as large as the face. With bilinear filters alone: 23 to 24 dB."""
+    noise = np.random.default_rng(0).standard_normal((120, 160, 3))
+    frame = np.clip(128 + 300 * ndimage.gaussian_filter(noise, (1, 1, 0)), 0, 255).astype(np.uint8)
+    points = face(80, 50, eyes)
+    found = np.concatenate([points, np.ones((5, 1))], axis=1).astype(np.float32)
+    given = part(frame[None], keypoints=ragged([found[None]]))
+    given = given.with_arrays({**given.arrays, **Crop(stage(size=[512, 512]), None).apply(given)})
+    made = pasted(given.with_arrays({**given.arrays, "image": values(given, "crops")}))
+    (left, top), (right, bottom) = points.min(0).astype(int), points.max(0).astype(int)
+    middle = np.s_[top:bottom, left:right]
+    assert psnr(made[middle], frame[middle]) > 26
+
+
 def test_nothing_of_a_crop_that_is_not_wanted() -> None:
     frame = drawn_faces({0: FACE})
     given = with_crops(frame, OVER)
