@@ -73,19 +73,16 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
 async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
     """`wanted`; its next generation if the job has a Done in the results but no manifest, or was deleted."""
-    cancelled, stored = await asyncio.gather(
-        broker.get(broker.names.jobs, cancelled_key(wanted.job)),
-        broker.last(broker.names.results_stream, broker.names.results(wanted.job)),
-    )
+    last = broker.last(broker.names.results_stream, broker.names.results(wanted.job))
+    cancelled, stored = await asyncio.gather(broker.get(broker.names.jobs, cancelled_key(wanted.job)), last)
     before = None if cancelled is None else decoded(JobRef, cancelled, f"the cancelled job {wanted.job.id}")
     if before is not None:  # it was deleted: workers drop messages of that generation
         wanted = wanted.model_copy(update={"job": wanted.job.model_copy(update={"generation": before.generation + 1})})
     if stored is None or stored.headers.get(HEADER_TYPE) != "done":
         return wanted
-    try:
+    done = None
+    with suppress(ValueError):  # no message of rigflow
         done, _ = decode(await load(broker, stored))
-    except ValueError:
-        return wanted  # no message of rigflow
     if not isinstance(done, Done):
         return wanted
     await _forget_results(broker, wanted.job)
