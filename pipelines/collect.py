@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from engines.encoding import Format, Origin
@@ -35,6 +36,7 @@ from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
 OnPart = Callable[[str, PartMeta], None]
 OnShare = Callable[[str, float], None]  # how much of a job's files is finished, 0 to 1, where that takes long
+Step = Callable[[], Awaitable[None]]  # no coroutine: a task that is cancelled before it begins would leave it unawaited
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 LOST_S = 10.0  # after this time without a result, the collector checks whether results were lost
@@ -129,10 +131,10 @@ class Collector:
                 self._backlog = 0
             job = self._jobs.get(delivery.subject.rsplit(".", 1)[1])
             if job is not None and not job.finished.done():
-                await self._guarded(job, self._take(job, delivery, caught_up))
+                await self._guarded(job, partial(self._take, job, delivery, caught_up))
             if self._caught_up and not caught_up:
                 for waiting in self._unfinished():
-                    await self._guarded(waiting, self._go_on(waiting))
+                    await self._guarded(waiting, partial(self._go_on, waiting))
         if self._pull.outstanding <= REQUESTED // 2:  # several requests travel together
             self._pull.request(REQUESTED - self._pull.outstanding)
 
@@ -140,15 +142,18 @@ class Collector:
     def _caught_up(self) -> bool:
         return self._backlog is not None and self._backlog <= 0
 
-    async def _guarded(self, job: CollectedJob, step: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, job: CollectedJob, step: Step) -> None:
         """Take a step of a job. Any error ends this job alone: `wait` raises it."""
         try:
-            await step
+            await step()
         except Exception as error:
-            if isinstance(error, JobCancelled):
-                with contextlib.suppress(RigflowError):
-                    await finish_cancel(self._broker, job.ref)
-            job.fail(error)
+            await self._end(job, error)
+
+    async def _end(self, job: CollectedJob, error: Exception) -> None:
+        if isinstance(error, JobCancelled):
+            with contextlib.suppress(RigflowError):
+                await finish_cancel(self._broker, job.ref)
+        job.fail(error)
 
     async def _take(self, job: CollectedJob, delivery: Delivery, waited: bool) -> None:
         blob = claim_of(delivery.subject, delivery.headers)
@@ -210,12 +215,12 @@ class Collector:
             job.note_incomplete()
         if job.order.complete or incomplete:
             job.finishing = True
-            self._in_background(job, self._finish(job))  # takes minutes where a film is drawn on
+            self._in_background(job, partial(self._finish, job))  # takes minutes where a film is drawn on
         elif segment is not None and not job.gathered:
             job.gathered = True
-            self._in_background(job, job.send_gathered(self._broker, segment))  # waits while the queue is full
+            self._in_background(job, partial(job.send_gathered, self._broker, segment))  # waits while the queue is full
 
-    def _in_background(self, job: CollectedJob, step: Coroutine[None, None, None]) -> None:
+    def _in_background(self, job: CollectedJob, step: Step) -> None:
         """Take a step of a job in a task of its own, so that results of other jobs are taken meanwhile."""
         task = asyncio.create_task(self._guarded(job, step))
         self._tasks.add(task)
@@ -235,7 +240,7 @@ class Collector:
                     if job.share:
                         self._on_share(job.ref.id, job.share)
                     if job.has_news:
-                        await self._guarded(job, job.note_progress(self._broker))
+                        await self._guarded(job, partial(job.note_progress, self._broker))
                 if self._moved_s + LOST_S < time.monotonic():
                     await self._end_lost_jobs()
                     self._moved_s = time.monotonic()
@@ -244,7 +249,7 @@ class Collector:
         """The stream of results was deleted: end all jobs with that error."""
         async with self._busy:
             for job in self._unfinished():
-                await self._guarded(job, _raise(error))
+                job.fail(error)
 
     async def _end_lost_jobs(self) -> None:
         """End jobs of which results are missing while no stage has a message: they aged out, or were deleted."""
@@ -255,20 +260,19 @@ class Collector:
                 return
             for job in (each for each in self._unfinished() if not each.finishing):
                 record = await JobRecord.read(self._broker, job.ref)
-                known = None if record is None else record.manifest
-                if known is not None and known.job == job.ref and known.state is JobState.CANCELLED:
-                    await self._guarded(job, _raise(JobCancelled(job.ref)))
-                elif (
-                    known is not None and known.job == job.ref and known.total is not None and job.ref.pipeline in idle
-                ):
+                if record is None or (known := record.manifest).job != job.ref:
+                    continue
+                if known.state is JobState.CANCELLED:
+                    await self._end(job, JobCancelled(job.ref))
+                elif known.total is not None and job.ref.pipeline in idle:
                     what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
-                    await self._guarded(job, _raise(Gone(what, "publish it again; it is started again then")))
+                    job.fail(Gone(what, "publish it again; it is started again then"))
 
     async def _note_evicted(self) -> None:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""
         for job in self._unfinished():
             if job.last_seq:
-                await self._guarded(job, job.note_evicted(self._broker))
+                await self._guarded(job, partial(job.note_evicted, self._broker))
 
     def _unfinished(self) -> list[CollectedJob]:
         return [job for job in self._jobs.values() if not job.finished.done()]
@@ -294,7 +298,3 @@ class Collector:
         if done.failures or self._deliver is not None:
             await self._retention.free_space()
         job.finished.set_result(done)
-
-
-async def _raise(error: Exception) -> None:
-    raise error

@@ -1,10 +1,13 @@
 """A job has one Done, whatever comes at whichever moment of its end: a cancel, or the death of its collector."""
 
 import asyncio
+import gc
 import threading
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -321,3 +324,18 @@ async def test_a_collector_that_is_closed_while_any_format_finishes_leaves_no_fi
         assert await asyncio.to_thread(made.ended.wait, WAIT_S)
         assert list(tmp_path.iterdir()) == []
         assert (await stored(broker, job))[0] == []
+
+
+async def test_a_step_that_is_cancelled_before_it_begins_leaves_no_line(settings: Settings, tmp_path: Path) -> None:
+    """As where a command ends while the last result of a job comes: Python would write a line on stderr."""
+    async with a_fleet(settings) as (broker, publisher):
+        record = await begun(broker, publisher, "job")
+        collector = Collector(broker, publisher.spec)
+        await collector.open({record.manifest.job: tmp_path / "job"})
+        job = collector._jobs["job"]
+        with warnings.catch_warnings(record=True) as written:
+            warnings.simplefilter("always")
+            collector._in_background(job, partial(collector._finish, job))
+            await collector.close()
+            gc.collect()
+        assert [str(each.message) for each in written] == []
