@@ -116,6 +116,10 @@ class Connection(H11Protocol):
         else:
             super().shutdown()
 
+    def cut_off(self) -> None:
+        """Close it at once, whatever is under way."""
+        self._real.abort()
+
     def _watch(self) -> None:
         """Wait for what has to come next; the time for it goes on while parts of it come."""
         what = self._next()

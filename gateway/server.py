@@ -169,6 +169,13 @@ class Server(uvicorn.Server):
         """Leave them as they are."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is under way, as `stop` says; uvicorn leaves the connections open that it does not wait for."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.cut_off()  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+
     def stop(self) -> None:
         """Let requests under way end within `GRACE_S`, streams of events at once; called again, cut all off."""
         self.force_exit = self._stopping

@@ -1,11 +1,13 @@
 """Connections to the gateway: what is slow, too large, broken or unread is answered or cut off, and nothing waits."""
 
 import asyncio
+import gc
 import json
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -204,3 +206,22 @@ def test_old_clients_are_answered(port: int) -> None:
     answer, _ = _answers(port, b"POST /read HTTP/1.0\r\nContent-Length: 2\r\n\r\nab")
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"2")
+
+
+def test_a_server_that_stops_at_once_closes_every_connection() -> None:
+    listening = listen("127.0.0.1", 0)
+    server = Server(_app())
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+    thread.start()
+    with socket.create_connection(listening.getsockname(), timeout=5) as client:
+        client.sendall(b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 100")  # its body never comes
+        gc.disable()
+        try:
+            server.stop()
+            server.stop()
+            thread.join()
+            with suppress(ConnectionResetError):
+                assert client.recv(100) == b""
+        finally:
+            gc.enable()
