@@ -1,15 +1,11 @@
 """What became of jobs: a table and remarks for people, facts for programs."""
 
-from collections.abc import Collection
-from glob import escape
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from cli.text import cell, is_quiet
-from engines.outputs.names import clean
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
 
@@ -54,28 +50,19 @@ def remarks(outcomes: list[JobOutcome]) -> list[Text]:
     return lines
 
 
-def kept_remarks(outcomes: list[JobOutcome]) -> list[Text]:
-    """A line where results have other names, because earlier ones are there and are kept."""
-    if is_quiet():
-        return []
-    written = {file for outcome in outcomes for file in files_of(outcome)}
-    beside = []
-    for each in outcomes:
-        if each.done is not None:
-            first = each.target.with_name(f"{clean(Path(each.media_name).stem)}.{each.job.pipeline}")
-            beside += [each.name] if each.target != first and _is_there(first, written) else []
-    if not beside:
-        return []
-    more = f" and {len(beside) - 1:,} more" if len(beside) > 1 else ""
-    return [
-        cell(f"{beside[0]}{more}: earlier results are kept, beside the new ones; --overwrite replaces them", "yellow")
-    ]
-
-
-def _is_there(target: Path, written: Collection[str]) -> bool:
-    """Whether a result of this name was there before."""
-    files = target.parent.glob(f"{escape(target.name)}.*")
-    return any(str(file) not in written and file.suffix != ".part" for file in files)
+def earlier_remarks(outcomes: list[JobOutcome]) -> list[Text]:
+    """A line for results that equal earlier ones, and one for those that are beside earlier ones, which are kept."""
+    lines = []
+    for what, names in (
+        ("equal results were there, and are kept", [each.name for each in outcomes if each.earlier.equal]),
+        (
+            "other results were there, and are kept; the new ones are beside them; --overwrite replaces them",
+            [each.name for each in outcomes if each.earlier.kept],
+        ),
+    ):
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        lines += [cell(f"{names[0]}{more}: {what}", "yellow")] if names and not is_quiet() else []
+    return lines
 
 
 def files_of(outcome: JobOutcome) -> list[str]:
@@ -95,6 +82,7 @@ def facts_of(outcome: JobOutcome) -> dict[str, Any]:
         "lost": done.lost,
         "seconds": round(outcome.seconds, 3),
         "files": files_of(outcome),
+        "earlier": "equal" if outcome.earlier.equal else "kept" if outcome.earlier.kept else None,
         "more_files": done.more_files,
         "failures": list(done.failures),
         "failed": done.failed,

@@ -1,7 +1,7 @@
 """`rigflow results`: writes the results of jobs into files, or says what is missing."""
 
 import asyncio
-import filecmp
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +17,12 @@ from schemas.text import printable
 from schemas.wire import Buffer
 
 if TYPE_CHECKING:
+    from engines.files import PartFile
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.inventory import Inventory
     from pipelines.job import Job
+    from pipelines.job_files import JobFile
     from schemas.results import Done
     from schemas.settings import Settings
     from workers.inputs import JobOutcome
@@ -41,7 +43,8 @@ def results(
 
     Until then this says what is there and what is missing. Results without failures leave the broker when they are
     collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again. Files have
-    the names that `rigflow run` gives, and none is replaced without --overwrite.
+    the names that `rigflow run` gives. Results that are there are kept: if new ones are equal, nothing is written; if
+    they differ, they are written beside them. The command says so. --overwrite replaces them.
 
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
@@ -53,7 +56,7 @@ async def _results(
     settings: "Settings", jobs: list[str], follow: bool, out: Path, overwrite: bool, as_json: bool
 ) -> ExitCode:
     """Write the results of each job, whatever errors others have. The code is that of all, or SOME_FAILED."""
-    from cli.outcomes import facts_of, kept_remarks, remarks, summary
+    from cli.outcomes import earlier_remarks, facts_of, remarks, summary
     from engines.outputs.names import OutputNames
     from pipelines.client import Client
 
@@ -64,7 +67,7 @@ async def _results(
             for name in jobs:
                 try:
                     job = await client.find(name)
-                    codes.add(await _result(client.broker, job, follow, names, out, overwrite, collected, answer))
+                    codes.add(await _result(client.broker, job, follow, names, out, collected, answer))
                 except RigflowError as error:
                     warn(error)
                     codes.add(error.exit_code)
@@ -72,7 +75,7 @@ async def _results(
                 answer("", **facts_of(outcome))
     if collected and not as_json:
         stdout(entire=True).print(summary(collected, rates=False))
-        stderr().print(*(lines := [*remarks(collected), *kept_remarks(collected)]), sep="\n", end="\n" * bool(lines))
+        stderr().print(*(lines := [*remarks(collected), *earlier_remarks(collected)]), sep="\n", end="\n" * bool(lines))
     return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.SOME_FAILED
 
 
@@ -82,7 +85,6 @@ async def _result(
     follow: bool,
     names: "OutputNames",
     out: Path,
-    overwrite: bool,
     collected: "list[JobOutcome]",
     answer: Answer,
 ) -> ExitCode:
@@ -101,7 +103,8 @@ async def _result(
     if inventory.done is not None and not inventory.done.failures:
         if not inventory.files:
             raise CollectedElsewhere(inventory.done)
-        collected.append(await _save(job, inventory.done, out, overwrite))
+        await _save(job, inventory.done, names, outcome := _named(job, names, out))
+        collected.append(outcome)
         return ExitCode.OK
     if follow or inventory.complete:
         outcome = await _collect(broker, job, names, out)
@@ -112,48 +115,63 @@ async def _result(
     return ExitCode.SOME_FAILED
 
 
-async def _collect(broker: "Broker", job: "Job", names: "OutputNames", out: Path) -> "JobOutcome":
-    """Collect a job as `rigflow run` does, waiting for what is missing."""
-    from cli.progress import Progress
+def _named(job: "Job", names: "OutputNames", out: Path) -> "JobOutcome":
+    """A job whose result has a name."""
     from engines.outputs.names import Wanted
     from workers.inputs import JobOutcome
-    from workers.waits import both, explained
 
-    manifest = job.manifest
-    outcome = JobOutcome(manifest.name, manifest.job, [], [])
-    with Progress(stderr()) as progress:
-        outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
-        progress.planned([outcome])
-        progress.sent(manifest.job.id, 0.0, manifest.segments)
-        async with explained(broker, progress.event, lambda: [manifest.job]) as moved:
-            outcome.done = await job.collect(outcome.target, both(progress.part, moved))
+    ref, name = job.manifest.job, job.manifest.name or job.id
+    outcome = JobOutcome(name, ref, [], [])
+    outcome.reserve(names, Wanted(out, name, ref.pipeline))
     return outcome
 
 
-async def _save(job: "Job", done: "Done", out: Path, overwrite: bool) -> "JobOutcome":
+async def _collect(broker: "Broker", job: "Job", names: "OutputNames", out: Path) -> "JobOutcome":
+    """Collect a job as `rigflow run` does, waiting for what is missing."""
+    from cli.progress import Progress
+    from workers.waits import both, explained
+
+    manifest = job.manifest
+    with Progress(stderr()) as progress:
+        outcome = _named(job, names, out)
+        progress.planned([outcome])
+        progress.sent(manifest.job.id, 0.0, manifest.segments)
+        async with explained(broker, progress.event, lambda: [manifest.job]) as moved:
+            compare = partial(outcome.compare, names)
+            outcome.done = await job.collect(outcome.target, both(progress.part, moved), compare)
+    return outcome
+
+
+async def _save(job: "Job", done: "Done", names: "OutputNames", outcome: "JobOutcome") -> None:
     """Write the files that a worker made of a job whose publisher has only NATS."""
-    from contextlib import aclosing
+    from engines.files import PartFile
+    from engines.outputs.earlier import settled
+    from engines.outputs.names import clean
 
-    from engines.files import PartFile, writing
-    from engines.outputs.names import clean, unused
-    from workers.inputs import JobOutcome
-
-    manifest, files = job.manifest, []
+    written: list[Path] = []
     async for found in job.files():
-        path = out / clean(found.name)
-        part = PartFile.create(path if overwrite else unused(path))
+        _, called, suffix = clean(found.name).rpartition(f".{job.ref.pipeline}.")
+        part = PartFile.create(outcome.target.with_name(f"{outcome.target.name}{'.' * bool(called)}{suffix}"))
         try:
-            with writing(part.path):
-                async with aclosing(found.chunks()) as chunks:
-                    async for chunk in chunks:
-                        await asyncio.to_thread(part.file.write, chunk)
-                part.file.flush()
-                same = path.is_file() and filecmp.cmp(part.file.name, path, shallow=False)
-            files.append((path if same else part.commit()).name)
+            await _download(found, part)
+            written.append(part.commit())
         finally:
             part.discard()
-    written = done.model_copy(update={"files": tuple(files), "more_files": 0})
-    return JobOutcome(manifest.name or manifest.job.id, manifest.job, [], [], out / manifest.job.id, done=written)
+    assert outcome.wanted is not None
+    earlier = names.earlier(outcome.wanted, outcome.target)
+    files, outcome.earlier = await asyncio.to_thread(settled, earlier, outcome.target, written)
+    outcome.done = done.model_copy(update={"files": tuple(file.name for file in files), "more_files": 0})
+
+
+async def _download(found: "JobFile", part: "PartFile") -> None:
+    from contextlib import aclosing
+
+    from engines.files import writing
+
+    with writing(part.path):
+        async with aclosing(found.chunks()) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(part.file.write, chunk)
 
 
 def write_result(path: Path, body: Buffer) -> Path:

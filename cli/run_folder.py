@@ -27,10 +27,15 @@ def no_media(tally: "Tally", folder: Path, spec: "PipelineSpec") -> UsageError:
 
 def folder_summary(tally: "Tally", out: Path) -> Text:
     """Counts in one line."""
-    said = [f"{tally.done:,} done" + (f" ({tally.copies:,} by a copy)" if tally.copies else "")]
+    of_those = (
+        (tally.copies, "by a copy"),
+        (tally.equal, "equal to the results that were there"),
+        (tally.beside, "beside other results that were there and are kept: --overwrite replaces them"),
+    )
+    more = ", ".join(f"{number:,} {what}" for number, what in of_those if number)
+    said = [f"{tally.done:,} done{f' ({more})' * bool(more)}"]
     for number, what in (
         (tally.known, "done before"),
-        (tally.kept, "kept (they have files that this command did not write: --overwrite replaces them)"),
         (tally.results, _RESULTS),
         (tally.no_media, "no media"),
         (len(tally.failed), "failed"),
@@ -71,7 +76,8 @@ def folder_facts(tally: "Tally", folder: Path, out: Path) -> dict[str, Any]:
         "done": tally.done,
         "copied": tally.copies,
         "done_before": tally.known,
-        "kept": tally.kept,
+        "equal": tally.equal,
+        "beside": tally.beside,
         "results": tally.results,
         "no_media": tally.no_media,
     }

@@ -14,7 +14,8 @@ from cli.output_folder import output_folder
 from cli.task import Task
 from cli.text import say_json, warn
 from engines.files import writing
-from engines.outputs.names import unused
+from engines.outputs.earlier import settled
+from engines.outputs.names import OutputNames, Wanted
 from pipelines.growing_answer import GrowingAnswer
 from schemas.errors import ExitCode, MediaError, MessageError, RigflowError
 from schemas.messages import decode
@@ -93,21 +94,26 @@ def run_prompt(task: Task, path: Path, as_json: bool) -> ExitCode:
     names = [path.parent / name for name in outcome.done.files]
     rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
     if not rows:
-        return _placed(names, task.out, task.overwrite, as_json)
+        return _placed(task, path.with_name(outcome.target.name), names, as_json)
     if as_json:
         say_json(rows)
         return ExitCode.SOME_FAILED if any("error" in row for row in rows) else ExitCode.OK
     return _written(rows, listener)
 
 
-def _placed(names: Sequence[Path], out: Path, overwrite: bool, as_json: bool) -> ExitCode:
-    """Move files into the folder of results, and print their paths."""
-    with output_folder(out), answers(as_json) as answer:
-        for name in names:
-            with writing(out / name.name):
-                path = out / name.name if overwrite else unused(out / name.name)
-                shutil.move(name, path)
-            answer(path, file=str(path))
+def _placed(task: Task, made: Path, files: Sequence[Path], as_json: bool) -> ExitCode:
+    """Move the files of the target `made` into the folder of results, and print their paths."""
+    wanted, moved = Wanted(task.out, made.name.removesuffix(f".{task.spec.name}"), task.spec.name), []
+    with output_folder(task.out), OutputNames(task.out, task.overwrite) as names, answers(as_json) as answer:
+        target = names.reserve(wanted)
+        for file in files:
+            final = task.out / f"{target.name}{str(file.relative_to(made.parent)).removeprefix(made.name)}"
+            with writing(final):
+                final.parent.mkdir(exist_ok=True)
+                moved.append(Path(shutil.move(file, final)))
+        there, earlier = settled(names.earlier(wanted, target), target, moved)
+        for path in there:
+            answer(f"{path}{earlier.words}", file=str(path))
     return ExitCode.OK
 
 

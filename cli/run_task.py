@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.interrupts import CLEANING_UP, run_async
-from cli.outcomes import facts_of, kept_remarks, remarks, summary
+from cli.outcomes import earlier_remarks, facts_of, remarks, summary
 from cli.output_folder import output_folder
 from cli.progress import Progress
 from cli.run_folder import folder_facts, folder_remarks, folder_results, folder_summary, no_media
@@ -117,7 +117,7 @@ def _answer(task: Task, outcomes: list[JobOutcome], folders: Sequence[_Folder], 
 
 
 def _show(outcomes: list[JobOutcome], folders: Sequence[_Folder], templated: bool) -> None:
-    lines = remarks(outcomes) + ([] if templated else kept_remarks(outcomes))
+    lines = remarks(outcomes) + ([] if templated else earlier_remarks(outcomes))
     if outcomes:
         stdout(entire=True).print(summary(outcomes))
     for each in folders:

@@ -73,8 +73,11 @@ def watch(
 
     Also over those that are there already, until Ctrl-C or SIGTERM. A file is taken once it stopped growing. A copy of
     a file that was done is not done again, also after a restart: what was done is kept in a ledger beside the results.
-    Files in DIR are only read. The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*, or where that is taken
-    OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part and *.tmp are left alone, and what is not media.
+    Files in DIR are only read; hidden files, *.part and *.tmp are left alone, and what is not media.
+
+    The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*. Results that are there are kept: if new ones are equal,
+    nothing is written; if they differ, they are written beside them, as clip.mp4.PIPELINE.*. The command says so.
+    --overwrite replaces them: give it where files change after they arrived.
 
     Example: rigflow watch fingerprint incoming --out results
     """

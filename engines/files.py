@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -141,6 +141,14 @@ def atomic_write(path: Path, content: Buffer) -> None:
         file.put()
     finally:
         file.discard()
+
+
+def delete_files(files: Iterable[Path], folder: Path) -> None:
+    """Delete files, and `folder` if it is there and nothing else is in it."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def rename(source: Path, target: Path, replaces: bool) -> None:

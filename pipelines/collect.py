@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from engines.encoding import Format, Origin
+from engines.files import delete_files
 from engines.gathering import gathering_stage
 from engines.outputs.format import load_format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
-from pipelines.collecting import CollectedJob, discard, forget_results, generation_of, in_thread
+from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare, generation_of, in_thread
 from pipelines.delivery import Delivery
 from pipelines.follow import pending
 from pipelines.jetstream import Gone
@@ -28,16 +29,12 @@ from pipelines.spool import Piece, Spool
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, JobState
 from schemas.messages import decode
-from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done, Failure, Result
 from schemas.segments import Fragment
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
-OnPart = Callable[[str, PartMeta], None]
-OnShare = Callable[[str, float], None]  # how much of a job's files is finished, 0 to 1, where that takes long
 Step = Callable[[], Awaitable[None]]  # no coroutine: a task that is cancelled before it begins would leave it unawaited
-Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 LOST_S = 10.0  # after this time without a result, the collector checks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
@@ -60,13 +57,14 @@ class Collector:
         on_share: OnShare = lambda *_: None,
         deliver: Deliver | None = None,
         retention: Retention | None = None,
+        compare: Compare = lambda *_: (),
     ) -> None:
         self._broker = broker
         self._models = spec.models
         self._format: Format = load_format(spec.encode)
         self._gathers = gathering_stage(spec)
         self._on_part, self._on_share = on_part, on_share
-        self._deliver = deliver
+        self._deliver, self._compare = deliver, compare
         self._retention = retention or Retention(broker)
         self._jobs: dict[str, CollectedJob] = {}
         self._pull: Pull | None = None
@@ -79,10 +77,7 @@ class Collector:
         self._moved_s = 0.0  # when the last result came
 
     async def open(self, targets: Mapping[JobRef, Path], sources: Mapping[JobRef, Sequence[str]] | None = None) -> None:
-        """Follow these jobs; `targets` are paths without suffix, `sources` those of inputs, as in `Origin`.
-
-        Results published before now count too.
-        """
+        """Follow these jobs from their first result on; `targets` have no suffix, `sources` are as in `Origin`."""
         origins = {ref: Origin(ref.revision, self._models, tuple((sources or {}).get(ref, ()))) for ref in targets}
         future = asyncio.get_running_loop().create_future
         self._jobs = {
@@ -280,9 +275,10 @@ class Collector:
     async def _finish(self, job: CollectedJob) -> None:
         files = await job.closed()
         if job.finished.done():  # cancelled or abandoned meanwhile
-            discard(files)
+            delete_files(files, job.target)
             return
-        done = job.done(files)
+        equal = await in_thread(self._compare, job.ref.id, files)
+        done = job.done([*equal] or files)
         try:
             if self._deliver is not None:
                 await self._deliver(job.ref, files)
@@ -291,10 +287,12 @@ class Collector:
                 await publish_done(self._broker, done, str(job.last_seq))
         except (JobCancelled, asyncio.CancelledError) as error:
             if isinstance(error, JobCancelled) or job.finished.done():  # its cancelled Done came meanwhile
-                discard(files)
+                delete_files(files, job.target)
             raise
+        if equal:
+            delete_files(files, job.target)
         if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
-            await forget_results(self._broker, job.ref, job.last_seq, job.blobs)
+            await job.forget_results(self._broker)
         if done.failures or self._deliver is not None:
             await self._retention.free_space()
         job.finished.set_result(done)

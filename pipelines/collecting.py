@@ -5,12 +5,13 @@ import contextlib
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from engines.encoding import Assembler, Format, Lengthy, Origin, Traced
+from engines.files import delete_files
 from engines.gathering import Gathering
 from engines.part import encode_part, unpack_arrays, unpack_values
 from pipelines.blobs import discard_claims
@@ -23,6 +24,7 @@ from pipelines.tracing import place_of
 from schemas.base import Message
 from schemas.errors import OutputError, RigflowError
 from schemas.jobs import JobRef, Manifest
+from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
 from schemas.results import Done, Failure, Result
 from schemas.segments import Fragment
@@ -31,6 +33,10 @@ NAMED_OUTPUTS = 10  # in notes of values that are not finite
 STOP_S = 0.1  # between two requests to stop a step that runs in a thread
 
 T = TypeVar("T")
+OnPart = Callable[[str, PartMeta], None]
+OnShare = Callable[[str, float], None]  # how much of a job's files is finished, 0 to 1, where that takes long
+Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
+Compare = Callable[[str, list[Path]], Sequence[Path]]  # of a job's new files: equal ones that are there, if there are
 
 
 @dataclass(slots=True)
@@ -146,7 +152,7 @@ class CollectedJob:
         try:
             await in_thread(lambda: files.extend(self.close()), stop=self.abort)
         except asyncio.CancelledError:
-            discard(files)
+            delete_files(files, self.target)
             raise
         return files
 
@@ -253,6 +259,11 @@ class CollectedJob:
         self.record = self.record or JobRecord(broker, Manifest(job=self.ref, name="", created_s=time.time()))
         await self.record.change(results_evicted=True)
 
+    async def forget_results(self, broker: Broker) -> None:
+        """Delete the results at the broker that were taken here, and their objects."""
+        await broker.purge(broker.names.results_stream, broker.names.results(self.ref), self.last_seq)
+        await discard_claims(broker, self.blobs)
+
 
 def as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:
     """The error that ends a job: a RigflowError unchanged, any other as an OutputError with its text."""
@@ -262,12 +273,6 @@ def as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:
     made = OutputError(what, "a result is not what its pipeline makes; publish the job again under another id")
     made.__cause__ = error
     return made
-
-
-async def forget_results(broker: Broker, job: JobRef, last_seq: int, blobs: Sequence[str]) -> None:
-    """Delete the results of a job up to a sequence in the stream, and these objects of theirs."""
-    await broker.purge(broker.names.results_stream, broker.names.results(job), last_seq)
-    await discard_claims(broker, blobs)
 
 
 async def in_thread(step: Callable[..., T], *arguments: object, stop: Callable[[], None] = lambda: None) -> T:
@@ -285,12 +290,6 @@ async def in_thread(step: Callable[..., T], *arguments: object, stop: Callable[[
         with contextlib.suppress(BaseException):
             running.result()
         raise
-
-
-def discard(files: Iterable[Path]) -> None:
-    """Delete the finished files of a job that has ended otherwise."""
-    for file in files:
-        file.unlink(missing_ok=True)
 
 
 def generation_of(message: Result | Fragment | Failure | Done) -> int:

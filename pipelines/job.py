@@ -7,6 +7,7 @@ from pathlib import Path
 from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.collect import Collector
+from pipelines.collecting import Compare
 from pipelines.inventory import take_inventory
 from pipelines.job_events import Ended, Event, job_events
 from pipelines.job_files import JobFile, job_file_at, job_files
@@ -94,10 +95,15 @@ class Job:
         """Cancel it if it is not over, and delete its results and its record."""
         await delete(self._broker, self.manifest)
 
-    async def collect(self, target: Path, on_part: Callable[[str, PartMeta], None] = lambda *_: None) -> Done:
+    async def collect(
+        self,
+        target: Path,
+        on_part: Callable[[str, PartMeta], None] = lambda *_: None,
+        compare: Compare = lambda *_: (),
+    ) -> Done:
         """Write its files here, as `target` with suffixes, once they are complete. Raises as `Collector.wait`."""
         spec = await load_pipeline(self._broker, self.ref.revision)
-        collector = Collector(self._broker, spec, on_part)
+        collector = Collector(self._broker, spec, on_part, compare=compare)
         await collector.open({self.ref: target})
         try:
             return await collector.wait(self.id)

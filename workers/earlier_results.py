@@ -1,11 +1,15 @@
 """Tells results of earlier runs from media by their names, as of another pipeline in the same folder."""
 
 import os
+import re
 from collections.abc import Collection
 from functools import cached_property
 from itertools import chain
 
 from pipelines.registry import builtin_pipelines
+
+_NUMBER = re.compile(r"-\d+$")  # of results beside earlier ones
+_TOGETHER = "images"
 
 
 class EarlierResults:
@@ -17,12 +21,20 @@ class EarlierResults:
         self._pipelines = frozenset((*builtin_pipelines(), pipeline))
 
     def has(self, name: str) -> bool:
-        """Whether a file is called STEM.PIPELINE.* or NAME.PIPELINE.*, by the name of another one in any folder."""
-        parts = os.path.basename(name).split(".")
+        """Whether a file is called STEM.PIPELINE.* or NAME.PIPELINE.*, by the name of another one in any folder.
+
+        Or is in a folder of results, as images.PIPELINE.
+        """
+        *folders, base = name.split("/")
+        parts = base.split(".")
         return any(
-            parts[place] in self._pipelines and ".".join(parts[:place]) in self._media
+            parts[place] in self._pipelines and _NUMBER.sub("", ".".join(parts[:place])) in self._media
             for place in range(1, len(parts) - 1)
-        )
+        ) or any(map(self._is_of_results, folders))
+
+    def _is_of_results(self, folder: str) -> bool:
+        stem, _, pipeline = folder.partition(".")
+        return pipeline in self._pipelines and _NUMBER.sub("", stem) == _TOGETHER
 
     @cached_property
     def _media(self) -> frozenset[str]:

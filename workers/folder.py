@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from engines.media.medium import Input, PipelineMedia
@@ -205,11 +206,11 @@ class FolderWatch:
     async def _run(self, name: str, path: Path, digest: str) -> JobOutcome:
         """Run one file as a job of its own; its id is made of its content. Raises OutputError."""
         content = hashlib.sha256(f"{self._spec.revision}/{digest}".encode()).hexdigest()[:20]
-        target = await asyncio.to_thread(self._reserve, name)
+        real = await asyncio.to_thread(os.path.realpath, path)
+        ref = self._client.ref(self._spec, content, self._priority)
+        outcome = JobOutcome(path.name, ref, [path], [real], source=content)
+        await asyncio.to_thread(self._reserve, outcome, name)
         try:
-            real = await asyncio.to_thread(os.path.realpath, path)
-            ref = self._client.ref(self._spec, content, self._priority)
-            outcome = JobOutcome(path.name, ref, [path], [real], target, source=content)
             try:
                 medium = await asyncio.to_thread(PipelineMedia(self._spec).recognised, Input(path, path.name))
             except RigflowError as error:
@@ -217,8 +218,9 @@ class FolderWatch:
                 return outcome
             outcome.kind = medium.kind
             await open_job(self._client, self._spec, outcome, again=True)
-            collector = Collector(self._broker, self._spec, lambda *_: self._moved())
-            await collector.open({outcome.job: target}, {outcome.job: outcome.real})
+            compare = partial(outcome.compare, self._names)
+            collector = Collector(self._broker, self._spec, lambda *_: self._moved(), compare=compare)
+            await collector.open({outcome.job: outcome.target}, {outcome.job: outcome.real})
             self._jobs.append(outcome.job)
             try:
                 await run_job(collector, outcome, self._publishing)
@@ -227,27 +229,23 @@ class FolderWatch:
                 self._moved()
                 await collector.close()
         finally:
-            await asyncio.to_thread(self._names.release, target)
+            await asyncio.to_thread(self._names.release, outcome.target)
         return outcome
 
-    def _reserve(self, name: str) -> Path:
-        """Reserve the path for the result of a file: in the same subfolder, and the same path as before."""
+    def _reserve(self, outcome: JobOutcome, name: str) -> None:
+        """Reserve the path for the result of a file, in the same subfolder."""
         exact = self._template.target(name, self._spec.name) if self._template else ""
         folder = self._out if exact else self._out / os.path.dirname(name)
-        own = self._ledger.target(name)
-        earlier = os.path.basename(own) if not exact else own if own == exact else ""
         wanted = Wanted(
             folder,
             os.path.basename(name),
             self._spec.name,
-            own=earlier,
             exact=exact,
             owned=lambda target: self._ledger.owner(self._relative(target)) not in ("", name),
         )
-        target = self._names.reserve(wanted)
-        if self._relative(target) != own:
-            self._ledger.claim(name, self._relative(target))
-        return target
+        outcome.reserve(self._names, wanted)
+        if not self._ledger.target(name):
+            self._ledger.claim(name, self._relative(outcome.target))
 
     def _relative(self, path: Path) -> str:
         return os.path.relpath(path, self._out)
@@ -262,6 +260,7 @@ class FolderWatch:
         if now is None and not outcome.ok:
             self._report(f"{name}: it was removed while it was read", file=name, state=LEFT, reason="removed")
         elif now not in (None, stamp):
+            outcome.delete_files()  # they are of a content that never was
             text = "it changed while it was read; it is processed again when it is quiet"
             self._report(f"{name}: {text}", file=name, state="waits", reason=text)
         elif error is not None:
@@ -270,7 +269,7 @@ class FolderWatch:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
             missing = f", {count(done.failed, 'failure')}: {done.failures[0]}" if done.failures else ""
-            did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s"
+            did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s{outcome.earlier.words}"
             state, paths = "failed" if done.failures else "done", [str(self._out / file) for file in files]
             facts = {"job": done.job.id, "files": paths, "frames": done.frames, "failures": done.failures}
             self._report(f"{name}: {', '.join(paths)} ({did}{missing})", file=name, state=state, **facts)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from engines.files import delete_files
 from engines.media.medium import Input, Medium, PipelineMedia
 from engines.media.shared import located
+from engines.outputs.earlier import Earlier, earlier_results
 from engines.outputs.names import OutputNames, Wanted
 from engines.outputs.template import OutTemplate
 from pipelines.client import Client, Files
@@ -29,6 +31,7 @@ class JobOutcome:
 
     `kind` is that of its media. `real` are the paths of its inputs with links resolved; `source` identifies its input;
     `target` is where its result goes, without suffix. `names`: what its inputs are called, if not as their files.
+    `wanted` is what its `target` was made of, `earlier` what is there of earlier results.
     """
 
     name: str
@@ -43,6 +46,18 @@ class JobOutcome:
     error: RigflowError | None = None
     seconds: float = 0.0
     names: list[str] = field(default_factory=list)
+    wanted: Wanted | None = None
+    earlier: Earlier = field(default_factory=Earlier)
+
+    def reserve(self, names: OutputNames, wanted: Wanted) -> None:
+        """Reserve a name for its result. Raises OutputError."""
+        self.wanted, self.target = wanted, names.reserve(wanted)
+
+    def compare(self, names: OutputNames, _: str, files: Sequence[Path]) -> Sequence[Path]:
+        """Compare its new files with earlier results, and return the equal ones if there are such."""
+        if self.wanted is not None:
+            self.earlier = earlier_results(names.earlier(self.wanted, self.target), self.target, files)
+        return self.earlier.equal
 
     @property
     def files(self) -> Files:
@@ -71,6 +86,11 @@ class JobOutcome:
     def ok(self) -> bool:
         """Whether the job is done without failures."""
         return self.done is not None and not self.done.failures
+
+    def delete_files(self) -> None:
+        """Delete the files that it wrote."""
+        files = [] if self.done is None or self.earlier.equal else self.done.files
+        delete_files([self.target.parent / file for file in files], self.target)
 
 
 class _File(NamedTuple):
@@ -176,9 +196,10 @@ def name_results(
             continue
         path = outcome.inputs[0]
         skip = 2 if full[path.name] > 1 else 1 if stems[path.stem] > 1 else 0
-        wanted.append(Wanted(out, path.name, outcome.job.pipeline, path.resolve().parent.name, skip))
-    for outcome, target in zip(able, names.reserve_all(wanted), strict=True):
+        parent = path.resolve().parent.name if skip == 2 else ""
+        wanted.append(Wanted(out, path.name, outcome.job.pipeline, parent, skip))
+    for outcome, each, target in zip(able, wanted, names.reserve_all(wanted), strict=True):
         if isinstance(target, Path):
-            outcome.target = target
+            outcome.target, outcome.wanted = target, each
         else:
             outcome.error = target

@@ -1,8 +1,8 @@
 """A folder of media whose results lie at the same places under the folder of results; a ledger knows what is done.
 
 Images are run in groups, and each has files of its own: `FOLDER/a/b.jpg` gets `OUT/a/b.txt`, or `OUT/a/b.PIPELINE.png`
-where the files are pictures. Other media are jobs of their own: `OUT/a/clip.PIPELINE.json`. A file that the ledger does
-not know as its own is never replaced without `overwrite`.
+where the files are pictures. Other media are jobs of their own: `OUT/a/clip.PIPELINE.json`. Results that are there are
+kept, as `engines/outputs/earlier.py` says.
 """
 
 import errno
@@ -12,12 +12,13 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from engines.media.medium import Input, PipelineMedia
 from engines.outputs.format import load_format
-from engines.outputs.names import clean
+from engines.outputs.names import Wanted, there_already
 from engines.outputs.template import OutTemplate
 from schemas.errors import RigflowError, UsageError
 from schemas.pipeline import PipelineSpec
@@ -31,6 +32,8 @@ GROUP = 512  # images: few enough to repeat after a crash, many enough that a fl
 _KINDS = mimetypes.MimeTypes(filenames=())  # without the lists of this machine: all machines leave the same files alone
 MEDIA_TYPES = ("image", "video", "audio")  # the first half of a MIME type, and kinds of media
 _TEXTS = frozenset(("txt", "json"))  # named as the picture, as programs that train on pictures expect
+
+Counted = Literal["known", "done", "copies", "equal", "beside", "no_media", "results"]
 
 
 @dataclass(slots=True)
@@ -49,15 +52,16 @@ class Entry:
 class Tally:
     """What became of the files of a folder, counted by any thread.
 
-    `copies`: done by copying the results of another file, `kept`: with results that are not ours, `results`: written by
-    an earlier run, `failed` and `skipped`: name and reason. `made`: the first inputs, and the paths of the files that
-    were made of them; those of `named` inputs are there.
+    Of those `done`, `copies`: by copying the results of another file, `equal`: their results were there already,
+    `beside`: other results were there, and are kept. `results`: files that an earlier run wrote, `failed` and
+    `skipped`: name and reason. `made`: the first inputs, and the paths of their files; it has those of `named` inputs.
     """
 
     known: int = 0
     done: int = 0
     copies: int = 0
-    kept: int = 0
+    equal: int = 0
+    beside: int = 0
     no_media: int = 0
     results: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -66,7 +70,7 @@ class Tally:
     named: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, what: Literal["known", "done", "copies", "kept", "no_media", "results"], number: int = 1) -> None:
+    def count(self, what: Counted, number: int = 1) -> None:
         """Add to one of the counts."""
         with self._lock:
             setattr(self, what, getattr(self, what) + number)
@@ -81,7 +85,7 @@ class Tally:
     @property
     def media(self) -> int:
         """How many of the files are media."""
-        return self.known + self.done + self.kept + len(self.failed)
+        return self.known + self.done + len(self.failed)
 
     def fail(self, names: Iterable[str], reason: str) -> None:
         """Note files that failed."""
@@ -154,9 +158,18 @@ class MediaFolder:
             self.tally.count("known", len(same))
         return left
 
-    def may_replace(self, file: str) -> bool:
-        """Whether a file of this path in the folder of results is missing, or may be replaced."""
-        return self.overwrite or self.ledger.is_own(file) or not os.path.lexists(self.out / file)
+    def targets(self, entry: Entry) -> Iterator[str]:
+        """Yield where the results of a file may go, the best first; by a template it is one place."""
+        yield entry.target
+        if self._template is None:
+            yield from (each for each in self._choices(entry.name, entry.timed) if each != entry.target)
+
+    def whole_targets(self, kind: str) -> Iterator[str]:
+        """Yield where one result of all media of a kind may go."""
+        if self._template is not None:
+            yield self._template.target(f"{kind}s", self._spec.name)
+        else:
+            yield from Wanted(self.out, f"{kind}s", self._spec.name).choices()
 
     def earlier(self, digest: str) -> dict[str, Path]:
         """The files that were made of this content under another name, by suffix; empty where they are not whole."""
@@ -187,8 +200,8 @@ class MediaFolder:
                     self._unrecognised(name, error)
                     continue
                 target = self._target(name, medium.timed, scanned.files)
-                if self._is_kept(target, medium.timed):
-                    self.tally.count("kept")
+                if self._template is not None and self._is_there(target):
+                    self.tally.fail([name], str(there_already(self.out / target)))
                 else:
                     yield Entry(name, stamp, medium.kind, medium.timed, target)
 
@@ -203,11 +216,6 @@ class MediaFolder:
     def _is_media_by_name(self, name: str) -> bool:
         return _kind_of(os.path.splitext(name)[1]) in (*MEDIA_TYPES, *self._spec.media)
 
-    def whole_name(self, kind: str) -> str:
-        """What one result of all media of a kind is called."""
-        name = f"{kind}s"
-        return self._template.target(name, self._spec.name) if self._template else f"{name}.{self._spec.name}"
-
     def _unrecognised(self, name: str, error: RigflowError) -> None:
         if is_media_by_name(name) and not isinstance(error, UsageError):
             self.tally.fail([name], without_path(self.folder / name, str(error)))
@@ -218,29 +226,32 @@ class MediaFolder:
         """Where results of a file go: the same as before, or a name that no other file of the folder has."""
         if self._template is not None:
             return self._template.target(name, self._spec.name)
+        before = self.ledger.target(name)
+        mine = before and self._targets.setdefault(before, name) == name
+        choices = chain([before] if mine else [], self._choices(name, timed))
+        return next(choice for choice in choices if not self._is_others(choice, name, names))
+
+    def _choices(self, name: str, timed: bool) -> Iterator[str]:
+        """Yield the targets that a file may have; no other file of this run gets one that was yielded and taken."""
         folder, base = os.path.split(name)
-        stem, full = clean(PurePosixPath(base).stem), clean(base)
-        end = "" if not timed and set(self.each) <= _TEXTS else f".{self._spec.name}"
-        number, choice = 1, self.ledger.target(name) or os.path.join(folder, f"{stem}{end}")
-        while self._targets.setdefault(choice, name) != name or self._is_others(choice, name, names):
-            number += 1
-            choice = os.path.join(folder, f"{full}{f'-{number - 1}' if number > 2 else ''}{end}")
-        return choice
+        pipeline = "" if not timed and set(self.each) <= _TEXTS else self._spec.name
+        for choice in Wanted(self.out, base, pipeline).choices():
+            target = os.path.join(folder, choice)
+            if self._targets.setdefault(target, name) == name:
+                yield target
 
     def _is_others(self, target: str, name: str, names: Mapping[str, Stamp]) -> bool:
         owner = self.ledger.owner(target)
         return owner not in ("", name) and owner in names
 
-    def _is_kept(self, target: str, timed: bool) -> bool:
-        """Whether there is a result that may not be replaced."""
-        if not timed:
-            return not all(self.may_replace(f"{target}.{suffix}") for suffix in self.each)
+    def _is_there(self, target: str) -> bool:
+        """Whether there is a result at a path that the template made, which may not be replaced."""
         folder, base = os.path.split(target)
         if folder not in self._there:
             place = self.out / folder
             self._there[folder] = os.listdir(place) if place.is_dir() else []
-        there = (each for each in self._there[folder] if each.startswith(f"{base}.") and not each.endswith(".part"))
-        return not all(self.may_replace(os.path.join(folder, each)) for each in there)
+        there = (each for each in self._there[folder] if each.startswith(f"{base}."))
+        return not self.overwrite and any(not each.endswith(".part") for each in there)
 
 
 def is_media_by_name(name: str, media: Collection[str] = MEDIA_TYPES) -> bool:

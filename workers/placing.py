@@ -6,11 +6,14 @@ If the process is killed between the two, the ledger names files that are missin
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from engines.files import rename, writing
+from engines.outputs.earlier import fits
+from engines.outputs.names import there_already
 from schemas.errors import OutputError
 from workers.ledger import FileResult
 from workers.media_folder import Entry, MediaFolder
@@ -54,28 +57,22 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
         if stamp_of(media.path(entry)) != entry.stamp:
             media.tally.fail([entry.name], "it changed while it was read; run it again")
             continue
-        names = {suffix: f"{entry.target}.{suffix}" for suffix in files}
-        if not all(map(media.may_replace, names.values())):
-            media.tally.count("kept")
-            continue
+        target, finals = _free(media, media.targets(entry), files)
+        _count(media, 1, target != entry.target, finals.values())
         written = {}
-        for suffix, name in names.items():
-            copy = scratch / f"{number}.{suffix}"
-            final = media.out / name
-            with writing(final):
-                source = files[suffix]
-                if source in moved or not source.is_relative_to(scratch):
-                    shutil.copyfile(moved.get(source, source), copy)
-                else:
-                    os.replace(source, copy)
-                    moved[source] = copy
-                final.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(FileNotFoundError):
-                    final.unlink()
-            status = copy.stat()
-            written[name] = status.st_size, status.st_mtime_ns
-            moves.append((copy, final))
-        media.tally.name(entry.name, (str(media.out / name) for name in written))
+        for suffix, final in finals.items():
+            there = final
+            if media.overwrite or not os.path.lexists(final):
+                there = scratch / f"{number}.{suffix}"
+                with writing(final):
+                    _move(files[suffix], there, scratch, moved)
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    with suppress(FileNotFoundError):
+                        final.unlink()
+                moves.append((there, final))
+            status = there.stat()
+            written[f"{target}.{suffix}"] = status.st_size, status.st_mtime_ns
+        media.tally.name(entry.name, map(str, finals.values()))
         results[entry.name] = FileResult(entry.stamp, entry.digest, entry.target, written)
     media.ledger.record_all(results)
     for copy, final in moves:
@@ -84,20 +81,45 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
     media.tally.count("done", len(results))
 
 
-def place_whole(media: MediaFolder, target: Path, name: str) -> list[Path]:
-    """Put the files of a job of many inputs in place, under `name` or one with a number. Raises OutputError."""
-    files = {each.name.removeprefix(target.name): each for each in target.parent.glob(f"{target.name}*")}
-    number, stem = 1, name
-    while not media.overwrite and any(os.path.lexists(media.out / f"{stem}{end}") for end in files):
-        number += 1
-        stem = f"{name}-{number}"
-    placed = []
-    for end, file in files.items():
-        final = media.out / f"{stem}{end}"
+def place_whole(media: MediaFolder, target: Path, kind: str, number: int) -> list[Path]:
+    """Put the files of a job of a `number` of inputs in place. Raises OutputError."""
+    made = target.parent.glob(f"{target.name}.*")
+    files = {each.name.removeprefix(f"{target.name}."): each for each in made}
+    best, *_ = islice(media.whole_targets(kind), 1)
+    name, finals = _free(media, media.whole_targets(kind), files)
+    _count(media, number, name != best, finals.values())
+    for suffix, final in finals.items():
         with writing(final):
-            os.replace(file, final)
-        placed.append(final)
-    return placed
+            final.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(files[suffix], final)  # by equal content, or by what may be replaced
+    return list(finals.values())
+
+
+def _free(media: MediaFolder, targets: Iterable[str], files: Files) -> tuple[str, Files]:
+    """The first target where files may lie, and their paths there. Raises OutputError when there is none."""
+    target = ""
+    for target in targets:
+        finals = {suffix: media.out / f"{target}.{suffix}" for suffix in files}
+        if media.overwrite or fits({files[suffix]: final for suffix, final in finals.items()}):
+            return target, finals
+    raise there_already(media.out / target)
+
+
+def _count(media: MediaFolder, number: int, beside: bool, finals: Iterable[Path]) -> None:
+    """Count inputs whose results equal those that are there, or lie beside others."""
+    if not media.overwrite and all(map(os.path.lexists, finals)):
+        media.tally.count("equal", number)
+    elif beside:
+        media.tally.count("beside", number)
+
+
+def _move(source: Path, copy: Path, scratch: Path, moved: dict[Path, Path]) -> None:
+    """Move a file, or copy one that was moved before or is the result of another input."""
+    if source in moved or not source.is_relative_to(scratch):
+        shutil.copyfile(moved.get(source, source), copy)
+    else:
+        os.replace(source, copy)
+        moved[source] = copy
 
 
 def _named(path: Path, token: str, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -61,7 +61,8 @@ async def run_jobs(
 ) -> list[JobOutcome]:
     """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`.
 
-    Results get names that are free, or with `overwrite` those of earlier results. `variant`: the pipeline is for these
+    Results get names that are free, or with `overwrite` those of earlier results; those that equal earlier ones are not
+    written. `variant`: the pipeline is for these
     jobs alone, see `pipelines.registry`. An error of one job is in its outcome, and the others continue. Raises
     UsageError when a template gives two results one path, before anything is published, and BrokerError, OutputError
     when nothing can be published or written.
@@ -85,11 +86,16 @@ async def run_jobs(
                     listener.planned(outcomes)
                     if able:
                         on_part, on_share = both(listener.part, moved), both(listener.share, moved)
-                        await _run_all(Collector(broker, spec, on_part, on_share), able)
+                        compare = partial(_compare, names, {outcome.job.id: outcome for outcome in able})
+                        await _run_all(Collector(broker, spec, on_part, on_share, compare=compare), able)
                     if not (left and _to_begin_again(able, listener)):
                         break
                     await register(broker, settings, spec, models, variant)
     return outcomes
+
+
+def _compare(names: OutputNames, outcomes: Mapping[str, JobOutcome], job: str, files: list[Path]) -> Sequence[Path]:
+    return outcomes[job].compare(names, job, files)
 
 
 def _to_begin_again(outcomes: Sequence[JobOutcome], listener: ProgressListener) -> bool:

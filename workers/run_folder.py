@@ -162,8 +162,9 @@ class FolderRun:
         assert outcome.done is not None
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         if not firsts[0].timed and not self._media.each:
-            placed = place_whole(self._media, outcome.target, self._media.whole_name(firsts[0].kind))
-            self.tally.name(outcome.name, map(str, placed), sum(map(len, new.values())))
+            number = sum(map(len, new.values()))
+            placed = place_whole(self._media, outcome.target, firsts[0].kind, number)
+            self.tally.name(outcome.name, map(str, placed), number)
             for name, reason in reasons.items():
                 self.tally.fail([name], reason)
             self.tally.count("done", sum(len(same) for same in new.values() if same[0].name not in reasons))

@@ -1,7 +1,7 @@
 """Names of result files: no two inputs share a name, and no existing file is replaced.
 
 The result of `clip.mp4` is `clip.PIPELINE.*`. If that is taken, it is `clip.mp4.PIPELINE.*`, then
-`FOLDER-clip.mp4.PIPELINE.*` (where the folder is known), then `clip.mp4-2.PIPELINE.*` and so on.
+`clip.mp4-2.PIPELINE.*` and so on; `earlier.py` says what becomes of new results that equal those that are there.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
@@ -28,9 +28,9 @@ _LONGEST_SUFFIX = ".coco.json.part"
 class Wanted:
     """The input `name` whose result needs a name in `folder`.
 
-    `parent` is the name of the input's folder, if known; the first `skip` choices are not used. `own` is the name of
-    its earlier result, which the new one replaces; `owned` returns whether a name belongs to another input. `exact` is
-    the only name that it may have, if there is one; folders may stand before it.
+    `parent` is the name of the input's folder, where other inputs have its name; the first `skip` choices are not used.
+    `owned` returns whether a name belongs to another input. `exact` is the only name that it may have, if there is one;
+    folders may stand before it. `pipeline` is "" where the result is called as the input.
     """
 
     folder: Path
@@ -38,7 +38,6 @@ class Wanted:
     pipeline: str
     parent: str = ""
     skip: int = 0
-    own: str = ""
     exact: str = ""
     owned: Callable[[Path], bool] = lambda _: False
 
@@ -49,10 +48,11 @@ class Wanted:
         if self.parent:
             full = f"{clean(self.parent)}-{full}"
             names.append(full)
+        end = f".{self.pipeline}" if self.pipeline else ""
         for name in islice(names, self.skip, None):
-            yield f"{name}.{self.pipeline}"
+            yield f"{name}{end}"
         for number in count(2):
-            yield f"{full}-{number}.{self.pipeline}"
+            yield f"{full}-{number}{end}"
 
 
 class OutputNames:
@@ -90,6 +90,13 @@ class OutputNames:
                 self._note()
         return found
 
+    def earlier(self, wanted: Wanted, target: Path) -> list[Path]:
+        """Return the targets that `target` was reserved after, and that no other input of this process has."""
+        if self._overwrite or wanted.exact:
+            return []
+        passed = takewhile(lambda each: each != target, (wanted.folder / choice for choice in wanted.choices()))
+        return [each for each in dict.fromkeys(passed) if each not in self._reserved and not wanted.owned(each)]
+
     def release(self, target: Path) -> None:
         """Give up a reservation: the result is written, or its job ended without one. Raises OutputError."""
         with writing(self._folder), _locked(self._folder):  # this excludes other threads, too
@@ -108,9 +115,6 @@ class OutputNames:
             self._list = None
 
     def _reserve(self, wanted: Wanted, taken: "_Taken") -> Path | OutputError:
-        if wanted.own and (own := wanted.folder / wanted.own) not in self._reserved | taken.elsewhere:
-            self._reserved.add(own)
-            return own
         if wanted.exact:
             return self._reserve_exactly(wanted.folder / wanted.exact, wanted, taken)
         for choice in wanted.choices():
@@ -127,7 +131,7 @@ class OutputNames:
 
     def _reserve_exactly(self, target: Path, wanted: Wanted, taken: "_Taken") -> Path | OutputError:
         if target in self._reserved or taken.has(target) or wanted.owned(target):
-            return OutputError(f"{target}.* is there already", "give --overwrite, or another template as --out")
+            return there_already(target)
         self._reserved.add(target)
         return target
 
@@ -182,6 +186,11 @@ class _Taken:
         here = real(str(folder))
         paths = (str(path).rpartition("/") for path in self._inputs)
         return [name for parent, slash, name in paths if real(parent + slash) == here]
+
+
+def there_already(target: Path) -> OutputError:
+    """The error of a result that has one name only, which is taken."""
+    return OutputError(f"{target}.* is there already", "give --overwrite, or another template as --out")
 
 
 def clean(name: str) -> str:

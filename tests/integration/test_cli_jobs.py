@@ -135,8 +135,10 @@ def test_raw_media_comes_back_as_files_which_results_can_fetch_too(tmp_path: Pat
         asyncio.run(_publish_raw(fleet.settings, clip.read_bytes(), "raw", "holiday ü.mp4"))
         out = tmp_path / "out"
         assert rigflow("results", "raw", "--out", out, *where) == 0
-        assert [path.name for path in out.iterdir()] == ["holiday _.upscale2x.mp4"]
-        with av.open(str(out / "holiday _.upscale2x.mp4")) as container:
+        assert [path.name for path in out.iterdir()] == ["holiday ü.upscale2x.mp4"]
+        assert rigflow("results", "raw", "--out", out, *where) == 0
+        assert len(list(out.iterdir())) == 1, "equal results are not written again"
+        with av.open(str(out / "holiday ü.upscale2x.mp4")) as container:
             assert [stream.type for stream in container.streams] == ["video", "audio"]
             assert sum(1 for _ in container.decode(video=0)) == 60
 

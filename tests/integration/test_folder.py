@@ -96,7 +96,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def test_results_lie_at_the_same_places(fleet: Fleet, home: Path, library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     tally, frames = run(fleet, home, library, out)
-    assert (tally.done, tally.known, tally.kept, tally.failed) == (7, 0, 0, [])
+    assert (tally.done, tally.known, tally.beside, tally.failed) == (7, 0, 0, [])
     assert tally.no_media == 3
     assert frames == 5 + 2, "each content once, and two frames of the film"
     made = results(out)
@@ -108,25 +108,27 @@ def test_results_lie_at_the_same_places(fleet: Fleet, home: Path, library: Path,
     assert (tally.done, tally.known, frames) == (0, 7, 0)
 
 
-def test_beside_the_pictures_nothing_of_a_person_is_replaced(fleet: Fleet, home: Path, library: Path) -> None:
+def test_nothing_that_is_there_is_replaced(fleet: Fleet, home: Path, library: Path) -> None:
     before = files_under(library)
     tally, _ = run(fleet, home, library, library)
-    assert (tally.done, tally.kept) == (6, 1)
+    assert (tally.done, tally.equal, tally.beside) == (7, 0, 1)
     made = files_under(library)
     assert {name: made[name] for name in before} == before
-    # by other thresholds: those that were not changed by hand are made again, and the results are no input
-    (library / "top.txt").write_text("corrected by hand")
+    assert results(library).keys() >= {"a/two.txt", "a/two.png.txt"}
+    # by other thresholds: beside the first ones, and the results are no input
     tally, frames = run(fleet, home, library, library, threshold=0.01, **{"thresholds.general": 0.05})
-    assert (tally.done, tally.kept, frames) == (5, 2, 3 + 2)
+    assert (tally.done, tally.equal, tally.beside, frames) == (7, 0, 7, 5 + 2)
     again = files_under(library)
-    assert len(again["a/one.txt"]) > len(made["a/one.txt"])
-    assert (again["top.txt"], again["a/two.txt"]) == (b"corrected by hand", b"mine")
-    tally, _ = run(fleet, home, library, library, overwrite=True)
-    assert (tally.done, tally.kept, tally.known) == (6, 0, 1), "that of top.webp is known by these thresholds"
-    final = results(library)
-    assert final.pop("a/two.txt") != b"mine"
-    assert final.pop("top.txt") == b"corrected by hand"
-    assert final == {name: made[name] for name in final}
+    assert {name: again[name] for name in made if not name.startswith(".")} == {
+        name: body for name, body in made.items() if not name.startswith(".")
+    }
+    assert len(again["a/one.png.txt"]) > len(made["a/one.txt"])
+    tally, _ = run(fleet, home, library, library)
+    assert (tally.done, tally.equal, tally.beside) == (7, 7, 0), "those of the first thresholds are there"
+    assert results(library).keys() == {name for name in again if name.endswith((".txt", ".json"))}
+    tally, _ = run(fleet, home, library, library, only_new=False, overwrite=True)
+    assert (tally.done, tally.equal, tally.beside) == (7, 0, 0)
+    assert results(library)["a/two.txt"] == made["a/two.png.txt"]
 
 
 def test_only_what_is_missing_or_changed_is_done_again(fleet: Fleet, home: Path, library: Path, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_only_what_is_missing_or_changed_is_done_again(fleet: Fleet, home: Path,
     assert [name for name, _ in tally.failed] == ["bad.jpg"]
     again = results(out)
     assert again["top.txt"] == made["top.txt"]
-    assert again["a/two.txt"] != made["a/two.txt"]
+    assert again["a/two.txt"] == made["a/two.txt"] != again["a/two.png.txt"]
     assert again["b/new name.txt"] == made["b/one.txt"]
     tally, frames = run(fleet, home, library, out)
     assert (tally.done, tally.known, len(tally.failed), frames) == (0, 8, 1, 0), "a bad picture is tried again"
@@ -163,7 +165,7 @@ def test_a_run_that_is_killed_while_results_are_put_in_place(fleet: Fleet, home:
         running.end(signal.SIGKILL)
     left = 60 - len(results(out))
     tally, _ = run(fleet, home, library, out)
-    assert (tally.done, tally.known, tally.kept, tally.failed) == (left, 60 - left, 0, [])
+    assert (tally.done, tally.known, tally.beside, tally.failed) == (left, 60 - left, 0, [])
     run(fleet, home, library, whole)
     assert results(out) == results(whole)
     assert len(results(out)) == 60

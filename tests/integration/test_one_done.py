@@ -236,7 +236,7 @@ async def test_what_a_collector_that_died_has_published_stays(settings: Settings
                     if again:
                         patch.setattr(CollectedJob, "closed", later)
                     else:
-                        patch.setattr("pipelines.collect.forget_results", nothing)
+                        patch.setattr("pipelines.collecting.CollectedJob.forget_results", nothing)
                     await collector.open({job: tmp_path / f"{number}-{again}"})
                     async with asyncio.timeout(WAIT_S):
                         await collector.wait(job.id)

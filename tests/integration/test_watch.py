@@ -109,9 +109,10 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
     clip.rename(incoming / "renamed.mp4")  # its first name may have been a temporary one
     with watching(fleet, incoming, out) as process:
         assert f"renamed.mp4: {out}/renamed.fingerprint.npz (" in reported(process, 1)
-        for frames in (20, 30):  # new content under an old name
+        for frames, result in ((20, "new"), (30, "new.mp4")):  # new content under an old name
             arrives(incoming / "new.mp4", generated(Clip(frames=frames)).read_bytes())
-            assert f"new.mp4: {out}/new.fingerprint.npz (" in reported(process, 1)
+            assert f"new.mp4: {out}/{result}.fingerprint.npz (" in (text := reported(process, 1))
+        assert ", beside earlier ones)" in text
         arrives(incoming / "new.mov", generated(Clip(frames=40)).read_bytes())
         assert f"new.mov: {out}/new.mov.fingerprint.npz (" in reported(process, 1)
         (out / "renamed.fingerprint.npz").unlink()
@@ -121,7 +122,9 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
     picture = out / "deep" / "picture.fingerprint.npz"
     content = picture.read_bytes()
     picture.write_bytes(b"damaged")
-    with watching(fleet, incoming, out, "--again", "--include", "*.JPG", "--exclude", "again*") as process:
+    with watching(
+        fleet, incoming, out, "--again", "--overwrite", "--include", "*.JPG", "--exclude", "again*"
+    ) as process:
         assert f"deep/picture.jpg: {out}/deep/picture.fingerprint.npz (" in reported(process, 1)
     assert picture.read_bytes() == content
     assert not list(out.rglob("*.part"))

@@ -108,11 +108,14 @@ def test_results_of_other_runs_are_told_by_their_names(tmp_path: Path, ledger: L
         "alone.upscale2x.png",
         "upscale2x.png",
         "b.2.jpg",
+        "images.of/0.png",
     ]
     results = [
         "a/one.upscale2x.png",
         "a/one.jpg.scenes.png",
         "a/one.tag.png",
+        "a/one.jpg-2.upscale2x.png",
+        "images-2.upscale2x/0.png",
         "two.x.upscale.upscale2x.png",
         "out2/two.scenes.png",
     ]
@@ -154,12 +157,12 @@ def test_a_folder_without_media_is_an_error_that_says_so(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("calls", range(8))
 def test_a_process_that_ends_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """Results of an earlier revision are replaced: what is known afterwards has its new text, the rest is new."""
+    """Results may be replaced: what is known afterwards has its new text, the rest is new."""
     folder, out = tmp_path / "in", tmp_path / "out"
     names = ["a.png", "b.png", "c/d.png"]
     pictures(folder, names)
     ledger = opened(out, "r1")
-    tagged(MediaFolder(folder, out, TAG, ledger, False, True), tmp_path / "one", "old")
+    tagged(MediaFolder(folder, out, TAG, ledger, True, True), tmp_path / "one", "old")
     ledger.close()
 
     left = calls
@@ -176,7 +179,7 @@ def test_a_process_that_ends_at_any_point(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Ledger, "record_all", lambda *given: (dies(), record(*given)))
     ledger = opened(out, "r2")
     try:
-        tagged(MediaFolder(folder, out, TAG, ledger, False, True), tmp_path / "two", "new")
+        tagged(MediaFolder(folder, out, TAG, ledger, True, True), tmp_path / "two", "new")
     except Killed:
         assert calls < 7, "three files removed, one record, three files put in place"
     ledger.close()
@@ -184,12 +187,12 @@ def test_a_process_that_ends_at_any_point(tmp_path: Path, monkeypatch: pytest.Mo
 
     texts = {name: out / f"{Path(name).with_suffix('')}.txt" for name in names}
     ledger = opened(out, "r2")
-    media = MediaFolder(folder, out, TAG, ledger, False, True)
+    media = MediaFolder(folder, out, TAG, ledger, True, True)
     again = {entry.name for group in media.groups() for entry in group}
     for name, path in texts.items():
         is_new = path.exists() and path.read_text() == f"new {name}"
         assert (name in again) is not is_new
-    tagged(MediaFolder(folder, out, TAG, ledger, False, True), tmp_path / "three", "new")
+    tagged(MediaFolder(folder, out, TAG, ledger, True, True), tmp_path / "three", "new")
     assert {name: path.read_text() for name, path in texts.items()} == {name: f"new {name}" for name in names}
     ledger.close()
 
@@ -206,8 +209,8 @@ def test_a_text_that_appears_while_a_picture_is_tagged_is_kept(tmp_path: Path, l
         made.append((entry, {"txt": path}))
     (scratch := tmp_path / "scratch").mkdir()
     place(media, scratch, made)
-    assert (media.tally.done, media.tally.kept) == (1, 1)
-    assert [(out / f"{name}.txt").read_text() for name in "ab"] == ["mine", "tags"]
+    assert (media.tally.done, media.tally.beside) == (2, 1)
+    assert [(out / f"{name}.txt").read_text() for name in ("a", "a.png", "b")] == ["mine", "tags", "tags"]
 
 
 def test_a_picture_that_changes_while_it_is_tagged_is_new_again(tmp_path: Path, ledger: Ledger) -> None:

@@ -2,30 +2,37 @@
 
 from pathlib import Path
 
-from cli.outcomes import kept_remarks
+from cli.outcomes import earlier_remarks
+from engines.outputs.names import OutputNames, Wanted
 from schemas.jobs import JobRef
-from schemas.results import Done
 from workers.inputs import JobOutcome
 
 
-def done(name: str, target: Path, file: str) -> JobOutcome:
+def done(names: OutputNames, folder: Path, name: str, content: str) -> JobOutcome:
+    """A job whose result has this content."""
     job = JobRef(id=name.replace(".", "-"), pipeline="scenes", revision="r")
-    made = Done(job=job, segments=1, frames=1, lost=0, files=(file,))
-    (target.parent / file).touch()
-    return JobOutcome(name, job, [Path(name)], [name], target, kind="video", done=made)
+    outcome = JobOutcome(name, job, [Path(name)], [name])
+    outcome.reserve(names, Wanted(folder, name, "scenes"))
+    (made := outcome.target.with_name(f"{outcome.target.name}.jsonl")).write_text(content)
+    outcome.compare(names, job.id, [made])
+    return outcome
 
 
-def test_a_result_beside_an_earlier_one_is_named(tmp_path: Path) -> None:
-    (tmp_path / "film.scenes.jsonl").touch()
-    beside = done("film.mp4", tmp_path / "film.mp4.scenes", "film.mp4.scenes.jsonl")
-    first = done("other.mp4", tmp_path / "other.scenes", "other.scenes.jsonl")
+def test_earlier_results_are_named_and_said_to_be_equal_or_kept(tmp_path: Path) -> None:
+    (tmp_path / "film.scenes.jsonl").write_text("old")
+    (tmp_path / "same.scenes.jsonl").write_text("old")
+    with OutputNames(tmp_path) as names:
+        beside, equal = (done(names, tmp_path, name, text) for name, text in (("film.mp4", "new"), ("same.mp4", "old")))
+        first = done(names, tmp_path, "other.mp4", "new")
     failed = JobOutcome("bad.mp4", first.job, [Path("bad.mp4")], ["bad.mp4"])
-    [line] = kept_remarks([first, beside, failed])
-    assert str(line).startswith("film.mp4: earlier results are kept, beside the new ones; --overwrite")
-    assert kept_remarks([first]) == []
+    lines = [*map(str, earlier_remarks([first, beside, equal, equal, failed]))]
+    assert lines == [
+        "same.mp4 and 1 more: equal results were there, and are kept",
+        "film.mp4: other results were there, and are kept; the new ones are beside them; --overwrite replaces them",
+    ]
+    assert earlier_remarks([first]) == []
 
 
 def test_two_inputs_of_one_name_are_no_earlier_result(tmp_path: Path) -> None:
-    one = done("film.mp4", tmp_path / "film.scenes", "film.scenes.jsonl")
-    other = done("film.mkv", tmp_path / "film.mkv.scenes", "film.mkv.scenes.jsonl")
-    assert kept_remarks([one, other]) == []
+    with OutputNames(tmp_path) as names:
+        assert earlier_remarks([done(names, tmp_path, f"film.{end}", end) for end in ("mp4", "mkv")]) == []

@@ -52,12 +52,11 @@ def test_an_input_is_kept_whatever_way_it_is_named(tmp_path: Path) -> None:
         assert reserved(names, tmp_path / "out", "a.mp4") == ["a.p"]
 
 
-def test_an_input_keeps_its_own_name_and_gets_none_of_another(tmp_path: Path) -> None:
-    (tmp_path / "a.p.npz").touch()
+def test_an_input_gets_no_name_of_another(tmp_path: Path) -> None:
     other = Wanted(tmp_path, "b.mp4", "p", owned=lambda target: target.name == "b.p")
     with OutputNames(tmp_path) as names:
-        assert names.reserve(Wanted(tmp_path, "a.mp4", "p", own="a.p")) == tmp_path / "a.p"
         assert names.reserve(other) == tmp_path / "b.mp4.p"
+        assert names.earlier(other, tmp_path / "b.mp4.p") == []
         names.release(tmp_path / "b.mp4.p")
         assert names.reserve(other) == tmp_path / "b.mp4.p"
 
