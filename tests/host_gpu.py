@@ -9,7 +9,7 @@ import functools
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,16 @@ extern "C" void launch_{name}(const {struct} *given, unsigned across, unsigned d
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels as functions of the host."""
+    return built(SOURCE, {name: name.capitalize() for name in STRUCTS})
+
+
+def built(kernels: Path, structs: Mapping[str, str]) -> ctypes.CDLL:
+    """Kernels whose threads do not work together as functions of the host; `structs`: of each, its struct."""
     assert COMPILER is not None
     folder = Path(tempfile.mkdtemp(prefix="rigflow-kernels-"))
     shim = Path(__file__).parent / "gpu" / "host.h"
-    source = f'#define RIGFLOW_ON_HOST "{shim}"\n#include "{SOURCE}"\n'
-    source += "".join(_LAUNCH.format(name=name, struct=name.capitalize()) for name in STRUCTS)
+    source = f'#define RIGFLOW_ON_HOST "{shim}"\n#include "{kernels}"\n'
+    source += "".join(_LAUNCH.format(name=name, struct=struct) for name, struct in structs.items())
     (folder / "kernels.cpp").write_text(source)
     out = folder / "kernels.so"
     subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", str(out), str(folder / "kernels.cpp")], check=True)

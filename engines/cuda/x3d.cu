@@ -25,6 +25,9 @@ struct Gate {
     int strips, values, pitch, channels;            // strips and values of a window; narrow channels
 };
 
+#ifdef RIGFLOW_ON_HOST
+#include RIGFLOW_ON_HOST
+#else
 __device__ static inline u32 halves(float low, float high) {
     u32 both;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
@@ -39,11 +42,10 @@ __device__ static inline float2 floats(u32 both) {
     return made;
 }
 
+#endif
+
 // A thread makes eight channels of a place.
 extern "C" __global__ void __launch_bounds__(128) first(const First c) {
-    extern __shared__ float shared_weights[];
-    for (int i = threadIdx.x; i < 27 * c.pitch; i += 128) shared_weights[i] = ((const float *)c.weights)[i];
-    __syncthreads();
     const int eights = c.pitch / 8;
     const wide all = (wide)c.pictures * c.height * c.width * eights;
     for (wide i = blockIdx.x * 128ll + threadIdx.x; i < all; i += gridDim.x * 128ll) {
@@ -58,8 +60,8 @@ extern "C" __global__ void __launch_bounds__(128) first(const First c) {
 #pragma unroll
             for (int k = 0; k < 3; k++) {
                 const float value = at[k] * c.scale + c.shift;
-                const float4 *w = (const float4 *)(shared_weights + (tap * 3 + k) * c.pitch + eight * 8);
-                const float4 low = w[0], high = w[1];
+                const float4 *w = (const float4 *)c.weights + ((tap * 3 + k) * eights + eight) * 2;
+                const float4 low = __ldg(w), high = __ldg(w + 1);
                 sums[0] += value * low.x, sums[1] += value * low.y, sums[2] += value * low.z, sums[3] += value * low.w;
                 sums[4] += value * high.x, sums[5] += value * high.y, sums[6] += value * high.z;
                 sums[7] += value * high.w;
@@ -132,6 +134,8 @@ extern "C" __global__ void __launch_bounds__(128) space_1(const Depthwise c) { d
 extern "C" __global__ void __launch_bounds__(128) space_2(const Depthwise c) { depthwise<3, 3, 2>(c); }
 extern "C" __global__ void __launch_bounds__(128) time_5(const Depthwise c) { depthwise<5, 1, 1>(c); }
 
+#ifndef RIGFLOW_ON_HOST  // its threads work together
+
 // A block makes the gates of a window: means of channels, two layers, sigmoid.
 const int gate_threads = 512, most_channels = 1024, most_narrow = 128;
 
@@ -172,3 +176,5 @@ extern "C" __global__ void __launch_bounds__(gate_threads) gate(const Gate c) {
         ((float *)c.out)[(wide)blockIdx.x * c.pitch + channel] = 1 / (1 + __expf(-sum));
     }
 }
+
+#endif

@@ -126,9 +126,7 @@ class _Kernels:
             launches = self._made.get(shape) or self._prepared(shape)
             launches.values[0]["in"] = given
             for step, values in zip(launches.steps, launches.values, strict=True):
-                self._functions[step.kernel](
-                    values[()], grid=step.grid, block=(step.threads, 1, 1), stream=stream, shared=step.shared
-                )
+                self._functions[step.kernel](values[()], grid=step.grid, block=(step.threads, 1, 1), stream=stream)
         return self._memory[OUTPUT].pointer, launches.shape
 
     def _prepared(self, shape: Shape) -> "_Launches":

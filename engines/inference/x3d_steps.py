@@ -30,7 +30,6 @@ class Step:
     numbers: Mapping[str, float]
     grid: tuple[int, int]
     threads: int
-    shared: int = 0
 
 
 class Steps:
@@ -61,7 +60,7 @@ class Steps:
         numbers |= {"pictures": windows * frames, "in_height": height, "in_width": width, "pitch": pitch}
         numbers |= {"height": self.shape[2], "width": self.shape[3], "stride": convolution.stride}
         grid = min(_MOST_BLOCKS, -(-prod(self.shape) * pitch // 8 // _THREADS)), 1
-        self._add("first", {"in": INPUT, "out": "a"}, {"weights": weights}, numbers, grid, _THREADS, weights.nbytes)
+        self._add("first", {"in": INPUT, "out": "a"}, {"weights": weights}, numbers, grid, _THREADS)
 
     def _block(self, block: Block, value: str, out: str) -> None:
         shape, channels = self.shape, self.channels
@@ -130,7 +129,7 @@ class Steps:
     ) -> None:  # fmt: skip
         if kernel != "gate":
             self._keep(memory["out"], 2 * prod(self.shape) * pitch_of(self.channels))
-        self.steps.append(Step(kernel, dict(memory), dict(constants), dict(numbers), grid, threads, shared))
+        self.steps.append(Step(kernel, dict(memory), dict(constants), dict(numbers), grid, threads))
 
     def _keep(self, name: str, nbytes: int) -> None:
         self.nbytes[name] = max(self.nbytes.get(name, 0), nbytes)

@@ -1,5 +1,6 @@
 """X3D networks for own kernels: which graphs have the form, and that the planned launches give the graph's answers."""
 
+import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,9 +10,11 @@ import onnxruntime as ort
 import pytest
 
 from engines.inference.own_kernels import has_own_kernels
+from engines.inference.x3d import SOURCE, STRUCTS
 from engines.inference.x3d_graph import BODY, X3dNet, x3d_net
 from engines.inference.x3d_steps import INPUT, OUTPUT, Step, Steps
 from engines.part import Array
+from tests.host_gpu import COMPILER, built
 from tests.nets import small_x3d, x3d
 
 KERNELS = {"space_1": (3, 3, 1), "space_2": (3, 3, 2), "time_5": (5, 1, 1)}  # times, side, stride
@@ -79,6 +82,32 @@ def test_the_launches_give_the_answers_of_the_graph(side: int, stride: int) -> N
     check(x3d(((8, 2), (16, 2)), 64, 10, stride, side)[1], side)
 
 
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(("side", "stride"), [(61, 4), (46, 2)])
+def test_kernels_give_what_the_launches_say(side: int, stride: int) -> None:
+    """The source of those whose threads do not work together, on the host."""
+    kernels = built(SOURCE, {"first": "First", **dict.fromkeys(KERNELS, "Depthwise")})
+    pixels = np.random.default_rng(4).integers(0, 256, (2, 13, side, side, 3), np.uint8)
+    steps = Steps(net_of(x3d(((8, 2), (24, 2)), 64, 10, stride, side)[1]), (2, 13, side, side))
+
+    def launched(step: Step, given: Mapping[str, Array], memory: Mapping[str, Array]) -> None:
+        if step.kernel not in ("first", *KERNELS):
+            return
+        found = {
+            name: np.full_like(memory[step.memory[name]], np.nan) for name in ("out", "sums") if name in step.memory
+        }
+        arrays = {name: np.ascontiguousarray(each) for name, each in {**given, **step.constants, **found}.items()}
+        struct = np.zeros((), STRUCTS[step.kernel])
+        for name, value in {**step.numbers, **{name: array.ctypes.data for name, array in arrays.items()}}.items():
+            struct[name] = value
+        getattr(kernels, f"launch_{step.kernel}")(ctypes.c_void_p(struct.ctypes.data), *step.grid, step.threads)
+        for name in found:
+            expected = memory[step.memory[name]].astype(np.float64)
+            np.testing.assert_allclose(arrays[name], expected, rtol=2e-3, atol=1e-3 * np.abs(expected).max())
+
+    computed(steps, pixels, launched)
+
+
 def check(graph: bytes, side: int) -> None:
     net = net_of(graph)
     pixels = np.random.default_rng(3).integers(0, 256, (2, 13, side, side, 3), np.uint8)
@@ -90,13 +119,14 @@ def check(graph: bytes, side: int) -> None:
         assert np.linalg.norm(mine - array) / np.linalg.norm(array) < 2e-3
 
 
-def computed(steps: Steps, pixels: Array) -> Array:
-    """The last value, as the kernels compute it."""
+def computed(steps: Steps, pixels: Array, seen: Callable[[Step, Any, Any], None] = lambda *_: None) -> Array:
+    """The last value, as the kernels compute it; `seen` is called with each launch, what it reads, and all memory."""
     memory: dict[str, Array] = {INPUT: pixels}
     for step in steps.steps:
         given = {name: memory[each] for name, each in step.memory.items() if name not in ("out", "sums")}
         made = _LAUNCHED[step.kernel.partition("_")[0]](step, given, memory)
         memory[step.memory["out"]] = made
+        seen(step, given, memory)
         assert made.nbytes <= steps.nbytes[step.memory["out"]]
     return memory[OUTPUT]
 

@@ -148,12 +148,12 @@ def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
     if multi_label:
         rows, places, classes = np.nonzero(scores > threshold)
         return Best(rows, places, scores[rows, places, classes], classes)
-    if (
-        scores.strides[-1] == scores.itemsize
-    ):  # argmax takes half the time of max here, and seven times as long otherwise
-        highest = np.take_along_axis(scores, scores.argmax(axis=-1)[..., None], axis=-1)[..., 0]
-    else:
-        highest = scores.max(axis=-1)
+    if scores.strides[-1] == scores.itemsize:  # argmax takes half the time of max here, else seven times as long
+        best = scores.argmax(axis=-1)
+        highest = np.take_along_axis(scores, best[..., None], axis=-1)[..., 0]
+        rows, places = np.nonzero(highest > threshold)
+        return Best(rows, places, highest[rows, places], best[rows, places])
+    highest = scores.max(axis=-1)
     rows, places = np.nonzero(highest > threshold)
     return Best(rows, places, highest[rows, places], scores[rows, places].argmax(axis=-1))
 
