@@ -143,8 +143,14 @@ def _precompiled(source: Path) -> Path:
     return source.with_name(f"{source.stem}-{_digest(source)}.fatbin")
 
 
+def _text(source: Path) -> str:
+    """A source with the headers beside it that it includes, so that no compiler looks for files."""
+    beside = source.with_name("matrix.cuh")
+    return source.read_text().replace(f'#include "{beside.name}"\n', beside.read_text() if beside.exists() else "")
+
+
 def _digest(source: Path) -> str:
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(_text(source).encode()).hexdigest()[:12]
 
 
 def _nvcc() -> str | None:
@@ -165,8 +171,9 @@ def _by_nvcc(path: Path, numbers: list[int]) -> bytes | None:
     words = [word for n in numbers for word in ("-gencode", f"arch=compute_{n},code=sm_{n}")]
     words += ["-gencode", f"arch=compute_{min(numbers)},code=compute_{min(numbers)}"]
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "kernels.fatbin"
-        done = subprocess.run([nvcc, "-O3", "-fatbin", *words, "-o", str(out), str(path)], capture_output=True)
+        out, joined = Path(folder) / "kernels.fatbin", Path(folder) / path.name
+        joined.write_text(_text(path))
+        done = subprocess.run([nvcc, "-O3", "-fatbin", *words, "-o", str(out), str(joined)], capture_output=True)
         return out.read_bytes() if done.returncode == 0 else None
 
 
@@ -179,7 +186,7 @@ def _by_nvrtc(path: Path, capability: tuple[int, int]) -> bytes | None:
             continue
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         option = f"--gpu-architecture=compute_{capability[0]}{capability[1]}".encode()
-        source = ctypes.c_char_p(path.read_bytes())
+        source = ctypes.c_char_p(_text(path).encode())
         if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, path.name.encode(), 0, None, None) != 0:
             continue
         try:

@@ -2,9 +2,8 @@
 // channels, and convolutions of 1 x 1 x 1. Activations are float16 `[N, T, H, W, C]`, C padded to a multiple of 8 by
 // zeros; sums are float32, always in the same order. Each kernel takes one struct, which engines/inference/x3d.py
 // declares too.
-typedef unsigned char u8;
-typedef unsigned int u32;
-typedef unsigned long long address;
+#include "matrix.cuh"
+
 typedef long long wide;
 
 struct First {
@@ -24,25 +23,6 @@ struct Gate {
     address narrow, narrow_bias, wide, wide_bias;  // float32 [narrow, pitch], [narrow], [narrow, pitch], [pitch]
     int strips, values, pitch, channels;            // strips and values of a window; narrow channels
 };
-
-#ifdef RIGFLOW_ON_HOST
-#include RIGFLOW_ON_HOST
-#else
-__device__ static inline u32 halves(float low, float high) {
-    u32 both;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-}
-
-__device__ static inline float2 floats(u32 both) {
-    float2 made;
-    asm("{.reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
-        : "=f"(made.x), "=f"(made.y)
-        : "r"(both));
-    return made;
-}
-
-#endif
 
 // A thread makes eight channels of a place.
 extern "C" __global__ void __launch_bounds__(128) first(const First c) {

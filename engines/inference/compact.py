@@ -14,6 +14,7 @@ import numpy as np
 from engines.content import Content
 from engines.cuda.copies import copied
 from engines.cuda.kernels import ADDRESS, FLOAT, INT, image_for, struct_of
+from engines.heads.reductions import ByteValues, Reduction, Stays
 from engines.inference.compact_graph import CHANNELS, CompactNet, Layer
 from engines.inference.cuda import CudaSession
 from engines.part import Array
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).parents[1] / "cuda" / "compact.cu"
 COMPACT = struct_of(
-    (ADDRESS, "in out weights bias slope pictures"), (INT, "frames height width factor"), (FLOAT, "scale")
+    (ADDRESS, "in out weights bias slope pictures"),
+    (INT, "frames height width factor as_bytes places"),
+    (FLOAT, "scale black span"),
 )
 _FIRST_THREADS, _TEAM_THREADS = 128, 128
 _WEIGHTS_BYTES, _HALO_BYTES = 9 * CHANNELS * 128, 6 * 34 * 128  # see compact.cu
@@ -49,12 +52,20 @@ class CompactSession(CudaSession):
         with gpu.guarded():
             self._kernels = _Kernels(gpu, net, image_for(gpu.facts.capability, cache, SOURCE))
         self._net = net
+        self._pictures: ByteValues | None = None
         super().__init__(model, spec, gpu, options, pictures_stay)
 
     def close(self) -> None:
         """Free the GPU's memory."""
         super().close()
         self._kernels.free()
+
+    def reduce(self, reductions: Sequence[Reduction]) -> None:
+        """See `CudaSession.reduce`. Pictures of bytes are made by the last layer."""
+        self._pictures = next((each for each in reductions if _is_picture(each)), None)  # type: ignore[assignment]
+        others = [each for each in reductions if each is not self._pictures]
+        super().reduce([*others, Stays(self._net.output)] if self._pictures else others)
+        self._made.clear()
 
     def _load(self, model: Content, tf32: bool, search: str, layout: str) -> Any:
         """Return an object with the ONNX Runtime API that the base class uses: bindings and declared tensors."""
@@ -72,14 +83,15 @@ class CompactSession(CudaSession):
         [(name, array)] = inputs.items()
         _, height, width, _ = array.shape
         factor = self._net.factor
-        row = (3, factor * height, factor * width)
-        self._made[((name, tuple(array.shape[1:])),)] = {self._net.output: (np.dtype(np.float32), row)}
+        size = factor * height, factor * width
+        made = (np.dtype(np.uint8), (*size, 3)) if self._pictures else (np.dtype(np.float32), (3, *size))
+        self._made[((name, tuple(array.shape[1:])),)] = {self._net.output: made}
         binding.shape = (computed, height, width)
         return super()._queue(binding, inputs, computed)
 
     def _go(self, binding: Any) -> None:
         given, made = binding.pointers[self._net.input], binding.pointers[self._net.output]
-        self._kernels.launch(given, made, binding.shape, self._runs)
+        self._kernels.launch(given, made, binding.shape, self._runs, self._pictures)
 
 
 class _Kernels:
@@ -101,8 +113,10 @@ class _Kernels:
         self._layers = [[copied(gpu, array) for array in packed(layer)] for layer in net.layers]
         self._between: list[Block] = []
 
-    def launch(self, given: int, made: int, shape: tuple[int, int, int], stream: Any) -> None:
-        """Queue all layers on a stream."""
+    def launch(
+        self, given: int, made: int, shape: tuple[int, int, int], stream: Any, pictures: ByteValues | None
+    ) -> None:
+        """Queue all layers on a stream; the last one makes `pictures`, or floats."""
         frames, height, width = shape
         with self._gpu.guarded():
             nbytes = frames * height * width * CHANNELS * 2
@@ -113,6 +127,11 @@ class _Kernels:
             values = np.zeros((), COMPACT)
             values["frames"], values["height"], values["width"] = shape
             values["factor"], values["scale"] = self._net.factor, self._net.scale
+            if pictures:
+                values["as_bytes"] = 1
+                values["places"] = sum(pictures.order.index(colour) << 2 * colour for colour in range(3))
+                values["black"] = pictures.black
+                values["span"] = np.float32(pictures.white) - np.float32(pictures.black)
             for number, blocks in enumerate(self._layers):
                 last = number == len(self._layers) - 1
                 values["in"], values["out"] = one if number else given, made if last else two
@@ -146,6 +165,11 @@ def packed(layer: Layer) -> tuple[Array, Array, Array]:
     for end, values in zip(ends, (layer.bias, layer.slope), strict=True):
         end[:out] = values
     return np.ascontiguousarray(weights), *ends
+
+
+def _is_picture(reduction: Reduction) -> bool:
+    """Whether pictures of three colours are made of the output."""
+    return isinstance(reduction, ByteValues) and sorted(reduction.order) == [0, 1, 2] and reduction.channels == 1
 
 
 class _Binding:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _ALIGNED = 256
 SOURCE = Path(__file__).parents[1] / "cuda" / "x3d.cu"
+POINTWISE = SOURCE.with_name("pointwise.cu")
 DEPTHWISE = struct_of(
     (ADDRESS, "in out weights bias sums"),
     (INT, "windows frames in_height in_width height width pitch relu"),
@@ -114,7 +115,7 @@ class _Kernels:
 
     def __init__(self, gpu: "CudaGpu", net: X3dNet, cache: Path) -> None:
         self._gpu, self._net = gpu, net
-        images = [image_for(gpu.facts.capability, cache, source) for source in (SOURCE, compact.SOURCE)]
+        images = [image_for(gpu.facts.capability, cache, source) for source in (SOURCE, POINTWISE)]
         own, shared = (gpu.driver.module_from_buffer(image) for image in images)
         self._functions = {name: (shared if name == "pointwise" else own).get_function(name) for name in STRUCTS}
         self._memory: dict[str, Block] = {}

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.upscale import CARD, REAL, random_network
 from engines.content import graph_of
 from engines.cuda.gpu import CudaGpu
+from engines.heads.planes import picture_bytes
+from engines.heads.reductions import ByteValues
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.own_kernels import own_session
 from engines.models.catalogue import load_model
@@ -53,4 +55,8 @@ def test_answers_are_near_those_of_the_processor(
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 2e-3
     alone = [np.asarray(session.run({name: pixels[row : row + 1]})[output.name])[0] for row in range(3)]
     np.testing.assert_array_equal(np.stack(alone), found)
+    for order in ((0, 1, 2), (2, 1, 0)):
+        session.reduce((ByteValues(output.name, 1, order=order),))
+        pictures = np.asarray(session.run({name: pixels})[output.name])
+        np.testing.assert_array_equal(pictures, picture_bytes(found.transpose(0, 2, 3, 1), order, 0, 1))
     session.close()
