@@ -18,6 +18,7 @@ from schemas.results import Result
 from schemas.segments import Segment
 
 Hosts = Callable[[Stage], bool]
+_STEP_S, _MOST_BATCHES = 0.05, 8  # of a step: a GPU computes nothing between two steps, and others wait for its end
 
 
 class LoadedPipeline:
@@ -46,6 +47,7 @@ class LoadedPipeline:
         self._overlapping = {name: each for name, each in sessions.items() if isinstance(each, Overlapping)}
         self._continuous = {name: each for name, each in plan.operators.items() if isinstance(each, Continuous)}
         self._filling = {name: each for name, each in plan.operators.items() if isinstance(each, Filling)}
+        self._batch_s: dict[str, float] = {}  # of a stage's full batches, lately
         decode = self.plan.decode
         self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
         raw = not self.hosted.issuperset(self._resizes)
@@ -65,9 +67,11 @@ class LoadedPipeline:
         return following.name if following else None
 
     def most_batches(self, stage: OperatorStage) -> int:
-        """Full batches that are worth giving to `operate` at once: as many as can be in flight."""
+        """Full batches that are worth giving to `operate` at once: as many as can be in flight, more of short ones."""
         session = self._overlapping.get(stage.model or "")
-        return session.in_flight if session is not None else 1
+        if session is None:
+            return 1
+        return max(session.in_flight, min(_MOST_BATCHES, int(_STEP_S / self._batch_s.get(stage.name, _STEP_S))))
 
     def waiting_rows(self, stage: OperatorStage, part: Part) -> Mapping[RowKind, int]:
         """Rows of a part that wait for a batch of a stage with a model; none where it waits for no others."""
@@ -78,7 +82,10 @@ class LoadedPipeline:
 
     def counts(self, stage: str) -> BatchCounts:
         """Counts of the runs of a stage's model since the last call."""
-        return self.plan.operators[stage].counts.take()
+        taken = self.plan.operators[stage].counts.take()
+        if full_s := [seconds for rows, most, seconds in taken.times if rows == most and seconds > 0]:
+            self._batch_s[stage] = min(full_s)
+        return taken
 
     def model(self, stage: OperatorStage) -> ModelSpec | None:
         """The card of a stage's model; None where it has none here."""
