@@ -172,6 +172,7 @@ def show(name: Name, as_json: Json = False, settings_file: SettingsFile = None) 
     Example: rigflow model show yolov8n
     """
     from engines.content import graph_of
+    from engines.inference.own_kernels import form_of
     from engines.models.card_text import card_toml
     from engines.models.catalogue import builtin_model, builtin_models, load_model
     from engines.models.store import card_text, kept_path
@@ -180,13 +181,15 @@ def show(name: Name, as_json: Json = False, settings_file: SettingsFile = None) 
     spec, content = builtin_model(name) if name in builtin_models() else load_model(kept_path(name))
     text = card_toml(spec) if name in builtin_models() else card_text(name)
     profiles = kept_model_profiles(settings_from(settings_file).cache_folder, spec.identity)
+    form = form_of(content, spec.name)
     if as_json:
         facts = {"identity": spec.identity, "nbytes": len(graph_of(content))}
-        facts |= {"profiles": [each.model_dump(mode="json") for each in profiles]}
+        facts |= {"own_kernels": form, "profiles": [each.model_dump(mode="json") for each in profiles]}
         say_json(spec.model_dump(mode="json") | facts)
         return ExitCode.OK
     say(text.rstrip("\n") + "\n", keep="\n")
-    for line in [*described(spec, len(graph_of(content))), *costs(profiles)]:
+    kernels = f"own kernels: {f'as {form}, in float16 on GPUs since Ampere' if form else 'none for its form'}"
+    for line in [*described(spec, len(graph_of(content))), kernels, *costs(profiles)]:
         say(f"# {line}")
     return ExitCode.OK
 

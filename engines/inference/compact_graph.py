@@ -80,7 +80,7 @@ class _Reader:
         transposed = self._view.after(source, "Transpose", perm=[0, 3, 1, 2])
         scaled = self._view.after(self._view.after(transposed, "Cast", to=1), "Mul")
         [node] = self._view.readers(self._view.readers(transposed)[0].output[0])
-        scale = next(self._view.constants[name] for name in node.input if name in self._view.constants)
+        scale = next(self._view.constant(name) for name in node.input if self._view.is_constant(name))
         layers, value = self._layers(scaled)
         factor = int(np.sqrt(len(layers[-1].bias) // 3))
         demand(len(layers[-1].bias) == 3 * factor * factor and 1 <= factor <= 4)
@@ -97,8 +97,8 @@ class _Reader:
             node = next(each for each in self._view.readers(value) if each.op_type == "Conv")
             given = self._view.attributes(node)
             demand(all(list(np.atleast_1d(given.get(k, v))) == list(np.atleast_1d(v)) for k, v in _PLAIN.items()))
-            weights = self._view.constants[node.input[1]]
-            bias = self._view.constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weights), np.float32)
+            weights = self._view.constant(node.input[1])
+            bias = self._view.constant(node.input[2]) if len(node.input) > 2 else np.zeros(len(weights), np.float32)
             demand(weights.dtype == np.float32 and weights.shape[1:] == (CHANNELS if layers else 3, 3, 3))
             [value] = node.output
             [after] = self._view.readers(value)
@@ -112,7 +112,7 @@ class _Reader:
 
     def _slope(self, node: Any) -> Array:
         if node.op_type == "PRelu":
-            slope: Array = self._view.constants[node.input[1]].astype(np.float32)
+            slope: Array = self._view.constant(node.input[1]).astype(np.float32)
             return np.ascontiguousarray(np.broadcast_to(slope.reshape(-1), CHANNELS))
         leak = self._view.attributes(node).get("alpha", 0.01) if node.op_type == "LeakyRelu" else 0.0
         return np.full(CHANNELS, leak, np.float32)
@@ -122,6 +122,6 @@ class _Reader:
         given = self._view.attributes(resize)
         wanted = {"mode": b"nearest", "nearest_mode": b"floor", "coordinate_transformation_mode": b"asymmetric"}
         demand({key: given.get(key) for key in wanted} == wanted)
-        demand(list(self._view.constants[resize.input[2]]) == [1, 1, factor, factor])
+        demand(list(self._view.constant(resize.input[2])) == [1, 1, factor, factor])
         [node] = self._view.readers(made)
         demand(node.op_type == "Add" and set(node.input) == {made, resize.output[0]} and node.output[0] == output)

@@ -11,28 +11,38 @@ class GraphView:
     """An ONNX graph. Methods raise ValueError where the graph has another form; so do callers, by `demand`."""
 
     def __init__(self, graph: Any) -> None:
-        from onnx import helper, numpy_helper
+        from onnx import TensorProto, helper
 
-        self.graph = graph
         self.nodes = list(graph.node)  # kept, for their ids are keys
-        self.constants: dict[str, Array] = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+        self._tensors = {each.name: each for each in graph.initializer if each.data_location != TensorProto.EXTERNAL}
         self._attributes = {
             id(node): {each.name: helper.get_attribute_value(each) for each in node.attribute} for node in self.nodes
         }
         self._readers: defaultdict[str, list[Any]] = defaultdict(list)
         self.makers: dict[str, Any] = {}
         for node in self.nodes:
-            self._add(node, numpy_helper)
+            self._add(node)
 
-    def _add(self, node: Any, numpy_helper: Any) -> None:
+    def _add(self, node: Any) -> None:
         if node.op_type == "Constant" and "value" in self.attributes(node):
-            self.constants[node.output[0]] = numpy_helper.to_array(self.attributes(node)["value"])
-        if node.op_type == "Identity" and node.input[0] in self.constants:
-            self.constants[node.output[0]] = self.constants[node.input[0]]
+            self._tensors[node.output[0]] = self.attributes(node)["value"]
+        if node.op_type == "Identity" and node.input[0] in self._tensors:
+            self._tensors[node.output[0]] = self._tensors[node.input[0]]
         for name in set(node.input):
             self._readers[name].append(node)
         for name in node.output:
             self.makers[name] = node
+
+    def constant(self, name: str) -> Array:
+        """A constant that is in the file itself. Raises KeyError."""
+        from onnx import numpy_helper
+
+        made: Array = numpy_helper.to_array(self._tensors[name])
+        return made
+
+    def is_constant(self, name: str) -> bool:
+        """Whether `constant` gives it."""
+        return name in self._tensors
 
     def attributes(self, node: Any) -> Mapping[str, Any]:
         """The attributes of a node by name."""

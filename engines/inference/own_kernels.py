@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 _FIRST_CAPABILITY = (8, 0)  # asynchronous copies to shared memory, and products of 16 x 8 x 16
 
 
+def form_of(model: Content, name: str) -> str:
+    """The form by which own kernels know a model; empty if they do not compute it, as what is no ONNX."""
+    try:
+        if compact_net(model, name) is not None:
+            return "compact upscaler"
+        return "X3D network" if x3d_net(model, name) is not None else ""
+    except ModelError:
+        return ""
+
+
 def has_own_kernels(model: Content, name: str, capability: tuple[int, int]) -> bool:
-    """Whether a model has a form that own kernels compute, and a GPU of that compute capability runs them."""
-    if capability < _FIRST_CAPABILITY:
-        return False
-    return compact_net(model, name) is not None or x3d_net(model, name) is not None
+    """Whether own kernels compute a model on a GPU of that compute capability."""
+    return capability >= _FIRST_CAPABILITY and bool(form_of(model, name))
 
 
 def own_session(

@@ -129,7 +129,7 @@ class _Reader:
 
     def _moved(self, node: Any, value: str, scale: float, shift: float) -> tuple[float, float]:
         """Scale and shift after one more operation with a number."""
-        [constant] = [self._view.constants[name] for name in node.input if name != value]
+        [constant] = [self._view.constant(name) for name in node.input if name != value]
         [number] = np.unique(constant).tolist()  # the same for all colours
         demand(node.op_type in ("Mul", "Add") or node.input[0] == value)
         if node.op_type in ("Mul", "Div"):
@@ -139,7 +139,7 @@ class _Reader:
 
     def _convolution(self, node: Any) -> tuple[Convolution, str]:
         """A convolution, with the ReLU that alone reads it."""
-        given, weights = self._view.attributes(node), self._view.constants[node.input[1]]
+        given, weights = self._view.attributes(node), self._view.constant(node.input[1])
         kernel = weights.shape[2:]
         strides = list(given.get("strides", [1, 1, 1]))
         demand(node.op_type == "Conv" and weights.dtype == np.float32 and len(kernel) == 3)
@@ -148,7 +148,7 @@ class _Reader:
         demand(strides[0] == 1 and strides[1] == strides[2])
         groups = given.get("group", 1)
         demand(groups == (len(weights) if kernel in _DEPTHWISE else 1) and (groups == 1 or weights.shape[1] == 1))
-        bias = self._view.constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weights), np.float32)
+        bias = self._view.constant(node.input[2]) if len(node.input) > 2 else np.zeros(len(weights), np.float32)
         value, relu = str(node.output[0]), False
         after = self._view.readers(value)
         if len(after) == 1 and after[0].op_type == "Relu":
@@ -196,7 +196,7 @@ class _Reader:
             return None, value
         [mean] = means
         given = self._view.attributes(mean)
-        axes = self._view.constants[mean.input[1]] if len(mean.input) > 1 else given.get("axes", [2, 3, 4])
+        axes = self._view.constant(mean.input[1]) if len(mean.input) > 1 else given.get("axes", [2, 3, 4])
         demand(sorted(int(axis) % 5 for axis in axes) == [2, 3, 4] and given.get("keepdims", 1) == 1)
         narrow, inner = self._convolution(self._view.reader(mean.output[0], "Conv"))
         wide, inner = self._convolution(self._view.reader(inner, "Conv"))

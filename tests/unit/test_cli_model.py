@@ -122,6 +122,7 @@ def test_fields_given_by_hand_go_before_the_card_and_the_card_before_what_is_fou
     shown, _ = said("show", "hounds")
     assert 'colours = "bgr"' in shown
     assert "mean = [4.0, 5.0, 6.0]" in shown
+    assert "\n# own kernels: none for its form\n" in shown
     assert "  0 boxes\n" in said("test", "hounds")[0]
 
 

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from engines.inference.own_kernels import has_own_kernels
+from engines.inference.own_kernels import form_of, has_own_kernels
 from engines.inference.x3d import SOURCE, STRUCTS
 from engines.inference.x3d_graph import BODY, X3dNet, x3d_net
 from engines.inference.x3d_steps import INPUT, OUTPUT, Step, Steps
@@ -36,6 +36,8 @@ def test_x3d_s_is_recognised() -> None:
     assert (net.scale, net.shift) == (pytest.approx(1 / 255 / 0.225), pytest.approx(-2))
     assert has_own_kernels(small_x3d()[1], "m", (8, 0))
     assert not has_own_kernels(small_x3d()[1], "m", (7, 5))
+    assert form_of(small_x3d()[1], "m") == "X3D network"
+    assert form_of(b"no graph", "m") == ""
 
 
 def _convolutions(graph: Any) -> list[Any]:
