@@ -18,6 +18,7 @@ from engines.heads.reductions import ByteValues, Reduction, Stays
 from engines.inference.compact_graph import CHANNELS, CompactNet, Layer
 from engines.inference.cuda import CudaSession
 from engines.part import Array
+from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.model_profile import ComputeOptions
 
@@ -122,7 +123,7 @@ class _Kernels:
             nbytes = frames * height * width * CHANNELS * 2
             if not self._between or self._between[0].nbytes < nbytes:
                 self._between = []
-                self._between = [self._gpu.memory.take(nbytes) for _ in range(2)]
+                self._between = [between(self._gpu, nbytes) for _ in range(2)]
             one, two = (block.pointer for block in self._between)
             values = np.zeros((), COMPACT)
             values["frames"], values["height"], values["width"] = shape
@@ -148,6 +149,15 @@ class _Kernels:
     def free(self) -> None:
         """Give the memory back."""
         self._layers, self._between = [], []
+
+
+def between(gpu: "CudaGpu", nbytes: int) -> "Block":
+    """Memory for values between layers. Raises ModelError: the GPU has not as much."""
+    try:
+        return gpu.memory.take(nbytes)
+    except gpu.driver.MemoryError as error:
+        what = f"own kernels find no {nbytes / 1e9:.1f} GB of free memory on {gpu.name}"
+        raise ModelError(what, "compute the model with smaller batches, or without own kernels") from error
 
 
 def packed(layer: Layer) -> tuple[Array, Array, Array]:

@@ -137,7 +137,7 @@ class _Kernels:
             self._made, self._memory = {}, {}  # the launches of other shapes have the old addresses
         for name, nbytes in plan.nbytes.items():
             if name not in self._memory:
-                self._memory[name] = self._gpu.memory.take(nbytes)
+                self._memory[name] = compact.between(self._gpu, nbytes)
         arrays = [array for step in plan.steps for array in step.constants.values()]
         begins = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)])
         together = np.zeros(begins[-1], np.uint8)

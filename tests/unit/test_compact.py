@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from onnx import numpy_helper
 
 from benchmarks.upscale import CARD, random_network
 from engines.content import graph_of
-from engines.inference.compact import packed
+from engines.inference.compact import between, packed
 from engines.inference.compact_graph import CompactNet, compact_net
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.own_kernels import has_own_kernels
 from engines.models.catalogue import load_model
 from engines.part import Array
+from schemas.errors import ModelError
 from schemas.model import ModelSpec
 
 HEIGHT, WIDTH = 40, 48
@@ -136,3 +138,15 @@ def test_a_picture_that_is_added_and_leaks_are_recognised(tmp_path: Path) -> Non
     assert net is not None
     assert net.adds_picture
     assert set(net.layers[3].slope) == {np.float32(0.1)}
+
+
+def test_memory_that_is_not_there_is_an_error_of_the_model() -> None:
+    class Driver:
+        MemoryError = ArithmeticError
+
+    class Pool:
+        def take(self, nbytes: int) -> None:
+            raise Driver.MemoryError
+
+    with pytest.raises(ModelError, match=r"no 3\.0 GB of free memory on cuda:0"):
+        between(SimpleNamespace(driver=Driver, memory=Pool(), name="cuda:0"), 3_000_000_000)  # type: ignore[arg-type]
