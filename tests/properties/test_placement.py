@@ -48,18 +48,19 @@ def test_it_is_never_slower_than_first_come_first_served() -> None:
 
 
 @pytest.mark.slow
-def test_it_is_never_slower_over_the_fleets_that_its_constants_were_chosen_on() -> None:
-    assert slower(seconds_by_turns(range(1000))) == {}
+@pytest.mark.parametrize(("first", "end"), [(0, 1000), (1000, 3000), (3000, 5000), (5000, 8000)])
+def test_it_is_never_slower_over_many_fleets(first: int, end: int) -> None:
+    """docs/placement.md says on which of them the rules were chosen."""
+    ratios = seconds_by_turns(range(first, end))
+    faster = sum(ratio < 0.9 for ratio in ratios.values())
+    print(f"of {len(ratios)} fleets {faster} are faster by more than 10 %; the slowest: {max(ratios.values()):.3f}")
+    assert slower(ratios) == {}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("first", [1000, 3000])
-def test_it_is_rarely_slower_over_fleets_that_its_constants_were_not_chosen_on(first: int) -> None:
-    ratios = seconds_by_turns(range(first, first + 2000))
-    found, faster = slower(ratios), sum(ratio < 0.9 for ratio in ratios.values())
-    print(f"slower than first come, first served: {found}; faster by more than 10 %: {faster} of {len(ratios)}")
-    assert len(found) <= 0.005 * len(ratios)
-    assert max(ratios.values()) < 1.5
+@pytest.mark.parametrize("seed", [3727, 4254, 4352, 4463])
+def test_work_is_not_moved_where_free_workers_would_overload_a_later_stage(seed: int) -> None:
+    """The best mix has it that a device decodes little for others; a queue has it that it takes whenever it is free."""
+    assert slower(seconds_by_turns(range(seed, seed + 1))) == {}
 
 
 def test_it_is_much_faster_where_decoders_are_missing() -> None:
