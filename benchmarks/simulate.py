@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.fleet import Run, Trial
@@ -23,7 +23,7 @@ from placement.simulated_machine import WorkerRules
 from placement.simulation import simulate
 from schemas.rig import ALL_STAGES
 from tests import fleet as real
-from tests.paced import Card, cards_entry, shared_network
+from tests.paced import Card, cards_entry, shared
 
 PIPELINE = "simulated"
 STAGES = ("decode", "resize", "infer", "encode")
@@ -107,12 +107,11 @@ def _device(name: str, card: Card) -> Device:
 
 def measured(case: Case, folder: Path) -> Run:
     """The job of a case on a real fleet of paced workers."""
-    networks = [shared_network(folder / f"network{number}") for number in range(len(case.rigs))]
+    networks = [shared(folder / f"network{number}") for number in range(len(case.rigs))]
     cards: dict[str, Card] = {}
     for network, rig in zip(networks, case.rigs, strict=True):
         for card in rig:
-            shared = {**card.__dict__, "network": network if card.network_s else ""}
-            cards[f"test-{len(cards)}"] = Card(**shared)
+            cards[f"test-{len(cards)}"] = replace(card, network=network if card.network_s else "")
     with real.Fleet([ALL_STAGES] * len(cards), folder / "cache", entry=cards_entry(cards)) as fleet:
 
         async def run() -> Run:

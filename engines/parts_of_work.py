@@ -4,7 +4,7 @@ import math
 
 from engines.media.decode import windows_per_part
 from engines.plan import plan_pipeline
-from engines.workload import MediaFacts, Models
+from engines.workload import MediaFacts, Models, windows_of
 from placement.costs import Work
 from schemas.pipeline import OperatorStage, PipelineSpec
 
@@ -14,7 +14,7 @@ def parts_of(spec: PipelineSpec, models: Models, facts: MediaFacts, work: Work) 
     plan = plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     parts = 1
     if facts.media.timed and facts.media.width:
-        parts = max(1, math.ceil(work.frames / windows_per_part(plan.decode, facts.media)))
+        parts = max(1, math.ceil(windows_of(spec, facts) / windows_per_part(plan.decode, facts.media)))
     rows = {stage.name: stage.rows / parts for stage in work.stages if stage.rows}
     first = next((stage for stage in spec.stage if isinstance(stage, OperatorStage) and stage.name in rows), None)
     return parts, max(1, int(first.max_batch / max(1.0, rows[first.name]))) if first else 1

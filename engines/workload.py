@@ -67,19 +67,22 @@ def _frame_rate(given: Input) -> float:
 def workload(spec: PipelineSpec, models: Models, facts: MediaFacts) -> Work:
     """The work of a job. Raises ModelError and PipelineError as `plan_pipeline` does."""
     plan = plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
-    frames = facts.frames / facts.pieces
-    grid = spec.grid
-    sampled = facts.media.timed and grid.fps is not None
-    windows = (
-        facts.media.duration_s * float(grid.fps or 0) / facts.pieces / grid.stride if sampled else frames / grid.stride
-    )
-    sizes = _Sizes(facts.media, max(1.0, windows), max(1.0, windows * grid.stride if sampled else frames))
+    frames, windows = facts.frames / facts.pieces, windows_of(spec, facts)
+    sampled = facts.media.timed and spec.grid.fps is not None
+    sizes = _Sizes(facts.media, windows, max(1.0, windows * spec.grid.stride if sampled else frames))
     made = [_stage(stage, plan, models, sizes, frames) for stage in spec.stage]
     ordered = [at for at, stage in enumerate(spec.stage) if (of := plan.operators.get(stage.name)) and of.in_order]
     stages = tuple(
         replace(stage, of_decode=at <= max(ordered, default=0) or stage.of_decode) for at, stage in enumerate(made)
     )
-    return Work(spec.name, stages, facts.pieces, facts.nbytes / facts.pieces, sizes.windows)
+    return Work(spec.name, stages, facts.pieces, facts.nbytes / facts.pieces, frames)
+
+
+def windows_of(spec: PipelineSpec, facts: MediaFacts) -> float:
+    """Windows of a piece, at least 1."""
+    grid, seconds = spec.grid, facts.media.duration_s / facts.pieces
+    seen = seconds * float(grid.fps) if facts.media.timed and grid.fps is not None else facts.frames / facts.pieces
+    return max(1.0, seen / grid.stride)
 
 
 def with_observed_operations(work: Work, fleet: Fleet) -> Work | None:

@@ -47,7 +47,8 @@ class StageWork:
 class Work:
     """A job, or several alike: `pieces` (segments) of `piece_bytes`, each through the `stages` in order.
 
-    The stages are those of the pipeline, from decode to encode. `frames` are those of a piece that its results count.
+    The stages are those of the pipeline, from decode to encode. `frames` are those of a piece as results count them,
+    also those that no window uses.
     """
 
     pipeline: str

@@ -7,9 +7,9 @@ machine, which wakes it late, does not make the next one late too.
 import fcntl
 import os
 import socket
-import struct
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -41,37 +41,44 @@ class Card:
 
 
 class Paced:
-    """Something that serves one after the other; in a file, for several processes."""
+    """Something that serves one after the other; in a file of `shared`, for several processes."""
 
     def __init__(self, file: str = "") -> None:
         self._file = file
         self._lock = threading.Lock()
         self._free_s = 0.0
 
-    def serve(self, seconds: float) -> None:
-        """Wait for its turn, and for `seconds`."""
-        if seconds:
-            end_s = self._reserve_shared(seconds) if self._file else self._reserve(seconds)
-            time.sleep(max(0.0, end_s - time.monotonic()))
+    def serve(self, seconds: float, since_s: float | None = None) -> float:
+        """Wait for its turn, and for `seconds` of it, which may have begun at `since_s`; returns when that ended."""
+        if not seconds:
+            return time.monotonic() if since_s is None else since_s
+        end_s = self.reserve(seconds, since_s)
+        time.sleep(max(0.0, end_s - time.monotonic()))
+        return end_s
 
-    def _reserve(self, seconds: float) -> float:
+    def reserve(self, seconds: float, since_s: float | None = None) -> float:
+        """When so many seconds of it, from now or from `since_s` on, will be over."""
+        since_s = time.monotonic() if since_s is None else since_s
+        if self._file:
+            return self._reserve_shared(seconds, since_s)
         with self._lock:
-            self._free_s = max(self._free_s, time.monotonic()) + seconds
+            self._free_s = max(self._free_s, since_s) + seconds
             return self._free_s
 
-    def _reserve_shared(self, seconds: float) -> float:
+    def _reserve_shared(self, seconds: float, since_s: float) -> float:
         with open(self._file, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            [free_s] = struct.unpack("d", file.read(8))
-            end_s = float(max(free_s, time.monotonic()) + seconds)
+            free = array("d", file.read())
+            first = min(range(len(free)), key=free.__getitem__)
+            free[first] = max(free[first], since_s) + seconds
             file.seek(0)
-            file.write(struct.pack("d", end_s))
-            return end_s
+            file.write(free.tobytes())
+            return free[first]
 
 
-def shared_network(path: Path) -> str:
-    """A network link for the cards of one rig."""
-    path.write_bytes(struct.pack("d", 0.0))
+def shared(path: Path, count: int = 1) -> str:
+    """A file for a `Paced` of several processes, which serves `count` at a time."""
+    path.write_bytes(array("d", [0.0] * count).tobytes())
     return str(path)
 
 

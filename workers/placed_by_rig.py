@@ -28,6 +28,7 @@ EVERY_S = 3.0
 HOLD_S = 10.0  # so long a better placement must stay the same before it replaces one that still works
 _TYPICAL = (1280, 720, 25)  # width, height and frames a second of media, as far as they are not known
 _TYPICAL_BYTES_PER_S = 600_000
+_GOP_S = 2.0  # between keyframes: a segment is not shorter, whatever a pipeline asks for
 
 
 class Placer:
@@ -110,7 +111,7 @@ def _has_work(spec: PipelineSpec, depths: Depths) -> bool:
 def _typical(spec: PipelineSpec, pictures: bool) -> MediaFacts:
     """A segment as it is usual: what a pipeline's media are is not known before they come."""
     width, height, rate = _TYPICAL
-    seconds = spec.segment_s
+    seconds = max(_GOP_S, spec.segment_s)
     media = MediaInfo(
         kind=spec.media[0],
         codec="h264",

@@ -77,6 +77,7 @@ def test_the_work_of_a_film(film: Path) -> None:
     decode, _, infer, _ = work.stages
     assert (decode.frames, decode.codec) == (50, "h264")
     assert infer.rows == pytest.approx(2.0, rel=0.1)  # a window a second
+    assert work.frames == 50  # as results count them, and workers their pace
     # pictures of 32 x 32 by two matrices of 8 x 32, as the model's graph has them
     assert infer.operations == 2 * (32 * 32 * 8 + 8 * 32 * 8) * 5
     assert work.piece_bytes * 5 == pytest.approx(film.stat().st_size, rel=0.3)
