@@ -13,6 +13,7 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   cannot be closed after its connection broke during the last flush (`_status`);
   copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
   `_flush_queue`);
+  looks at each character of the name of each header (`_parse_header_lines`);
   loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
 """
 
@@ -121,6 +122,17 @@ class NatsClient(Client):
             return await super()._process_headers(headers)
         except (IndexError, UnicodeDecodeError):
             return None
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """The headers by name, the last of each name; lines that are no header are left out."""
+        found: dict[str, str] = {}
+        for line in raw.split(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            name = name.strip()
+            if colon and name.isascii() and (key := name.decode()).split() == [key]:
+                found[key] = value.strip().decode(errors="replace")
+        return found
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None

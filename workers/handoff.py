@@ -5,6 +5,7 @@ queue. Then it goes to the queue, so that the whole fleet infers a long segment 
 """
 
 import asyncio
+import math
 import time
 
 from pipelines.broker import Broker
@@ -36,8 +37,8 @@ class Handoff:
         """Whether other workers wait at a queue that this worker hosts, and a step of its stage takes `worth_s`."""
         if self._step_s.get((queue.pipeline, queue.stage), 0.0) < self._worth_s:
             return False
-        count, seen_s = self._waiting.get(queue, (0, 0.0))
-        if not count or time.monotonic() - seen_s > FRESH_S:
+        count, seen_s = self._waiting.get(queue, (0, -math.inf))
+        if time.monotonic() - seen_s > FRESH_S:
             count = await self.idle_at(queue)
             self._waiting[queue] = count, time.monotonic()
         return count > 0
@@ -47,7 +48,7 @@ class Handoff:
         count, seen_s = self._waiting.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > OLD_S:
             return False
-        self._waiting[queue] = count - 1, seen_s
+        self._waiting[queue] = count - 1, seen_s if count > 1 else -math.inf
         return True
 
     async def idle_at(self, queue: Queue) -> int:

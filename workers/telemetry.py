@@ -10,7 +10,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Self
 
@@ -149,8 +149,8 @@ class Heartbeat:
 
     def encode(self) -> bytes:
         """For the supervisor's socket."""
-        body = {each.name: getattr(self, each.name) for each in fields(self)}
-        body["stages"] = [[*key, asdict(counts)] for key, counts in self.stages.items()]
+        body = _values(self)
+        body["stages"] = [[*key, _values(counts)] for key, counts in self.stages.items()]
         return json.dumps(body).encode()
 
     @classmethod
@@ -159,6 +159,11 @@ class Heartbeat:
         given = json.loads(body)
         stages = {(pipeline, stage): StageCounts(**counts) for pipeline, stage, counts in given.pop("stages")}
         return cls(**given, stages=stages)
+
+
+def _values(of: Heartbeat | StageCounts) -> dict[str, object]:
+    """The fields by name, without the copies of them that `dataclasses.asdict` makes."""
+    return {each.name: getattr(of, each.name) for each in fields(of)}
 
 
 @dataclass(frozen=True, slots=True)

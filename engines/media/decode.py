@@ -126,6 +126,12 @@ def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:
     return min(most, max(least, (_PLANES_BYTES if plan.planes else _PICTURES_BYTES) // window_bytes))
 
 
+def most_images(plan: DecodePlan, media: MediaInfo) -> int:
+    """Return the most images of a part, by the bytes of their pictures; 1 if those have the size of the image."""
+    made_bytes = sum(_picture_bytes(picture, media) for picture in plan.pictures.values())
+    return 1 if plan.by_source else max(1, _PICTURES_BYTES // max(1, made_bytes))
+
+
 def _picture_bytes(picture: PictureSpec, media: MediaInfo) -> int:
     if picture.layout == "planes":
         return 0  # as large as the frame

@@ -19,7 +19,7 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from engines.media.decode import Convert
+from engines.media.decode import Convert, most_images
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.jpeg import JpegHeader, jpeg_header
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
@@ -38,7 +38,7 @@ from schemas.parts import PartMeta
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
-_PART_PIXELS = 24_000_000  # about 64 MB of raw frames
+_PART_PIXELS = 60_000_000  # of files: a tenth of a second of decoding, for which other work waits
 _PART_FILE_BYTES = 64 << 20
 _CODECS = {"jpeg": av.Codec("mjpeg", "r"), "png": av.Codec("png", "r"), "webp": av.Codec("webp", "r")}
 # Interpolate colours that are stored at half the size linearly, as libjpeg and libwebp do; otherwise swscale repeats
@@ -90,11 +90,11 @@ def decode_images(
     `buffers` are the images' files, one for each item of the segment; there are none if the items name files in
     `shared` folders. If an image fails, `meta.items[i].error` has the reason, and `meta.lost` counts it. Each other
     image has one row, in order, and one window that uses it `T` times. If the arrays of an image depend on its size,
-    each image is a part of its own; otherwise a part holds about 64 MB of raw frames.
+    each image is a part of its own; otherwise a part holds at most 64 MB of pictures, of files of 60 million pixels.
     """
     given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)
-    for number, (group, last) in enumerate(_groups(images, alone=plan.by_source)):
+    for number, (group, last) in enumerate(_groups(images, most_images(plan, segment.media))):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
         notes: dict[str, None] = {}
@@ -241,12 +241,13 @@ def _webp_size(chunk: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image], bool]]:
-    """Yield the images of each part, in order, and whether it is the last part; at most one part is held in memory."""
+def _groups(images: Iterable[_Image], most: int) -> Iterator[tuple[list[_Image], bool]]:
+    """Yield up to `most` images of each part, in order, and whether it is the last; one part is held in memory."""
     group: list[_Image] = []
     pixels = size = 0
     for image in images:
-        if group and (alone or pixels + image.pixels > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES):
+        full = pixels + image.pixels > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES
+        if group and (full or len(group) == most):
             yield group, False
             group, pixels, size = [], 0, 0
         group.append(image)

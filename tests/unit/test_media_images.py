@@ -124,9 +124,14 @@ def test_each_image_is_a_part_where_its_size_is_kept() -> None:
     assert [part.arrays["plane0"].shape[0] for part in parts] == [1, 0, 1]
 
 
-def test_a_part_is_bounded_by_the_pixels_of_its_images() -> None:
-    large = still("mjpeg", (3000, 3000))
-    assert [len(part.meta.items) for part in parts_of([large] * 3)] == [2, 1]
+def test_a_part_is_bounded_by_the_pixels_of_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.media.images._PART_PIXELS", 3 * 40 * 50 + 1)
+    assert [len(part.meta.items) for part in parts_of([still("mjpeg", (40, 50))] * 4)] == [3, 1]
+
+
+def test_a_part_is_bounded_by_the_bytes_of_its_pictures() -> None:
+    wanted = pipeline(size=[2048, 4096], layout="rgb")  # 24 MiB each
+    assert [len(part.meta.items) for part in parts_of([still("png", (4, 4))] * 3, wanted)] == [2, 1]
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
