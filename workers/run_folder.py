@@ -107,14 +107,17 @@ class FolderRun:
             self._slots.release()
 
     def _sorted(self, group: Sequence[Entry]) -> tuple[list[tuple[Entry, Files]], dict[str, list[Entry]]]:
-        """What was made earlier of the same content, and the entries of each content that is to be done."""
+        """What was made earlier of the same content, and the entries of each content that is to be done.
+
+        In one result of all, entries of the same content have a place each.
+        """
         copies: list[tuple[Entry, Files]] = []
         new: dict[str, list[Entry]] = {}
         for entry in group:
             if not entry.timed and (earlier := self._media.earlier(entry.digest)):
                 copies.append((entry, earlier))
             else:
-                new.setdefault(entry.digest, []).append(entry)
+                new.setdefault(entry.digest if entry.timed or self._media.each else entry.name, []).append(entry)
         return copies, new
 
     def _placed(self, made: Sequence[tuple[Entry, Files]]) -> None:

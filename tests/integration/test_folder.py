@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -183,3 +184,6 @@ def test_a_folder_and_its_options_in_words(home: Path, library: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     made = sorted(name for name in files_under(tmp_path / "o") if name.endswith("npz"))
     assert made == ["film.fingerprint.npz", "images.fingerprint.npz"]
+    with np.load(tmp_path / "o" / "images.fingerprint.npz") as found:
+        pictures = ["a/one.png", "a/two.png", "b/copy of one.png", "b/one.bmp", "b/one.png", "top.webp"]
+        assert sorted(found["names"].tolist()) == pictures, "two of the same content have a place each"
