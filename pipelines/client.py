@@ -17,7 +17,7 @@ from pipelines import revisions
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
 from pipelines.job_records import JobRecord, job_key
-from pipelines.jobs import begin
+from pipelines.jobs import begin, begin_new
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
 from pipelines.registry import load_pipeline
@@ -145,18 +145,27 @@ class Client:
             media = await receive(self.broker, source, size, most_bytes, patience_s, at_most)
             await revisions.keep(self.broker, spec)
             chosen, ref = isinstance(pipeline, PipelineSpec), self.ref(spec, job or uuid.uuid4().hex[:20], priority)
-            return await self.begin(ref, media, name, content_type, patience_s, chosen)
+            return await self.begin(ref, media, name, content_type, patience_s, chosen, own_id=not job)
 
     async def begin(
-        self, ref: JobRef, media: ReceivedMedia, name: str, content_type: str, patience_s: float, chosen: bool
+        self,
+        ref: JobRef,
+        media: ReceivedMedia,
+        name: str,
+        content_type: str,
+        patience_s: float,
+        chosen: bool,
+        own_id: bool = False,
     ) -> Job:
         """Make a job of media that came entirely. `chosen`: the caller named this revision of the pipeline.
+
+        `own_id`: the id was made for this job, so that no other has it.
 
         It goes on if the caller is cancelled. Raises as `submit`.
         """
         wanted = Manifest(job=ref, name=name or ref.id, source=media.source, nbytes=media.size)
         wanted = wanted.model_copy(update={"submitter": self.submitter, "trace": incoming.get()})
-        publishing = asyncio.create_task(self._publish(wanted, chosen, media, content_type, patience_s))
+        publishing = asyncio.create_task(self._publish(wanted, chosen, media, content_type, patience_s, own_id))
         self._publishing.add(publishing)
         publishing.add_done_callback(self._published)
         return await asyncio.shield(publishing)
@@ -194,15 +203,22 @@ class Client:
         return OpenJob(self.broker, record, publisher, files.kind, files.inputs)
 
     async def _publish(
-        self, wanted: Manifest, chosen: bool, media: ReceivedMedia, content_type: str, patience_s: float
+        self,
+        wanted: Manifest,
+        chosen: bool,
+        media: ReceivedMedia,
+        content_type: str,
+        patience_s: float,
+        own_id: bool,
     ) -> Job:
-        published, ref = False, wanted.job
+        published = False
         try:
-            known = await JobRecord.read(self.broker, ref)
-            if known is not None and not chosen and known.manifest.job.pipeline == ref.pipeline:
+            known = None if own_id else await JobRecord.read(self.broker, wanted.job)
+            if known is not None and not chosen and known.manifest.job.pipeline == wanted.job.pipeline:
                 # the caller repeats its request, and the pipeline may have been updated meanwhile
-                ref = ref.model_copy(update={"revision": known.manifest.job.revision})
-            record = await begin(self.broker, wanted.model_copy(update={"job": ref}))
+                job = wanted.job.model_copy(update={"revision": known.manifest.job.revision})
+                wanted = wanted.model_copy(update={"job": job})
+            record = begin_new(self.broker, wanted) if own_id else await begin(self.broker, wanted)
             manifest = record.manifest
             if manifest.state is not JobState.PUBLISHING:
                 return Job(self.broker, record)

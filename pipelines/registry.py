@@ -126,8 +126,10 @@ async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
     """A pipeline by its revision, or the newest one of a name. Raises PipelineError: none, or unreadable."""
     bucket, revision, body = broker.names.pipelines, name, None
     if is_token(name):
-        body = await broker.get(bucket, f"revision.{revision}")
-        if body is None and (newest := await broker.get(bucket, f"name.{name}")) is not None:
+        body, newest = await asyncio.gather(
+            broker.get(bucket, f"revision.{revision}"), broker.get(bucket, f"name.{name}")
+        )
+        if body is None and newest is not None:
             revision = newest.decode(errors="replace")
             body = await broker.get(bucket, f"revision.{revision}") if is_token(revision) else None
             if body is None:
