@@ -65,9 +65,13 @@ def folder_remarks(tally: "Tally") -> list[Text]:
     for name, reason in tally.failed:
         reasons.setdefault(reason, []).append(name)
     for reason, names in [*reasons.items()][:_SHOWN]:
-        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-        lines.append(cell(f"{names[0]}{more}: failed: {reason}", "red"))
+        lines.append(cell(f"{_and_more(names[0], len(names))}: failed: {reason}", "red"))
+    lines += [cell(f"{_and_more(first, jobs)}: {text}", "yellow") for text, (first, jobs) in tally.notes.items()]
     return lines
+
+
+def _and_more(first: str, count: int) -> str:
+    return f"{first} and {count - 1:,} more" if count > 1 else first
 
 
 def folder_facts(tally: "Tally", folder: Path, out: Path) -> dict[str, Any]:
@@ -84,4 +88,6 @@ def folder_facts(tally: "Tally", folder: Path, out: Path) -> dict[str, Any]:
     failed = [{"file": name, "reason": reason} for name, reason in tally.failed]
     skipped = [{"file": name, "reason": reason} for name, reason in tally.skipped]
     made = [{"file": name, "files": list(files)} for name, files in tally.made]
-    return {"folder": str(folder), "out": str(out), **counts, "made": made, "failed": failed, "skipped": skipped}
+    notes = [{"file": first, "jobs": jobs, "note": text} for text, (first, jobs) in tally.notes.items()]
+    found = {"made": made, "failed": failed, "skipped": skipped, "notes": notes}
+    return {"folder": str(folder), "out": str(out), **counts, **found}

@@ -55,6 +55,7 @@ class Tally:
     Of those `done`, `copies`: by copying the results of another file, `equal`: their results were there already,
     `beside`: other results were there, and are kept. `results`: files that an earlier run wrote, `failed` and
     `skipped`: name and reason. `made`: the first inputs, and the paths of their files; it has those of `named` inputs.
+    `notes`: what jobs note, with the name of the first of them, and how many do; a job of images is one.
     """
 
     known: int = 0
@@ -68,6 +69,7 @@ class Tally:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     made: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     named: int = 0
+    notes: dict[str, tuple[str, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, what: Counted, number: int = 1) -> None:
@@ -86,6 +88,14 @@ class Tally:
     def media(self) -> int:
         """How many of the files are media."""
         return self.known + self.done + len(self.failed)
+
+    def note(self, name: str, texts: Iterable[str]) -> None:
+        """Note what a job says about its media."""
+        with self._lock:
+            for text in texts:
+                first, jobs = self.notes.get(text, (name, 0))
+                if jobs or len(self.notes) < SHOWN:
+                    self.notes[text] = first, jobs + 1
 
     def fail(self, names: Iterable[str], reason: str) -> None:
         """Note files that failed."""

@@ -163,6 +163,7 @@ class FolderRun:
             raise_or_leave(outcome.error, firsts, self._spec, self.tally)
             return
         assert outcome.done is not None
+        self.tally.note(outcome.name, outcome.done.notes)
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         if not firsts[0].timed and not self._media.each:
             number = sum(map(len, new.values()))

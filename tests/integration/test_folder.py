@@ -180,10 +180,13 @@ def test_a_folder_and_its_options_in_words(home: Path, library: Path, tmp_path: 
     done = rigflow("run", "fingerprint", library, "--only-new", "--out", tmp_path / "o", HOME=str(home))
     assert done.returncode == 2
     assert "pipeline fingerprint writes one result of all images, and none of each" in done.stderr
+    page = Image.open(library / "a/two.png")
+    page.save(library / "pages.tiff", save_all=True, append_images=[page])
     done = rigflow("run", "fingerprint", library, "--out", tmp_path / "o", "--workers", "1", HOME=str(home))
     assert done.returncode == 0, done.stderr
+    assert "a/one.png and 6 more: of each image that has several pictures only the first is used" in done.stderr
     made = sorted(name for name in files_under(tmp_path / "o") if name.endswith("npz"))
     assert made == ["film.fingerprint.npz", "images.fingerprint.npz"]
     with np.load(tmp_path / "o" / "images.fingerprint.npz") as found:
-        pictures = ["a/one.png", "a/two.png", "b/copy of one.png", "b/one.bmp", "b/one.png", "top.webp"]
+        pictures = ["a/one.png", "a/two.png", "b/copy of one.png", "b/one.bmp", "b/one.png", "pages.tiff", "top.webp"]
         assert sorted(found["names"].tolist()) == pictures, "two of the same content have a place each"

@@ -65,7 +65,7 @@ def letter(name: str) -> Letter:
 
 
 def tally(name: str) -> Tally:
-    return Tally(done=1, failed=[(name, name)], skipped=[(name, name)])
+    return Tally(done=1, failed=[(name, name)], skipped=[(name, name)], notes={name: (name, 2)})
 
 
 def fleet(name: str) -> FleetStatus:
