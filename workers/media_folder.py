@@ -38,13 +38,17 @@ Counted = Literal["known", "done", "copies", "equal", "beside", "no_media", "res
 
 @dataclass(slots=True)
 class Entry:
-    """A file of the folder; `target` is the path of its results in the folder of results, without suffix."""
+    """A file of the folder; `target` is the path of its results in the folder of results, without suffix.
+
+    `alone`: it is a job of its own, as it has items with names of their own, which may have files each.
+    """
 
     name: str
     stamp: Stamp
     kind: str
     timed: bool
     target: str
+    alone: bool = False
     digest: str = ""
 
 
@@ -134,7 +138,7 @@ class MediaFolder:
         """
         waiting: dict[str, list[Entry]] = {}
         for entry in self._new():
-            if entry.timed:
+            if entry.timed or entry.alone:
                 yield [entry]
                 continue
             if not self.each and self._only_new:
@@ -182,11 +186,13 @@ class MediaFolder:
             yield from Wanted(self.out, f"{kind}s", self._spec.name).choices()
 
     def earlier(self, digest: str) -> dict[str, Path]:
-        """The files that were made of this content under another name, by suffix; empty where they are not whole."""
+        """The files that were made of this content under another name, by the ends of their paths; empty where they are
+        not whole.
+        """
         content = self.ledger.outcome(digest) if self._only_new else None
         files = () if content is None else content.files
-        found = {PurePosixPath(file).suffix[1:]: self.out / file for file in files if self.ledger.is_own(file)}
-        return found if found.keys() == set(self.each) else {}
+        found = {PurePosixPath(file).suffix: self.out / file for file in files if self.ledger.is_own(file)}
+        return found if found.keys() == {f".{suffix}" for suffix in self.each} else {}
 
     def _new(self) -> Iterator[Entry]:
         scanned, media = scan(self.folder, self.out), PipelineMedia(self._spec)
@@ -204,16 +210,18 @@ class MediaFolder:
             elif self._only_new and self.ledger.knows(name, stamp):
                 self.tally.count("known")
             else:
+                given = Input(self.folder / name, os.path.basename(name))
                 try:
-                    medium = media.recognised(Input(self.folder / name, os.path.basename(name)))
+                    medium = media.recognised(given)
                 except RigflowError as error:
                     self._unrecognised(name, error)
                     continue
                 target = self._target(name, medium.timed, scanned.files)
+                alone = bool(self.each) and not medium.timed and medium.has_items(given)
                 if self._template is not None and self._is_there(target):
                     self.tally.fail([name], str(there_already(self.out / target)))
                 else:
-                    yield Entry(name, stamp, medium.kind, medium.timed, target)
+                    yield Entry(name, stamp, medium.kind, medium.timed, target, alone)
 
     def _is_result(self, name: str, inside: str, earlier: EarlierResults) -> bool:
         """Whether a run made a file: this folder of results says so, or its name beside that of its input."""
@@ -260,8 +268,9 @@ class MediaFolder:
         if folder not in self._there:
             place = self.out / folder
             self._there[folder] = os.listdir(place) if place.is_dir() else []
-        there = (each for each in self._there[folder] if each.startswith(f"{base}."))
-        return not self.overwrite and any(not each.endswith(".part") for each in there)
+        there = [each for each in self._there[folder] if each.startswith(f"{base}.") and not each.endswith(".part")]
+        inside = (self.out / target).is_dir() and os.listdir(self.out / target)
+        return not self.overwrite and bool(there or inside)
 
 
 def is_media_by_name(name: str, media: Collection[str] = MEDIA_TYPES) -> bool:

@@ -20,7 +20,9 @@ from workers.media_folder import Entry, MediaFolder
 from workers.watched import stamp_of
 
 Files = Mapping[str, Path]
-"""What was made of one input: a finished file of each suffix, in the scratch folder or of a copy."""
+"""What was made of one input: finished files, in the scratch folder or of a copy, by the ends of their paths behind the
+target, as `.txt` or, of an item, `/item.wav`.
+"""
 
 
 def token(number: int, entry: Entry) -> str:
@@ -30,18 +32,19 @@ def token(number: int, entry: Entry) -> str:
 
 def made_of(target: Path, number: int, entry: Entry, alone: bool, media: MediaFolder) -> Files:
     """The files that a job at `target` made of one of its inputs; empty where it failed."""
-    if entry.timed:
-        beside = (each for each in target.parent.iterdir() if each.name.startswith(f"{target.name}."))
-        return {each.name.removeprefix(f"{target.name}."): each for each in beside}
+    if entry.timed or entry.alone:
+        beside = [each for each in target.parent.iterdir() if each.name.startswith(f"{target.name}.")]
+        inside = [*target.iterdir()] if target.is_dir() else []
+        return {str(each).removeprefix(str(target)): each for each in sorted((*beside, *inside))}
     found = {}
     for suffix in media.each:
         path = target / f"{Path(token(number, entry)).stem}.{suffix}"
         path = target.with_name(f"{target.name}.{suffix}") if alone and not path.exists() else path
         if not path.exists():
             return {}
-        found[suffix] = path
-    if "json" in found:
-        _named(found["json"], token(number, entry), entry.name)
+        found[f".{suffix}"] = path
+    if ".json" in found:
+        _named(found[".json"], token(number, entry), entry.name)
     return found
 
 
@@ -59,19 +62,19 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
             continue
         target, finals = _free(media, media.targets(entry), files)
         _count(media, 1, target != entry.target, finals.values())
-        written = {}
-        for suffix, final in finals.items():
+        written: dict[str, tuple[int, int]] = {}
+        for end, final in finals.items():
             there = final
             if media.overwrite or not os.path.lexists(final):
-                there = scratch / f"{number}.{suffix}"
+                there = scratch / f"{number}-{len(written)}"
                 with writing(final):
-                    _move(files[suffix], there, scratch, moved)
+                    _move(files[end], there, scratch, moved)
                     final.parent.mkdir(parents=True, exist_ok=True)
                     with suppress(FileNotFoundError):
                         final.unlink()
                 moves.append((there, final))
             status = there.stat()
-            written[f"{target}.{suffix}"] = status.st_size, status.st_mtime_ns
+            written[f"{target}{end}"] = status.st_size, status.st_mtime_ns
         media.tally.name(entry.name, map(str, finals.values()))
         results[entry.name] = FileResult(entry.stamp, entry.digest, entry.target, written)
     media.ledger.record_all(results)
@@ -84,14 +87,14 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
 def place_whole(media: MediaFolder, target: Path, kind: str, number: int) -> list[Path]:
     """Put the files of a job of a `number` of inputs in place. Raises OutputError."""
     made = target.parent.glob(f"{target.name}.*")
-    files = {each.name.removeprefix(f"{target.name}."): each for each in made}
+    files = {each.name.removeprefix(target.name): each for each in made}
     best, *_ = islice(media.whole_targets(kind), 1)
     name, finals = _free(media, media.whole_targets(kind), files)
     _count(media, number, name != best, finals.values())
-    for suffix, final in finals.items():
+    for end, final in finals.items():
         with writing(final):
             final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(files[suffix], final)  # by equal content, or by what may be replaced
+            os.replace(files[end], final)  # by equal content, or by what may be replaced
     return list(finals.values())
 
 
@@ -99,8 +102,8 @@ def _free(media: MediaFolder, targets: Iterable[str], files: Files) -> tuple[str
     """The first target where files may lie, and their paths there. Raises OutputError when there is none."""
     target = ""
     for target in targets:
-        finals = {suffix: media.out / f"{target}.{suffix}" for suffix in files}
-        if media.overwrite or fits({files[suffix]: final for suffix, final in finals.items()}):
+        finals = {end: media.out / f"{target}{end}" for end in files}
+        if media.overwrite or fits({files[end]: final for end, final in finals.items()}):
             return target, finals
     raise there_already(media.out / target)
 

@@ -114,7 +114,7 @@ class FolderRun:
         copies: list[tuple[Entry, Files]] = []
         new: dict[str, list[Entry]] = {}
         for entry in group:
-            if not entry.timed and (earlier := self._media.earlier(entry.digest)):
+            if not (entry.timed or entry.alone) and (earlier := self._media.earlier(entry.digest)):
                 copies.append((entry, earlier))
             else:
                 new.setdefault(entry.digest if entry.timed or self._media.each else entry.name, []).append(entry)
@@ -148,7 +148,8 @@ class FolderRun:
             identity.update(f"\0{entry.name}\0{entry.digest}".encode())
         name = firsts[0].name if len(firsts) == 1 else f"{firsts[0].name} and {len(firsts) - 1:,} more"
         source, real = identity.hexdigest()[:20], [os.path.realpath(path) for path in paths]
-        names = [] if firsts[0].timed else [self._name(number, entry) for number, entry in enumerate(firsts)]
+        named = not (firsts[0].timed or firsts[0].alone)
+        names = [self._name(number, entry) for number, entry in enumerate(firsts)] if named else []
         kind = firsts[0].kind
         ref = work.client.ref(work.spec, source, work.priority)
         return JobOutcome(name, ref, paths, real, target, kind=kind, source=source, names=names)
@@ -175,12 +176,14 @@ class FolderRun:
             return
         made: list[tuple[Entry, Files]] = []
         for number, entry in enumerate(firsts):
+            for name, reason in reasons.items() if entry.alone else ():
+                self.tally.fail([f"{entry.name}: {name}"], reason)
             files = made_of(outcome.target, number, entry, len(firsts) == 1, self._media)
             if entry.timed and outcome.done.failures:
                 self.tally.fail([entry.name], outcome.done.failures[0])
             elif files:
                 made += [(each, files) for each in new[entry.digest]]
-            else:
+            elif not entry.alone:
                 reason = reasons.get(token(number, entry), "it has no result")
                 self.tally.fail([each.name for each in new[entry.digest]], reason)
         place(self._media, folder, made)

@@ -3,6 +3,7 @@
 import time
 
 from engines.generation.answering import Asked
+from schemas.errors import MediaError
 
 
 class TokenWriter:
@@ -17,6 +18,8 @@ class TokenWriter:
         if not answer.first_s:
             answer.first_s = time.monotonic()
         if token in self._ends:
+            if asked.request.grammar and not answer.tokens:  # nothing is no JSON
+                answer.fail(MediaError("no text fulfils its json_schema", "correct it: it may refer to itself"))
             answer.end("stop")
         elif not answer.add(token) and answer.tokens >= asked.request.max_tokens:
             answer.end("length")

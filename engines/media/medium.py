@@ -141,6 +141,10 @@ class Medium(Protocol):
         """
         ...
 
+    def has_items(self, given: Input) -> bool:
+        """Return whether a file holds items with names of their own, each of which has a result."""
+        ...
+
     def picture(self, path: Path, at_s: float) -> Shown:
         """Return a picture that represents a file, `at_s` seconds from its start.
 
@@ -168,6 +172,10 @@ class BaseMedium(Generic[OptionsT]):
                 f"and there are at most {_MOST_FPS} a second",
             )
         return {INDEX: Tensor("int32", ("W", grid.frames))}
+
+    def has_items(self, given: Input) -> bool:
+        """Return whether a file holds items with names of their own, each of which has a result. Here: False."""
+        return False
 
     def picture(self, path: Path, at_s: float) -> Shown:
         """Raise MediaError; media that can show a picture override this."""

@@ -58,6 +58,10 @@ class Text(BaseMedium[TextOptions]):
             return Match.CERTAIN
         return Match.BESIDE if image_format(head) is None and _is_text(head) else Match.NO
 
+    def has_items(self, given: Input) -> bool:
+        """Return whether it has lines."""
+        return _has_lines(given)
+
     def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
         """A line that is no request, and a file that cannot be read, is a failed item."""
         items = _counted(_items(inputs, self._options.pieces == "sentences"), request.limits)

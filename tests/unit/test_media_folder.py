@@ -16,7 +16,7 @@ from tests.cli import rigflow
 from workers import placing
 from workers.ledger import Ledger, ledger_path
 from workers.media_folder import SHOWN, Entry, MediaFolder, is_media_by_name
-from workers.placing import place, token
+from workers.placing import made_of, place, token
 
 TAG = builtin_pipeline("tag")
 
@@ -55,7 +55,7 @@ def tagged(media: MediaFolder, scratch: Path, text: str) -> list[Entry]:
         for place_in, entry in enumerate(media.digested(group)):
             path = folder / f"{Path(token(place_in, entry)).stem}.txt"
             path.write_text(f"{text} {entry.name}")
-            made.append((entry, {"txt": path}))
+            made.append((entry, {".txt": path}))
         place(media, folder, made)
         done += group
     return done
@@ -206,7 +206,7 @@ def test_a_text_that_appears_while_a_picture_is_tagged_is_kept(tmp_path: Path, l
     made = []
     for number, entry in enumerate(media.digested(group)):
         (path := tmp_path / f"{number}.txt").write_text("tags")
-        made.append((entry, {"txt": path}))
+        made.append((entry, {".txt": path}))
     (scratch := tmp_path / "scratch").mkdir()
     place(media, scratch, made)
     assert (media.tally.done, media.tally.beside) == (2, 1)
@@ -222,10 +222,50 @@ def test_a_picture_that_changes_while_it_is_tagged_is_new_again(tmp_path: Path, 
     os.utime(folder / "a.png", (1, 1))
     (scratch := tmp_path / "scratch").mkdir()
     (scratch / "0000.txt").write_text("tags")
-    place(media, scratch, [(entry, {"txt": scratch / "0000.txt"})])
+    place(media, scratch, [(entry, {".txt": scratch / "0000.txt"})])
     assert media.tally.failed == [("a.png", "it changed while it was read; run it again")]
     assert not (out / "a.txt").exists()
     assert [each.name for [each] in MediaFolder(folder, out, TAG, ledger, False, True).groups()] == ["a.png"]
+
+
+def test_items_of_a_file_of_lines_are_in_a_folder_of_its_name(tmp_path: Path, ledger: Ledger) -> None:
+    """Such a file is a job of its own, whose items have the names that their lines give them."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name, text in (("a.jsonl", '{"text": "1"}\n{"text": "2"}'), ("b.txt", "3"), ("c.txt", "4"), ("d.jsonl", "{}")):
+        (folder / name).write_text(text)
+    media = MediaFolder(folder, out, builtin_pipeline("speak"), ledger, False, True)
+    groups = [media.digested(group) for group in media.groups()]
+    assert [[entry.name for entry in group] for group in groups] == [["a.jsonl"], ["d.jsonl"], ["b.txt", "c.txt"]]
+    for number, made in enumerate((["a/a-1.wav", "a/x.y.wav"], ["d.wav"], ["t/0000.wav", "t/0001.wav"])):
+        (scratch := tmp_path / f"scratch-{number}").mkdir()
+        for path in made:
+            (scratch / path).parent.mkdir(exist_ok=True)
+            (scratch / path).write_text(path)
+        target = scratch / Path(made[0]).parts[0].removesuffix(".wav")
+        entries = enumerate(groups[number])
+        place(
+            media, scratch, [(each, made_of(target, n, each, len(groups[number]) == 1, media)) for n, each in entries]
+        )
+    found = {str(each.relative_to(out)): each.read_text() for each in out.rglob("*.wav")}
+    assert found == {
+        "a.speak/a-1.wav": "a/a-1.wav",
+        "a.speak/x.y.wav": "a/x.y.wav",
+        "b.speak.wav": "t/0000.wav",
+        "c.speak.wav": "t/0001.wav",
+        "d.speak.wav": "d.wav",
+    }
+    assert [*MediaFolder(folder, out, builtin_pipeline("speak"), ledger, False, True).groups()] == []
+    (out / "a.speak" / "a-1.wav").write_text("mine")
+    again = MediaFolder(folder, out, builtin_pipeline("speak"), ledger, False, False)
+    group = again.digested(next(again.groups()))
+    (scratch := tmp_path / "again").mkdir()
+    for path in ("a/a-1.wav", "a/x.y.wav"):
+        (scratch / path).parent.mkdir(exist_ok=True)
+        (scratch / path).write_text(path)
+    place(again, scratch, [(group[0], made_of(scratch / "a", 0, group[0], True, again))])
+    assert (out / "a.speak" / "a-1.wav").read_text() == "mine"
+    assert (out / "a.jsonl.speak" / "a-1.wav").read_text() == "a/a-1.wav"
 
 
 def test_a_folder_in_the_way_of_a_text_is_an_error_in_words(tmp_path: Path, ledger: Ledger) -> None:
