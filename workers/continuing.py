@@ -85,6 +85,11 @@ class Continuing:
         return bool(self._work)
 
     @property
+    def urgent(self) -> bool:
+        """Whether a person waits for one of them. Called by any thread."""
+        return any(is_urgent(work.message) for work in list(self._work))
+
+    @property
     def pipelines(self) -> set[str]:
         """Names of the pipelines at work."""
         return {work.task.pipeline.spec.name for work in self._work}

@@ -17,7 +17,7 @@ from engines.part import Part
 from pipelines.broker import Broker
 from schemas.errors import BrokerError, RigflowError
 from schemas.pipeline import OperatorStage
-from schemas.subjects import HEADER_TYPE
+from schemas.subjects import HEADER_TYPE, SPLIT
 from workers.batching import part_of
 from workers.computing import ComputingThread
 from workers.continuing import DELTA_EVERY_S, Work, is_urgent
@@ -31,6 +31,9 @@ from workers.tracing import Traces
 
 SLICE_S = DELTA_EVERY_S
 _JOINED_S = 0.05  # most that steps wait for a task that can join at once
+_COMING_S = (
+    0.1  # most that they wait for a question from when it came: it may go to another worker, or a model be loaded
+)
 
 
 class Steps(Protocol):
@@ -117,17 +120,15 @@ class ContinuousSteps:
 
     async def _drive(self) -> None:
         """Do slices of steps. The next one begins before what the last one made is handed on, but for urgent text."""
-        running: asyncio.Future[list[_Slice]] | None = None
-        while self._work.busy or running is not None:
-            if running is None:
-                await self._let_join()
-                running = self._slices()
-            slices = await running
-            for each in slices:
+        made: list[_Slice] = []
+        while self._work.busy or made:
+            await self._let_join()
+            running = self._slices() if self._work.busy else None
+            await self._hand_on(made)
+            made = [] if running is None else await running
+            for each in made:
                 self._work.take(each.works if each.error is not None else each.done)
-            await self._send_urgent(slices)
-            running = self._slices() if self._work.busy and not self._joining() else None
-            await self._hand_on(slices)
+            await self._send_urgent(made)
 
     async def _let_join(self) -> None:
         """Wait while tasks that can join at once come before the next steps."""
@@ -142,15 +143,16 @@ class ContinuousSteps:
         """Whether a person's question is on its way to the model, a task waits that a person waits for, or any task
         while there is room for its answers.
         """
-        in_flight = self._runner.in_flight
-        waiting = [is_urgent(task.message) for task in in_flight.waiting()]
-        if any(waiting) or (waiting and self._work.has_room):
-            return True
-        pipelines = self._work.pipelines
-        return any(
-            is_urgent(each) and each.queue.pipeline in pipelines and each not in self._begun
-            for each in in_flight.messages
-        )
+        waiting = [is_urgent(task.message) for task in self._runner.in_flight.waiting()]
+        return any(waiting) or bool(waiting and self._work.has_room) or self._coming()
+
+    def _coming(self) -> bool:
+        """Whether a person's question to a model at work has just come. Called by any thread."""
+        in_flight, pipelines, since_s = self._runner.in_flight, self._work.pipelines, time.monotonic() - _COMING_S
+        asked = [each for each in list(in_flight.messages) if each not in self._begun]
+        if not self._work.urgent:  # else other people would wait for it
+            asked += [each for each in list(in_flight.io_messages) if each.queue.stage == SPLIT]
+        return any(is_urgent(each) and each.queue.pipeline in pipelines and each.taken_s > since_s for each in asked)
 
     def _slices(self) -> "asyncio.Future[list[_Slice]]":
         """Begin a slice of each session."""
@@ -184,7 +186,7 @@ class ContinuousSteps:
             for work in made.works:
                 work.running.advance()
             made.done = [work for work in made.works if work.running.done]
-            waited_for = self._joined or self._runner.computing.others_wait
+            waited_for = self._joined or self._runner.computing.others_wait or self._coming()
             if waited_for or made.done or any(work.begins for work in made.works):
                 break
             if not session.busy or time.monotonic() >= until_s:

@@ -78,8 +78,9 @@ def test_steps_wait_until_a_persons_question_has_joined() -> None:
     """A slice that begins while the model takes it would write its first token, and not send it."""
 
     class Message:
-        queue = SimpleNamespace(priority=Priority.INTERACTIVE, pipeline="chat")
+        queue = SimpleNamespace(priority=Priority.INTERACTIVE, pipeline="chat", stage="decode")
         started = 0
+        taken_s = time.monotonic() + 60.0
 
         def start(self, task: object) -> None:
             self.started += 1
@@ -107,7 +108,7 @@ def test_steps_wait_until_a_persons_question_has_joined() -> None:
         work = Continuing()
         others = Work(cast(Any, task), cast(Any, None), cast(Any, session))
         work.add(others)
-        in_flight = SimpleNamespace(continuing=work, messages=[message], waiting=list)
+        in_flight = SimpleNamespace(continuing=work, messages=[message], io_messages=[], waiting=list)
         traces = SimpleNamespace(ended=lambda task, error: None)
         runner = SimpleNamespace(in_flight=in_flight, on_device=on_device, failed=failed, traces=traces)
         steps = ContinuousSteps(cast(Broker, None), cast(Any, runner), lambda: None)
@@ -124,3 +125,28 @@ def test_steps_wait_until_a_persons_question_has_joined() -> None:
     stage = OperatorStage(kind="chat", name="chat")
     for fails in (False, True):
         assert asyncio.run(joining_before_while_and_after(fails)) == [True, True, False]
+
+
+def test_a_persons_question_is_waited_for_from_when_its_media_comes_and_not_for_long() -> None:
+    def message(stage: str, **given: Any) -> Any:
+        queue = {"priority": Priority.INTERACTIVE, "pipeline": "chat", "stage": stage} | given
+        return type("Message", (), {"queue": SimpleNamespace(**queue), "taken_s": time.monotonic()})()
+
+    def coming(messages: list[Any], media: list[Any], others: Priority = Priority.BULK) -> bool:
+        work, task = Continuing(), SimpleNamespace(message=message("decode", priority=others))
+        task.pipeline = SimpleNamespace(spec=SimpleNamespace(name="chat"))
+        work.add(Work(cast(Any, task), cast(Any, None), cast(Any, None)))
+        in_flight = SimpleNamespace(continuing=work, messages=messages, io_messages=media, waiting=list)
+        return ContinuousSteps(cast(Broker, None), cast(Any, SimpleNamespace(in_flight=in_flight)), list)._joining()
+
+    assert coming([message("decode")], [])
+    assert coming([], [message("split")])
+    assert not coming([], [message("split")], Priority.INTERACTIVE), "another person waits for the steps"
+    assert coming([message("decode")], [], Priority.INTERACTIVE)
+    assert not coming([], [message("collect")])
+    assert not coming([], [message("split", pipeline="speak")])
+    assert not coming([message("decode", priority=Priority.BULK)], [])
+    old = message("decode"), message("split")
+    for each in old:
+        each.taken_s -= 10.0
+    assert not coming([old[0]], [old[1]]), "its model is being loaded, or another worker has it"
