@@ -8,13 +8,14 @@ import typer
 from cli.answers import answers
 from cli.help import Commands
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, on_fleet
 from cli.text import age, list_of, one_line, say_json, size, stdout, warn
 from schemas.api_roles import ApiRole
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
     from schemas.api_keys import ApiKey
+    from schemas.settings import Settings
 
 app = Commands(
     name="api",
@@ -112,13 +113,12 @@ def list_(
 
 
 @app.command()
-@ends_well
+@on_fleet
 def revoke(
     name: Annotated[str, typer.Argument(help="Name or id of a key.")],
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Revoke a key.
 
@@ -128,8 +128,6 @@ def revoke(
     """
     from pipelines.api_keys import revoke_key
     from pipelines.broker import Broker
-
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
 
     async def revoked() -> "ApiKey":
         async with Broker.connected(settings, name="rigflow-keys") as broker:

@@ -1,25 +1,28 @@
 """`rigflow backup` and `rigflow restore`: copies of what the broker holds, while the fleet works."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.options import Json, on_fleet
 from cli.text import say_json, size, stdout
-from schemas.errors import ExitCode, OutputError, StoreError
+from schemas.errors import ExitCode, OutputError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the copy.", metavar="FOLDER")]
 
 
-@ends_well
+@on_fleet
 def backup(
     folder: Folder,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Copy all streams of the fleet into a new folder, while it works.
 
@@ -30,7 +33,8 @@ def backup(
     from pipelines.broker import Broker
     from pipelines.snapshots import save_stream, streams_of
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise OutputError(f"{folder} is no folder", "name a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty", "name a new folder")
 
@@ -50,13 +54,12 @@ def backup(
     return ExitCode.OK
 
 
-@ends_well
+@on_fleet
 def restore(
     folder: Folder,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Put the streams of a copy into an empty broker. Start workers and gateways when it has ended.
 
@@ -67,7 +70,9 @@ def restore(
     from pipelines.broker import Broker
     from pipelines.snapshots import restore_stream, saved, streams_of
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    if not folder.is_dir():
+        why = "is no folder" if folder.exists() else "no such folder"
+        raise UsageError(f"{folder}: {why}", "name the folder that `rigflow backup` wrote")
     copies = saved(folder)
 
     async def put() -> list[dict[str, object]]:

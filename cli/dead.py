@@ -11,7 +11,7 @@ import typer
 from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.options import Json, on_fleet
 from cli.output_folder import prepare_folder
 from cli.results import write_result
 from cli.text import age, cell, clock, say, say_fields, say_json, size, stdout, table, warn
@@ -38,32 +38,30 @@ Job: TypeAlias = Annotated[str, typer.Option(help="Only those of this job.")]
 
 
 @app.command("list")
-@ends_well
+@on_fleet
 def list_(
     job: Job = "",
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """List dead letters, oldest first.
 
     Example: rigflow dead list --job 5f0c6a4be1d2f7a09c3e
     """
-    return run_async(_list(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
+    return run_async(_list(settings, job, as_json))
 
 
 @app.command()
-@ends_well
+@on_fleet
 def show(
     number: Annotated[int, typer.Argument(help="Number of a dead letter.")],
     as_json: Json = False,
     save: Annotated[
         Path | None, typer.Option(help="Write the media that failed to this file, or into this folder.", metavar="PATH")
     ] = None,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Show one dead letter: its reason, and every attempt.
 
@@ -72,19 +70,18 @@ def show(
 
     Example: rigflow dead show 12 --save segment.mp4
     """
-    return run_async(_show(fleet_from(settings_file, nats=nats, credentials=credentials), number, save, as_json))
+    return run_async(_show(settings, number, save, as_json))
 
 
 @app.command()
-@ends_well
+@on_fleet
 def retry(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Send the inputs of dead letters again.
 
@@ -96,7 +93,6 @@ def retry(
     """
     from pipelines import dead
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     with answers(as_json) as answer:
         code = run_async(_each(settings, numbers or [], every, job, dead.retry, "sent again", answer))
     if code is ExitCode.OK:
@@ -105,15 +101,14 @@ def retry(
 
 
 @app.command()
-@ends_well
+@on_fleet
 def drop(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Delete dead letters and their inputs for good.
 
@@ -121,7 +116,6 @@ def drop(
     """
     from pipelines import dead
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     with answers(as_json) as answer:
         return run_async(_each(settings, numbers or [], every, job, dead.drop, "dropped", answer))
 

@@ -7,7 +7,7 @@ import typer
 
 from cli.answers import answers
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.options import Json, on_fleet
 from cli.text import size
 from schemas.errors import ExitCode, UsageError
 
@@ -23,13 +23,12 @@ Keys: TypeAlias = Annotated[
 ]
 
 
-@ends_well
+@on_fleet
 def push(
     keys: Keys = None,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Share engines of this machine with a fleet.
 
@@ -40,7 +39,6 @@ def push(
     from pipelines.engines import push_engine
     from pipelines.topology import ensure_topology
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     store = store_of(settings)
     specs = [store.find(key) for key in keys] if keys else store.listed()[0]
 
@@ -56,13 +54,12 @@ def push(
     return ExitCode.OK
 
 
-@ends_well
+@on_fleet
 def pull(
     keys: Keys = None,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Fetch engines that a fleet shares.
 
@@ -72,7 +69,6 @@ def pull(
     """
     from pipelines.engines import fleet_engines, pull_engine
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     store = store_of(settings)
 
     async def pulling(broker: "Broker") -> None:

@@ -3,18 +3,21 @@
 import logging
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from cli.options import on_fleet
 from cli.text import say
 from schemas.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 PORT = 8000
 
 
-@ends_well
+@on_fleet
 def gateway(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = PORT,
@@ -26,9 +29,8 @@ def gateway(
         list[str] | None,
         typer.Option(help="Origin whose pages may use it, as https://a.example; repeat it.", metavar="URL"),
     ] = None,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Serve a fleet by HTTP.
 
@@ -39,7 +41,6 @@ def gateway(
 
     Example: rigflow gateway --port 8000 --nats nats://rig1:4222
     """
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     try:
         from gateway.server import Door, serve
     except ImportError as error:

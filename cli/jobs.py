@@ -10,7 +10,7 @@ import typer
 from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.options import Json, on_fleet
 from cli.text import age, cell, clock, list_of, one_line, say_fields, say_json, stdout, warn
 from schemas.errors import ExitCode
 from schemas.text import count, printable
@@ -32,44 +32,41 @@ JobIds: TypeAlias = Annotated[list[str], typer.Argument(help="Ids of jobs.", met
 
 
 @app.command("list")
-@ends_well
+@on_fleet
 def list_(
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """List the jobs of the last seven days, oldest first.
 
     Example: rigflow jobs list --nats nats://rig1:4222
     """
-    return run_async(_list(fleet_from(settings_file, nats=nats, credentials=credentials), as_json))
+    return run_async(_list(settings, as_json))
 
 
 @app.command()
-@ends_well
+@on_fleet
 def show(
     job: Annotated[str, typer.Argument(help="The job's id.")],
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Show how far a job is, what failed, and what is missing.
 
     Example: rigflow jobs show 5f0c6a4be1d2f7a09c3e
     """
-    return run_async(_show(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
+    return run_async(_show(settings, job, as_json))
 
 
 @app.command()
-@ends_well
+@on_fleet
 def cancel(
     jobs: JobIds,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Cancel jobs that are not over, and delete their results.
 
@@ -77,20 +74,19 @@ def cancel(
 
     Example: rigflow jobs cancel 5f0c6a4be1d2f7a09c3e
     """
-    return run_async(_cancel(fleet_from(settings_file, nats=nats, credentials=credentials), jobs, as_json))
+    return run_async(_cancel(settings, jobs, as_json))
 
 
 @app.command()
-@ends_well
+@on_fleet
 def wait(
     jobs: JobIds,
     as_json: Json = False,
     timeout: Annotated[
         float | None, typer.Option(min=0.0, help="Most seconds to wait. Default: for ever.", metavar="SECONDS")
     ] = None,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Wait until jobs are over.
 
@@ -98,7 +94,6 @@ def wait(
 
     Example: rigflow jobs wait 5f0c6a4be1d2f7a09c3e --timeout 600
     """
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     with answers(as_json) as answer:
         return run_async(_wait(settings, jobs, timeout, answer))
 

@@ -1,5 +1,6 @@
 """What several commands share: their options, and how an error ends a command."""
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -33,6 +34,9 @@ Credentials: TypeAlias = Annotated[
 Store: TypeAlias = Annotated[
     str | None, typer.Option("--store", help="Folder where the broker keeps its work.", metavar="DIR")
 ]
+Interactive: TypeAlias = Annotated[
+    bool, typer.Option("--interactive", help="Process it before the bulk work of the fleet.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print json, for programs.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace results of the same name.")]
 Stream: TypeAlias = Annotated[
@@ -44,10 +48,17 @@ Stream: TypeAlias = Annotated[
 def _no_file(name: str) -> str:
     """A pipeline's name. Raises UsageError for the path of media: the name was forgotten, or stands behind it."""
     path = Path(name)
-    if path.suffix != ".toml" and (path.suffix or path.is_file() or "/" in name):
+    is_folder = path.is_dir() and not _is_pipeline(name)
+    if path.suffix != ".toml" and (path.suffix or path.is_file() or is_folder or "/" in name):
         what = f"{name} stands where the name of a pipeline belongs"
         raise UsageError(what, f"the pipeline comes first, as `fingerprint {name}`; `rigflow pipelines list` has all")
     return name
+
+
+def _is_pipeline(name: str) -> bool:
+    from pipelines.registry import builtin_pipelines
+
+    return name in builtin_pipelines()
 
 
 PipelineName: TypeAlias = Annotated[
@@ -143,6 +154,29 @@ def ends_well(command: Callable[P, ExitCode | None]) -> Callable[P, None]:
             raise typer.Exit(code)
 
     return run
+
+
+def on_fleet(command: Callable[..., ExitCode | None]) -> Callable[..., None]:
+    """`ends_well` for a command that speaks to a fleet: its parameter `settings` is made of the options --nats,
+    --credentials and --settings, which it gets here.
+    """
+
+    @wraps(command)
+    def run(
+        *args: Any, nats: FleetUrl, credentials: Credentials, settings_file: SettingsFile, **kwargs: Any
+    ) -> ExitCode | None:
+        return command(*args, settings=fleet_from(settings_file, nats=nats, credentials=credentials), **kwargs)
+
+    signature = inspect.signature(command)
+    own = [each for each in signature.parameters.values() if each.name != "settings"]
+    options = {"nats": FleetUrl, "credentials": Credentials, "settings_file": SettingsFile}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in options.items()
+    ]
+    run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
+    return ends_well(run)
 
 
 def command_of(context: typer.Context) -> str | None:

@@ -7,7 +7,7 @@ import typer
 
 from cli.answers import answers
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, on_fleet
 from cli.text import warn
 from schemas.errors import ExitCode
 
@@ -65,13 +65,12 @@ def _ordering(kind: "Kind", order: str, done: str) -> Callable[..., None]:
     return command
 
 
-@ends_well
+@on_fleet
 def forget(
     names: Names,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Forget rigs that stopped or were lost: `rigflow status` does not show them any more.
 
@@ -81,7 +80,7 @@ def forget(
     """
     from pipelines.orders import forget_rig
 
-    _each(fleet_from(settings_file, nats=nats, credentials=credentials), names, forget_rig, "is forgotten", as_json)
+    _each(settings, names, forget_rig, "is forgotten", as_json)
     return ExitCode.OK
 
 

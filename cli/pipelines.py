@@ -10,7 +10,15 @@ import typer
 
 from cli.help import Commands
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
+from cli.options import (
+    Credentials,
+    Json,
+    NatsUrl,
+    SettingsFile,
+    ends_well,
+    on_fleet,
+    settings_from,
+)
 from cli.text import list_of, one_line, say, say_json, say_sentence, stdout, warn
 from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
 
@@ -99,13 +107,12 @@ def show(
 
 
 @app.command()
-@ends_well
+@on_fleet
 def withdraw(
     name: Annotated[str, typer.Argument(help="A pipeline that the fleet knows.")],
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Remove a pipeline from a fleet: its workers stop hosting it.
 
@@ -115,7 +122,6 @@ def withdraw(
     """
     from pipelines.registry import withdraw_pipeline
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     kept = _at_fleet(settings, lambda broker: withdraw_pipeline(broker, name))
     if as_json:
         say_json({"name": name, "withdrawn": True, "revisions_kept": list(kept)})

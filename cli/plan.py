@@ -7,16 +7,12 @@ import typer
 
 from cli.interrupts import run_async
 from cli.options import (
-    Credentials,
-    FleetUrl,
     Json,
     ModelName,
     PipelineName,
-    SettingsFile,
     StageFields,
     chosen_pipeline,
-    ends_well,
-    fleet_from,
+    on_fleet,
 )
 from cli.text import say_json
 from schemas.errors import ExitCode, NotFound, UsageError
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 
-@ends_well
+@on_fleet
 def plan(
     pipeline: PipelineName,
     file: Annotated[Path, typer.Argument(help="A file that the pipeline takes.")],
@@ -50,9 +46,8 @@ def plan(
     model: ModelName = None,
     fields: StageFields = None,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Show where the stages of a job would run, how long it would take, and what limits it. Nothing is sent.
 
@@ -65,7 +60,6 @@ def plan(
     from engines.workload import workload
     from placement.forecast import forecast
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     if fleet and job:
         raise UsageError("--job is about the fleet that runs", "leave out --fleet")
     spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder)

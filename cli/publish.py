@@ -9,17 +9,14 @@ import typer
 from cli.answers import Answer, answers
 from cli.interrupts import display, run_async
 from cli.options import (
-    Credentials,
-    FleetUrl,
+    Interactive,
     Json,
     ModelName,
     PipelineName,
-    SettingsFile,
     StageFields,
     Stream,
     chosen_pipeline,
-    ends_well,
-    fleet_from,
+    on_fleet,
 )
 from cli.text import stderr, warn
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
     from workers.inputs import JobOutcome
 
 
-@ends_well
+@on_fleet
 def publish(
     pipeline: PipelineName,
     inputs: Annotated[list[Path], typer.Argument(help="Files that the pipeline takes.", metavar="INPUT...")],
@@ -44,13 +41,10 @@ def publish(
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
-    interactive: Annotated[
-        bool, typer.Option("--interactive", help="Process it before the bulk work of the fleet.")
-    ] = False,
+    interactive: Interactive = False,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Publish files to a fleet, and print the ids of their jobs.
 
@@ -65,7 +59,6 @@ def publish(
     from schemas.declared import is_token
     from schemas.jobs import Priority
 
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     if job and not is_token(job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)

@@ -9,7 +9,7 @@ import typer
 
 from cli.answers import Answer, answers
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, Overwrite, SettingsFile, ends_well, fleet_from
+from cli.options import Json, Overwrite, on_fleet
 from cli.output_folder import output_folder
 from cli.text import stderr, stdout, warn
 from schemas.errors import ExitCode, RigflowError
@@ -28,16 +28,15 @@ if TYPE_CHECKING:
     from workers.inputs import JobOutcome
 
 
-@ends_well
+@on_fleet
 def results(
     jobs: Annotated[list[str], typer.Argument(help="Ids of jobs, as `rigflow publish` prints them.", metavar="JOB...")],
     follow: Annotated[bool, typer.Option("--follow", help="Wait until the jobs are complete.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")] = Path("."),
     overwrite: Overwrite = False,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Write the results of jobs into files, once they are complete.
 
@@ -48,7 +47,6 @@ def results(
 
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     return run_async(_results(settings, list(dict.fromkeys(jobs)), follow, out, overwrite, as_json))
 
 

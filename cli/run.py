@@ -7,6 +7,7 @@ import typer
 
 from cli.options import (
     Credentials,
+    Interactive,
     Json,
     ModelName,
     NatsUrl,
@@ -49,9 +50,7 @@ def run(
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
-    interactive: Annotated[
-        bool, typer.Option("--interactive", help="Process it before the bulk work of a fleet.")
-    ] = False,
+    interactive: Interactive = False,
     as_json: Json = False,
     nats: NatsUrl = None,
     store: Annotated[str | None, typer.Option(help="Folder of the embedded broker's store.", metavar="DIR")] = None,

@@ -29,8 +29,8 @@ def folder_summary(tally: "Tally", out: Path) -> Text:
     """Counts in one line."""
     of_those = (
         (tally.copies, "by a copy"),
-        (tally.equal, "equal to the results that were there"),
-        (tally.beside, "beside other results that were there and are kept: --overwrite replaces them"),
+        (tally.equal, "equal to earlier results"),
+        (tally.beside, "beside earlier results, which are kept: --overwrite replaces them"),
     )
     more = ", ".join(f"{number:,} {what}" for number, what in of_those if number)
     said = [f"{tally.done:,} done{f' ({more})' * bool(more)}"]

@@ -27,6 +27,8 @@ _PARTS = {
     "worker": "the computing threads, which wait for one part after the other,",
 }
 
+_FLOWING = "while there was work for all (the tables are of the entire time)"
+
 
 def show(text: str, facts: "MediaFacts", fleet: "Fleet", submission: "Submission", outcome: "Simulated") -> None:
     """Print what happened, for people."""
@@ -68,8 +70,9 @@ def sentence(limit: "Limit") -> str:
     if limit.kind == "queue":
         return f"queue {owners} is full, and devices wait: raise the setting queue_bytes"
     if limit.kind == "none":
-        return f"no part is full; the busiest is {owners}, {limit.share:.0%}" if owners else "nothing was done"
-    return f"{_PARTS[limit.kind]} of {owners}, busy {limit.share:.0%} of the time"
+        busiest = f"no part is full; the busiest is {owners}, {limit.share:.0%} {_FLOWING}"
+        return busiest if owners else "nothing was done"
+    return f"{_PARTS[limit.kind]} of {owners}, busy {limit.share:.0%} {_FLOWING}"
 
 
 def _speed(submission: "Submission", facts: "MediaFacts", outcome: "Simulated") -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.text import warn
 from engines.scratch import scratch_folder
 from schemas.errors import MediaError
 
@@ -28,12 +29,14 @@ def from_stdin() -> Iterator[Given]:
     """What standard input has, in a file for the time of the block. Raises MediaError when it has nothing."""
     with scratch_folder("stdin") as folder:
         path = folder / "stdin"
+        if sys.stdin.buffer.isatty():
+            warn("reads standard input until Ctrl-D")
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
         with path.open("rb") as file:
             head = file.read(_HEAD)
         if not head.strip():
-            raise MediaError("standard input has nothing in it", "give a question, or a file: `... - < FILE`")
+            raise MediaError("standard input has nothing in it", "give a text or a file: `... - < FILE`")
         text = _is_text(head)
         if text:
             path = path.rename(path.with_suffix(".jsonl" if head.lstrip().startswith(b"{") else ".txt"))

@@ -8,7 +8,7 @@ import typer
 from cli.answers import answers
 from cli.help import Commands
 from cli.interrupts import run_async
-from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, settings_from
+from cli.options import Json, SettingsFile, ends_well, on_fleet, settings_from
 from cli.text import age, say, size
 from schemas.errors import ExitCode
 from schemas.text import count
@@ -34,13 +34,12 @@ WORDS = {"num_replicas": "copies"}  # plain words for names of JetStream
 
 
 @app.command()
-@ends_well
+@on_fleet
 def plan(
     pipelines: Pipelines = None,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Show what `apply` would change.
 
@@ -48,20 +47,18 @@ def plan(
 
     Example: rigflow topology plan --settings fleet.toml --nats nats://rig1:4222
     """
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     changes = run_async(_changes(settings, pipelines or [], applying=False))
     _report(changes, "as it should be: nothing to change", as_json)
     return ExitCode.OK
 
 
 @app.command()
-@ends_well
+@on_fleet
 def apply(
     pipelines: Pipelines = None,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Make the broker's streams and consumers what settings say.
 
@@ -71,20 +68,18 @@ def apply(
 
     Example: rigflow topology apply --settings fleet.toml --nats nats://rig1:4222,nats://rig2:4222
     """
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     changes = run_async(_changes(settings, pipelines or [], applying=True))
     _report(changes, "as it should be: nothing changed", as_json)
     return ExitCode.SOME_FAILED if any(change.action == "refuse" for change in changes) else ExitCode.OK
 
 
 @app.command()
-@ends_well
+@on_fleet
 def sweep(
     age: Annotated[float, typer.Option(min=0.0, help="Keep what is younger, in seconds.", metavar="SECONDS")] = 3600.0,
     as_json: Json = False,
-    nats: FleetUrl = None,
-    credentials: Credentials = None,
-    settings_file: SettingsFile = None,
+    *,
+    settings: "Settings",
 ) -> ExitCode:
     """Remove what killed processes and late repeats left behind.
 
@@ -95,7 +90,6 @@ def sweep(
 
     Example: rigflow topology sweep --nats nats://rig1:4222
     """
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     swept = run_async(_sweep(settings, age))
     found = {"result": swept.results, "message": swept.queued, "attempt": swept.attempts, "object": swept.blobs}
     found["revision"] = swept.revisions

@@ -12,6 +12,7 @@ import typer
 from cli.interrupts import run_async
 from cli.options import (
     Credentials,
+    Interactive,
     ModelName,
     NatsUrl,
     Overwrite,
@@ -26,7 +27,7 @@ from cli.options import (
     settings_from,
     workers_here,
 )
-from cli.output_folder import prepare_folder
+from cli.output_folder import output_folder
 from cli.run import OUT
 from cli.text import say, say_json, stderr, warn
 from schemas.errors import ExitCode, UsageError
@@ -61,9 +62,7 @@ def watch(
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
-    interactive: Annotated[
-        bool, typer.Option("--interactive", help="Process it before the bulk work of a fleet.")
-    ] = False,
+    interactive: Interactive = False,
     nats: NatsUrl = None,
     store: Store = None,
     credentials: Credentials = None,
@@ -88,19 +87,23 @@ def watch(
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file", f"watch a folder, or `rigflow run {pipeline} {folder}`")
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path, or make it")
     template = out_template(out)
     out = out if template is None else template.root
-    prepare_folder(out)
-    if out.samefile(folder):
+    if out.exists() and out.samefile(folder):
         raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
     workers = workers_here(settings, workers)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     to = FolderOfResults(out, overwrite, again, template)
-    return run_async(_watch(settings, spec, models, variant, folder, to, quiet, workers, priority, patterns, as_json))
+    with output_folder(out):
+        return run_async(
+            _watch(settings, spec, models, variant, folder, to, quiet, workers, priority, patterns, as_json)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """The embedded broker: a real nats-server as a child process, on a store that only one rigflow uses at a time."""
 
+import errno
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -95,6 +97,7 @@ class EmbeddedServer:
         if self._folder is None:
             self._temporary = temporary_folder()
             self._folder = self._temporary.path
+        self._check_port()
         self._lock = lock_store(self.store)
         try:
             if not self.has_free_space:
@@ -236,12 +239,26 @@ class EmbeddedServer:
         self.kill()
         raise BrokerError(f"nats-server was not ready within {READY_S:.0f} s", f"see {self.log}")
 
+    def _check_port(self) -> None:
+        """Raise BrokerError if another program has the port, before anything is written."""
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind((self._host, self._port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise self._port_taken() from error
+                raise BrokerError(f"port {self._port}: {error.strerror}", "choose another --port") from error
+
+    def _port_taken(self) -> BrokerError:
+        return BrokerError(f"port {self._port} is taken", "choose another --port, or 0 for any that is free")
+
     def _why_it_ended(self, logged: int) -> BrokerError:
         with self.log.open("rb") as log:
             log.seek(logged)
             lines = log.read().decode(errors="replace").strip().splitlines()
         if any("address already in use" in line for line in lines):
-            return BrokerError(f"port {self._port} is taken", "choose another --port, or 0 for any that is free")
+            return self._port_taken()
         last_line = lines[-1] if lines else "it wrote no log"
         return BrokerError(f"nats-server did not start ({last_line})", f"see {self.log}")
 

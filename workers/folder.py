@@ -21,7 +21,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.text import count, without_path
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger
-from workers.media_folder import MEDIA_TYPES, is_media_by_name
+from workers.media_folder import MEDIA_TYPES, is_media_by_name, recognised
 from workers.run import as_ours, open_job, run_job
 from workers.waits import Repair, explained, repaired
 from workers.watched import ALL_FILES, Patterns, Quiet, Stamp, content_digest, scan, stamp_of
@@ -61,8 +61,7 @@ class FolderWatch:
         patterns: Patterns = ALL_FILES,
         template: OutTemplate | None = None,
     ) -> None:
-        self._template = template
-        self._patterns = patterns
+        self._template, self._patterns = template, patterns
         self._client = client
         self._broker = client.broker
         self._spec = spec
@@ -212,7 +211,8 @@ class FolderWatch:
         await asyncio.to_thread(self._reserve, outcome, name)
         try:
             try:
-                medium = await asyncio.to_thread(PipelineMedia(self._spec).recognised, Input(path, path.name))
+                media = PipelineMedia(self._spec)
+                medium = await asyncio.to_thread(recognised, media, self._spec, Input(path, path.name))
             except RigflowError as error:
                 outcome.error = error
                 return outcome

@@ -73,10 +73,12 @@ class Ledger:
 
     def __init__(self, path: Path, out: Path, revision: str = "") -> None:
         self._path = path
+        self._lock_path = path.with_suffix(".lock")
         self._out = out
         self.revision = revision
         self._lock: IO[bytes] | None = None
         self._database: sqlite3.Connection | None = None
+        self._is_new = False
         self._busy = threading.RLock()
         self._files: dict[str, FileResult] = {}
         self._contents: dict[str, ContentResult] = {}
@@ -96,8 +98,11 @@ class Ledger:
         try:
             # no link is followed, and no FIFO waited for: other users may write to this folder
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._lock = os.fdopen(os.open(self._path.with_suffix(".lock"), flags, 0o666), "wb")
+            self._lock = os.fdopen(os.open(self._lock_path, flags, 0o666), "wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._lock_path)):
+                raise BlockingIOError  # `close` of another process deleted it just now
+            self._is_new = not self._path.exists()
             self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_TABLES)
@@ -125,9 +130,13 @@ class Ledger:
             self._makers.update(dict.fromkeys(outcome.files, digest))
 
     def close(self) -> None:
-        """Unlock it."""
+        """Unlock it. One that was made by `open` and has nothing in it is deleted."""
         if self._database is not None:
             self._database.close()
+            if self._is_new and not self._files and not self._contents:
+                for path in (self._path, self._lock_path):
+                    with suppress(OSError):
+                        path.unlink()
         if self._lock is not None:
             self._lock.close()
 

@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from engines.media.medium import Input, PipelineMedia
-from engines.outputs.format import load_format
+from engines.media.medium import Input, Medium, PipelineMedia, SplitRequest
+from engines.outputs.format import load_format, sound_of
 from engines.outputs.names import Wanted, there_already
 from engines.outputs.template import OutTemplate
 from schemas.errors import RigflowError, UsageError
@@ -212,7 +212,7 @@ class MediaFolder:
             else:
                 given = Input(self.folder / name, os.path.basename(name))
                 try:
-                    medium = media.recognised(given)
+                    medium = recognised(media, self._spec, given)
                 except RigflowError as error:
                     self._unrecognised(name, error)
                     continue
@@ -235,7 +235,7 @@ class MediaFolder:
         return _kind_of(os.path.splitext(name)[1]) in (*MEDIA_TYPES, *self._spec.media)
 
     def _unrecognised(self, name: str, error: RigflowError) -> None:
-        if is_media_by_name(name) and not isinstance(error, UsageError):
+        if is_media_by_name(name, self._spec.media) and not isinstance(error, UsageError):
             self.tally.fail([name], without_path(self.folder / name, str(error)))
         else:
             self.tally.count("no_media")
@@ -271,6 +271,18 @@ class MediaFolder:
         there = [each for each in self._there[folder] if each.startswith(f"{base}.") and not each.endswith(".part")]
         inside = (self.out / target).is_dir() and os.listdir(self.out / target)
         return not self.overwrite and bool(there or inside)
+
+
+def recognised(media: PipelineMedia, spec: PipelineSpec, given: Input) -> Medium:
+    """The medium of a file of a folder. Raises RigflowError when it is none of the pipeline's.
+
+    A file that is not called as such, as a wav beside films, is split up to its first segment, so that no job is made
+    of what is none.
+    """
+    medium = media.recognised(given)
+    if medium.timed and not is_media_by_name(given.name, spec.media):
+        next(medium.split([given], SplitRequest(spec.grid, spec.segment_s, sound_of(spec.encode))), None)
+    return medium
 
 
 def is_media_by_name(name: str, media: Collection[str] = MEDIA_TYPES) -> bool:

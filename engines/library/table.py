@@ -31,9 +31,11 @@ _SUFFIX = ".npz"
 def up_to_date(library: Path) -> Iterator[Table]:
     """The table of a library for the time of the block. Where it cannot be kept in the library, it is made anew.
 
-    Raises OSError if the library cannot be read.
+    Where there are no results, nothing is kept. Raises OSError if the library cannot be read.
     """
     try:
+        if next(_results(library), None) is None:
+            raise FileNotFoundError
         (library / FOLDER).mkdir(exist_ok=True)
         with _locked(library / FOLDER):
             table = _updated(library, library / FOLDER)

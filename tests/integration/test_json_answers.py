@@ -105,7 +105,8 @@ def test_a_run_answers_in_json_and_its_text_is_on_stdout(tmp_path: Path) -> None
     assert all(Path(file).is_file() for file in good["files"])
     ended = rigflow_process(*run)
     assert ended.stdout.split()[:4] == ["file", "frames", "lost", "frames/s"]
-    assert str(tmp_path / "out" / "-[abc] [red] größe_中.mp4.fingerprint.npz") in ended.stdout
+    assert str(tmp_path / "out" / "-[abc] [red] größe_中.fingerprint.npz") in ended.stdout
+    assert "equal results were there" in ended.stderr
     assert "-[abc] [red] größe\\n中.mp4" in ended.stdout
     assert "no such file" in ended.stderr
     assert "no such file" not in ended.stdout

@@ -1,6 +1,7 @@
 """What of a folder is new, where its results go, and that a process that ends at any point leaves no wrong result."""
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from cli.run_folder import folder_results
+from cli.samples import draw_samples
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode, OutputError
 from tests.cli import rigflow
@@ -145,6 +147,7 @@ def test_a_folder_without_media_is_an_error_that_says_so(tmp_path: Path) -> None
     assert done.returncode == ExitCode.USAGE
     takes = "pipeline fingerprint takes files of video and image"
     assert done.stderr == f"rigflow: {folder}: there is nothing to do in it: {takes}\n"
+    assert not out.exists(), "neither the folder nor the ledger is left"
     (folder / "notes.html").write_text("# notes")
     (folder / "gone.mp4").symlink_to(folder / "film.mp4")
     done = rigflow("run", "fingerprint", folder, "--out", out)
@@ -281,4 +284,17 @@ def test_sound_is_not_called_as_media_of_a_pipeline_of_films() -> None:
     assert is_media_by_name("a/film.MP4", ("video", "image"))
     assert is_media_by_name("a/sound.wav")
     assert not is_media_by_name("a/sound.wav", ("video", "image"))
+
+
+def test_what_is_no_media_of_a_pipeline_is_none_before_a_job_is_made(tmp_path: Path, ledger: Ledger) -> None:
+    folder = tmp_path / "in"
+    draw_samples(folder)
+    (folder / "broken.mp4").write_bytes((folder / "film.mp4").read_bytes()[:9000])
+    shutil.copy(folder / "film.mp4", folder / "film without suffix")
+    run = MediaFolder(folder, tmp_path / "out", builtin_pipeline("scenes"), ledger, False, False)
+    names = [entry.name for group in run.groups() for entry in group]
+    assert names == ["broken.mp4", "film without suffix", "film.mp4"], (
+        "the first is called as a film: it fails as a job"
+    )
+    assert (run.tally.no_media, run.tally.failed) == (4, [])
     assert not is_media_by_name("notes.txt", ("text",))

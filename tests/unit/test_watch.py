@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,18 @@ def test_a_content_whose_results_were_written_over_is_new_again(ledger: Ledger, 
     assert ledger.knows("b", stamp(2))
 
 
+def test_a_ledger_without_entries_leaves_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        empty = Ledger(tmp_path / "ledger.db", tmp_path)
+        empty.open()
+        empty.close()
+        assert list(tmp_path.iterdir()) == []
+    empty.open()
+    empty.claim("a.mp4", "a.p")
+    empty.close()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_ledger_has_one_writer(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another rigflow writes here"):
         opened(tmp_path)
@@ -251,7 +264,8 @@ def test_what_another_user_put_in_place_of_the_lock_is_neither_followed_nor_wait
 
 
 def test_a_ledger_with_rows_that_are_none_is_told(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+    with closing(opened(tmp_path)) as ledger:
+        ledger.claim("a.mp4", "a.p")
     with sqlite3.connect(tmp_path / LEDGER) as database:
         database.execute("INSERT INTO contents VALUES ('d', 'a', 'r', '5', '[]', 0)")
     database.close()
