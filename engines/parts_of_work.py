@@ -2,7 +2,7 @@
 
 import math
 
-from engines.media.decode import windows_per_part
+from engines.media.pieces import windows_per_part
 from engines.plan import plan_pipeline
 from engines.workload import MediaFacts, Models, windows_of
 from placement.costs import Work

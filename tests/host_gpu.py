@@ -33,6 +33,31 @@ extern "C" void launch_{name}(const {struct} *given, unsigned across, unsigned d
             for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) {name}(*given);
 }}
 """
+# the driver's calls that `burst.c` makes; of a late GPU, kernels run when an event is waited for
+_DRIVER = """
+#include <cstring>
+#include <vector>
+struct Queued { void *function; std::vector<char> given; unsigned across, down, threads; };
+static std::vector<Queued> queued;
+typedef void (*Kernel)(const void *, unsigned, unsigned, unsigned);
+extern "C" int finish(void *) {
+    for (Queued &q : queued) ((Kernel)q.function)(q.given.data(), q.across, q.down, q.threads);
+    queued.clear();
+    return 0;
+}
+extern "C" int launch_late(void *function, unsigned across, unsigned down, unsigned, unsigned threads, unsigned,
+                           unsigned, unsigned, void *, void **given, void **) {
+    const char *from = (const char *)given[0];
+    queued.push_back({function, std::vector<char>(from, from + size_of(function)), across, down, threads});
+    return 0;
+}
+extern "C" int launch_now(void *function, unsigned across, unsigned down, unsigned z, unsigned threads, unsigned b,
+                          unsigned c, unsigned d, void *s, void **given, void **e) {
+    launch_late(function, across, down, z, threads, b, c, d, s, given, e);
+    return finish(nullptr);
+}
+extern "C" int nothing(void *, void *, unsigned) { return 0; }
+"""
 
 
 @functools.cache
@@ -48,6 +73,8 @@ def built(kernels: Path, structs: Mapping[str, str]) -> ctypes.CDLL:
     shim = Path(__file__).parent / "gpu" / "host.h"
     source = f'#define RIGFLOW_ON_HOST "{shim}"\n#include "{kernels}"\n'
     source += "".join(_LAUNCH.format(name=name, struct=struct) for name, struct in structs.items())
+    sizes = "".join(f"if (f == (void *)launch_{name}) return sizeof({struct}); " for name, struct in structs.items())
+    source += f"static size_t size_of(void *f) {{ {sizes}return 0; }}{_DRIVER}"
     (folder / "kernels.cpp").write_text(source)
     out = folder / "kernels.so"
     subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", str(out), str(folder / "kernels.cpp")], check=True)
@@ -114,6 +141,26 @@ class _Late:
     def wait_for_event(self, event: Any) -> None: ...
 
 
+class _Calls:
+    """What `burst.c` calls of CUDA's driver."""
+
+    def __init__(self, late: bool) -> None:
+        names = {"launch": "launch_late" if late else "launch_now", "record": "nothing", "wait": "nothing"}
+        self.addresses = {name: _address(symbol) for name, symbol in {**names, "finish": "finish"}.items()}
+
+    def function(self, name: str) -> int:
+        return _address(f"launch_{name}")
+
+    def new_event(self) -> int:
+        return 1
+
+    def end_event(self, event: int) -> None: ...
+
+
+def _address(symbol: str) -> int:
+    return ctypes.cast(getattr(library(), symbol), ctypes.c_void_p).value or 0
+
+
 class HostGpu:
     """What `engines.cuda` wants of a `CudaGpu`."""
 
@@ -125,6 +172,7 @@ class HostGpu:
 
     def __init__(self) -> None:
         self.kernels = _Kernels()
+        self.calls = _Calls(late=False)
         self.counters = Counters()
         self.memory = Pool(self._allocate, self.counters)
         self.pinned = Pool(self._allocate, self.counters)
@@ -169,6 +217,7 @@ class LateGpu(HostGpu):
         self._waiting: list[Callable[[], None]] = []
         self._kernels = _Kernels()
         self.kernels = self  # type: ignore[assignment]
+        self.calls = _Calls(late=True)
 
     def launch(self, name: str, *given: Any) -> None:
         self.launched.append(name)

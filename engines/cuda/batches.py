@@ -127,6 +127,8 @@ class Batches(Work, threading.local):
 
     def synchronize(self) -> None:
         """Wait until all of this thread is done; nothing is held after that."""
+        if not self._held and not self._in_flight:
+            return
         self.flush()
         self._gpu.stream().synchronize()
         self._in_flight.clear()

@@ -1,4 +1,4 @@
-"""Compiles and loads `burst.c`, the loop that decodes many packets in one call, and checks that it reads frames right.
+"""Compiles and loads `burst.c`, the loop that decodes a part in one call, and checks that it reads frames right.
 
 The loop calls the FFmpeg libraries that PyAV has loaded, and reads fields of their structs. Where these are is known
 for some versions of FFmpeg, and is compared with PyAV's own view before the first use. `make kernels` compiles it ahead
@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +28,81 @@ from engines.media.bursts import IrregularBurst
 log = logging.getLogger("rigflow")
 
 SOURCE = Path(__file__).with_name("burst.c")
-_FIELDS = "kept pts corrupt interlaced format sw_format width height color_range colorspace"
-ROW = np.dtype([(name, np.int64) for name in f"{_FIELDS} plane0 plane1 plane2 line0 line1 line2".split()])
+_FACTS = "interlaced format sw_format width height color_range colorspace line0 line1 line2"
+ROW = np.dtype([(name, np.int64) for name in f"pts corrupt plane0 plane1 plane2 {_FACTS}".split()])
 _FUNCTIONS = {
     "send": ("avcodec", "avcodec_send_packet"),
     "receive": ("avcodec", "avcodec_receive_frame"),
     "unref": ("avutil", "av_frame_unref"),
     "set_int": ("avutil", "av_opt_set_int"),
+    "new_packet": ("avcodec", "av_new_packet"),
+    "unref_packet": ("avcodec", "av_packet_unref"),
 }
 _FRAME = {"pts": 136, "flags": 276, "color_range": 280, "colorspace": 292, "errors": 320, "frames": 328}
-_FRAME |= {"data": 0, "linesize": 64, "width": 104, "height": 108, "format": 116}
+_FRAME |= {"planes": 0, "linesize": 64, "width": 104, "height": 108, "format": 116}
+_PACKET = {"packet_pts": 8, "packet_data": 24, "packet_flags": 40, "packet_duration": 64}
 _LAYOUTS = {  # major versions of PyAV and of its libavutil -> offsets of fields, of 64-bit machines
-    (18, 60): {**_FRAME, "ref_data": 8, "sw_format": 64},
-    (19, 61): {**_FRAME, "ref_data": 8, "sw_format": 64},
+    (18, 60): {**_FRAME, **_PACKET, "ref_data": 8, "sw_format": 64},
+    (19, 61): {**_FRAME, **_PACKET, "ref_data": 8, "sw_format": 64},
 }
-_COUNTS = "packet_count due_count at skipping over error"
-_OFFSETS = "pts flags errors format width height color_range colorspace data linesize frames ref_data sw_format"
+_DRIVER = ("launch", "record", "wait", "finish")  # `engines.cuda.driver_calls`
+_PLACES = "at offset next seen_count rank last some skipping done over half count"
+DONE, MORE, FIRST, UNKNOWN, IRREGULAR, FAILED = range(6)  # what a call returns
 _SLOWER = "the GPU's frames are read one by one, which costs the host more"
 _POINTER = 24  # in a PyAV object: the address of FFmpeg's, behind the object's head and its methods
+_OFFSETS = "pts flags errors format width height color_range colorspace planes linesize frames ref_data sw_format"
 
 
 class Unusable(Exception):
     """The loop cannot be used here; the text says why."""
 
 
+class Times(ctypes.Structure):
+    """Ascending times, in `values`."""
+
+    _fields_ = (("values", ctypes.c_void_p), ("count", ctypes.c_int64))
+
+
+class Launch(ctypes.Structure):
+    """A kernel; see `engines.cuda.recipes.Launch`."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ["function", "given", "sources", "offsets"]),
+        ("each", ctypes.c_int64),
+        *((name, ctypes.c_uint32) for name in ["across", "down"]),
+        ("block", ctypes.c_uint32 * 3),
+        ("unused", ctypes.c_uint32),
+    )
+
+
+class Output(ctypes.Structure):
+    """The rows of one picture."""
+
+    _fields_ = (("addresses", ctypes.c_void_p), ("count", ctypes.c_int64))
+
+
 class Burst(ctypes.Structure):
     """The struct of `burst.c`."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in (*_FUNCTIONS, "context", "packets", "needed", "due")),
-        *((name, ctypes.c_int64) for name in (*_COUNTS.split(), *_OFFSETS.split())),
+        *((name, ctypes.c_void_p) for name in (*_FUNCTIONS, *_DRIVER, "context", "packet", "stream")),
+        ("events", ctypes.c_void_p * 3),
+        ("slots", ctypes.c_void_p),
+        ("together", ctypes.c_int64),
+        ("table", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
+        ("due", Times),
+        ("wanted", ctypes.c_void_p),
+        *((name, Times) for name in ["hidden", "ranks", "entries", "owned"]),
+        ("seen", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ["packet_count", "since", "skips", "by_rank", "checked"]),
+        ("launches", ctypes.c_void_p),
+        ("outputs", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ["launch_count", "output_count", "known"]),
+        ("facts", ctypes.c_int64 * len(_FACTS.split())),
+        *((name, ctypes.c_int64) for name in _PLACES.split()),
+        ("busy", ctypes.c_int64 * 2),
+        *((name, ctypes.c_int64) for name in ("pending", "made", "first", "error", *_OFFSETS.split(), *_PACKET)),
     )
 
 
@@ -76,26 +121,27 @@ class BurstLibrary:
         self._avutil, self._avcodec = libraries["avutil"], libraries["avcodec"]
         path = str(_compiled(cache))
         waits, stays = ctypes.CDLL(path), ctypes.PyDLL(path)  # without and with the interpreter's lock
-        self.decode: Any = waits.decode_burst
+        self.decode: Any = waits.decode_part
         self.decode.restype = ctypes.c_int64
-        self.decode.argtypes = (ctypes.c_void_p,) * 3 + (ctypes.c_int64,)
+        self.decode.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        self.release: Any = waits.released
+        self.release.restype = ctypes.c_int64
+        self.release.argtypes = (ctypes.c_void_p,)
         self.describe: Any = stays.describe
         self.describe.argtypes = (ctypes.c_void_p,) * 3
-        self.unref: Any = stays.unref_frames
-        self.unref.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
         self._names: dict[int, str] = {-1: "none"}
         self._avutil.av_get_pix_fmt_name.restype = ctypes.c_char_p
         self.fault = ""
-        self._checked = False
+        self.checked = False
         _check_software(self)
 
-    def new(self, context: av.CodecContext) -> Burst:
-        """Return the loop's struct for an open decoder."""
+    def new(self, context: av.CodecContext, driver: Mapping[str, int]) -> Burst:
+        """Return the loop's struct for an open decoder; `driver`: addresses of calls of CUDA."""
         address = pointer_of(context)
         self._avcodec.avcodec_get_class.restype = ctypes.c_void_p
         if ctypes.c_void_p.from_address(address).value != self._avcodec.avcodec_get_class():
             raise Unusable("PyAV's decoders are laid out otherwise")
-        return Burst(**self._given, context=address)
+        return Burst(**self._given, **driver, context=address)
 
     def format_name(self, number: int) -> str:
         """Return the name of an AVPixelFormat."""
@@ -103,17 +149,15 @@ class BurstLibrary:
             self._names[number] = (self._avutil.av_get_pix_fmt_name(number) or b"none").decode()
         return self._names[number]
 
-    def check_once(self, burst: Burst, frames: Sequence[av.VideoFrame]) -> None:
+    def check_first(self, burst: Burst, frame: av.VideoFrame) -> None:
         """Check the first frame that a decoder gives in this process. Raises IrregularBurst, and has a `fault` then."""
-        if self._checked or not frames:
-            return
         try:
-            self.check(burst, frames[0])
+            self.check(burst, frame)
         except Unusable as error:
             self.fault = str(error)
             log.warning("%s: %s", _SLOWER, error)
             raise IrregularBurst(None) from error
-        self._checked = True
+        self.checked = True
 
     def check(self, burst: Burst, frame: av.VideoFrame) -> None:
         """Compare how the loop reads a frame with how PyAV does. Raises Unusable."""
@@ -163,13 +207,17 @@ def _address(library: ctypes.CDLL, symbol: str) -> int | None:
 def _check_software(library: BurstLibrary) -> None:
     """Compare with frames of the host that have unusual values. Raises Unusable."""
     context = av.CodecContext.create("h264", "r")
-    burst = library.new(context)
+    burst = library.new(context, {})
     for number, name in enumerate(("yuv420p", "nv12", "yuv444p")):
         frame = av.VideoFrame(64 + 2 * number, 48 + 2 * number, name)
         frame.pts, frame.color_range, frame.colorspace = (1 << 40) + number, 2 - number % 2, 9 - number
         library.check(burst, frame)
     packet: Packet[Any] = Packet(5)
-    if ctypes.c_void_p.from_address(pointer_of(packet) + 24).value != packet.buffer_ptr:
+    packet.pts, packet.duration, packet.is_keyframe = 1 << 41, 1 << 42, True
+    address = pointer_of(packet)
+    ours = [ctypes.c_int64.from_address(address + getattr(burst, name)).value for name in _PACKET]
+    ours[2] &= 0xFFFFFFFF
+    if ours != [packet.pts, packet.buffer_ptr, 1, packet.duration]:
         raise Unusable("PyAV's packets are laid out otherwise")
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engines.cuda.driver_calls import CallFailed, DriverCalls
 from engines.cuda.kernels import Kernels, image_for
 from engines.cuda.memory import Counters, Pool
 from engines.machine import find_gpu
@@ -39,8 +40,10 @@ class CudaGpu:
             driver.init()
             self._context = driver.Device(self.number).retain_primary_context()
             self.enter()
-            self.kernels = Kernels(image_for(self.facts.capability, cache), driver)
-        except driver.Error as error:
+            image = image_for(self.facts.capability, cache)
+            self.kernels = Kernels(image, driver)
+            self.calls = DriverCalls(image)
+        except (driver.Error, CallFailed) as error:
             raise DeviceLost(f"device {name} cannot be opened: {error}", "see nvidia-smi") from error
         self.counters = Counters()
         self.memory = Pool(self._allocate, self.counters)

@@ -8,15 +8,16 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import av
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
-from engines.cuda.burst import BurstDecoder
+from engines.cuda.burst import BurstDecoder, Converting, together_of
 from engines.cuda.burst_library import BurstLibrary
-from engines.media.bursts import IrregularBurst
+from engines.cuda.transforms import CudaPictures
+from engines.media.bursts import IrregularBurst, PartDecoder
 from schemas.errors import MediaError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Decoding = Literal["any", "gpu", "host"]
 class GpuDecoders:
     """Decoder sessions of one GPU; at most `most` wait idle for their next segment.
 
-    With a `library`, they decode in bursts where that is asked for.
+    With a `library`, they decode and convert a part in one call where that is asked for.
     """
 
     def __init__(self, gpu: "CudaGpu", most: int, decoding: Decoding, library: BurstLibrary | None = None) -> None:
@@ -43,13 +44,18 @@ class GpuDecoders:
         self._failures: Counter[tuple[Any, ...]] = Counter()
         self._lock = threading.Lock()
 
+    def into(self, pictures: CudaPictures) -> "PictureDecoders":
+        """Return these decoders for a pipeline's pictures, which kernels make as frames leave the decoder."""
+        return PictureDecoders(self, None if pictures.by_host else pictures)
+
     @contextmanager
     def lease(
-        self, like: VideoCodecContext, label: str, bursts: bool = False
-    ) -> Iterator[VideoCodecContext | BurstDecoder]:
+        self, like: VideoCodecContext, label: str, pictures: CudaPictures | None = None
+    ) -> Iterator[VideoCodecContext | PartDecoder]:
         """Lease a decoder for the stream of `like`, the host's: the GPU's, or `like` itself if the settings allow it.
 
-        A decoder that met an error is not used again. Raises MediaError if the GPU must decode it, and cannot.
+        With `pictures`, it is one that decodes and converts a part in one call, if there is a `library`. A decoder that
+        met an error is not used again. Raises MediaError if the GPU must decode it, and cannot.
         """
         key = _key(like)
         if self._decoding == "host" or self._failures[key] >= _TRIES:
@@ -59,14 +65,16 @@ class GpuDecoders:
             yield like
             return
         self._gpu.enter()
-        session = self._taken(key) or self._opened(like)
+        library = self._library if pictures and self._library and not self._library.fault else None
+        kind = (*key, library is not None)
+        session = self._taken(kind) or self._opened(like, library)
         if session is None:
             self._failures[key] = _TRIES
             with self.lease(like, label) as other:
                 yield other
             return
         try:
-            yield session.in_bursts(self._library) if bursts and self._library else session.decoder
+            yield Converting(session.bursts, pictures.recipe) if pictures and session.bursts else session.decoder
         except IrregularBurst:  # its frames are decoded again, one by one
             self._gpu.counters.irregular_segments += 1
             raise
@@ -78,7 +86,7 @@ class GpuDecoders:
         session.decoder.flush_buffers()
         self._gpu.counters.on_gpu_segments += 1
         with self._lock:
-            self._idle[id(session)] = (key, session)
+            self._idle[id(session)] = (kind, session)
             while len(self._idle) > self._most:
                 self._idle.popitem(last=False)
 
@@ -87,9 +95,11 @@ class GpuDecoders:
         self._gpu.enter()
         self._idle.clear()
 
-    def _opened(self, like: VideoCodecContext) -> "_Session | None":
-        decoder = open_decoder(self._gpu.number, like)
-        return None if decoder is None else _Session(decoder)
+    def _opened(self, like: VideoCodecContext, library: BurstLibrary | None) -> "_Session | None":
+        decoder = open_decoder(self._gpu.number, like, library is not None)
+        if decoder is None:
+            return None
+        return _Session(decoder, BurstDecoder(library, self._gpu, decoder) if library else None)
 
     def _taken(self, key: tuple[Any, ...]) -> "_Session | None":
         with self._lock:
@@ -101,37 +111,31 @@ class GpuDecoders:
         return None
 
 
-class OneByOne:
-    """Decoders of a GPU that give their frames one by one: the host reads them."""
+class PictureDecoders:
+    """Decoders of a GPU for one pipeline; without `pictures`, the host makes these, and frames come one by one."""
 
-    def __init__(self, decoders: GpuDecoders) -> None:
-        self._decoders = decoders
+    def __init__(self, decoders: GpuDecoders, pictures: CudaPictures | None) -> None:
+        self._decoders, self._pictures = decoders, pictures
 
     def lease(
         self, like: VideoCodecContext, label: str, bursts: bool = False
-    ) -> AbstractContextManager[VideoCodecContext | BurstDecoder]:
+    ) -> AbstractContextManager[VideoCodecContext | PartDecoder]:
         """See `GpuDecoders.lease`."""
-        return self._decoders.lease(like, label)
+        return self._decoders.lease(like, label, self._pictures if bursts else None)
 
 
-class _Session:
-    """An open decoder, with the memory of its bursts."""
+class _Session(NamedTuple):
+    """An open decoder; `bursts` decodes by it, if it was opened for that."""
 
-    def __init__(self, decoder: VideoCodecContext) -> None:
-        self.decoder = decoder
-        self._bursts: BurstDecoder | None = None
-
-    def in_bursts(self, library: BurstLibrary) -> VideoCodecContext | BurstDecoder:
-        """Return it as one that decodes in bursts, unless the library turned out to be of no use."""
-        if library.fault:
-            return self.decoder
-        if self._bursts is None:
-            self._bursts = BurstDecoder(library, self.decoder)
-        return self._bursts
+    decoder: VideoCodecContext
+    bursts: BurstDecoder | None
 
 
-def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | None:
-    """Open a decoder on GPU `number`, whose context is current, for the stream of `like`; None if there is none."""
+def open_decoder(number: int, like: VideoCodecContext, in_place: bool = False) -> VideoCodecContext | None:
+    """Open a decoder on GPU `number`, whose context is current, for the stream of `like`; None if there is none.
+
+    Its frames are copies; with `in_place` they are the decoder's own memory, of which it has enough for bursts.
+    """
     # use the current context: FFmpeg accepts a primary context only with exactly the flags that it would set
     options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
     accel = HWAccel("cuda", str(number), allow_software_fallback=False, options=options, is_hw_owned=True)
@@ -143,12 +147,18 @@ def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | No
     if not decoder.is_hwaccel:
         return None
     decoder.extradata = like.extradata
-    decoder.width, decoder.height, decoder.options = like.width, like.height, like.options
+    decoder.width, decoder.height = like.width, like.height
+    decoder.options = like.options | (_in_place(like) if in_place else {})
     decoder.colorspace, decoder.color_range = like.colorspace, like.color_range
     if hasattr(decoder, "reorder_depth"):
         decoder.reorder_depth = like.reorder_depth
     decoder.thread_type, decoder.thread_count = "NONE", 1
     return decoder
+
+
+def _in_place(like: VideoCodecContext) -> dict[str, str]:
+    kept = 2 * together_of(like.width, like.height) + 1
+    return {"hwaccel_flags": "unsafe_output", "extra_hw_frames": str(kept)}
 
 
 def _key(context: VideoCodecContext) -> tuple[Any, ...]:

@@ -6,12 +6,16 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 
-from engines.cuda.burst import BurstFrame
+from engines.cuda.burst_frame import BurstFrame
+from engines.cuda.kernels import PLANE
+from engines.cuda.kinds import Kind
 from engines.media.orientation import steps_of, transposes
 
 SURFACES = {"nv12": (8, 0), "p010le": (10, 6), "p016le": (12, 4)}  # of NVDEC: bits a sample, unused low bits
 FULL = 2  # AVColorRange
+_PLANE_THREADS = 128
 
 
 class Layout(NamedTuple):
@@ -107,3 +111,19 @@ def _surface_layout(name: str, height: int, width: int, luma_pitch: int, chroma_
     half = -(-height // 2), -(-width // 2)
     # FFmpeg calls 8-bit full range yuvj420p, for which `engines.transforms` assumes the siting of JPEG
     return Layout(height, width, (luma_pitch, chroma_pitch), half, 2, bits, low_bits, bits > 8 or not full)
+
+
+def plane_kinds(layout: Layout, orientation: int) -> list[tuple[Kind, tuple[int, int], int]]:
+    """Return of each plane the kernel, the shape of its row, and where in that it begins."""
+    kinds = []
+    for number, (height, width) in enumerate(((layout.height, layout.width), layout.chroma, layout.chroma)):
+        shape = (width, height) if transposes(orientation) else (height, width)
+        begin, stride_y, stride_x = upright_strides((height, width), orientation, 1)
+        given = np.zeros((), PLANE)
+        given["pitch"], given["step"] = layout.pitches[number > 0], layout.step if number else 1
+        given["deep"], given["drop"] = layout.bits > 8, layout.bits + layout.low_bits - 8
+        given["width"], given["height"] = width, height
+        given["stride_x"], given["stride_y"] = stride_x, stride_y
+        grid = -(-width // _PLANE_THREADS), height
+        kinds.append((Kind("plane", given, grid, (_PLANE_THREADS, 1, 1), 2), shape, begin))
+    return kinds

@@ -18,10 +18,11 @@ import av
 import numpy as np
 
 from engines.cuda.arrays import GpuRow
-from engines.cuda.batches import Batches
+from engines.cuda.batches import Batches, Work
+from engines.cuda.burst_frame import BurstFrame
 from engines.cuda.copies import kept_table
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
-from engines.cuda.kernels import PLANE, SCALE
+from engines.cuda.kernels import SCALE
 from engines.cuda.kinds import Kind
 from engines.cuda.pictures import (
     FULL,
@@ -31,9 +32,11 @@ from engines.cuda.pictures import (
     Place,
     entire_picture,
     name_on_gpu,
+    plane_kinds,
     surface,
     upright_strides,
 )
+from engines.cuda.recipes import Recipe, traced
 from engines.cuda.resampling import Resampler
 from engines.geometry import middle_of, padded_from, scaled_size, square_of
 from engines.media.colours import colour_matrix
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
 _COLUMNS, _MOST_PARTS = 32, 8  # of a block of the kernel `scale`
-_PLANE_THREADS = 128
 _SMALL = "yuv422p"  # swscale makes RGB of this format after it has halved the chroma across
 
 
@@ -59,7 +61,10 @@ class CudaPictures:
     def __init__(self, pictures: Mapping[str, PictureSpec], gpu: "CudaGpu") -> None:
         self._gpu = gpu
         self._batches = Batches(gpu)
-        self._made = FramePictures(pictures, lambda spec: CudaPicture(spec, gpu, self._batches))
+        self._pictures = pictures
+        self._made = self._by(self._batches)
+        self._recipes: dict[Any, Recipe] = {}
+        self._lock = threading.Lock()
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
         """Convert as `engines.pictures.HostPictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost.
@@ -79,6 +84,21 @@ class CudaPictures:
         except self._gpu.driver.Error as error:
             raise self._gpu.lost(error) from error
         return arrays
+
+    def recipe(self, frame: BurstFrame, orientation: int = UPRIGHT) -> Recipe | None:
+        """Return how kernels alone make the arrays of such frames; None: the host must read them. Raises DeviceLost."""
+        if self.by_host or frame.sw_format is None or name_on_gpu(frame) not in SURFACES:
+            return None
+        key = name_on_gpu(frame), frame.height, frame.width, frame.colorspace, frame.color_range, frame.in_memory()[1]
+        with self._lock, self._gpu.guarded():
+            if (key, orientation) not in self._recipes:
+                self._recipes[key, orientation] = traced(
+                    self._gpu, lambda trace: self._by(trace)(cast(Any, frame), orientation)
+                )
+            return self._recipes[key, orientation]
+
+    def _by(self, work: Work) -> FramePictures:
+        return FramePictures(self._pictures, lambda spec: CudaPicture(spec, self._gpu, work))
 
     @property
     def by_host(self) -> bool:
@@ -107,7 +127,7 @@ class CudaPicture:
     The host makes pictures whose border is repeated, and those that are padded and then scaled by area.
     """
 
-    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", batches: Batches) -> None:
+    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", batches: Work) -> None:
         self.spec = spec
         self._gpu = gpu
         self._batches = batches
@@ -265,26 +285,10 @@ class CudaPicture:
     def _planes(self, picture: Picture, orientation: int) -> list[GpuRow]:
         """Return each plane in 8 bits, at its own size."""
         key = picture.layout, orientation
-        kinds = self._kept.get(key) or self._kept_as(key, lambda: _plane_kinds(picture.layout, orientation))
+        kinds = self._kept.get(key) or self._kept_as(key, lambda: plane_kinds(picture.layout, orientation))
         rows = []
         for pointer, (kind, shape, begin) in zip(picture.pointers, kinds, strict=True):
             row = self._batches.row(shape, prod(shape))
             self._batches.put(kind, (pointer, row.block.pointer + begin))
             rows.append(row)
         return rows
-
-
-def _plane_kinds(layout: Layout, orientation: int) -> list[tuple[Kind, tuple[int, int], int]]:
-    """Return of each plane the kernel, the shape of its row, and where in that it begins."""
-    kinds = []
-    for number, (height, width) in enumerate(((layout.height, layout.width), layout.chroma, layout.chroma)):
-        shape = (width, height) if transposes(orientation) else (height, width)
-        begin, stride_y, stride_x = upright_strides((height, width), orientation, 1)
-        given = np.zeros((), PLANE)
-        given["pitch"], given["step"] = layout.pitches[number > 0], layout.step if number else 1
-        given["deep"], given["drop"] = layout.bits > 8, layout.bits + layout.low_bits - 8
-        given["width"], given["height"] = width, height
-        given["stride_x"], given["stride_y"] = stride_x, stride_y
-        grid = -(-width // _PLANE_THREADS), height
-        kinds.append((Kind("plane", given, grid, (_PLANE_THREADS, 1, 1), 2), shape, begin))
-    return kinds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.cuda.burst_library import load_bursts
 from engines.cuda.gpu import CudaGpu
-from engines.cuda.nvdec import GpuDecoders, OneByOne
+from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.prefetch import Prefetcher
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
@@ -48,7 +48,6 @@ class CudaDevice:
         self._bursts = load_bursts(cache)
         self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder, self._bursts)
         self._host_place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
-        self._one_by_one = OneByOne(self.decoders)
         try:
             self.encoder = self._encoder()
         except RigflowError:
@@ -88,7 +87,7 @@ class CudaDevice:
         """Return the parts of a segment, decoded ahead; the host decodes if `preprocess` needs frames on the host."""
         place = self._host_place
         if isinstance(preprocess, CudaPictures):
-            place = replace(place, decoders=self._one_by_one if preprocess.by_host else self.decoders)
+            place = replace(place, decoders=self.decoders.into(preprocess))
         medium = medium_of(segment.media, plan)
         parts = medium.decode(segment, buffers, plan, preprocess.convert, place, tick)
         rank = int(segment.key.job.priority is not Priority.INTERACTIVE)

@@ -14,23 +14,23 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
-from engines.media.bursts import BurstDecoder, IrregularBurst
+from engines.media.bursts import IrregularBurst, PartDecoder
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.last import marked_last
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import UPRIGHT
 from engines.media.packets import open_decoder, unpack
+from engines.media.pieces import Given, in_bursts, one_by_one, windows_of
 from engines.media.reader import Counts, FrameReader
 from engines.media.source import media_errors
 from engines.media.uniform import Uniform, presented
-from engines.media.windows import MissingFrame, Slice, Span, every_frame, last_before, slices
+from engines.media.windows import MissingFrame, Slice, Span
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
 from schemas.errors import MediaError
 from schemas.grid import Grid
 from schemas.media import CodecParameters, MediaInfo
 from schemas.parts import PartMeta
-from schemas.picture import PictureSpec
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
@@ -44,10 +44,10 @@ class Decoders(Protocol):
 
     def lease(
         self, like: VideoCodecContext, label: str, bursts: bool = False
-    ) -> AbstractContextManager[VideoCodecContext | BurstDecoder]:
+    ) -> AbstractContextManager[VideoCodecContext | PartDecoder]:
         """Lease a decoder for the stream of `like`, a decoder of the host. Raises MediaError if there is none.
 
-        With `bursts`, it may be one that takes many packets in one call; an IrregularBurst is then no failure of it.
+        With `bursts`, it may be one that decodes a part in one call; an IrregularBurst is then no failure of it.
         """
         ...
 
@@ -61,12 +61,6 @@ class _Reading(Enum):
 
 
 _WHENCE = "a split stage of rigflow sends no such segment"
-_PLANES_BYTES, _PICTURES_BYTES = 16 << 20, 64 << 20  # of a part of raw frames, and of a part of pictures
-_MOST_PART_BYTES = 256 << 20  # a part that would be larger holds fewer windows than the minimum
-_PLANES_WINDOWS, _PICTURES_WINDOWS = (4, 24), (1, 128)  # minimum and maximum
-# of a part of the pictures that a model makes of tiles, up to 4 times as high and wide; a part is a GOP of its own, and
-# with fewer windows films become much larger
-_ENLARGED_BYTES, _ENLARGED_TIMES, _ENLARGED_WINDOWS = 512 << 20, 16, 12
 
 
 def decode_video(
@@ -95,7 +89,7 @@ def decode_video(
         counts = Counts(notes=dict.fromkeys(segment.notes))
         try:
             pieces = _slices(segment, buffers, plan, convert, counts, reading, decoders, limits, tick)
-            for number, (piece, last) in enumerate(_marked(pieces, plan.grid)):
+            for number, (piece, last) in enumerate(pieces):
                 if number < sent_parts:
                     continue  # sent before the restart; it was exact, because none of its frames was missing
                 frames = max(0, counts.frames - sent_frames)
@@ -106,37 +100,6 @@ def decode_video(
             next_way = _Reading.ONE_BY_ONE
         except MissingFrame:
             next_way = _Reading.PATCHED
-
-
-def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:
-    """Return the number of windows of a part: its frames stay within bounds. It depends on pipeline and media alone.
-
-    The bytes are those of the raw frames or of their pictures, whichever are more: a part may carry either; and those
-    that a model makes of tiles.
-    """
-    grid = plan.grid
-    made_bytes = sum(_picture_bytes(picture, media) for picture in plan.pictures.values())
-    bits = max(12, av.VideoFormat(media.pixel_format).padded_bits_per_pixel) if media.pixel_format else 12
-    window_bytes = max(1, media.width * media.height * bits // 8, made_bytes) * min(grid.stride, grid.frames)
-    least, most = _PLANES_WINDOWS if plan.planes else _PICTURES_WINDOWS
-    least = max(1, min(least, _MOST_PART_BYTES // window_bytes))
-    tiled = sum(_picture_bytes(picture, media) for picture in plan.pictures.values() if picture.tile)
-    if tiled:
-        most = min(most, max(_ENLARGED_WINDOWS, _ENLARGED_BYTES // (tiled * _ENLARGED_TIMES)))
-    return min(most, max(least, (_PLANES_BYTES if plan.planes else _PICTURES_BYTES) // window_bytes))
-
-
-def most_images(plan: DecodePlan, media: MediaInfo) -> int:
-    """Return the most images of a part, by the bytes of their pictures; 1 if those have the size of the image."""
-    made_bytes = sum(_picture_bytes(picture, media) for picture in plan.pictures.values())
-    return 1 if plan.by_source else max(1, _PICTURES_BYTES // max(1, made_bytes))
-
-
-def _picture_bytes(picture: PictureSpec, media: MediaInfo) -> int:
-    if picture.layout == "planes":
-        return 0  # as large as the frame
-    height, width = (media.height, media.width) if picture.size == "source" else picture.size
-    return height * width * (3 if picture.layout == "rgb" else 1)
 
 
 def decode_frames(
@@ -176,7 +139,7 @@ def decode_frames(
         return convert(uniform(frame), media.orientation)
 
     sent = 0
-    pieces = _windows(counted(), last, span, media, plan, converted, label, limits)
+    pieces = windows_of(counted(), last, span, media, plan, converted, label, limits)
     for number, (piece, is_last) in enumerate(_marked(pieces, plan.grid)):
         whole, sent = counts.frames - sent, counts.frames
         yield _part(segment, presented(media, plan), number, is_last, piece, convert, whole, counts)
@@ -192,40 +155,44 @@ def _slices(
     decoders: Decoders | None,
     limits: Limits,
     tick: Tick,
-) -> Iterator[Slice[dict[str, Array]]]:
-    """Yield the segment's windows, one part at a time. Raises MissingFrame on damage that is not PATCHED."""
-    grid, media = plan.grid, segment.media
-    name = media.name or "the media"
+) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
+    """Yield the segment's windows, one part at a time, and whether it is the last; `counts.frames` are those up to it.
+
+    Raises MissingFrame on damage that is not PATCHED. The decoder is free again before the last part is given.
+    """
+    name = segment.media.name or "the media"
     label = f"segment {segment.key.segment} of {name}"
     codec = _checked(segment, buffers, label)
-    limits.check_pixels(label, media.width, media.height)
+    limits.check_pixels(label, segment.media.width, segment.media.height)
     with media_errors(label):
-        uniform = Uniform(media, plan, counts.notes)
-    extradata, packets = unpack(codec, buffers)
+        uniform = Uniform(segment.media, plan, counts.notes)
+    given = Given(segment, codec, buffers, plan, uniform, label, limits, tick)
+    elsewhere = decoders if reading is not _Reading.PATCHED else None
+    extradata, packets = unpack(codec, buffers, bodies=elsewhere is None)
     host = open_decoder(codec, extradata, limits, label)
-    leased: AbstractContextManager[VideoCodecContext | BurstDecoder] = nullcontext(host)
-    if decoders and reading is not _Reading.PATCHED:
-        leased = decoders.lease(host, label, reading is _Reading.IN_BURSTS)
+    leased: AbstractContextManager[VideoCodecContext | PartDecoder] = nullcontext(host)
+    if elsewhere:
+        leased = elsewhere.lease(host, label, reading is _Reading.IN_BURSTS)
     with leased as decoder:
-        reader = FrameReader(packets, segment, grid, tick)
-        span = reader.span
-        if grid.fps is not None:
-            limits.check_windows(label, span.windows(grid, reader.last))
-        if reading is _Reading.PATCHED:
+        if elsewhere and isinstance(decoder, VideoCodecContext):
+            _, packets = unpack(codec, buffers)
+        reader = FrameReader(packets, segment, plan.grid, tick)
+        if plan.grid.fps is not None:
+            limits.check_windows(label, reader.span.windows(plan.grid, reader.last))
+        if not isinstance(decoder, VideoCodecContext):
+            pieces = in_bursts(given, reader, decoder)
+        elif reading is _Reading.PATCHED:
             frames = reader.patched(lambda: open_decoder(codec, extradata, limits, label))
+            pieces = one_by_one(given, reader, frames, convert)
         else:
-            frames = reader.exact(decoder)
-
-        def converted(frame: av.VideoFrame) -> dict[str, Array]:
-            return convert(uniform(frame), media.orientation)
-
-        with closing(
-            _windows(frames, reader.last, span, media, plan, converted, label, limits, reader.is_empty)
-        ) as pieces:
-            for piece in pieces:
-                counts.frames = reader.counted
-                yield piece
+            pieces = one_by_one(given, reader, reader.exact(decoder), convert)
+        with closing(pieces):
+            for piece, last in _marked(pieces, plan.grid):
+                if not last:
+                    counts.frames = reader.counted(piece.times[-1])
+                    yield piece, False
         reader.count(counts, name)
+    yield piece, True
 
 
 def _checked(segment: Segment, buffers: Sequence[Buffer], label: str) -> CodecParameters:
@@ -238,35 +205,9 @@ def _checked(segment: Segment, buffers: Sequence[Buffer], label: str) -> CodecPa
     return segment.codec
 
 
-def _windows(
-    frames: Generator[tuple[int, Frame]],
-    last: int,
-    span: Span,
-    media: MediaInfo,
-    plan: DecodePlan,
-    convert: Callable[[Frame], dict[str, Array]],
-    label: str,
-    limits: Limits,
-    is_empty: Callable[[int], bool] = lambda _: False,
-) -> Generator[Slice[dict[str, Array]]]:
-    """Yield the windows of frames, one part at a time, and read all frames; `last` is the pts of the last one.
-
-    Raises ItemTooLarge if there are too many windows; `label` is for errors.
-    """
-    grid, windows = plan.grid, 0
-    with media_errors(label), closing(frames):
-        ticks = every_frame(frames, grid, span) if grid.fps is None else last_before(frames, grid, span, last)
-        for piece in slices(ticks, grid, windows_per_part(plan, media), convert, is_empty):
-            windows += len(piece.pts)
-            limits.check_windows(label, range(windows))
-            yield piece
-        for _ in frames:  # frames that no window needs are counted as well
-            pass
-
-
 def _marked(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
     """Yield each slice, and whether it is the last; if there are none, yield one slice without windows."""
-    first = next(pieces, Slice((), [], np.empty((0, grid.frames), np.int32)))
+    first = next(pieces, Slice((), [], [], np.empty((0, grid.frames), np.int32)))
     return marked_last(chain([first], pieces))
 
 

@@ -19,11 +19,12 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from engines.media.decode import Convert, most_images
+from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.jpeg import JpegHeader, jpeg_header
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
 from engines.media.orientation import UPRIGHT, orientation_of
+from engines.media.pieces import most_images
 from engines.media.png import has_chunk, without_packed_chunks
 from engines.media.read_at import reader
 from engines.media.reshape import EXACT, is_transparent

@@ -67,6 +67,9 @@ class Coded(NamedTuple):
         return not self.flags & Flag.HIDDEN
 
 
+_NO_BODY: "Packet[Any]" = Packet()
+
+
 def parameters_of(stream: VideoStream, reorder: int) -> CodecParameters:
     """Return the codec parameters of a stream that was not decoded yet; at least `reorder` frames are held back."""
     context = stream.codec_context
@@ -138,8 +141,11 @@ def rows_of(table: Buffer, data: Buffer) -> Iterator[tuple[int, int, int, memory
         yield flags, pts, duration, data[end - size : end]
 
 
-def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, list[Coded]]:
-    """Return `(extradata, packets)` of a segment's buffers; packets are views. Raises MediaError."""
+def unpack(codec: CodecParameters, buffers: Sequence[Buffer], bodies: bool = True) -> tuple[bytes, list[Coded]]:
+    """Return `(extradata, packets)` of a segment's buffers; packets are views. Raises MediaError.
+
+    Without `bodies`, packets have none, for a decoder that reads the buffers itself.
+    """
     extradata = b""
     packets: list[Coded] = []
     side: list[tuple[int, bytes]] = []
@@ -150,7 +156,8 @@ def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, li
         elif flags & _SIDE:
             side.append((flags & _SIDE, bytes(body)))
         else:
-            packets.append(Coded(_packet(codec, flags, pts, duration, body, side), flags, pts, tuple(side)))
+            packet = _packet(codec, flags, pts, duration, body, side) if bodies else _NO_BODY
+            packets.append(Coded(packet, flags, pts, tuple(side)))
             side = []
     return extradata, packets
 

@@ -1,15 +1,16 @@
 """Reads the frames of one segment in the order in which they are shown, and counts lost and damaged ones."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import av
+import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
-from engines.media.bursts import BurstDecoder, IrregularBurst
+from engines.media.bursts import Expected, IrregularBurst, ascending
 from engines.media.packets import Coded, Flag
 from engines.media.windows import MissingFrame, Span, used_times
 from engines.part import Tick
@@ -76,10 +77,9 @@ class FrameReader:
         """Return the pts of the last frame to read, as far as the packets state it."""
         return self._times[-1] if self._times else self.span.start
 
-    @property
-    def counted(self) -> int:
-        """Return the number of the segment's own frames that came out whole so far."""
-        return len(self._intact.intersection(self._owned))
+    def counted(self, until: int) -> int:
+        """Return the number of the segment's own frames up to the pts `until` that came out whole."""
+        return len(self._intact.intersection(self._owned[: bisect_right(self._owned, until)]))
 
     @cached_property
     def _due(self) -> list[int] | None:
@@ -103,7 +103,7 @@ class FrameReader:
         gone = sorted(set(judged).difference(self._intact))
         counts.lost = len(gone) + self._undecodable
         counts.frames = len(self._owned) - counts.lost
-        counts.unseen = max(0, counts.frames - self.counted)
+        counts.unseen = max(0, counts.frames - len(self._intact.intersection(self._owned)))
         if gone:
             counts.notes[f"{name}: {self._gone(gone)}"] = None
 
@@ -114,20 +114,40 @@ class FrameReader:
             return f"1 frame is damaged or missing, at {first:.2f} s"
         return f"{len(times)} frames are damaged or missing, between {first:.2f} and {last:.2f} s"
 
-    def exact(self, decoder: VideoCodecContext | BurstDecoder) -> Generator[tuple[int, av.VideoFrame]]:
-        """Yield `(pts, frame)` in rising time. Raises MissingFrame on damage, IrregularBurst if a burst shows any."""
+    @cached_property
+    def due(self) -> Sequence[int]:
+        """Return the times of the frames that must come, if nothing is damaged."""
         if self._due is None:
-            due: Sequence[int] = self._times[bisect_left(self._times, self.span.clock.origin) :]
-        else:  # an entry without a frame is damage: a segment that begins there would report it
-            due = sorted({*self._due, *self._entries})
-        try:
-            for pts, frame in self._strict(decoder, self._packets, due):
-                self._intact.add(pts)
-                yield pts, frame
-        except MissingFrame as error:
-            if not isinstance(decoder, VideoCodecContext):
-                raise IrregularBurst(*error.args) from error
-            raise
+            return self._times[bisect_left(self._times, self.span.clock.origin) :]
+        return sorted({*self._due, *self._entries})  # a segment that begins at an entry would report that it is missing
+
+    def exact(self, decoder: VideoCodecContext) -> Generator[tuple[int, av.VideoFrame]]:
+        """Yield `(pts, frame)` in rising time. Raises MissingFrame on damage."""
+        for pts, frame in self._strict(decoder, self._packets, self.due):
+            self._intact.add(pts)
+            yield pts, frame
+
+    def expected(self, wanted: Collection[int]) -> Expected:
+        """Return what `exact` expects, for a decoder that looks itself; frames at the times `wanted` are converted.
+
+        Raises IrregularBurst for side data, and for damage that a container reports.
+        """
+        if any(coded.side or coded.flags & Flag.CORRUPT for coded in self._packets):
+            raise IrregularBurst(None)
+        return Expected(
+            ascending(self.due),
+            np.array([pts in wanted for pts in self.due], np.uint8),
+            self._due is not None,
+            self._since,
+            ascending(self._hidden),
+            ascending(coded.pts for coded in self._packets if coded.shown) if self._by_rank else None,
+            ascending(self._entries),
+            ascending(self._owned),
+        )
+
+    def came(self, times: Iterable[int]) -> None:
+        """Note frames that came out whole."""
+        self._intact |= set(times)
 
     def patched(self, new_decoder: Callable[[], VideoCodecContext]) -> Generator[tuple[int, av.VideoFrame]]:
         """Yield as `exact` does, with the decoder's pictures of damaged frames; each run has its own decoder.
@@ -150,7 +170,7 @@ class FrameReader:
         self._judged = judged
 
     def _strict(
-        self, decoder: VideoCodecContext | BurstDecoder, packets: Sequence[Coded], due: Sequence[int]
+        self, decoder: VideoCodecContext, packets: Sequence[Coded], due: Sequence[int]
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the frames that are `due`, and maybe others before the last one. Raises MissingFrame on any damage."""
         waiting = iter(due)
@@ -159,10 +179,7 @@ class FrameReader:
         if skips and expected is None:
             return
         done: list[bool] = []
-        if isinstance(decoder, VideoCodecContext):
-            decoded = self._decoded(decoder, packets, set(due) if skips else None, done)
-        else:
-            decoded = self._in_bursts(decoder, packets, due if skips else None)
+        decoded = self._decoded(decoder, packets, set(due) if skips else None, done)
         for pts, frame in self._rising(self._timed(decoded, packets)):
             late = expected is not None and pts > expected
             if frame.is_corrupt or late or (not skips and pts != expected) or self._is_misplaced(pts, frame.pts):
@@ -226,18 +243,6 @@ class FrameReader:
             if not self._by_rank:
                 stop = 1 + max(at for at in range(first, len(packets)) if packets[at].pts < until)
             yield _Run(packets[first:stop], since, until)
-
-    def _in_bursts(
-        self, decoder: BurstDecoder, packets: Sequence[Coded], due: Sequence[int] | None
-    ) -> Iterator[av.VideoFrame]:
-        """Yield as `_decoded` does."""
-        if any(coded.flags & Flag.CORRUPT for coded in packets):
-            raise IrregularBurst(None)
-        needed = None
-        if due is not None:
-            times = set(due)
-            needed = [coded.pts in times for coded in packets]
-        return decoder.frames([coded.packet for coded in packets], due, needed, self._tick)
 
     def _decoded(
         self,

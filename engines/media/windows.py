@@ -61,9 +61,13 @@ class Tick(NamedTuple, Generic[Picture]):
 
 @dataclass(frozen=True, slots=True)
 class Slice(Generic[Row]):
-    """A run of windows: the pts of each one's first tick, the rows they need, and `index [W, T]` into the rows."""
+    """A run of windows: the pts of each one's first tick, the rows they need, and `index [W, T]` into the rows.
+
+    `times` are the rows', rising.
+    """
 
     pts: tuple[int, ...]
+    times: list[int]
     rows: list[Row]
     index: Array
 
@@ -176,4 +180,4 @@ def _slice(
     used = sorted({pts for window in looks for pts in window})
     position = {pts: row for row, pts in enumerate(used)}
     index = np.array([[position[pts] for pts in window] for window in looks], np.int32)
-    return Slice(tuple(pts_of[start][0] for start in starts), [rows[pts] for pts in used], index)
+    return Slice(tuple(pts_of[start][0] for start in starts), used, [rows[pts] for pts in used], index)

@@ -149,7 +149,8 @@ def test_frames_in_bursts_are_those_that_come_one_by_one(
     for decoders in (GpuDecoders(gpu, 2, "gpu", library), GpuDecoders(gpu, 2, "gpu")):
         gpu.counters.irregular_segments = 0
         convert = CudaPictures(decode_plan(spec).pictures, gpu)
-        parts = media_passes.decoded(*segments_of(path, spec, 0.9), spec, convert.convert, decoders)
+        into = decoders.into(convert)
+        parts = media_passes.decoded(*segments_of(path, spec, 0.9), spec, convert.convert, into)
         convert.synchronize()
         assert len(parts) > 2
         assert gpu.counters.irregular_segments == 0

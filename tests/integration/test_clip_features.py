@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.media.decode import windows_per_part
+from engines.media.pieces import windows_per_part
 from engines.models.catalogue import load_model, save_model
 from engines.models.x3d import SIDE
 from pipelines.registry import builtin_pipeline

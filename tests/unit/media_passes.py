@@ -1,7 +1,7 @@
 """The two ways to look at a media: one plain pass over one decoder, and in segments, each decoded by itself."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -109,10 +109,21 @@ def decoded(
     """The parts of all pieces, the last piece decoded first: no piece may depend on another."""
     parts: list[list[Part]] = []
     for number, segment_data in reversed(list(enumerate(segments))):
-        key = Key(job=JOB, segment=number, final=segment_data.final)
-        segment = replace(segment_data, media=media).segment(key)
-        parts.append(list(decode_video(segment, segment_data.buffers, decode_plan(spec), convert, decoders)))
+        parts.append(list(parts_of(media, segment_data, spec, convert, decoders, number)))
     return [part for segment_parts in reversed(parts) for part in segment_parts]
+
+
+def parts_of(
+    media: MediaInfo,
+    data: SegmentData,
+    spec: PipelineSpec,
+    convert: Callable[[av.VideoFrame, int], dict[str, Array]] = raw,
+    decoders: Decoders | None = None,
+    number: int = 0,
+) -> Iterator[Part]:
+    """The parts of one segment."""
+    segment = replace(data, media=media).segment(Key(job=JOB, segment=number, final=data.final))
+    return decode_video(segment, data.buffers, decode_plan(spec), convert, decoders)
 
 
 def joined(parts: Sequence[Part], name: str = "pixels") -> Windows:

@@ -9,24 +9,18 @@ import av
 import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
-from av.video.format import VideoFormat
 
-from engines.cuda import burst_library, nvdec
-from engines.cuda.burst import BurstDecoder
+from engines.cuda import burst, burst_library, nvdec
 from engines.cuda.burst_library import BurstLibrary, load_bursts
 from engines.cuda.memory import Counters
 from engines.cuda.nvdec import GpuDecoders
-from engines.cuda.pictures import surface
-from engines.cuda.transforms import CudaPictures
-from engines.media.bursts import IrregularBurst
-from engines.part import no_tick
 from schemas.errors import RigflowError
 from schemas.pipeline import PipelineSpec
-from tests.bursts import HostBursts, as_frame, library
+from tests.bursts import HostBurstDecoder, HostBursts, RawPictures, library
 from tests.clips import Clip, generated, real_clip
 from tests.damage import SMALL, changed
 from tests.host_gpu import COMPILER, HostGpu, LateGpu
-from tests.plans import pictures
+from tests.unit import media_passes
 from tests.unit.media_passes import decoded, pipeline, raw, segments_of
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
@@ -39,11 +33,13 @@ def outcome(data: bytes, spec: PipelineSpec, segment_s: float, decoders: Any) ->
         parts = decoded(*segments_of(data, spec, segment_s), spec, _raw, decoders)
     except RigflowError:
         return None
-    return [part.meta for part in parts], [{n: a.tobytes() for n, a in part.arrays.items()} for part in parts]
+    return [part.meta for part in parts], [
+        {n: np.asarray(a).tobytes() for n, a in part.arrays.items()} for part in parts
+    ]
 
 
 def _raw(frame: Any, orientation: int) -> Any:
-    return raw(as_frame(frame), orientation)
+    return raw(frame, orientation)
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -66,7 +62,7 @@ def test_a_whole_film_is_decoded_in_bursts_alone(spec: PipelineSpec) -> None:
 def test_a_loop_that_reads_frames_wrongly_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("pts", "data", "linesize", "width", "height", "color_range", "colorspace"):
+    for name in ("pts", "planes", "linesize", "width", "height", "color_range", "colorspace"):
         wrong = {key: {**offsets, name: offsets[name] + 8} for key, offsets in burst_library._LAYOUTS.items()}
         with monkeypatch.context() as patch:
             patch.setattr(burst_library, "_LAYOUTS", wrong)
@@ -99,48 +95,44 @@ def test_frames_of_the_decoder_that_differ_from_pyavs_are_read_one_by_one(
     assert len(caplog.messages) == 1
 
 
-def test_frames_stay_as_they_are_until_they_are_dropped() -> None:
-    with av.open(generated(Clip(frames=60))) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-        decoder = BurstDecoder(library(), container.streams.video[0].codec_context)
-        frames = list(decoder.frames(packets, None, None, no_tick))
-    with av.open(generated(Clip(frames=60))) as container:
-        wanted = [frame.to_ndarray() for frame in container.decode(video=0)]
-    assert len(frames) == len(wanted) == 60
-    for frame, array in zip(frames, wanted, strict=True):
-        np.testing.assert_array_equal(as_frame(frame).to_ndarray(), array)
-    assert not decoder._free
-    del frame
-    bursts = len({id(frame._held) for frame in frames})  # type: ignore[attr-defined]
-    frames.clear()
-    assert len(decoder._free) == bursts == 4
+@pytest.mark.parametrize("fps", [None, 5])
+@pytest.mark.parametrize("together", [1, 3, 4])
+def test_rows_do_not_depend_on_how_many_frames_are_converted_together(
+    together: int, fps: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels run as late as they may: the decoder soon writes over what it got back too early."""
+    monkeypatch.setattr(burst, "together_of", lambda width, height: together)
+    data, spec = generated(Clip(frames=90)).read_bytes(), pipeline(fps=fps)
+    assert outcome(data, spec, 0.9, HostBursts(gpu=LateGpu())) == outcome(data, spec, 0.9, None)
 
 
-def test_only_frames_that_are_due_are_kept() -> None:
-    with av.open(generated(Clip(frames=60))) as container:
-        stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        times = sorted(packet.pts or 0 for packet in packets)
-        due = times[5:40:7]
-        ticks: list[int] = []
-        decoder = BurstDecoder(library(), stream.codec_context)
-        frames: list[Any] = list(decoder.frames(packets, due, [p.pts in due for p in packets], lambda: ticks.append(1)))
-    assert [frame.pts for frame in frames if frame.kept] == due
-    assert frames[-1].pts < times[-1]  # nothing more is decoded behind the last one
-    assert len(frames) < 40  # B-frames are skipped
-    assert ticks
-    with pytest.raises(IrregularBurst):
-        surface(next(frame for frame in frames if not frame.kept))
+def test_a_part_that_is_given_up_leaves_no_frame_in_the_decoder() -> None:
+    decoders, data = HostBursts(gpu=LateGpu()), generated(Clip(frames=60)).read_bytes()
+    media, [segment] = segments_of(data, PIPELINES[0], 3600)
+    parts = media_passes.parts_of(media, segment, PIPELINES[0], _raw, decoders)
+    assert next(parts).meta.key.part == 0
+    parts.close()
+    assert all(slot.width == 0 for slot in decoders.made[0]._slots)
+
+
+def test_frames_that_no_tick_needs_are_not_decoded() -> None:
+    data, spec = real_clip("bikes").read_bytes(), pipeline(fps=1)
+    frames = [
+        sum(len(part.array("pixels")) for part in decoded(*segments_of(data, spec, 3.0), spec, _raw, decoders))
+        for decoders in (HostBursts(), None)
+    ]
+    assert frames[0] == frames[1] < 40
 
 
 def test_a_gpus_decoders_count_what_was_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A film with a damaged frame: its burst is irregular, the decoder that reads it frame by frame fails, too."""
     gpu = HostGpu()
-    monkeypatch.setattr(nvdec, "open_decoder", lambda number, like: _again(like))
+    monkeypatch.setattr(nvdec, "open_decoder", lambda number, like, in_place: _again(like))
+    monkeypatch.setattr(nvdec, "BurstDecoder", HostBurstDecoder)
     data = bytearray(generated(SMALL[0]).read_bytes())
     for bursts, counted in ((library(), (1, 1, 1)), (None, (1, 1, 0))):
         gpu.counters = Counters()
-        decoders = GpuDecoders(gpu, 2, "any", bursts)  # type: ignore[arg-type]
+        decoders = GpuDecoders(gpu, 2, "any", bursts).into(RawPictures(gpu))  # type: ignore[arg-type]
         whole = outcome(bytes(data), PIPELINES[0], 3600, decoders)
         assert whole == outcome(bytes(data), PIPELINES[0], 3600, None)
         hurt = bytearray(data)
@@ -159,27 +151,3 @@ def _again(like: VideoCodecContext) -> VideoCodecContext:
     decoder.extradata, decoder.width, decoder.height = like.extradata, like.width, like.height
     decoder.thread_type, decoder.thread_count = "NONE", 1
     return decoder
-
-
-@pytest.mark.parametrize("each_ends_a_part", [7, 1000])
-def test_the_decoder_gets_its_memory_again_only_after_the_kernels(each_ends_a_part: int) -> None:
-    """Kernels run when their stream or event is waited for; a decoder of the host soon writes over what it got back."""
-    asked = pictures(size=(32, 32), layout="gray")  # reads the luma alone, which is alike in all formats
-    at_once, late = (CudaPictures(asked, gpu) for gpu in (HostGpu(), LateGpu()))  # type: ignore[arg-type]
-    made: list[list[Any]] = [[], []]
-    for convert, rows in zip((at_once, late), made, strict=True):
-        with av.open(real_clip("bikes")) as container:
-            packets = [packet for packet in container.demux(video=0) if packet.size]
-            decoder = BurstDecoder(library(), container.streams.video[0].codec_context)
-            frames: Any = decoder.frames(packets, None, None, no_tick)
-            for number, frame in enumerate(frames, 1):
-                frame.format, frame.sw_format = VideoFormat("cuda", 16, 16), VideoFormat("nv12", 16, 16)
-                rows.append(convert.convert(frame)["pixels"])
-                if convert is at_once or number % each_ends_a_part == 0:
-                    convert.synchronize()
-            del frame
-        convert.synchronize()
-        assert len(decoder._free) < 10  # what 48 MB or 32 frames hold, and no more
-    assert len(made[0]) > 200
-    for one, other in zip(*made, strict=True):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))

@@ -10,7 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from engines.media.decode import decode_video, windows_per_part
+from engines.media.decode import decode_video
+from engines.media.pieces import windows_per_part
 from engines.part import Array
 from schemas.jobs import Key
 from schemas.media import MediaInfo
