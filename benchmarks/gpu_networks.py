@@ -42,7 +42,6 @@ from tests.nets import x3d
 
 SECONDS, TILE, SIDE = 2.0, (720, 1280), 320
 PRODUCERS, STEP = 2, 16  # threads that convert frames, and parts of a call of the infer stage
-TORCH_LIMIT_S = 300
 
 
 class Network(NamedTuple):
@@ -73,12 +72,36 @@ def networks_in(folder: Path) -> dict[str, Network]:
 
 def networks(options: argparse.Namespace) -> dict[str, Any]:
     """Rows a second of each network: bytes on the GPU in, outputs where a worker leaves them, two batches in flight."""
+    given = networks_in(options.folder)
+    peers = {
+        name: _torch(options.folder / f"torch-{number}.onnx", each) for number, (name, each) in enumerate(given.items())
+    }
+    for peer in peers.values():
+        peer.stdout.readline()  # it is compiled, or failed
     device = CudaDevice(options.device, Settings(tf32=True, precision="fp16"), options.folder / "cache")
     found: dict[str, Any] = {"GPU": device.gpu.facts.name}
-    for name, network in networks_in(options.folder).items():
-        found[name] = {way: _measured(device, network, given) for way, given in network.ways.items()}
-        found[name]["torch.compile, float16"] = compiled_by_torch(options.folder, network)
+    for name, network in given.items():
+        found[name] = {way: _measured(device, network, computed) for way, computed in network.ways.items()}
+        found[name]["torch.compile, float16"] = _answer(peers[name])
     return found
+
+
+def _torch(path: Path, network: Network) -> Any:
+    """A process that compiles the same graph by PyTorch, and waits."""
+    path.write_bytes(graph_of(network.model))
+    command = [sys.executable, "-m", "benchmarks.peers.torch_graph", str(path), "--wait"]
+    command += ["--shape", ",".join(map(str, network.shape)), "--seconds", str(SECONDS)]
+    with path.with_suffix(".log").open("w") as log:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+        return subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
+
+
+def _answer(peer: Any) -> str:
+    out, _ = peer.communicate("\n", timeout=60)
+    if peer.returncode:
+        return f"failed: {Path(peer.args[3]).with_suffix('.log').read_text()[-300:]}"
+    figures = json.loads(out.splitlines()[-1])
+    return f"{figures['rows/s']:,.1f} rows/s (torch {figures['torch']}, compiled in {figures['compiled in s']:.0f} s)"
 
 
 def _measured(device: CudaDevice, network: Network, given: ComputeOptions) -> str:
@@ -114,19 +137,6 @@ def bare(session: Any, rows: RowBatch) -> float:
     for finish in waiting:
         finish()
     return done / took_s
-
-
-def compiled_by_torch(folder: Path, network: Network) -> str:
-    """The same graph by PyTorch, in a process of its own."""
-    path = folder / "for-torch.onnx"
-    path.write_bytes(graph_of(network.model))
-    command = [sys.executable, "-m", "benchmarks.peers.torch_graph", str(path)]
-    command += ["--shape", ",".join(map(str, network.shape)), "--seconds", str(SECONDS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_LIMIT_S)
-    if done.returncode:
-        return f"failed: {done.stderr[-300:]}"
-    figures = json.loads(done.stdout.splitlines()[-1])
-    return f"{figures['rows/s']:,.1f} rows/s (torch {figures['torch']}, compiled in {figures['compiled in s']:.0f} s)"
 
 
 def boxes(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """An ONNX graph as a module of PyTorch, in float16, for `torch.compile`; and how many rows a second that computes.
 
 `python -m benchmarks.peers.torch_graph model.onnx --shape 64,13,182,182,3 [--seconds 3]`: bytes in and outputs left on
-the GPU, as the sessions that it is held against. It needs torch with CUDA.
+the GPU, as the sessions that it is held against. It needs torch with CUDA. With `--wait` it says when it is compiled,
+and measures when it gets a line, so that several can be compiled at once and measured one after the other.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -140,13 +142,14 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--shape", required=True, help="of the bytes, with the batch")
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--after", type=Path, help="wait for this file before measuring")
+    parser.add_argument("--wait", action="store_true")
     options = parser.parse_args()
     began_s = time.perf_counter()
     run, given = compiled(options.model, [int(size) for size in options.shape.split(",")])
     took_s = time.perf_counter() - began_s
-    while options.after and not options.after.exists():
-        time.sleep(0.05)
+    if options.wait:
+        print("compiled", flush=True)
+        sys.stdin.readline()
     figures = {"rows/s": rate(run, given, options.seconds), "compiled in s": took_s, "torch": torch.__version__}
     print(json.dumps(figures), flush=True)
 

@@ -16,7 +16,7 @@ struct Pointwise {
 const int tile_rows = 128, tile_columns = 64, tile_depth = 64, pointwise_threads = 256;
 const int stage_bytes = (tile_rows + tile_columns) * ROW_BYTES;
 
-__device__ static inline float swish(float value) { return value / (1 + __expf(-value)); }
+__device__ static inline float swish(float value) { return __fdividef(value, 1 + __expf(-value)); }
 
 // Multiplies 16 bytes of a row by the gates of its window, and applies x * sigmoid(x).
 __device__ static inline void swish8(u8 *at, const float *gates) {

@@ -29,7 +29,7 @@ def suppress(shapes: Array, scores: Array, groups: Array, threshold: float, most
     Each round keeps the best remaining candidate of every group, and drops those that overlap with it. The result is
     that of a loop over the candidates of each group; the number of rounds is the largest number that a group keeps.
     """
-    left = np.lexsort((-scores, groups))
+    left = by_group(scores, groups)
     kept = []
     for _ in range(most):
         if not len(left):
@@ -44,6 +44,22 @@ def suppress(shapes: Array, scores: Array, groups: Array, threshold: float, most
         left = left[~(is_best | (overlaps > threshold))]
     found = np.concatenate(kept) if kept else np.zeros(0, np.int64)
     return found[np.lexsort((found, -scores[found], groups[found]))]
+
+
+def by_group(scores: Array, groups: Array) -> Array:
+    """Return `np.lexsort((-scores, groups))` of scores that are no NaN; of float32 in a fifth of the time.
+
+    Scores and places become whole numbers that all differ, which NumPy sorts with vector instructions; it counts groups
+    of 16 bits.
+    """
+    if scores.dtype != np.float32:
+        return np.lexsort((-scores, groups))
+    bits = (scores + np.float32(0)).view(np.uint32)  # the sum makes -0 and 0 equal
+    rising = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF))  # of falling scores
+    order = np.argsort((rising.astype(np.uint64) << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64))
+    small = len(groups) and groups.min() >= 0 and groups.max() < 1 << 16
+    sorted_groups = groups[order].astype(np.uint16) if small else groups[order]
+    return np.asarray(order[np.argsort(sorted_groups, kind="stable")])
 
 
 def best_of_rows(kept: Array, scores: Array, rows: Array, most: int) -> Array:

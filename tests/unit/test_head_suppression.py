@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.heads.suppression import best_of_rows, box_overlap, suppress
+from engines.heads.suppression import best_of_rows, box_overlap, by_group, suppress
 
 side = st.integers(0, 6)
 candidate = st.tuples(side, side, side, side, st.integers(0, 3), st.integers(0, 2))  # x, y, width, height, score, group
@@ -48,3 +48,15 @@ def test_the_best_of_each_row_are_kept(found: list[tuple[int, int]], most: int) 
         mine = [number for number, each in enumerate(found) if each[1] == row]
         expected += sorted(mine, key=lambda number: -found[number][0])[:most]
     assert best_of_rows(np.arange(len(found)), scores, rows, most).tolist() == expected
+
+
+@given(
+    found=st.lists(st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 1e-40, 0.25, 0.5, 1.0]), max_size=60),
+    groups=st.sampled_from([3, 70_000, 1 << 40]),
+    seed=st.integers(0, 1000),
+)
+def test_candidates_are_sorted_by_group_and_falling_score(found: list[float], groups: int, seed: int) -> None:
+    scores = np.array(found, np.float32)
+    of = np.random.default_rng(seed).integers(0, groups, len(scores))
+    for given_scores in (scores, scores.astype(np.float64)):
+        np.testing.assert_array_equal(by_group(given_scores, of), np.lexsort((-scores, of)))
