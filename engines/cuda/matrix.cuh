@@ -50,3 +50,6 @@ __device__ static inline u32 place(u32 row, u32 chunk) { return row * ROW_BYTES 
 
 #endif
 #endif
+
+// x * sigmoid(x)
+__device__ static inline float swish(float value) { return __fdividef(value, 1 + __expf(-value)); }

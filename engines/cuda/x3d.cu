@@ -15,7 +15,8 @@ struct First {
 struct Depthwise {
     address in, out, weights, bias;  // float32 [taps, pitch], [pitch]
     address sums;                    // float32 [N, height * strips, pitch]: of the outputs of a strip; 0: none
-    int windows, frames, in_height, in_width, height, width, pitch, relu;
+    int windows, frames, in_height, in_width, height, width, pitch;
+    int relu, swish;  // after it; the sums are of values before
 };
 
 struct Gate {
@@ -24,39 +25,49 @@ struct Gate {
     int strips, values, pitch, channels;            // strips and values of a window; narrow channels
 };
 
-// A thread makes eight channels of a place.
+const int places = 4;  // side by side, that a thread makes
+
+// A thread makes eight channels of each place.
 extern "C" __global__ void __launch_bounds__(128) first(const First c) {
-    const int eights = c.pitch / 8;
-    const wide all = (wide)c.pictures * c.height * c.width * eights;
-    for (wide i = blockIdx.x * 128ll + threadIdx.x; i < all; i += gridDim.x * 128ll) {
-        const int eight = i % eights, x = i / eights % c.width, y = i / eights / c.width % c.height;
-        const u8 *picture = (const u8 *)c.in + i / eights / c.width / c.height * c.in_height * c.in_width * 3;
-        float sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    const int eights = c.pitch / 8, strips = (c.width + places - 1) / places;
+    const wide me = blockIdx.x * 128ll + threadIdx.x;
+    const int eight = me % eights, strip = me / eights % strips, y = me / eights / strips % c.height;
+    const wide picture = me / eights / strips / c.height;
+    if (picture >= c.pictures) return;
+    const u8 *in = (const u8 *)c.in + picture * c.in_height * c.in_width * 3;
+    float sums[places][8] = {};
 #pragma unroll
-        for (int tap = 0; tap < 9; tap++) {
-            const int row = y * c.stride + tap / 3 - 1, column = x * c.stride + tap % 3 - 1;
-            if (row < 0 || row >= c.in_height || column < 0 || column >= c.in_width) continue;
-            const u8 *at = picture + ((wide)row * c.in_width + column) * 3;
+    for (int tap = 0; tap < 9; tap++) {
+        const int row = y * c.stride + tap / 3 - 1, left = strip * places * c.stride + tap % 3 - 1;
+        if (row < 0 || row >= c.in_height) continue;
 #pragma unroll
-            for (int k = 0; k < 3; k++) {
-                const float value = at[k] * c.scale + c.shift;
-                const float4 *w = (const float4 *)c.weights + ((tap * 3 + k) * eights + eight) * 2;
-                const float4 low = __ldg(w), high = __ldg(w + 1);
-                sums[0] += value * low.x, sums[1] += value * low.y, sums[2] += value * low.z, sums[3] += value * low.w;
-                sums[4] += value * high.x, sums[5] += value * high.y, sums[6] += value * high.z;
-                sums[7] += value * high.w;
+        for (int k = 0; k < 3; k++) {
+            const float4 *w = (const float4 *)c.weights + ((tap * 3 + k) * eights + eight) * 2;
+            const float4 low = __ldg(w), high = __ldg(w + 1);
+#pragma unroll
+            for (int p = 0; p < places; p++) {
+                const int column = left + p * c.stride;
+                const bool inside = column >= 0 && column < c.in_width;
+                const float value = inside ? in[((wide)row * c.in_width + column) * 3 + k] * c.scale + c.shift : 0;
+                sums[p][0] += value * low.x, sums[p][1] += value * low.y, sums[p][2] += value * low.z;
+                sums[p][3] += value * low.w, sums[p][4] += value * high.x, sums[p][5] += value * high.y;
+                sums[p][6] += value * high.z, sums[p][7] += value * high.w;
             }
         }
-        ((uint4 *)c.out)[i] = make_uint4(halves(sums[0], sums[1]), halves(sums[2], sums[3]), halves(sums[4], sums[5]),
-                                         halves(sums[6], sums[7]));
     }
+    uint4 *out = (uint4 *)c.out + ((picture * c.height + y) * c.width + strip * places) * eights + eight;
+#pragma unroll
+    for (int p = 0; p < places; p++)
+        if (strip * places + p < c.width)
+            out[p * eights] = make_uint4(halves(sums[p][0], sums[p][1]), halves(sums[p][2], sums[p][3]),
+                                         halves(sums[p][4], sums[p][5]), halves(sums[p][6], sums[p][7]));
 }
 
 // A thread makes two channels of four places side by side, of all frames of a window: each frame is read once, and is
 // part of the sums of `times` frames at once.
 template <int times, int side, int stride>
 __device__ static inline void depthwise(const Depthwise &c) {
-    const int places = 4, span = (places - 1) * stride + side, taps = times * side * side;
+    const int span = (places - 1) * stride + side, taps = times * side * side;
     const int pairs = c.pitch / 2, strips = (c.width + places - 1) / places;
     const wide me = blockIdx.x * (wide)blockDim.x + threadIdx.x;
     const int pair = me % pairs, strip = me / pairs % strips, y = me / pairs / strips % c.height;
@@ -72,28 +83,34 @@ __device__ static inline void depthwise(const Depthwise &c) {
     u32 *out = (u32 *)c.out + (((wide)window * c.frames * c.height + y) * c.width + strip * places) * pairs + pair;
 #pragma unroll 1
     for (int t = 0; t < c.frames + times / 2; t++) {
+        u32 values[side][span];  // all that it reads of a frame, at once
 #pragma unroll
         for (int dy = 0; dy < side; dy++) {
             const int row = top + dy;
-            if (t >= c.frames || row < 0 || row >= c.in_height) continue;
             const u32 *at = in + ((wide)(t * c.in_height + row) * c.in_width + left) * pairs;
-            float2 values[span];
 #pragma unroll
             for (int i = 0; i < span; i++) {
-                const bool inside = left + i >= 0 && left + i < c.in_width;
-                values[i] = floats(inside ? __ldg(at + i * pairs) : 0);
+                const bool inside = row >= 0 && row < c.in_height && left + i >= 0 && left + i < c.in_width;
+                values[dy][i] = inside && t < c.frames ? __ldg(at + i * pairs) : 0;
             }
+        }
 #pragma unroll
-            for (int dx = 0; dx < side; dx++)
+        for (int dy = 0; dy < side; dy++)
 #pragma unroll
-                for (int p = 0; p < places; p++)
+            for (int x = 0; x < span; x++) {
+                const float2 value = floats(values[dy][x]);
+#pragma unroll
+                for (int p = 0; p < places; p++) {
+                    const int dx = x - p * stride;
+                    if (dx < 0 || dx >= side) continue;
 #pragma unroll
                     for (int i = 0; i < times; i++) {
                         const float2 w = weights[((times - 1 - i) * side + dy) * side + dx];
-                        sums[i][p].x += values[p * stride + dx].x * w.x;
-                        sums[i][p].y += values[p * stride + dx].y * w.y;
+                        sums[i][p].x += value.x * w.x;
+                        sums[i][p].y += value.y * w.y;
                     }
-        }
+                }
+            }
         const int made = t - times / 2;
 #pragma unroll
         for (int p = 0; p < places; p++) {
@@ -104,6 +121,7 @@ __device__ static inline void depthwise(const Depthwise &c) {
             if (made < 0 || strip * places + p >= c.width) continue;
             if (c.relu) value = {value.x > 0 ? value.x : 0, value.y > 0 ? value.y : 0};
             total.x += value.x, total.y += value.y;
+            if (c.swish) value = {swish(value.x), swish(value.y)};
             out[((wide)made * c.height * c.width + p) * pairs] = halves(value.x, value.y);
         }
     }

@@ -18,7 +18,7 @@ from engines.cuda.kernels import ADDRESS, FLOAT, INT, image_for, struct_of
 from engines.inference import compact
 from engines.inference.cuda import CudaSession
 from engines.inference.x3d_graph import BODY, X3dNet
-from engines.inference.x3d_steps import INPUT, OUTPUT, Shape, Step, Steps
+from engines.inference.x3d_steps import INPUT, OUTPUT, Room, Shape, Step, Steps
 from schemas.model import ModelSpec
 from schemas.model_profile import ComputeOptions
 
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 _ALIGNED = 256
 SOURCE = Path(__file__).parents[1] / "cuda" / "x3d.cu"
-POINTWISE = SOURCE.with_name("pointwise.cu")
+POINTWISE_SOURCE = SOURCE.with_name("pointwise.cu")
 DEPTHWISE = struct_of(
     (ADDRESS, "in out weights bias sums"),
-    (INT, "windows frames in_height in_width height width pitch relu"),
+    (INT, "windows frames in_height in_width height width pitch relu swish"),
+)
+POINTWISE = struct_of(
+    (ADDRESS, "in out weights bias gates added"),
+    (INT, "rows in_pitch pitch depth window_rows swish relu stride height width in_height in_width"),
 )
 STRUCTS = {
     "first": struct_of(
@@ -43,10 +47,7 @@ STRUCTS = {
     "space_2": DEPTHWISE,
     "time_5": DEPTHWISE,
     "gate": struct_of((ADDRESS, "sums out narrow narrow_bias wide wide_bias"), (INT, "strips values pitch channels")),
-    "pointwise": struct_of(
-        (ADDRESS, "in out weights bias gates added"),
-        (INT, "rows in_pitch pitch depth window_rows swish relu stride height width in_height in_width"),
-    ),
+    **dict.fromkeys(("pointwise_32", "pointwise_64", "pointwise_96"), POINTWISE),
 }
 
 
@@ -115,9 +116,17 @@ class _Kernels:
 
     def __init__(self, gpu: "CudaGpu", net: X3dNet, cache: Path) -> None:
         self._gpu, self._net = gpu, net
-        images = [image_for(gpu.facts.capability, cache, source) for source in (SOURCE, POINTWISE)]
+        images = [image_for(gpu.facts.capability, cache, source) for source in (SOURCE, POINTWISE_SOURCE)]
         own, shared = (gpu.driver.module_from_buffer(image) for image in images)
-        self._functions = {name: (shared if name == "pointwise" else own).get_function(name) for name in STRUCTS}
+        self._functions = {
+            name: (shared if name.startswith("pointwise") else own).get_function(name) for name in STRUCTS
+        }
+        device, known = gpu.driver.Context.get_device(), gpu.driver.device_attribute
+        most = device.get_attribute(known.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        self._room = Room(device.get_attribute(known.MULTIPROCESSOR_COUNT), most)
+        for name, function in self._functions.items():
+            if name.startswith("pointwise"):
+                function.set_attribute(gpu.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
         self._memory: dict[str, Block] = {}
         self._made: dict[Shape, _Launches] = {}
 
@@ -132,7 +141,7 @@ class _Kernels:
 
     def _prepared(self, shape: Shape) -> "_Launches":
         """The launches for a shape, with their constants; the memory between them is that of the largest shape."""
-        plan = Steps(self._net, shape)
+        plan = Steps(self._net, shape, self._room)
         if any(nbytes > self._memory[name].nbytes for name, nbytes in plan.nbytes.items() if name in self._memory):
             self._made, self._memory = {}, {}  # the launches of other shapes have the old addresses
         for name, nbytes in plan.nbytes.items():

@@ -6,6 +6,7 @@ A value is float16 `[N, T, H, W, C]`; C is padded by zeros to a multiple of 8, i
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,19 @@ from engines.inference.x3d_graph import Block, Convolution, Gate, X3dNet
 from engines.part import Array
 
 INPUT, OUTPUT = "input", "output"  # names of memory
-_PLACES, _TILE_ROWS, _TILE_COLUMNS, _TILE_DEPTH = 4, 128, 64, 64  # see x3d.cu and compact.cu
-_THREADS, _POINTWISE_THREADS, _GATE_THREADS, _MOST_BLOCKS = 128, 256, 512, 1 << 14
+_PLACES, _TILE_ROWS, _TILE_DEPTH, _TILES_BYTES = 4, 128, 64, 3 * 128 * 128  # see x3d.cu and pointwise.cu
+_COLUMNS, _READ = (96, 64, 32), 16  # of a block; reading a tile costs as much as so many columns
+_THREADS, _POINTWISE_THREADS, _GATE_THREADS, _MOST_BLOCKS = 128, 256, 512, 4
 _SPACE = {1: "space_1", 2: "space_2"}
 
 Shape = tuple[int, int, int, int]  # windows, frames, height, width
+
+
+class Room(NamedTuple):
+    """What a GPU has: multiprocessors, and bytes of shared memory for a block."""
+
+    multiprocessors: int
+    shared: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +39,14 @@ class Step:
     numbers: Mapping[str, float]
     grid: tuple[int, int]
     threads: int
+    shared: int = 0
 
 
 class Steps:
     """All launches for bytes `[*shape, 3]`; `nbytes`: of each memory; `shape` and `channels` of the last value."""
 
-    def __init__(self, net: X3dNet, shape: Shape) -> None:
+    def __init__(self, net: X3dNet, shape: Shape, room: Room) -> None:
+        self._room = room
         self.steps: list[Step] = []
         self.nbytes: dict[str, int] = {}
         self.shape, self.channels = shape, 3
@@ -59,7 +70,8 @@ class Steps:
         numbers: dict[str, float] = {"scale": net.scale, "shift": net.shift}
         numbers |= {"pictures": windows * frames, "in_height": height, "in_width": width, "pitch": pitch}
         numbers |= {"height": self.shape[2], "width": self.shape[3], "stride": convolution.stride}
-        grid = min(_MOST_BLOCKS, -(-prod(self.shape) * pitch // 8 // _THREADS)), 1
+        strips = prod(self.shape[:3]) * -(-self.shape[3] // _PLACES)
+        grid = -(-strips * pitch // 8 // _THREADS), 1
         self._add("first", {"in": INPUT, "out": "a"}, {"weights": weights}, numbers, grid, _THREADS)
 
     def _block(self, block: Block, value: str, out: str) -> None:
@@ -70,16 +82,19 @@ class Steps:
             self._pointwise(block.shortcut, value, around)
             self.shape, self.channels = shape, channels
         self._pointwise(block.expand, value, "inner")
-        self._depthwise(_SPACE[block.depthwise.stride], block.depthwise, "inner", "made", block.gate)
-        self._pointwise(block.project, "made", out, around, swish=True, gated=block.gate is not None, relu=True)
+        kernel = _SPACE[block.depthwise.stride]
+        self._depthwise(kernel, block.depthwise, "inner", "made", block.gate, swish=block.gate is None)
+        self._pointwise(block.project, "made", out, around, gated=block.gate is not None, relu=True)
 
-    def _depthwise(self, kernel: str, layer: Convolution, value: str, out: str, gate: Gate | None = None) -> None:
+    def _depthwise(
+        self, kernel: str, layer: Convolution, value: str, out: str, gate: Gate | None = None, swish: bool = False
+    ) -> None:
         windows, frames, height, width = self.shape
         self._shrink(layer)
         pitch, strips = pitch_of(layer.channels), -(-self.shape[3] // _PLACES)
         weights = _padded(layer.weights.reshape(layer.channels, -1).T, pitch)
         numbers = {"windows": windows, "frames": frames, "in_height": height, "in_width": width, "pitch": pitch}
-        numbers |= {"height": self.shape[2], "width": self.shape[3], "relu": int(layer.relu)}
+        numbers |= {"height": self.shape[2], "width": self.shape[3], "relu": int(layer.relu), "swish": int(swish)}
         constants = {"weights": weights, "bias": _padded(layer.bias[None], pitch)}
         grid = -(-windows * self.shape[2] * strips * pitch // 2 // _THREADS), 1
         memory = {"in": value, "out": out, **({"sums": "sums"} if gate else {})}
@@ -97,25 +112,34 @@ class Steps:
         self._add("gate", {"sums": "sums", "out": "gates"}, constants, numbers, (self.shape[0], 1), _GATE_THREADS)
 
     def _pointwise(
-        self, layer: Convolution, value: str, out: str, around: str = "", swish: bool = False, gated: bool = False,
-        relu: bool = False,
-    ) -> None:  # fmt: skip
+        self, layer: Convolution, value: str, out: str, around: str = "", gated: bool = False, relu: bool = False
+    ) -> None:
+        """`gated`: its input times the gates, x * sigmoid(x) of that; `around` is added, then ReLU if `relu`."""
         _, _, height, width = self.shape
         in_pitch = pitch_of(self.channels)
         self._shrink(layer)
         rows, pitch = prod(self.shape), pitch_of(layer.channels)
-        columns, depth = (-(-size // tile) * tile for size, tile in ((pitch, _TILE_COLUMNS), (in_pitch, _TILE_DEPTH)))
+        depth = _up(in_pitch, _TILE_DEPTH)
+        together = self._columns_of(pitch, depth)
+        columns = _up(pitch, together)
         weights = np.zeros((columns, depth), np.float16)
         weights[: layer.channels, : layer.weights.shape[1]] = layer.weights[:, :, 0, 0, 0]
         constants = {"weights": weights, "bias": _padded(layer.bias[None], columns)}
         numbers = {"rows": rows, "in_pitch": in_pitch, "pitch": pitch, "depth": depth}
-        numbers |= {"window_rows": prod(self.shape[1:]), "swish": int(swish), "relu": int(relu or layer.relu)}
+        numbers |= {"window_rows": prod(self.shape[1:]), "swish": int(gated), "relu": int(relu or layer.relu)}
         numbers |= {"stride": layer.stride, "height": self.shape[2], "width": self.shape[3]}
         numbers |= {"in_height": height, "in_width": width}
         memory = {"in": value, "out": out}
         memory |= {name: each for name, each in (("gates", "gates" if gated else ""), ("added", around)) if each}
-        grid = columns // _TILE_COLUMNS, -(-rows // _TILE_ROWS)
-        self._add("pointwise", memory, constants, numbers, grid, _POINTWISE_THREADS)
+        shared, across = _TILES_BYTES + together * depth * 2, columns // together
+        blocks = self._room.multiprocessors * min(_MOST_BLOCKS, max(1, self._room.shared // shared))
+        grid = across, min(-(-rows // _TILE_ROWS), max(1, blocks // across))
+        self._add(f"pointwise_{together}", memory, constants, numbers, grid, _POINTWISE_THREADS, shared)
+
+    def _columns_of(self, pitch: int, depth: int) -> int:
+        """How many columns a block makes, whose weights fit beside its tiles of rows."""
+        fit = [each for each in _COLUMNS if _TILES_BYTES + each * depth * 2 <= self._room.shared]
+        return min(fit or _COLUMNS[-1:], key=lambda each: -(-pitch // each) * (each + _READ))
 
     def _shrink(self, layer: Convolution) -> None:
         """The shape behind a convolution."""
@@ -129,7 +153,7 @@ class Steps:
     ) -> None:  # fmt: skip
         if kernel != "gate":
             self._keep(memory["out"], 2 * prod(self.shape) * pitch_of(self.channels))
-        self.steps.append(Step(kernel, dict(memory), dict(constants), dict(numbers), grid, threads))
+        self.steps.append(Step(kernel, dict(memory), dict(constants), dict(numbers), grid, threads, shared))
 
     def _keep(self, name: str, nbytes: int) -> None:
         self.nbytes[name] = max(self.nbytes.get(name, 0), nbytes)
@@ -137,7 +161,11 @@ class Steps:
 
 def pitch_of(channels: int) -> int:
     """Values from one place to the next."""
-    return -(-channels // 8) * 8
+    return _up(channels, 8)
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
 
 
 def _padded(values: Array, columns: int) -> Array:

@@ -27,3 +27,5 @@ static inline float2 floats(unsigned both) {
     memcpy(made, &both, 4);
     return {(float)made[0], (float)made[1]};
 }
+#define __expf(value) expf(value)
+static inline float __fdividef(float one, float other) { return one / other; }

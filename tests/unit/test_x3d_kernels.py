@@ -12,13 +12,14 @@ import pytest
 from engines.inference.own_kernels import form_of, has_own_kernels
 from engines.inference.x3d import SOURCE, STRUCTS
 from engines.inference.x3d_graph import BODY, X3dNet, x3d_net
-from engines.inference.x3d_steps import INPUT, OUTPUT, Step, Steps
+from engines.inference.x3d_steps import INPUT, OUTPUT, Room, Step, Steps
 from engines.part import Array
 from tests.host_gpu import COMPILER, built
 from tests.nets import small_x3d, x3d
 
 KERNELS = {"space_1": (3, 3, 1), "space_2": (3, 3, 2), "time_5": (5, 1, 1)}  # times, side, stride
 SPAN = 4  # places of a strip
+ROOM = Room(108, 99 << 10)
 
 
 def net_of(graph: bytes) -> X3dNet:
@@ -90,7 +91,7 @@ def test_kernels_give_what_the_launches_say(side: int, stride: int) -> None:
     """The source of those whose threads do not work together, on the host."""
     kernels = built(SOURCE, {"first": "First", **dict.fromkeys(KERNELS, "Depthwise")})
     pixels = np.random.default_rng(4).integers(0, 256, (2, 13, side, side, 3), np.uint8)
-    steps = Steps(net_of(x3d(((8, 2), (24, 2)), 64, 10, stride, side)[1]), (2, 13, side, side))
+    steps = Steps(net_of(x3d(((8, 2), (24, 2)), 64, 10, stride, side)[1]), (2, 13, side, side), ROOM)
 
     def launched(step: Step, given: Mapping[str, Array], memory: Mapping[str, Array]) -> None:
         if step.kernel not in ("first", *KERNELS):
@@ -113,7 +114,7 @@ def test_kernels_give_what_the_launches_say(side: int, stride: int) -> None:
 def check(graph: bytes, side: int) -> None:
     net = net_of(graph)
     pixels = np.random.default_rng(3).integers(0, 256, (2, 13, side, side, 3), np.uint8)
-    steps = Steps(net, (2, 13, side, side))
+    steps = Steps(net, (2, 13, side, side), ROOM)
     body = computed(steps, pixels)[..., : steps.channels]
     found = ort.InferenceSession(net.rest).run(None, {BODY: body})
     expected = ort.InferenceSession(graph).run(None, {"pixels": pixels})
@@ -165,6 +166,8 @@ def _depthwise(step: Step, given: Mapping[str, Array], memory: dict[str, Array])
         wide = np.pad(made, ((0, 0), (0, 0), (0, 0), (0, strips * SPAN - made.shape[3]), (0, 0)))
         shape = (len(made), made.shape[1], made.shape[2], strips, SPAN, made.shape[4])
         memory["sums"] = wide.reshape(shape).sum((1, 4)).reshape(len(made), made.shape[2] * strips, made.shape[4])
+    if step.numbers["swish"]:
+        made = made / (1 + np.exp(-made))
     return made.astype(np.float16)
 
 
