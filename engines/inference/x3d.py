@@ -136,7 +136,8 @@ class _Kernels:
             launches = self._made.get(shape) or self._prepared(shape)
             launches.values[0]["in"] = given
             for step, values in zip(launches.steps, launches.values, strict=True):
-                self._functions[step.kernel](values[()], grid=step.grid, block=(step.threads, 1, 1), stream=stream)
+                block, function = (step.threads, 1, 1), self._functions[step.kernel]
+                function(values[()], grid=step.grid, block=block, stream=stream, shared=step.shared)
         return self._memory[OUTPUT].pointer, launches.shape
 
     def _prepared(self, shape: Shape) -> "_Launches":
