@@ -31,6 +31,7 @@ from engines.models.catalogue import load_model
 from engines.part import Part
 from engines.pictures import FramePictures
 from engines.planned import FRAME_SIZE, INDEX, model_picture_name
+from schemas.errors import RigflowError
 from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
 from schemas.model import ModelSpec
@@ -106,10 +107,13 @@ def _answer(peer: Any) -> str:
 
 def _measured(device: CudaDevice, network: Network, given: ComputeOptions) -> str:
     given = given.model_copy(update={"batch": network.shape[0]})
-    session: Any = OnnxRuntime(Settings(tf32=True)).open_with(network.model, network.spec, device, given)
-    session.warm_up()
-    rate = bare(session, rows_on(device.gpu, network.shape))
-    session.close()
+    try:
+        session: Any = OnnxRuntime(Settings(tf32=True)).open_with(network.model, network.spec, device, given)
+        session.warm_up()
+        rate = bare(session, rows_on(device.gpu, network.shape))
+        session.close()
+    except RigflowError as error:
+        return f"failed: {error}"
     return f"{rate:,.1f} rows/s"
 
 
