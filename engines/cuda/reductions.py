@@ -177,13 +177,12 @@ class _Selecting:
         order = np.argsort(numbers)
         rows, places = np.divmod(numbers[order].astype(np.int64), max(1, self.places))
         offsets = np.searchsorted(rows, np.arange(self.rows + 1)).astype(np.int64)
-        records = records[order]
         made: dict[str, Value] = {}
         for name, output, columns, begin in zip(
             self._selection.outputs, self._outputs, self._columns, self._offsets, strict=True
         ):
-            values = records[:, begin : begin + columns * output.dtype.itemsize].view(output.dtype)
-            made[name] = Selected(np.ascontiguousarray(values), offsets, places, self._grid)
+            values = records[:, begin : begin + columns * output.dtype.itemsize][order].view(output.dtype)
+            made[name] = Selected(values, offsets, places, self._grid)
         return made
 
 
