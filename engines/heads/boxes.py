@@ -108,12 +108,16 @@ class Detector:
             return Found(_none(self._extra), np.zeros((0, 4), np.float32), np.zeros(1, np.int64), way_back)
         with np.errstate(all="ignore"):  # values that are NaN or infinite are dropped below
             candidates = self.decoder.candidates(outputs, views[0].picture)
-            usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
-            usable &= (candidates.classes >= 0) & (candidates.rows < len(views))
-            candidates = _taken(candidates, np.flatnonzero(usable))
+            usable = np.isfinite(candidates.scores) & (candidates.classes >= 0) & (candidates.rows < len(views))
+            for side in candidates.boxes.T:  # a fifth of the time of one call over all sides
+                usable &= ~np.isnan(side)
+            if not usable.all():
+                candidates = _taken(candidates, np.flatnonzero(usable))
             boxes = way_back.boxes(enclosing(candidates), candidates.rows)
-            seen = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=-1))
-        candidates, boxes = _taken(candidates, seen), boxes[seen]
+            left, top, right, bottom = boxes.T
+            seen = np.flatnonzero((right > left) & (bottom > top))
+        if len(seen) < len(boxes):
+            candidates, boxes = _taken(candidates, seen), boxes[seen]
         chosen = self._chosen(candidates, overlap)
         candidates, boxes = _taken(candidates, chosen), boxes[chosen]
         offsets = np.searchsorted(candidates.rows, np.arange(len(views) + 1)).astype(np.int64)
