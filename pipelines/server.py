@@ -41,7 +41,7 @@ class EmbeddedServer:
         self,
         store: Path | None = None,
         port: int = 0,
-        max_store_bytes: int = 16 << 30,
+        max_store_bytes: int = 64 << 30,
         sync: str | None = None,
         host: str = "127.0.0.1",
         guarded: bool = False,

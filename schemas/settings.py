@@ -83,7 +83,7 @@ class Settings(BaseModel):
     durability: Durability = Field(
         default=Durability.PROCESS, description="failures that streams survive: process, power or cluster"
     )
-    store_bytes: int = Field(default=16384 * MIB, ge=64 * MIB, description="most bytes the embedded broker may store")
+    store_bytes: int = Field(default=65536 * MIB, ge=64 * MIB, description="most bytes the embedded broker may store")
     queue_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
     queue_s: float = Field(
         default=0.0,

@@ -17,6 +17,7 @@ from schemas.errors import BrokerError, StoreError
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
+from schemas.subjects import Names
 
 MIB = 1 << 20
 
@@ -41,6 +42,13 @@ async def config_of(broker: Broker, stream: str) -> dict:
 async def consumers_of(broker: Broker, stream: str) -> dict[str, dict]:
     listed = await broker.api(f"CONSUMER.LIST.{stream}")
     return {info["name"]: info["config"] for info in listed["consumers"]}
+
+
+def test_all_pipelines_of_rigflow_fit_into_the_store_of_a_broker_with_room_for_models() -> None:
+    """`rigflow up` hosts all whose models are here."""
+    settings = Settings()
+    plans = desired(Names(), settings, specs())
+    assert sum(max(0, each.config["max_bytes"]) for each in plans) < 0.75 * settings.store_bytes
 
 
 async def test_everything_is_there_and_a_second_time_changes_nothing(settings: Settings) -> None:
