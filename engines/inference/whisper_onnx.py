@@ -53,6 +53,7 @@ class WhisperOnnxSession:
         self._width = width
         heard = self._decoder.heard_bytes * Search().beam
         self._together = max(1, min(_MOST_ROWS, _HEARD_BYTES // heard)) if place.on_gpu else 1
+        self.any_batch = not place.on_gpu
         self._masks: dict[tuple[int, ...], Any] = {}
         self._begin, self._end, self._no_times = map(
             self._id, ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")

@@ -13,6 +13,7 @@ from engines.ports import Session
 from engines.ragged import Ragged
 from engines.speech.funasr import FunasrRecogniser
 from engines.speech.mel import RATE
+from engines.speech.model import SpeechModel
 from engines.speech.recogniser import Recogniser, TranscribeOptions
 from engines.speech.transcript import Chunk, Transcript, batches_of
 from engines.speech.whisper import WhisperRecogniser
@@ -83,7 +84,8 @@ class Transcribe(BaseOperator[TranscribeOptions]):
             except MediaError as error:
                 outcomes.append(error)
         try:
-            batches = list(batches_of(chunks, self._most, self._recogniser.together))
+            together = self._recogniser.together and isinstance(session, SpeechModel) and session.any_batch
+            batches = list(batches_of(chunks, self._most, together))
             count = partial(self.counts.add, room=self._most)
             made = self._recogniser.transcribe(parts, batches, session, tick, count)
         except ModelError as error:

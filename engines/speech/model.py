@@ -45,6 +45,7 @@ class SpeechModel(Protocol):
     """A session that transcribes. States stay on its device. All methods raise ModelError and DeviceLost."""
 
     tokenizer: Any  # a tokenizers.Tokenizer
+    any_batch: bool  # whether a row's answer is the same in a batch of any size
 
     @property
     def spec(self) -> ModelSpec:

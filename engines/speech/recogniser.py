@@ -60,7 +60,8 @@ class Recogniser(Protocol):
     """Makes texts of chunks by one kind of model.
 
     `longest_s`: the longest chunk that it takes; `family`: its name in errors. `most_batch`: the most chunks of a
-    batch. `together`: a chunk's answer does not depend on its batch, so that chunks of several parts may share one.
+    batch. `together`: on some device a chunk's answer does not depend on its batch, so that chunks of several parts may
+    share one there.
     `languages`: those that it tells. `tags`: what else it says of a chunk, each with the values that there are.
     `head_s`: the seconds of the beginning of a media that parts are to have, too; see `engines.operators.base`.
     """

@@ -41,7 +41,7 @@ class WhisperRecogniser:
         if not self._multilingual and (options.language not in ("", "en") or options.task == "translate"):
             wish = "translate" if options.task == "translate" else f"take {options.language}"
             raise refused(stage, model, f"knows English alone, it cannot {wish}", _MODEL)
-        # sums of float depend on the size of the batch, those of int8 do not: see docs/transcribe.md
+        # sums of float depend on the size of the batch, those of int8 on a CPU do not: see docs/transcribe.md
         self.together = model.precision.startswith("int8")
         self._made: tuple[Session, Transcriber] | None = None
         self._languages: OfJobs[Spoken] = OfJobs(_MOST_JOBS)

@@ -50,7 +50,8 @@ class Network:
     tokenizer = Vocabulary()
     batch_bytes = 1 << 20
 
-    def __init__(self, precision: str = "int8_float32", tokens: int = 51_865) -> None:
+    def __init__(self, precision: str = "int8_float32", tokens: int = 51_865, any_batch: bool = True) -> None:
+        self.any_batch = any_batch
         inputs, outputs = arrays_of(80, 8, tokens)
         self.spec = ModelSpec(name="w", precision=precision, inputs=inputs, outputs=outputs, sha256="0" * 64)
         self.batches: list[int] = []
@@ -114,9 +115,12 @@ def part_of(*seconds: float, number: int = 0) -> Part:
     return sound_part([chunk(each) for each in seconds], [10.0 * n for n in range(len(seconds))], number)
 
 
-@pytest.mark.parametrize(("precision", "batches"), [("int8_float32", [4, 1]), ("float32", [3, 2])])
-def test_chunks_share_batches_where_that_changes_nothing(precision: str, batches: list[int]) -> None:
-    network = Network(precision)
+@pytest.mark.parametrize(
+    ("precision", "any_batch", "batches"),
+    [("int8_float32", True, [4, 1]), ("float32", True, [3, 2]), ("int8_float32", False, [3, 2])],
+)
+def test_chunks_share_batches_where_that_changes_nothing(precision: str, any_batch: bool, batches: list[int]) -> None:
+    network = Network(precision, any_batch=any_batch)
     first, second = said(network, part_of(1, 2, 3), part_of(4, 5, number=1))
     assert (texts(first), texts(second)) == ([" one.", " two.", " three."], [" four.", " five."])
     assert network.batches == batches
