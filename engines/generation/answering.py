@@ -35,6 +35,11 @@ class Limits:
     slot_bytes: int
     read: int
 
+    @property
+    def bulk_slots(self) -> int:
+        """Answers of bulk at a time."""
+        return self.slots - max(1, self.slots // BULK_SHARE) if self.slots > 1 else 1
+
 
 @dataclass(slots=True, eq=False)
 class Asked:
@@ -62,6 +67,72 @@ class Group(Protocol):
 
 
 @dataclass(slots=True, eq=False)
+class Asking:
+    """The answers of one session that wait for a place, within its limits. Its subclasses write the others."""
+
+    limits: Limits
+    _waiting: list[Asked] = field(default_factory=list, init=False)
+
+    @property
+    def room(self) -> int:
+        """How many more answers can be begun without waiting for others to end."""
+        return max(0, self._free - len(self._waiting))
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are answers that are not done."""
+        return bool(self._waiting or self._taken)
+
+    def add(self, request: AnswerRequest, answer: Answer) -> None:
+        """Begin an answer at one of the next steps."""
+        asked = Asked(request, answer)
+        answer.prompt_tokens = len(request.tokens)
+        answer.cancel = lambda: self._cancel(asked)
+        self._waiting.append(asked)
+
+    @property
+    def _taken(self) -> int:
+        """Places of the answers that are written."""
+        raise NotImplementedError
+
+    @property
+    def _free(self) -> int:
+        return self.limits.slots - self._taken
+
+    @property
+    def _urgent_waiting(self) -> list[Asked]:
+        return [each for each in self._waiting if each.request.urgent]
+
+    @property
+    def _bulk_waiting(self) -> list[Asked]:
+        return [each for each in self._waiting if not each.request.urgent]
+
+    def _put_back(self, begun: Sequence[Asked]) -> None:
+        """Make room for all answers that people wait for, as far as it is taken by bulk."""
+        missing = len(self._urgent_waiting) - self._free
+        bulk = [each for each in begun if not (each.request.urgent or each.put_back)]
+        for asked in sorted(bulk, key=lambda each: each.answer.tokens)[: max(0, missing)]:
+            asked.put_back = True
+            self._leave(asked)
+            asked.answer.repeat()
+            self._waiting.insert(0, asked)
+
+    def _leave(self, asked: Asked) -> None:
+        """Take an answer from its place."""
+        raise NotImplementedError
+
+    def _tidy(self) -> None:
+        """Take away answers that are done."""
+        raise NotImplementedError
+
+    def _cancel(self, asked: Asked) -> None:
+        asked.answer.end("cancelled")
+        if asked in self._waiting:
+            self._waiting.remove(asked)
+        self._tidy()
+
+
+@dataclass(slots=True, eq=False)
 class _Running:
     group: Group
     members: list[Asked]
@@ -79,36 +150,17 @@ class _Running:
 
 
 @dataclass(slots=True, eq=False)
-class Answering:
+class Answering(Asking):
     """All answers of one session, within its limits.
 
     `start` makes a group, and may raise RigflowError. Answers with the same `kind` may share one; None: with no other.
     """
 
-    limits: Limits
     start: Callable[[Sequence[Asked]], Group]
     kind: Callable[[AnswerRequest], int | None]
-    _waiting: list[Asked] = field(default_factory=list)
     _running: list[_Running] = field(default_factory=list)
     _turn: int = 0
     _waited: int = 0  # steps since the first answer of bulk waits for others
-
-    @property
-    def room(self) -> int:
-        """How many more answers can be begun without waiting for others to end."""
-        return max(0, self.limits.slots - self._taken - len(self._waiting))
-
-    @property
-    def busy(self) -> bool:
-        """Whether there are answers that are not done."""
-        return bool(self._waiting or self._running)
-
-    def add(self, request: AnswerRequest, answer: Answer) -> None:
-        """Begin an answer at one of the next steps."""
-        asked = Asked(request, answer)
-        answer.prompt_tokens = len(request.tokens)
-        answer.cancel = lambda: self._cancel(asked)
-        self._waiting.append(asked)
 
     def step(self, tick: Tick) -> None:
         """Add a token to the answers of one group: groups take turns, those of urgent answers before others."""
@@ -140,25 +192,18 @@ class Answering:
         return sum(len(running.members) for running in self._running)
 
     def _begin_urgent(self) -> None:
-        waiting = [each for each in self._waiting if each.request.urgent]
-        bulk = [(each, running) for running in self._running if not running.urgent for each in running.members]
-        bulk = [pair for pair in bulk if not pair[0].put_back]
-        for each, running in sorted(bulk, key=lambda pair: pair[0].answer.tokens):
-            if self.limits.slots - self._taken >= len(waiting):
-                break
-            running.leave(each)
-            each.put_back = True
-            each.answer.repeat()
-            self._waiting.insert(0, each)
+        self._put_back([each for running in self._running for each in running.members])
         self._tidy()
-        self._begin(waiting[: self.limits.slots - self._taken], urgent=True)
+        self._begin(self._urgent_waiting[: self._free], urgent=True)
+
+    def _leave(self, asked: Asked) -> None:
+        next(running for running in self._running if asked in running.members).leave(asked)
 
     def _begin_bulk(self) -> None:
         """Begin a group when at least half of the places for bulk are free, and it fills them or has waited."""
-        most = self.limits.slots - max(1, self.limits.slots // BULK_SHARE) if self.limits.slots > 1 else 1
+        most, waiting = self.limits.bulk_slots, self._bulk_waiting
         running = sum(len(each.members) for each in self._running if not each.urgent)
-        room = min(most - running, self.limits.slots - self._taken)
-        waiting = [each for each in self._waiting if not each.request.urgent]
+        room = min(most - running, self._free)
         alone = next((each for each in waiting if self.kind(each.request) is None), None)
         if alone is not None and room > 0:
             self._begin([alone], urgent=False)
@@ -199,12 +244,6 @@ class Answering:
         length, most = len(group[-1].request.tokens), max(each.request.max_tokens for each in group)
         quick = len(group) <= _FEW or len(group) * length <= self.limits.read
         return quick and length + most <= self.limits.context
-
-    def _cancel(self, asked: Asked) -> None:
-        asked.answer.end("cancelled")
-        if asked in self._waiting:
-            self._waiting.remove(asked)
-        self._tidy()
 
     def _tidy(self) -> None:
         for running in list(self._running):

@@ -14,9 +14,8 @@ A step is one run of the model: it reads the questions of answers that begin, or
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest
-from engines.generation.answering import BULK_SHARE, BULK_TURN, Asked, Group, Limits
+from engines.generation.answering import BULK_TURN, Asked, Asking, Group
 from engines.generation.drawing import drawn
 from engines.generation.rows import Row, Scores, Table
 from engines.generation.token_writer import TokenWriter
@@ -31,43 +30,24 @@ class _Alone:
 
 
 @dataclass(slots=True, eq=False)
-class RowAnswering:
+class RowAnswering(Asking):
     """All answers of one session, within its limits. `alone`: whether one is written by a generator of its own, which
     `start` makes; it may raise RigflowError.
     """
 
-    limits: Limits
     table: Table
     writer: TokenWriter
     start: Callable[[Asked], Group]
     alone: Callable[[AnswerRequest], bool]
-    _waiting: list[Asked] = field(default_factory=list)
     _rows: list[Row] = field(default_factory=list)
     _alone: list[_Alone] = field(default_factory=list)
     _turn: int = 0
 
-    @property
-    def room(self) -> int:
-        """How many more answers can be begun without waiting for others to end."""
-        return max(0, self.limits.slots - self._taken - len(self._waiting))
-
-    @property
-    def busy(self) -> bool:
-        """Whether there are answers that are not done."""
-        return bool(self._waiting or self._rows or self._alone)
-
-    def add(self, request: AnswerRequest, answer: Answer) -> None:
-        """Begin an answer at one of the next steps."""
-        asked = Asked(request, answer)
-        answer.prompt_tokens = len(request.tokens)
-        answer.cancel = lambda: self._cancel(asked)
-        self._waiting.append(asked)
-
     def step(self, tick: Tick) -> None:
         """Read questions, or add a token to answers."""
-        self._put_back()
+        self._put_back([row.asked for row in self._rows] + [each.asked for each in self._alone])
         self._turn += 1
-        urgent = [each for each in self._waiting if each.request.urgent]
+        urgent = self._urgent_waiting
         people_wait = any(row.urgent for row in self._rows) or any(each.asked.request.urgent for each in self._alone)
         with_bulk = not people_wait or self.table.steps_all or not self._turn % BULK_TURN
         if urgent and self._free:
@@ -91,31 +71,10 @@ class RowAnswering:
         return len(self._rows) + len(self._alone)
 
     @property
-    def _free(self) -> int:
-        return self.limits.slots - self._taken
-
-    @property
-    def _bulk_waiting(self) -> list[Asked]:
-        return [each for each in self._waiting if not each.request.urgent]
-
-    @property
     def _bulk_room(self) -> int:
         """Rows that answers of bulk may take now."""
-        slots = self.limits.slots
-        most = slots - max(1, slots // BULK_SHARE) if slots > 1 else 1
         taken = sum(not row.urgent for row in self._rows) + sum(not each.asked.request.urgent for each in self._alone)
-        return min(most - taken, self._free)
-
-    def _put_back(self) -> None:
-        """Make room for all answers that people wait for, as far as it is taken by bulk."""
-        missing = sum(each.request.urgent for each in self._waiting) - self._free
-        begun = [row.asked for row in self._rows] + [each.asked for each in self._alone]
-        bulk = [each for each in begun if not (each.request.urgent or each.put_back)]
-        for asked in sorted(bulk, key=lambda each: each.answer.tokens)[: max(0, missing)]:
-            asked.put_back = True
-            self._leave(asked)
-            asked.answer.repeat()
-            self._waiting.insert(0, asked)
+        return min(self.limits.bulk_slots - taken, self._free)
 
     def _begin(self, waiting: Sequence[Asked], room: int) -> None:
         """Begin one of these answers, and such others as a run reads together with it."""
@@ -228,12 +187,6 @@ class RowAnswering:
     def _fail(self, rows: Sequence[Row], error: RigflowError) -> None:
         for row in rows:
             row.asked.answer.fail(error)
-
-    def _cancel(self, asked: Asked) -> None:
-        asked.answer.end("cancelled")
-        if asked in self._waiting:
-            self._waiting.remove(asked)
-        self._tidy()
 
     def _leave(self, asked: Asked) -> None:
         """Take an answer from its row or its generator."""
