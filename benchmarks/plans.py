@@ -56,7 +56,7 @@ class Times(Silent):
 @contextmanager
 def paced_fleet(row: Row, settings: Settings, folder: Path) -> Iterator[list[str]]:
     """Workers that imitate the fleet of a row, each on a rig of its name: the names of them all."""
-    paced = paced_workers(row.fleet, row.work, folder, settings.decoders)
+    paced = paced_workers(row.fleet, row.work, folder)
     processes = []
     for device in (device for _, device in row.fleet.places()):
         for name in names_of(device):

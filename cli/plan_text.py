@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from placement.forecast import Forecast, StageForecast
     from schemas.jobs import Manifest
 
-_UNITS = {"compute": "arithmetic", "link": "PCIe link", "pieces": "number of segments at a time"}
+_UNITS = {
+    "compute": "arithmetic",
+    "link": "PCIe link",
+    "pieces": "number of segments at a time",
+    "thread": "computing thread",
+}
 
 
 def show(

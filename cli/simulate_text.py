@@ -21,6 +21,7 @@ _PARTS = {
     "decoder": "the video decoders",
     "encoder": "the video encoders",
     "link": "the PCIe links",
+    "link back": "the PCIe links",
     "cores": "the processor cores",
     "network in": "the network links",
     "network out": "the network links",

@@ -9,6 +9,9 @@ from schemas.fleet_file import CARRIED, CORE_BYTES_PER_S, CORE_OPERATIONS_PER_S
 ETHERNET_BYTES_PER_S = CARRIED * 125e6  # of 1 Gbit/s: the network link of a rig that is not known
 CARD_OPERATIONS_PER_S = 4e12  # fp32 of a GPU that was not measured: that of a mining card
 GPU_DECODERS = 8  # segments that a GPU's worker decodes at a time, by the setting `decoders`
+SPARE_DECODERS = 2  # segments beyond one for each engine of a GPU's video decoder, so that none waits for the next
+FIRST_ITEMS = 3  # segments that a GPU's worker takes before it knows how long one takes
+AHEAD_S, AHEAD_PARTS = 1.0, 2  # work and decoded parts in a GPU's worker with which its decoders need no more segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,9 @@ class Device:
         """Whether it is the cores of its rig."""
         return self.profile.kind == "cpu"
 
-    @property
-    def pieces(self) -> int:
-        """How many pieces it works on at a time, each at another step."""
-        return self.workers if self.is_cpu else GPU_DECODERS * self.workers
+    def pieces(self, cores: int) -> int:
+        """How many pieces it works on at a time, each at another step, on a rig with so many cores."""
+        return self.workers if self.is_cpu else self.workers * decoded_at_a_time(self.profile.decoders, cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,16 @@ class Fleet:
     def places(self) -> list[tuple[Rig, Device]]:
         """Each device with its rig, in order."""
         return [(rig, device) for rig in self.rigs for device in rig.devices]
+
+
+def decoded_at_a_time(decoders: int | None, cores: int, most: int = GPU_DECODERS) -> int:
+    """Segments that a GPU's worker decodes at a time, `most` at most: more would only wait there.
+
+    `decoders` are the engines of its video decoder; 0: the host's cores decode; None: unknown.
+    """
+    if decoders is None:
+        return most
+    return max(1, min(most, (decoders or cores) + SPARE_DECODERS))
 
 
 def assumed_cpu(cores: int) -> DeviceProfile:

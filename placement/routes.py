@@ -89,8 +89,8 @@ def groups(fleet: Fleet, work: Work) -> list[Group]:
 def limits(fleet: Fleet, kinds: Sequence[Group]) -> dict[str, float]:
     """Seconds a second of each part of the fleet: devices, pieces in their hands, cores and network links of rigs."""
     parts = {f"{unit} {group.name}": float(group.count) for group in kinds for unit in DEVICE_UNITS}
-    parts |= {f"compute {group.name}": float(group.devices[0].workers) for group in kinds if group.devices[0].is_cpu}
-    parts |= {f"pieces {group.name}": float(group.count * group.devices[0].pieces) for group in kinds}
+    parts |= {f"thread {group.name}": float(group.count * group.devices[0].workers) for group in kinds}
+    parts |= {f"pieces {group.name}": float(group.count * group.devices[0].pieces(group.rig.cores)) for group in kinds}
     parts |= {f"cores {rig.name}": float(rig.cores) for rig in fleet.rigs}
     return parts | {f"network {rig.name}": NETWORK_SHARE for rig in fleet.rigs}
 
@@ -182,6 +182,6 @@ def _route(work: Work, kinds: Sequence[Group], legs: tuple[Leg, ...]) -> Route:
             seconds += each.seconds
             for unit, taken_s in each.units.items():
                 use(f"cores {group.rig.name}" if unit == "cores" else f"{unit} {group.name}", taken_s)
-            if each.core_s and (group.devices[0].is_cpu or stage.kind != "decode"):  # a worker's one computing thread
-                use(f"compute {group.name}", each.core_s)
+            if group.devices[0].is_cpu or stage.kind != "decode":  # one after the other on a worker's computing thread
+                use(f"thread {group.name}", each.seconds)
     return Route(legs, uses, seconds)

@@ -44,8 +44,8 @@ class JobEnd:
 @dataclass(frozen=True, slots=True)
 class Use:
     """What one resource did: the share of the entire time that it was busy, and that of the time in which there was
-    work for all (`flowing`). `kind`: compute, decoder, encoder, link, cores, network in, network out, or worker (its
-    computing thread).
+    work for all (`flowing`). `kind`: compute, decoder, encoder, link, link back, cores, network in, network out, or
+    worker (its computing thread).
     """
 
     kind: str

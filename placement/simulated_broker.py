@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from placement.events import Clock
 from placement.simulated_machine import Taker, WorkerRules
 from placement.simulated_queues import Message, Piece, SimJob, SimQueue
+from placement.tail import PAUSE_S, Leaving, TailWorker
 
 
 class SimBroker:
@@ -17,6 +18,8 @@ class SimBroker:
     def __init__(self, clock: Clock, rules: WorkerRules, jobs: int, on_flow_end: Callable[[], None]) -> None:
         self.queues: dict[tuple[str, int], SimQueue] = {}
         self.open, self.repeated = jobs, 0
+        self.workers: list[Taker] = []
+        self._leaving: dict[Taker, Leaving[tuple[int, int]]] = {}
         self._clock, self._rules = clock, rules
         self._on_flow_end = on_flow_end
         self._flowing = True
@@ -39,13 +42,29 @@ class SimBroker:
                     and (not found or stage > found.stage)
                 ):
                     found = queue
-            if found:
+            if found and not self._left(worker, found, found.waiting[bulk]):
                 return found.waiting[bulk].popleft()
         self._waiting[worker] = None
         if self._flowing and not self._arriving and not any(queue.messages_waiting for queue in self.queues.values()):
             self._flowing = False
             self._on_flow_end()
         return None
+
+    def _left(self, worker: Taker, queue: SimQueue, waiting: deque[Message]) -> bool:
+        """Whether a worker leaves a queue to the others for now, which end all of it sooner; it asks again later."""
+        kind = waiting[0].piece.job.kind
+        key = kind, queue.stage
+        if not (piece_s := worker.credit.message_s(key)):
+            return False
+        others = (other for other in self.workers if other is not worker and queue.stage in other.roles[kind].takes)
+        paces = ((other.credit.message_s(key), bool(other.held)) for other in others)
+        known = [TailWorker(each_s, each_s * busy) for each_s, busy in paces if each_s]
+        leaving = self._leaving.setdefault(worker, Leaving())
+        own_s = piece_s * (len(worker.held) + 1)
+        left = leaving.leaves(key, piece_s, own_s, len(waiting), known, self._clock.now_s)
+        if left:
+            self._clock.after(PAUSE_S, worker.refill)
+        return left
 
     def workers_wait(self, worker: Taker, stage: int, piece: Piece) -> bool:
         """Whether another worker waits at the queue of a stage; true once for each that waits."""

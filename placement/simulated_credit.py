@@ -1,13 +1,16 @@
 """How many messages a simulated worker fetches: credit in items, bytes and seconds, as workers/intake.py has it."""
 
 import math
+from collections import deque
 from collections.abc import Collection, Sequence
 
+from placement.fleet import AHEAD_PARTS, AHEAD_S, FIRST_ITEMS
 from placement.simulated_machine import Held, WorkerRules
 
 _PATIENCE_S = 0.005  # as workers/intake.py
 _TAIL = 1 / 8  # the share of its own time that a long piece may wait with a worker
 _SMALL_S = 1e-9
+_MEAN_OF = 16  # as workers/throughput.py
 
 
 class Credit:
@@ -17,30 +20,49 @@ class Credit:
         self._rules = rules
         self._concurrency = concurrency
         self._pace_s: dict[tuple[int, int], float] = {}
+        self._every_s: dict[tuple[int, int], deque[float]] = {}
 
     def pace_s(self, queue: tuple[int, int]) -> float:
         """Seconds that a message of a queue takes, as a moving average; infinite before the first one."""
         return self._pace_s.get(queue, math.inf)
 
-    def took(self, queue: tuple[int, int], seconds: float) -> None:
-        """A message of a queue took so long."""
+    def message_s(self, queue: tuple[int, int]) -> float:
+        """Seconds from the end of one message of a queue to that of the next, in the mean; 0 before the first one."""
+        known = self._every_s.get(queue)
+        return sum(known) / len(known) if known else 0.0
+
+    def took(self, queue: tuple[int, int], seconds: float, every_s: float) -> None:
+        """A message of a queue took so long to compute, and ended so long after the one before."""
+        self._every_s.setdefault(queue, deque(maxlen=_MEAN_OF)).append(every_s)
         known = self._pace_s.get(queue)
         self._pace_s[queue] = seconds if known is None else 0.7 * known + 0.3 * seconds
 
     def wants(
-        self, held: Collection[Held], undecoded: int, nbytes: float, running: Sequence[Held], running_s: float
+        self,
+        held: Collection[Held],
+        undecoded: int,
+        ready: int,
+        nbytes: float,
+        running: Sequence[Held],
+        running_s: float,
     ) -> tuple[int, float]:
         """How many messages it fetches now, and in how many seconds that changes without an event; infinite: never.
 
-        `held` are those that it has, of `nbytes`, some `undecoded`; it computes on `running` since `running_s`.
+        `held` are those that it has, of `nbytes`, some `undecoded`; `ready` parts wait to be computed; it computes on
+        `running` since `running_s`.
         """
         busy = len(held) if self._concurrency == 1 else undecoded
         free = self._free(len(held), busy)
         if free <= 0 or nbytes >= self._rules.credit_bytes:
             return 0, math.inf
-        if self._concurrency > busy:
-            return min(free, self._concurrency - busy), math.inf
-        shortfall_s = self._prefetch_s(held) - _remaining_s(held, running, running_s)
+        remaining_s = _remaining_s(held, running, running_s)
+        ahead = self._concurrency > 1 and ready >= AHEAD_PARTS and remaining_s >= AHEAD_S
+        most = self._concurrency if self._pace_s else min(self._concurrency, FIRST_ITEMS)
+        if most > busy and not ahead:
+            return min(free, most - busy), math.inf
+        if self._concurrency > 1 and max(map(self.message_s, self._every_s), default=0.0) > self._rules.prefetch_s:
+            return 0, remaining_s - AHEAD_S if ahead else math.inf  # no decoder would begin with it
+        shortfall_s = self._prefetch_s(held) - remaining_s
         if shortfall_s <= _SMALL_S:
             return 0, -shortfall_s
         longest_s = max(each.expected_s for each in held)

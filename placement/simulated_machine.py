@@ -47,12 +47,14 @@ class Machine:
     decoder: Resource
     encoder: Resource
     link: Resource
+    link_back: Resource
     network_bytes_per_s: float
 
-    def phases(self, cost: Cost, parts: int) -> Phases:
-        """What one of so many parts uses, in order."""
+    def phases(self, cost: Cost, parts: int, decodes: bool) -> Phases:
+        """What one of so many parts uses, in order. What is decoded crosses the PCIe link to the device, all else back:
+        it carries both ways at a time."""
         pairs = (
-            (self.link, cost.link_s),
+            (self.link if decodes else self.link_back, cost.link_s),
             (self.decoder, cost.decoder_s),
             (self.compute, cost.compute_s),
             (self.encoder, cost.encoder_s),
@@ -61,11 +63,33 @@ class Machine:
         return tuple((resource, seconds / parts) for resource, seconds in pairs if seconds > 0.0)
 
 
+class Paced(Protocol):
+    """The pace of a worker."""
+
+    def message_s(self, queue: tuple[int, int]) -> float:
+        """Seconds of a message of a kind of job and a stage; 0: not known yet."""
+        ...
+
+
 class Taker(Protocol):
     """What the broker knows of a worker: its messages so far, and what it does of each kind of job."""
 
     taken: int
     roles: Mapping[int, SimRole]
+
+    @property
+    def held(self) -> Mapping[Message, "Held"]:
+        """Its messages."""
+        ...
+
+    @property
+    def credit(self) -> "Paced":
+        """What it knows of its pace."""
+        ...
+
+    def refill(self) -> None:
+        """Ask for messages."""
+        ...
 
     def wants(self) -> int:
         """How many messages it fetches now."""
@@ -103,9 +127,10 @@ class Broker(Protocol):
 class Held:
     """A message in a worker's hands, and how many of its parts are `decoded`, `taken` to be computed, and `settled`."""
 
-    __slots__ = ("decoded", "expected_s", "message", "settled", "spent_s", "stage", "taken")
+    __slots__ = ("decoded", "expected_s", "message", "settled", "spent_s", "stage", "taken", "taken_s")
 
-    def __init__(self, message: Message, expected_s: float) -> None:
+    def __init__(self, message: Message, expected_s: float, taken_s: float) -> None:
+        self.taken_s = taken_s
         self.message = message
         self.stage = message.queue.stage
         self.expected_s, self.spent_s = expected_s, 0.0

@@ -31,7 +31,7 @@ class Stages:
         key = job.kind, first, end, job.parts
         if key not in self._phases:
             total = sum(self._costs[job.kind][first:end], NOTHING)
-            self._phases[key] = self._machine.phases(total, job.parts)
+            self._phases[key] = self._machine.phases(total, job.parts, first == 0)
         return self._phases[key]
 
     def seconds(self, message: Message, first: int, end: int) -> float:

@@ -16,7 +16,8 @@ _AHEAD = 2  # parts of one piece that a decoder makes before they are taken
 
 
 class SimWorker:
-    """One worker process on a device. `overlapped`: it decodes on threads of their own, as on a GPU.
+    """One worker process on a device. `overlapped`: it decodes on threads of their own, as on a GPU, `concurrency`
+    segments at a time.
 
     `costs` and `roles`: what each stage costs, and which it does, by kind of job. `generation` counts its starts:
     what an earlier process began, ends without effect.
@@ -32,12 +33,13 @@ class SimWorker:
         costs: Mapping[int, Sequence[Cost]],
         roles: Mapping[int, SimRole],
         overlapped: bool,
+        concurrency: int,
     ) -> None:
         self.name, self.machine, self.roles = name, machine, roles
-        self.overlapped, self.concurrency = overlapped, rules.decoders if overlapped else 1
+        self.overlapped, self.concurrency = overlapped, concurrency
         self.alive, self.generation, self.pieces, self.taken, self.busy_s = True, 0, 0, 0, 0.0
         self._clock, self._rules, self._broker = clock, rules, broker
-        self._credit = Credit(rules, self.concurrency)
+        self.credit = Credit(rules, self.concurrency)
         self._stages = Stages(machine, costs, roles)
         self._reset()
 
@@ -48,7 +50,7 @@ class SimWorker:
         self._ahead: tuple[deque[Ready], deque[Ready]] = (deque(), deque())
         self._decoding, self._undecoded, self._coming, self._nbytes = 0, 0, 0, 0.0
         self._running: list[Held] = []
-        self._since_s, self._blocked, self._again_s = 0.0, 0, math.inf
+        self._since_s, self._blocked, self._again_s, self._ended_s = 0.0, 0, math.inf, 0.0
 
     # fetching
 
@@ -56,11 +58,10 @@ class SimWorker:
         """How many messages it fetches now."""
         if not self.alive or self._blocked:
             return 0
-        if not self.held:
-            return self.concurrency
         running_s = self._clock.now_s - self._since_s
-        wanted, again_s = self._credit.wants(
-            self.held.values(), self._undecoded, self._nbytes, self._running, running_s
+        ready = sum(map(len, (*self._ahead, *self._ready.by_priority)))
+        wanted, again_s = self.credit.wants(
+            self.held.values(), self._undecoded, ready, self._nbytes, self._running, running_s
         )
         self._look_again(again_s)
         return wanted
@@ -75,21 +76,20 @@ class SimWorker:
     def refill(self) -> None:
         """Fetch what there is credit for."""
         for _ in range(self.wants()):
-            message = self._broker.take(self)
-            if message is None:
+            if (message := self._broker.take(self)) is None:
                 return
             self._fetch(message)
 
     def give(self) -> None:
         """A message has come for which this worker waits; it asks for more once that is here."""
-        message = self._broker.take(self)
-        if message is not None:
+        if (message := self._broker.take(self)) is not None:
             self._fetch(message)
 
     def _fetch(self, message: Message) -> None:
         self.taken += 1
         message.taken += 1
-        self.held[message] = Held(message, self._credit.pace_s((message.piece.job.kind, message.queue.stage)))
+        pace_s = self.credit.pace_s((message.piece.job.kind, message.queue.stage))
+        self.held[message] = Held(message, pace_s, self._clock.now_s)
         self._nbytes += message.nbytes
         self._undecoded += message.queue.stage == 0
         seconds = message.nbytes / self.machine.network_bytes_per_s
@@ -179,7 +179,7 @@ class SimWorker:
 
     def _others_wait(self, message: Message, stage: int) -> bool:
         """Whether other workers wait for parts, and a step takes long enough to be worth the way to them."""
-        if not message.piece.job.spills:
+        if not message.piece.job.spills or message.parts == 1:
             return False
         seconds = self._stages.seconds(message, stage, self._stages.end(message, stage))
         return seconds >= self._rules.prefetch_s and self._broker.workers_wait(self, stage, message.piece)
@@ -278,7 +278,8 @@ class SimWorker:
         message = held.message
         if held.settled < message.parts:
             return
-        self._credit.took((message.piece.job.kind, message.queue.stage), held.spent_s)
+        since_s, self._ended_s = max(self._ended_s, held.taken_s), self._clock.now_s
+        self.credit.took((message.piece.job.kind, message.queue.stage), held.spent_s, self._clock.now_s - since_s)
         del self.held[message]
         self._nbytes -= message.nbytes
         self.pieces += held.stage == 0

@@ -87,14 +87,15 @@ class _Simulation:
         inward, outward = self._resource("network in", rig.name), self._resource("network out", rig.name)
         for device in rig.devices:
             compute, decoder, encoder, link = (self._resource(kind, device.name) for kind in DEVICE_UNITS)
-            machine = Machine(cores, inward, outward, compute, decoder, encoder, link, rig.link_bytes_per_s)
+            links = link, self._resource("link back", device.name), rig.link_bytes_per_s
+            machine = Machine(cores, inward, outward, compute, decoder, encoder, *links)
             costs = {kind: self._costs(kind, rig, device) for kind in range(len(self._given))}
             roles = {kind: self._sim_role(kind, device) for kind in range(len(self._given))}
+            at_a_time = 1 if device.is_cpu else min(self._rules.decoders, device.pieces(rig.cores))
             names = [device.name] if device.workers == 1 else [f"{device.name}-{n}" for n in range(device.workers)]
-            self._workers[device.name] = [
-                SimWorker(name, self._clock, machine, self._rules, self._broker, costs, roles, not device.is_cpu)
-                for name in names
-            ]
+            of_device = machine, self._rules, self._broker, costs, roles, not device.is_cpu, at_a_time
+            self._workers[device.name] = [SimWorker(name, self._clock, *of_device) for name in names]
+            self._broker.workers += self._workers[device.name]
 
     def _resource(self, kind: str, owner: str, capacity: int = 1) -> Resource:
         made = Resource(self._clock, kind, owner, capacity)

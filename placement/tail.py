@@ -3,10 +3,16 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 LATE = 3.0  # times its predicted seconds, after which a piece may be done again elsewhere
 LEAST_LATE_S = 2.0  # a piece younger than this is never done again: what that could save is not worth it
 MOST_REPEATS = 1  # of one piece
+
+
+WORTH_S = 1.0  # of a message: a worker that is faster always takes it
+PAUSE_S = 1.0  # that a queue is left to the others at a time
+Q = TypeVar("Q")  # the name of a queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,32 @@ def takes(piece_s: float, waiting: int, others: Sequence[TailWorker]) -> bool:
     if piece_s * rate <= waiting:  # at their full rate, the others would need longer
         return True
     return piece_s <= others_end_s(waiting, others)
+
+
+class Leaving(Generic[Q]):
+    """Queues that one worker leaves to others now, each for a moment at a time."""
+
+    def __init__(self) -> None:
+        self.until_s: dict[Q, float] = {}
+        self._since_s: dict[Q, float] = {}
+
+    def leaves(
+        self, queue: Q, piece_s: float, own_s: float, waiting: int, others: Sequence[TailWorker], now_s: float
+    ) -> bool:
+        """Whether the next of `waiting` pieces is left to others, because they end all of them sooner than `own_s`.
+
+        For as long as a piece takes here, `piece_s`, at most: then the others have not done what was predicted.
+        """
+        if piece_s < WORTH_S:
+            return False
+        if takes(own_s, waiting, others):
+            self._since_s.pop(queue, None)
+            return False
+        if now_s - self._since_s.setdefault(queue, now_s) > piece_s:
+            del self._since_s[queue]
+            return False
+        self.until_s[queue] = now_s + PAUSE_S
+        return True
 
 
 def repeats(age_s: float, predicted_s: float, done_again: int, own_s: float, late: float = LATE) -> bool:

@@ -33,6 +33,7 @@ class DeviceProfile(Spec):
     memory_bytes_per_s: float  # read and written
     to_device_bytes_per_s: float = 0.0  # 0: it has no link
     from_device_bytes_per_s: float = 0.0
+    decoders: int | None = Field(default=None, ge=0)  # engines of its video decoder; 0: it has none; None: unknown
     decode_frames_per_s: dict[str, float] = Field(default_factory=dict)
     encode_frames_per_s: dict[str, float] = Field(default_factory=dict)
     sustained_s: float = 0.0  # for so long the rate of fp32 was watched

@@ -12,7 +12,8 @@ CORE_BYTES_PER_S = 5e9  # of memory, likewise
 
 
 class CardEntry(Spec):
-    """`count` equal GPUs: `tflops` of float32, `pcie` bytes/s each way, `decode` frames a second by codec and size.
+    """`count` equal GPUs: `tflops` of float32, `pcie` bytes/s each way, `decode` frames a second by codec and size,
+    of all its `decoders` together.
 
     `name` alone takes the profile of a device of that name that the fleet knows.
     """
@@ -23,6 +24,7 @@ class CardEntry(Spec):
     pcie: FiniteFloat = Field(default=8e9, gt=0)
     memory_bytes: int = Field(default=0, ge=0)
     memory_bytes_per_s: FiniteFloat = Field(default=2e11, gt=0)
+    decoders: int = Field(default=1, ge=1, le=64, description="engines of its video decoder")
     decode: dict[str, FiniteFloat] = Field(default={}, description="`codec WIDTHxHEIGHT` -> frames a second")
 
     @property
@@ -38,6 +40,7 @@ class CardEntry(Spec):
             memory_bytes_per_s=self.memory_bytes_per_s,
             to_device_bytes_per_s=self.pcie,
             from_device_bytes_per_s=self.pcie,
+            decoders=self.decoders if self.decode else 0,
             decode_frames_per_s=self.decode,
         )
 

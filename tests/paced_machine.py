@@ -16,6 +16,7 @@ from typing import Any
 import engines.device
 import workers.pipeline_cache
 import workers.runner
+from engines.inference.work import Begun
 from engines.part import Part, Tick
 from pipelines.broker import Broker
 from placement.costs import NOTHING, Cost, StageWork, Work, cost
@@ -50,7 +51,7 @@ class PacedWorker:
     network_bytes_per_s: float
 
 
-def paced_workers(fleet: Fleet, work: Work, folder: Path, decoders: int) -> dict[str, PacedWorker]:
+def paced_workers(fleet: Fleet, work: Work, folder: Path) -> dict[str, PacedWorker]:
     """The workers of a fleet for a job, by name: one for each card, and one for each core that computes."""
     found = {}
     for rig in fleet.rigs:
@@ -62,7 +63,7 @@ def paced_workers(fleet: Fleet, work: Work, folder: Path, decoders: int) -> dict
                 costs,
                 work.frames,
                 _of_decode(work.stages),
-                0 if device.is_cpu else decoders,
+                0 if device.is_cpu else device.pieces(rig.cores),
                 cores,
                 network,
                 rig.link_bytes_per_s,
@@ -89,13 +90,14 @@ class _Machine:
         self.worker = worker
         self.network = tuple(Paced(file) for file in worker.network)
         self._cores = Paced(worker.cores)
-        self._compute, self._decoder, self._encoder, self._link = Paced(), Paced(), Paced(), Paced()
+        self._compute, self._decoder, self._encoder = Paced(), Paced(), Paced()
+        self._link = {True: Paced(), False: Paced()}  # to the device, where pictures are decoded, and back
 
-    def take(self, seconds: Cost, frames: float, since_s: float) -> None:
+    def take(self, seconds: Cost, frames: float, since_s: float, decodes: bool = False) -> None:
         """Take what so many frames cost, of one part of the machine after the other; the first began at `since_s`."""
         share = frames / self.worker.frames
         for part, taken_s in (
-            (self._link, seconds.link_s),
+            (self._link[decodes], seconds.link_s),
             (self._decoder, seconds.decoder_s),
             (self._compute, seconds.compute_s),
             (self._encoder, seconds.encoder_s),
@@ -116,7 +118,7 @@ class _Machine:
             part = next(parts, None)
             if part is None:
                 return
-            self.take(seconds, part.meta.frames, since_s)
+            self.take(seconds, part.meta.frames, since_s, decodes=True)
             yield part
 
 
@@ -145,7 +147,8 @@ def _start(paced: Mapping[str, PacedWorker], options: WorkerOptions, heartbeats:
         ) -> list[Part | RigflowError]:
             since_s = time.monotonic()
             outcomes = super().operate(stage, parts, tick, only_full)
-            done = sum(part.meta.frames for part, out in zip(parts, outcomes, strict=True) if isinstance(out, Part))
+            ended = (part for part, out in zip(parts, outcomes, strict=True) if not isinstance(out, Begun))
+            done = sum(part.meta.frames for part in ended)
             machine.take(machine.worker.costs[stage.name], done, since_s)
             return outcomes
 

@@ -146,8 +146,10 @@ class Intake:
             return
         free_items = self._free_items()
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
-        if self._concurrency > self._busy():
+        if self._in_flight.more_to_decode(self._concurrency) > 0:
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
+        elif self._concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
+            shortfall_s = min(shortfall_s, -self._settings.prefetch_s)  # no decoder would begin with it
         if self._in_flight.messages and (
             shortfall_s <= 0.0 or free_items <= 0 or self._in_flight.nbytes >= self._settings.credit_bytes
         ):
@@ -171,11 +173,7 @@ class Intake:
             return free
         # what is decoded waits for its batch or for the broker: no decoder shall be idle meanwhile
         most_decoded = _DECODED_TIMES * self._concurrency
-        return min(most - self._busy(), most + most_decoded - len(self._in_flight.messages))
-
-    def _busy(self) -> int:
-        """Items that keep the device busy, or will."""
-        return len(self._in_flight.messages) if self._concurrency == 1 else self._in_flight.undecoded
+        return min(most - self._in_flight.busy(self._concurrency), most + most_decoded - len(self._in_flight.messages))
 
     def coming(self, task: Task, work_s: float) -> bool:
         """Whether messages of a task's stage, or of earlier ones, wait at the broker, and there is credit for them.
@@ -209,7 +207,7 @@ class Intake:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             wanted = min(
                 free_items,
-                max(self._concurrency - self._busy(), 1)
+                max(self._in_flight.more_to_decode(self._concurrency), 1)
                 + int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked))),
             )
             pull.request(wanted - pull.outstanding)

@@ -1,12 +1,15 @@
 """The messages in flight in one worker, and an estimate of the time that they need."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
 
 from pipelines.cancelled import Cancelled
+from placement.fleet import AHEAD_PARTS, AHEAD_S, FIRST_ITEMS
 from workers.continuing import Continuing, is_urgent
 from workers.in_flight import InFlight, Queue, Task
+from workers.throughput import Throughput
 
 TAIL = 1 / 8  # the share of its own time that a long item may wait with a worker before it begins
 
@@ -19,6 +22,7 @@ class MessagesInFlight:
         self.io_messages: set[InFlight] = set()
         self.idle = False  # all messages wait until a batch is full
         self.continuing = Continuing()
+        self.throughput = Throughput()
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
         self._since_s = 0.0
@@ -63,6 +67,27 @@ class MessagesInFlight:
         """How many messages keep a decoder busy, or will."""
         return sum(not message.decoded for message in self.messages)
 
+    def busy(self, concurrency: int) -> int:
+        """Messages that keep a device busy, or will, which works on so many at a time."""
+        return len(self.messages) if concurrency == 1 else self.undecoded
+
+    def more_to_decode(self, concurrency: int) -> int:
+        """How many more messages keep the device busy: none while its decoders are ahead of the computing thread.
+
+        A few at first: how long they take is not known yet, and a slow device would keep them from faster ones.
+        """
+        if concurrency > 1 and self._decoders_ahead():
+            return 0
+        most = concurrency if self.throughput.slowest_s else min(concurrency, FIRST_ITEMS)
+        return most - self.busy(concurrency)
+
+    def _decoders_ahead(self) -> bool:
+        """Whether parts are decoded that will keep the computing thread busy until more are."""
+        if self.remaining_s() < AHEAD_S:
+            return False
+        ready = (task for task in self.waiting() if task.part is not None or (task.prefetch and task.prefetch.ready))
+        return len(list(itertools.islice(ready, AHEAD_PARTS))) == AHEAD_PARTS
+
     @property
     def part_bytes(self) -> int:
         """Bytes of the decoded parts that wait for their next stage."""
@@ -94,22 +119,14 @@ class MessagesInFlight:
         if message not in self.messages:
             return
         self.messages.discard(message)
+        self.throughput.ended(message, time.monotonic())
         known = self.pace_s(message.queue)
         pace = message.spent_s if known == math.inf else 0.7 * known + 0.3 * message.spent_s
         self._pace_s[message.queue.pipeline, message.queue.stage] = pace
 
     def pace_s(self, queue: Queue) -> float:
-        """Seconds that one message of a queue takes, as a moving average; infinite before the first is measured."""
+        """Seconds of computing of a message of a queue, as a moving average; infinite before the first is measured."""
         return self._pace_s.get((queue.pipeline, queue.stage), math.inf)
-
-    def message_s(self, pipeline: str, stage: str) -> float:
-        """The same for the status; 0 before the first is measured."""
-        return self._pace_s.get((pipeline, stage), 0.0)
-
-    @property
-    def slowest_s(self) -> float:
-        """Seconds of a message of the slowest queue; 0 before the first is measured."""
-        return max(self._pace_s.values(), default=0.0)
 
     def prefetch_s(self, most_s: float) -> float:
         """How long before its work ends a worker fetches more: `most_s`, less while it has a long message.

@@ -173,7 +173,7 @@ class Reporter:
                     "parts": of.parts,
                     "frames": of.frames,
                     "seconds": of.seconds,
-                    "message_s": runner.in_flight.message_s(*key),
+                    "message_s": runner.in_flight.throughput.message_s(*key),
                     "frames_per_s": (of.frames - earlier.frames) / span_s,
                     "busy": min(1.0, (of.seconds - earlier.seconds) / span_s),
                 }

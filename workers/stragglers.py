@@ -10,7 +10,7 @@ import logging
 import time
 
 from pipelines.broker import Broker
-from placement.tail import repeats
+from placement.tail import WORTH_S, repeats
 from schemas.errors import RigflowError
 from schemas.subjects import HEADER_BLOB, HEADER_COPY, HEADER_ID
 from workers.handoff import Handoff
@@ -18,7 +18,6 @@ from workers.in_flight import InFlight, State
 from workers.intake import Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.peers import Peers
-from workers.tail import WORTH_S
 from workers.telemetry import Event, log_event
 
 LOOK_S = 1.0
@@ -43,7 +42,7 @@ class Stragglers:
         while True:
             await asyncio.sleep(LOOK_S)
             oldest_s = max((time.monotonic() - message.taken_s for message in self._in_flight.messages), default=0.0)
-            if max(oldest_s, self._in_flight.slowest_s) < WORTH_S or not self._in_flight.messages:
+            if max(oldest_s, self._in_flight.throughput.slowest_s) < WORTH_S or not self._in_flight.messages:
                 continue
             if self._in_flight.continuing.busy:  # answers that grow are sent as they grow: one worker writes each
                 continue

@@ -3,13 +3,11 @@
 import time
 from collections.abc import Sequence
 
-from placement.tail import TailWorker, takes
+from placement.tail import PAUSE_S, Leaving, TailWorker
 from workers.in_flight import Queue
 from workers.messages_in_flight import MessagesInFlight
 from workers.peers import Peer
 
-WORTH_S = 1.0  # of a message: a worker that is faster always takes it
-PAUSE_S = 1.0  # that a queue is left to the others at a time
 FRESH_S = 8.0  # how long what is known of the others counts
 
 
@@ -20,8 +18,7 @@ class Tail:
         self._in_flight = in_flight
         self._peers: Sequence[Peer] = ()
         self._seen_s = -FRESH_S
-        self._until_s: dict[Queue, float] = {}
-        self._since_s: dict[Queue, float] = {}
+        self._leaving = Leaving[Queue]()
 
     def update(self, peers: Sequence[Peer], seen_s: float) -> None:
         """Take what is known of the others."""
@@ -31,24 +28,23 @@ class Tail:
     def left_s(self) -> float:
         """Seconds until the first queue that is left now is asked again; 0: none is."""
         now_s = time.monotonic()
-        self._until_s = {queue: until_s for queue, until_s in self._until_s.items() if until_s > now_s}
-        return min((until_s - now_s for until_s in self._until_s.values()), default=0.0)
+        return min((until_s - now_s for until_s in self._leaving.until_s.values() if until_s > now_s), default=0.0)
 
     def left(self, queue: Queue) -> bool:
         """Whether a queue is left to the others now."""
-        return self._until_s.get(queue, 0.0) > time.monotonic()
+        return self._leaving.until_s.get(queue, 0.0) > time.monotonic()
 
     def leave(self, queue: Queue) -> None:
         """Leave a queue to the others for a moment."""
-        self._until_s[queue] = time.monotonic() + PAUSE_S
+        self._leaving.until_s[queue] = time.monotonic() + PAUSE_S
 
     def leaves(self, queue: Queue, waiting: int) -> bool:
         """Whether the next of `waiting` messages is left to the others, because they end all of them sooner.
 
         For as long as a message takes here, at most: then the others have not done what was predicted.
         """
-        piece_s, now_s = self._in_flight.message_s(queue.pipeline, queue.stage), time.monotonic()
-        if piece_s < WORTH_S or now_s - self._seen_s > FRESH_S:
+        piece_s, now_s = self._in_flight.throughput.message_s(queue.pipeline, queue.stage), time.monotonic()
+        if now_s - self._seen_s > FRESH_S:
             return False
         key = queue.pipeline, queue.stage
         others = [
@@ -56,11 +52,5 @@ class Tail:
             for peer in self._peers
             if key in peer.message_s
         ]
-        if takes(self._in_flight.remaining_s() + piece_s, waiting, others):
-            self._since_s.pop(queue, None)
-            return False
-        if now_s - self._since_s.setdefault(queue, now_s) > piece_s:
-            del self._since_s[queue]
-            return False
-        self.leave(queue)
-        return True
+        own_s = max(self._in_flight.remaining_s(), piece_s * len(self._in_flight.messages)) + piece_s
+        return self._leaving.leaves(queue, piece_s, own_s, waiting, others, now_s)

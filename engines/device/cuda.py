@@ -1,5 +1,6 @@
 """A GPU as a worker's device: decodes several segments at a time, converts and infers on the GPU."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -7,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from engines.cuda.burst_library import load_bursts
+from engines.cuda.decoder_engines import decoder_engines
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.prefetch import Prefetcher
@@ -21,6 +23,7 @@ from engines.outputs.software import Software
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
 from engines.ports import Preprocessing
+from placement.fleet import decoded_at_a_time
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import Priority
 from schemas.picture import PictureSpec
@@ -41,9 +44,10 @@ class CudaDevice:
     def __init__(self, name: str, settings: Settings, cache: Path) -> None:
         sys.setswitchinterval(_SWITCH_S)
         self.name = name
-        self.concurrency = settings.decoders
         self._settings = settings
         self.gpu = CudaGpu(name, cache)
+        engines = 0 if settings.decoder == "host" else decoder_engines()
+        self.concurrency = decoded_at_a_time(engines, os.cpu_count() or 1, settings.decoders)
         self._sensors = GpuSensors.open()
         self._bursts = load_bursts(cache)
         self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder, self._bursts)

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
+from engines.cuda.decoder_engines import decoder_engines
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.kernels import ADDRESS, INT, Kernels, image_for
 from engines.cuda.nvdec import open_decoder
@@ -52,7 +53,7 @@ def measure_gpu(name: str, cache: Path, seconds: float, sustained_s: float, repo
             report("memory and link")
             memory = _memory(gpu, share)
             there, back = _link(gpu, share / 2)
-            decoded = _decoders(gpu, share, report)
+            decoded, engines = _decoders(gpu, share, report), decoder_engines()
             encoded = _encoders(gpu, share, report)
             report(f"clocks under load for {sustained_s:.0f} s")
             ratio = _sustained(gpu, kernels, sustained_s) if sustained_s else 1.0
@@ -68,6 +69,7 @@ def measure_gpu(name: str, cache: Path, seconds: float, sustained_s: float, repo
             memory_bytes_per_s=memory,
             to_device_bytes_per_s=there,
             from_device_bytes_per_s=back,
+            decoders=engines,
             decode_frames_per_s=decoded,
             encode_frames_per_s=encoded,
             sustained_s=sustained_s,

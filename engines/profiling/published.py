@@ -76,6 +76,7 @@ class PublishedCard(Spec):
             memory_bytes_per_s=self.memory_gb_per_s * _GIGA,
             to_device_bytes_per_s=link,
             from_device_bytes_per_s=link,
+            decoders=self.decoders,
             decode_frames_per_s=decoded,
         )
 

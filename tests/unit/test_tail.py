@@ -19,15 +19,22 @@ from workers.messages_in_flight import MessagesInFlight
 from workers.peers import Peer
 from workers.roles import WorkerRoles
 from workers.tail import Tail
+from workers.throughput import Throughput
 
 QUEUE = Queue("p", "decode", Priority.BULK)
+
+
+class TenSeconds(Throughput):
+    def message_s(self, pipeline: str, stage: str) -> float:
+        return 10.0
 
 
 class Slow(MessagesInFlight):
     """Messages of a worker that takes ten seconds for one, and has none now."""
 
-    def message_s(self, pipeline: str, stage: str) -> float:
-        return 10.0
+    def __init__(self) -> None:
+        super().__init__()
+        self.throughput = TenSeconds()
 
 
 class Clock:

@@ -1,0 +1,56 @@
+"""How many engines a GPU's video decoder has: by a stand-in for NVIDIA's library with the SDK's own structure."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engines.cuda.decoder_engines import decoder_engines
+from placement.fleet import decoded_at_a_time
+
+SOURCE = """
+typedef struct {
+    int eCodecType, eChromaFormat;
+    unsigned int nBitDepthMinus8, reserved1[3];
+    unsigned char bIsSupported, nNumNVDECs;
+    unsigned short nOutputFormatMask;
+    unsigned int nMaxWidth, nMaxHeight, nMaxMBCount;
+    unsigned short nMinWidth, nMinHeight;
+    unsigned char bIsHistogramSupported, nCounterBitDepth;
+    unsigned short nMaxHistogramBins;
+    unsigned int reserved3[10];
+} CUVIDDECODECAPS;
+int cuvidGetDecoderCaps(CUVIDDECODECAPS *caps) {
+    if (caps->eCodecType != 4 || caps->eChromaFormat != 1 || caps->nBitDepthMinus8) return 1;
+    caps->bIsSupported = SUPPORTED;
+    caps->nNumNVDECs = ENGINES;
+    caps->nMaxWidth = 4096;
+    caps->reserved3[9] = 7;
+    return FAILED;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("supported", "engines", "failed", "expected"),
+    [(1, 7, 0, 7), (1, 1, 0, 1), (1, 0, 0, None), (0, 0, 0, 0), (1, 3, 201, None)],
+)
+def test_the_driver_says_how_many(tmp_path: Path, supported: int, engines: int, failed: int, expected: int) -> None:
+    source, library = tmp_path / "cuvid.c", tmp_path / "libnvcuvid.so.1"
+    source.write_text(SOURCE)
+    values = (f"-DSUPPORTED={supported}", f"-DENGINES={engines}", f"-DFAILED={failed}")
+    subprocess.run(["cc", "-shared", "-fPIC", *values, "-o", library, source], check=True)
+    assert decoder_engines(str(library)) == expected
+
+
+def test_without_the_library_nothing_is_known(tmp_path: Path) -> None:
+    assert decoder_engines(str(tmp_path / "none.so")) is None
+
+
+@pytest.mark.parametrize(
+    ("engines", "cores", "most", "expected"),
+    [(None, 2, 8, 8), (1, 2, 8, 3), (7, 16, 8, 8), (7, 16, 16, 9), (0, 1, 8, 3), (0, 16, 8, 8), (1, 2, 1, 1)],
+)
+def test_segments_that_are_decoded_at_a_time(engines: int | None, cores: int, most: int, expected: int) -> None:
+    """Two more than there are engines, or cores if there are none; all that the settings allow if nothing is known."""
+    assert decoded_at_a_time(engines, cores, most) == expected
