@@ -5,6 +5,7 @@ The command line, the folder runs and the gateway all run jobs through it.
 
 import asyncio
 import os
+import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +18,7 @@ from pipelines import revisions
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
 from pipelines.job_records import JobRecord, job_key
-from pipelines.jobs import begin, begin_new
+from pipelines.jobs import begin
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
 from pipelines.registry import load_pipeline
@@ -163,8 +164,15 @@ class Client:
 
         It goes on if the caller is cancelled. Raises as `submit`.
         """
-        wanted = Manifest(job=ref, name=name or ref.id, source=media.source, nbytes=media.size)
-        wanted = wanted.model_copy(update={"submitter": self.submitter, "trace": incoming.get()})
+        wanted = Manifest(
+            job=ref,
+            name=name or ref.id,
+            source=media.source,
+            nbytes=media.size,
+            created_s=time.time(),
+            submitter=self.submitter,
+            trace=incoming.get(),
+        )
         publishing = asyncio.create_task(self._publish(wanted, chosen, media, content_type, patience_s, own_id))
         self._publishing.add(publishing)
         publishing.add_done_callback(self._published)
@@ -218,7 +226,7 @@ class Client:
                 # the caller repeats its request, and the pipeline may have been updated meanwhile
                 job = wanted.job.model_copy(update={"revision": known.manifest.job.revision})
                 wanted = wanted.model_copy(update={"job": job})
-            record = begin_new(self.broker, wanted) if own_id else await begin(self.broker, wanted)
+            record = JobRecord(self.broker, wanted) if own_id else await begin(self.broker, wanted)
             manifest = record.manifest
             if manifest.state is not JobState.PUBLISHING:
                 return Job(self.broker, record)

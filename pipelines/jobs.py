@@ -43,11 +43,6 @@ class OtherInput(UsageError):
         self.known = known
 
 
-def begin_new(broker: Broker, wanted: Manifest) -> JobRecord:
-    """The job `wanted`, whose id was made for it, so that the broker knows nothing of it."""
-    return JobRecord(broker, wanted.model_copy(update={"created_s": time.time()}))
-
-
 async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRecord:
     """The job to publish and collect under the id of `wanted`: a new one, or a known one that continues.
 

@@ -163,11 +163,16 @@ def test_errors_are_problems_with_a_hint(url: str, request_: Any, status: int, c
     assert code in problem["code"]
 
 
-def test_a_wrong_id_is_refused_in_words_and_other_media_with_what_to_do(url: str) -> None:
-    asked = "POST", f"{JOBS}?pipeline=simulated"
+def test_a_wrong_id_is_refused_in_words(url: str) -> None:
     with client(url) as http:
-        wrong = http.request(*asked, content=b"x", headers={"Idempotency-Key": "a.b"}).json()
-        assert "Idempotency-Key: takes letters, digits, - and _" in wrong["errors"][0]
+        wrong = http.post(f"{JOBS}?pipeline=simulated", content=b"x", headers={"Idempotency-Key": "a.b"}).json()
+    assert "Idempotency-Key: takes letters, digits, - and _" in wrong["errors"][0]
+
+
+def test_other_media_under_the_id_of_a_job_that_is_not_over_are_refused_with_what_to_do(settings: Settings) -> None:
+    asyncio.run(_registered(settings))  # no worker takes the first one
+    asked = "POST", f"{JOBS}?pipeline=simulated"
+    with Gateway(settings) as gateway, client(gateway.url) as http:
         key = {"Idempotency-Key": "same"}
         assert http.request(*asked, content=still("png", seed=1), headers=key).status_code == 201
         other = http.request(*asked, content=still("png", seed=2), headers=key)

@@ -27,23 +27,23 @@ def counted(idle: list[int]) -> tuple[Handoff, list[int]]:
 
 async def test_the_broker_is_not_asked_again_at_once_whatever_it_answered() -> None:
     made, asked = counted([0, 2])
-    assert not any([await made.hungry(QUEUE) for _ in range(50)])
+    assert not any([await made.workers_wait(QUEUE) for _ in range(50)])
     assert len(asked) == 1
     await asyncio.sleep(handoff.FRESH_S)
-    assert all([await made.hungry(QUEUE) for _ in range(50)])
+    assert all([await made.workers_wait(QUEUE) for _ in range(50)])
     assert len(asked) == 2
 
 
 async def test_each_request_gets_one_part_and_then_the_broker_is_asked_again() -> None:
     made, asked = counted([2, 0])
-    assert await made.hungry(QUEUE)
+    assert await made.workers_wait(QUEUE)
     assert [made.spill(QUEUE) for _ in range(4)] == [True, True, False, False]
-    assert not await made.hungry(QUEUE)
+    assert not await made.workers_wait(QUEUE)
     assert len(asked) == 2
 
 
 async def test_short_steps_ask_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made, asked = counted([5])
     made.took("p", "infer", 0.01)
-    assert not await made.hungry(QUEUE)
+    assert not await made.workers_wait(QUEUE)
     assert not asked
