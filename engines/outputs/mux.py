@@ -77,7 +77,7 @@ class VideoFile:
         self._early: list[Mapping[str, Array]] = []  # packets of other tracks that came before the first picture
         self._facts: Mapping[str, Any] = {}  # of the first part
         self._head = b""  # the parameter sets in the file's head
-        self._aspect = Fraction(*media.sample_aspect)
+        self._aspect = Fraction(1)
         if self._timeline.shift:
             self.notes.append(f"begins {self._clock.seconds(0):.3f} s before 0: moved to begin at 0")
 
@@ -88,6 +88,7 @@ class VideoFile:
         header, data = arrays["header"].tobytes(), arrays["data"].tobytes()
         if self._output is None:
             self._facts = facts
+            self._aspect = Fraction(*meta.media.sample_aspect)  # as the pictures are, which a stage may have stretched
             self._timeline.reorder = REORDER[self._codec]
         packets = self._timed(meta, arrays)
         if self._output is None:

@@ -90,10 +90,10 @@ def planes_in(part: Part) -> list[Array]:
     return [part.arrays[name][0] for name in sorted(part.arrays) if name.startswith("plane")]
 
 
-def film_of(parts: list[Part], target: Path) -> Path:
-    """The mp4 that rigflow makes of parts, without loss."""
+def film_of(parts: list[Part], target: Path, media: MediaInfo | None = None) -> Path:
+    """The mp4 that rigflow makes of parts, without loss; a collector knows the `media` of the source."""
     made = load_format(EncodeStage(kind="encode", format="video", options={"crf": 0.0, "preset": "ultrafast"}))
-    assembler = made.assemble(target, parts[0].meta.media)
+    assembler = made.assemble(target, media or parts[0].meta.media)
     for part in parts:
         encoded = made.encode(part)
         assembler.add(part.meta, encoded.arrays, encoded.facts)
@@ -267,8 +267,10 @@ def test_a_scaled_picture_is_shown_in_the_shape_of_its_source(
     tmp_path: Path, fit: str, orientation: int, aspect: Fraction
 ) -> None:
     clip = Coloured("yuv420p", "libx264", "mp4", orientation=orientation, aspect=(4, 3))
-    path = coloured.make(tmp_path, clip)
-    with av.open(film_of(parts_of(path, pipeline(size=[64, 64], fit=fit)), tmp_path / "film")) as film:
+    path, spec = coloured.make(tmp_path, clip), pipeline(size=[64, 64], fit=fit)
+    with Splitter(path, spec.grid, 100) as splitter:
+        media = splitter.media
+    with av.open(film_of(parts_of(path, spec), tmp_path / "film", media)) as film:
         assert film.streams.video[0].sample_aspect_ratio == aspect
 
 
