@@ -2,23 +2,18 @@
 
 from importlib.util import find_spec
 
-from engines.content import Content, ModelFiles
+from engines.backends.files import FilesBackend
+from engines.content import ModelFiles
 from engines.extras import Needs
-from engines.ports import Device, LoadedEngine, Session
-from schemas.errors import ModelError
+from engines.ports import Device, Session
 from schemas.model import ModelSpec
-from schemas.settings import Settings
 
 
-class OnnxRuntimeGenAi:
-    """One core a session on the CPU."""
+class OnnxRuntimeGenAi(FilesBackend):
+    """Opens sessions of ONNX Runtime and GenAI."""
 
     name = "onnxruntime-genai"
     needs = Needs(("onnxruntime_genai", "jinja2"), "llm")
-
-    def __init__(self, settings: Settings) -> None:
-        self._kv_bytes = settings.kv_bytes
-        self._tf32 = settings.tf32
 
     def refuses(self, device: Device) -> str:
         """A GPU needs the library that is built for CUDA."""
@@ -30,14 +25,12 @@ class OnnxRuntimeGenAi:
             return ""
         return "the installed onnxruntime-genai has no CUDA: pip install onnxruntime-genai-cuda"
 
-    def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
-        """A session of ONNX Runtime and GenAI, which are imported now. Raises ModelError, PluginMissing."""
+    def open_files(self, model: ModelFiles, card: ModelSpec, device: Device) -> Session:
+        """See the base."""
         from engines.inference.genai import GenAiSession
         from engines.inference.genai_library import library
         from engines.inference.resident import place_of
 
-        if not isinstance(model, ModelFiles):
-            raise ModelError(f"model {card.name}: onnxruntime-genai runs folders", "add the folder of the model again")
         library()
-        place = place_of(card.name, device.gpu, self._tf32)
-        return GenAiSession(model, card, self._kv_bytes, place)
+        place = place_of(card.name, device.gpu, self._settings.tf32)
+        return GenAiSession(model, card, self._settings.kv_bytes, place)
