@@ -13,6 +13,7 @@ from cli.closed_output import reader_gone
 from cli.interrupts import came_from_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
 from schemas.errors import ExitCode, RigflowError, UsageError, first_error
+from schemas.text import count
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
     from schemas.pipeline import PipelineSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # commands import what they use when they run, so that `rigfl
 
 P = ParamSpec("P")
 
+WORKERS_A_CORE = 32  # at most: each takes about 130 MB
 UP_PORT = 4222  # of `rigflow up`; other commands use it when no broker is named
 
 FleetUrl: TypeAlias = Annotated[
@@ -61,8 +63,16 @@ def _is_pipeline(name: str) -> bool:
     return name in builtin_pipelines()
 
 
+def _pipelines(incomplete: str) -> list[str]:
+    """For shell completion; where there is none, shells complete names of files."""
+    from pipelines.registry import builtin_pipelines
+
+    return [name for name in sorted(builtin_pipelines()) if name.startswith(incomplete)]
+
+
 PipelineName: TypeAlias = Annotated[
-    str, typer.Argument(help="A pipeline's name, or the path of its file.", callback=_no_file)
+    str,
+    typer.Argument(help="A pipeline's name, or the path of its file.", callback=_no_file, autocompletion=_pipelines),
 ]
 ModelName: TypeAlias = Annotated[
     str | None,
@@ -109,7 +119,16 @@ def workers_here(settings: "Settings", given: int | None) -> int:
     workers = given if given is not None else 0 if settings.nats else cores()
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
+    check_workers(workers)
     return workers
+
+
+def check_workers(number: int) -> None:
+    """Raise UsageError for so many workers that they would take all memory of this machine."""
+    from engines.machine import cores
+
+    if number > (most := WORKERS_A_CORE * cores()):
+        raise UsageError(f"--workers {number:,} is too many for {count(cores(), 'core')}", f"give at most {most:,}")
 
 
 def chosen_pipeline(

@@ -53,7 +53,8 @@ class _Folder:
 
 def run_task(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
     """Run all, print what became of it, and return the exit code. Raises UsageError before work begins."""
-    if list(inputs) == [STDIN]:
+    inputs = [*dict.fromkeys(inputs)]
+    if inputs == [STDIN]:
         with from_stdin() as given:
             if given.text and task.shows_text:
                 return run_prompt(task, given.path, as_json)

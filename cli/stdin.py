@@ -29,6 +29,8 @@ def from_stdin() -> Iterator[Given]:
     """What standard input has, in a file for the time of the block. Raises MediaError when it has nothing."""
     with scratch_folder("stdin") as folder:
         path = folder / "stdin"
+        if sys.stdin is None:
+            raise MediaError("standard input is closed", "give a text or a file: `... - < FILE`")
         if sys.stdin.buffer.isatty():
             warn("reads standard input until Ctrl-D")
         with path.open("wb") as file:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.interrupts import answered_otherwise, run_async
-from cli.options import UP_PORT, Credentials, NatsUrl, SettingsFile, Store, default_store, ends_well, settings_from
+from cli.options import (
+    UP_PORT,
+    Credentials,
+    NatsUrl,
+    SettingsFile,
+    Store,
+    check_workers,
+    default_store,
+    ends_well,
+    settings_from,
+)
 from cli.text import cell, cells, stderr, stdout
 from schemas.errors import ExitCode
 from schemas.text import without_passwords
@@ -47,7 +57,9 @@ def up(
         settings = settings.model_copy(update={"store": str(default_store())})
     if port is None and settings.port == 0:
         settings = settings.model_copy(update={"port": UP_PORT})
-    return run_async(_up(settings, cores() if workers is None else workers))
+    workers = cores() if workers is None else workers
+    check_workers(workers)
+    return run_async(_up(settings, workers))
 
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:

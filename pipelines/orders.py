@@ -5,7 +5,7 @@ worker and of all workers of a rig.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
@@ -40,8 +40,7 @@ async def give_order(broker: Broker, kind: Kind, name: str, order: Order) -> Non
     if name not in known and (kind, name) not in await all_orders(broker):
         other: Kind = "rig" if kind == "worker" else "worker"
         is_other = name in await _known(broker, other)
-        hint = f"it is a {other}" if is_other else f"there {_are(sorted(known))}"
-        raise NotFound(f"there is no {kind} {name[:100]!a}", hint)
+        raise NotFound(f"there is no {kind} {name[:100]!a}", f"it is a {other}" if is_other else _there(kind, known))
     await broker.put(broker.names.pipelines, f"order.{kind}.{name}", order.value.encode())
 
 
@@ -68,7 +67,7 @@ async def forget_rig(broker: Broker, name: str) -> None:
     """Forget a rig that stopped or was lost, and its order. Raises NotFound, UsageError when it runs."""
     known = await _known(broker, "rig")
     if name not in known:
-        raise NotFound(f"there is no rig {name[:100]!a}", f"there {_are(sorted(known))}")
+        raise NotFound(f"there is no rig {name[:100]!a}", _there("rig", known))
     if known[name] not in ENDED:
         raise UsageError(f"rig {name} is {known[name]}", "stop it first, by SIGTERM")
     await broker.delete_key(broker.names.last_seen, f"rig.{name}")
@@ -82,8 +81,9 @@ async def _known(broker: Broker, kind: Kind) -> dict[str, str]:
     return {each[kind]: each["state"] for each in (workers if kind == "worker" else rigs)}
 
 
-def _are(names: list[str]) -> str:
-    return f"{'is' if len(names) < 2 else 'are'} {', '.join(names) or 'none'}"
+def _there(kind: Kind, names: Iterable[str]) -> str:
+    there = ", ".join(sorted(names))
+    return f"known are {there}" if there else f"no {kind} has been here; see `rigflow status`"
 
 
 async def all_orders(broker: Broker) -> dict[tuple[str, str], Order]:

@@ -97,7 +97,8 @@ class EmbeddedServer:
         if self._folder is None:
             self._temporary = temporary_folder()
             self._folder = self._temporary.path
-        self._check_port()
+        if not (self.store.is_dir() and any(self.store.iterdir())):
+            self._check_port()
         self._lock = lock_store(self.store)
         try:
             if not self.has_free_space:

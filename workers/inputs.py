@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from schemas.jobs import JobRef, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done
 from schemas.text import is_text, printable
+
+_ADDRESS = re.compile(r"[a-z]{2,}:/")  # a path of it has one slash
 
 
 @dataclass(slots=True)
@@ -165,6 +168,8 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
     try:
         file = found or path.stat()
     except FileNotFoundError:
+        if _ADDRESS.match(str(path)):
+            return UsageError(f"{path}: no such file, but an address", "download it first")
         return UsageError(f"{path}: no such file", "check the path")
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")

@@ -80,11 +80,10 @@ def scan(folder: Path, leave_out: Path, patterns: Patterns = ALL_FILES) -> Scan:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting += [relative] if os.path.join(real, entry.name) != left_out else []
-            elif not (
-                entry.is_dir() or os.path.splitext(entry.name)[1].lower() in UNFINISHED or not patterns.choose(relative)
-            ):
+            elif os.path.splitext(entry.name)[1].lower() not in UNFINISHED and patterns.choose(relative):
                 try:
-                    found.files[relative] = _stamp_in(entry, home)
+                    if not entry.is_dir():  # through a link; an error for links that lead in a circle
+                        found.files[relative] = _stamp_in(entry, home)
                 except FileNotFoundError:
                     if entry.is_symlink():
                         found.skipped[relative] = "it is a link to a file that does not exist"

@@ -49,7 +49,7 @@ def test_orders_and_what_is_known_of_rigs_that_ended(tmp_path: Path) -> None:
             assert rigflow("rig", "resume", "first", *at).stdout == "first: takes work\n"
             eventually(lambda: worker_states(fleet) == {"first-cpu0": "idle", "second-cpu0": "cordoned"})
             unknown = rigflow("rig", "drain", "[/third", *at)
-            assert unknown.stderr == "rigflow: there is no rig '[/third': there are first, second\n"
+            assert unknown.stderr == "rigflow: there is no rig '[/third': known are first, second\n"
             assert rigflow("rig", "forget", "first", *at).stderr == (
                 "rigflow: rig first is working: stop it first, by SIGTERM\n"
             )

@@ -71,6 +71,11 @@ def test_a_shell_completes_names_of_commands() -> None:
     assert rigflow_process(**words).stdout.split() == ["jobs"]
 
 
+def test_a_shell_completes_names_of_pipelines() -> None:
+    words = {"_RIGFLOW_COMPLETE": "complete_bash", "COMP_WORDS": "rigflow run sc", "COMP_CWORD": "2"}
+    assert rigflow_process(**words).stdout.split() == ["scenes"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "output"),
     [
@@ -89,6 +94,11 @@ def test_a_shell_completes_names_of_commands() -> None:
         (["up", "--port"], "option --port is without its value: see `rigflow up --help`"),
         (["near", "a"], "B is missing: write `rigflow near A B`; see `rigflow near --help`"),
         (["near", "a", "b", "c"], "too many arguments: c: see `rigflow near --help`"),
+        (["up", "--workers", "100000"], "--workers 100,000 is too many for "),
+        (["watch", str(DOCS), "scenes", "--out", "o"], f"{DOCS} stands where the name of a pipeline belongs: the"),
+        (["watch", "scenes", str(DOCS / "cli.md"), "--out", "o"], f"{DOCS / 'cli.md'}: is a file: watch a folder, or "),
+        (["restore", str(DOCS / "cli.md")], f"{DOCS / 'cli.md'}: is no folder: name the folder that `rigflow backup`"),
+        (["restore", "/no/such"], "/no/such: no such folder: name the folder that `rigflow backup` wrote"),
         (["run", "film.mp4"], "film.mp4 stands where the name of a pipeline belongs: the pipeline comes first"),
         (["watch", "scenes", "in"], "--out is missing: write `rigflow watch PIPELINE DIR --out DIR`"),
         (["run", "scenes", "-weird.mp4"], "there is no option -w: write ./-weird.mp4 if that is a file"),
@@ -97,6 +107,10 @@ def test_a_shell_completes_names_of_commands() -> None:
         (["pipelines"], "rigflow pipelines is a group of commands: add one of them: list, show, withdraw"),
         (["worker", "--stages", "de code"], "de code: not a stage"),
         (["run", "fingerprint", "/no/such.mp4"], "/no/such.mp4: no such file: check the path"),
+        (
+            ["run", "scenes", "https://a.org/b.mp4"],
+            "https:/a.org/b.mp4: no such file, but an address: download it first",
+        ),
         (["run", "nosuch", "/no/such.mp4"], "no pipeline is called nosuch: there are "),
     ],
 )

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from cli.stdin import from_stdin
+from schemas.errors import MediaError
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,12 @@ def test_utf_8_is_a_text(given: bytes, text: bool, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(given)))
     with from_stdin() as file:
         assert (file.text, file.path.read_bytes()) == (text, given)
+
+
+def test_closed_and_empty_input_are_errors_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(MediaError, match="standard input is closed: give a text or a file"), from_stdin():
+        pass
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
+    with pytest.raises(MediaError, match="standard input has nothing in it: give a text or a file"), from_stdin():
+        pass

@@ -120,6 +120,7 @@ def test_what_is_no_file_of_the_folder_is_left_alone_in_words(tmp_path: Path) ->
     (folder / "outside").symlink_to("/etc/passwd")
     (folder / "zero").symlink_to("/dev/zero")
     (folder / "loop").symlink_to(folder)
+    (folder / "circle").symlink_to("circle")
     os.mkfifo(folder / "fifo.mp4")
     (tmp_path / "in" / os.fsdecode(b"\xff.jpg")).write_bytes(b"1")
     found = scan(folder, tmp_path / "out")
@@ -128,6 +129,7 @@ def test_what_is_no_file_of_the_folder_is_left_alone_in_words(tmp_path: Path) ->
     assert reasons == {
         "outside": "it is a link out of the folder",
         "zero": "it is a link out of the folder",
+        "circle": "Too many levels of symbolic links",
         "fifo.mp4": "it is not a file",
         "\\xff.jpg": "its name is not UTF-8: rename it",
     }
