@@ -16,7 +16,7 @@ from typing import IO
 from engines.scratch import ScratchFolder
 from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.local_access import PASSWORD, USER, PublishedPassword, make_password, write_private
-from pipelines.store_lock import lock_store, open_private, temporary_folder
+from pipelines.store_lock import check_room, lock_store, open_private, temporary_folder
 from schemas.errors import BrokerError, StoreError, UsageError
 from schemas.settings import Durability, Settings
 
@@ -101,12 +101,7 @@ class EmbeddedServer:
             self._check_port()
         self._lock = lock_store(self.store)
         try:
-            if not self.has_free_space:
-                free = shutil.disk_usage(self.store).free >> 20
-                what = (
-                    f"store {self.store}: its disk has {free} MiB free, and the broker needs {MIN_FREE_BYTES >> 20} MiB"
-                )
-                raise StoreError(what, "free some, or choose another folder with --store")
+            check_room(self.store, MIN_FREE_BYTES)
             if self._guarded:
                 self._password = self._stored_password()
             self._launch()

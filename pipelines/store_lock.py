@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import resource
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -48,3 +50,14 @@ def lock_store(store: Path) -> IO[str]:
         lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock
+
+
+def check_room(store: Path, nbytes: int) -> None:
+    """Raise StoreError if the disk of a store has less than `nbytes` free, or a limit forbids files of that size."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if most != resource.RLIM_INFINITY and most < nbytes:
+        what = f"a limit of the shell allows files of {most >> 10} KiB, and the broker needs {nbytes >> 20} MiB"
+        raise StoreError(what, "raise it: ulimit -f unlimited")
+    if (free := shutil.disk_usage(store).free) < nbytes:
+        what = f"store {store}: its disk has {free >> 20} MiB free, and the broker needs {nbytes >> 20} MiB"
+        raise StoreError(what, "free some, or choose another folder with --store")

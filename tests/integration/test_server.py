@@ -19,6 +19,7 @@ from pipelines.broker import Broker
 from pipelines.server import MAX_PAYLOAD, EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, StoreError
 from schemas.settings import Settings
+from tests.cli import environment
 from workers.local import local_fleet
 
 
@@ -266,3 +267,12 @@ def test_a_store_may_be_called_anything(tmp_path: Path) -> None:
     server.start()
     assert server.alive
     server.stop()
+
+
+def test_a_limit_of_the_shell_that_the_store_cannot_keep_is_an_error_at_once(tmp_path: Path) -> None:
+    limited = f"ulimit -f 100; exec {sys.executable} -m cli up --store {tmp_path / 'store'} --port 0 --workers 1"
+    ended = subprocess.run(
+        ["bash", "-c", limited], capture_output=True, text=True, timeout=60, env=environment(), check=False
+    )
+    assert ended.returncode == ExitCode.STORE
+    assert ended.stderr.startswith("rigflow: a limit of the shell allows files of 100 KiB, and the broker needs")
