@@ -1,10 +1,8 @@
 """The loop that decodes and converts parts, over decoders of the host and with the kernels' source run there."""
 
 import functools
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from engines.cuda.kinds import Kind
 from engines.cuda.recipes import Recipe, traced
 from engines.media.bursts import PartDecoder
 from tests.host_gpu import HostGpu
+from tests.kept_folders import kept_folder
 
 _CUDA = 117  # AVPixelFormat of frames on a GPU
 
@@ -26,7 +25,7 @@ _CUDA = 117  # AVPixelFormat of frames on a GPU
 @functools.cache
 def library() -> BurstLibrary:
     """The loop, compiled once for all tests of this process."""
-    return BurstLibrary(Path(tempfile.mkdtemp(prefix="rigflow-bursts-")))
+    return BurstLibrary(kept_folder("bursts"))
 
 
 class HostBurstDecoder(BurstDecoder):

@@ -1,6 +1,5 @@
 """Media for tests: three real clips, and generated ones of every codec and container."""
 
-import atexit
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,12 +7,12 @@ from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.kept_folders import kept_folder
 
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "mpeg4": "mpeg4"}
 FORMATS = {"mp4": "mp4", "mkv": "matroska", "webm": "webm", "avi": "avi", "ts": "mpegts", "mov": "mov", "h264": "h264"}
@@ -137,9 +136,7 @@ def still(codec: str, size: tuple[int, int] = (48, 64), *, seed: int = 0, pixel_
 
 @cache
 def _folder() -> Path:
-    folder = Path(mkdtemp(prefix="rigflow-clips-"))
-    atexit.register(rmtree, folder, ignore_errors=True)
-    return folder
+    return kept_folder("clips")
 
 
 def _options(clip: Clip) -> dict[str, str]:

@@ -5,12 +5,14 @@ tests' own process and in those that they start. With TEST_DEVICE=cuda:0 the wor
 """
 
 import asyncio
+import importlib
 import inspect
 import os
 import runpy
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +25,14 @@ from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
 from tests import warm_process
 from tests.film_digests import ASM_FOLDER
+from tests.kept_folders import remove_kept_folders
 from workers.forkserver import start_fork_server
 
 if TYPE_CHECKING:
     from tests.guarded import Guarded
 
 MIB = 1 << 20
+ROOT = Path(__file__).parent.parent
 
 if "TEST_ASM" in os.environ:
     runpy.run_path(str(ASM_FOLDER / "sitecustomize.py"))
@@ -56,11 +60,32 @@ hypothesis_settings.load_profile("patient")
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the fork server before a test changes the environment: workers have its environment, its home folder too.
 
-    A process that only gives tests to others (pytest -n) needs none.
+    A process that only gives tests to others (pytest -n), or only lists them, needs none.
     """
-    if not is_xdist_controller(session):
+    if not is_xdist_controller(session) and not session.config.option.collectonly:
         start_fork_server()
         warm_process.install()
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind in the folder for temporary files."""
+    remove_kept_folders()
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the modules of tests, each process of `pytest -n` from another one on.
+
+    pytest rewrites the assertions of a module and keeps the code for other processes. In one order all processes would
+    rewrite the same module at the same time, which takes longer than some tests take together.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    modules = [path.relative_to(ROOT).with_suffix("") for path in sorted(ROOT.glob("tests/**/test_*.py"))]
+    first = int(worker["workerid"].removeprefix("gw")) * len(modules) // int(worker["workercount"])
+    for module in (*modules[first:], *modules[:first]):
+        with suppress(Exception, pytest.skip.Exception):  # its collection reports what is wrong with it
+            importlib.import_module(".".join(module.parts))
 
 
 @pytest.hookimpl(tryfirst=True)

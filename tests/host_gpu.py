@@ -8,7 +8,6 @@ import ctypes
 import functools
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from engines.cuda.copies import copied
 from engines.cuda.kernels import SOURCE, STRUCTS
 from engines.cuda.memory import Counters, Pool
 from engines.machine import Gpu
+from tests.kept_folders import kept_folder
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 _LAUNCH = """
@@ -69,7 +69,7 @@ def library() -> ctypes.CDLL:
 def built(kernels: Path, structs: Mapping[str, str]) -> ctypes.CDLL:
     """Kernels whose threads do not work together as functions of the host; `structs`: of each, its struct."""
     assert COMPILER is not None
-    folder = Path(tempfile.mkdtemp(prefix="rigflow-kernels-"))
+    folder = kept_folder("kernels")
     shim = Path(__file__).parent / "gpu" / "host.h"
     source = f'#define RIGFLOW_ON_HOST "{shim}"\n#include "{kernels}"\n'
     source += "".join(_LAUNCH.format(name=name, struct=struct) for name, struct in structs.items())
@@ -78,9 +78,7 @@ def built(kernels: Path, structs: Mapping[str, str]) -> ctypes.CDLL:
     (folder / "kernels.cpp").write_text(source)
     out = folder / "kernels.so"
     subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", str(out), str(folder / "kernels.cpp")], check=True)
-    loaded = ctypes.CDLL(str(out))
-    shutil.rmtree(folder)
-    return loaded
+    return ctypes.CDLL(str(out))
 
 
 def on_gpu(gpu: Any, pictures: np.ndarray[Any, Any]) -> GpuRows:

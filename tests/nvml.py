@@ -3,11 +3,12 @@
 import ctypes
 import functools
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pynvml
 import pytest
+
+from tests.kept_folders import kept_folder
 
 SOURCE = Path(__file__).with_name("nvml.c")
 SOUND = {"limit": 120_000, "least": 60_000, "most": 140_000, "power": 90_000, "temperature": 61, "root": 1, "events": 1}
@@ -39,7 +40,7 @@ class FakeGpus:
 @functools.cache
 def library() -> Path:
     """The library, compiled once a process."""
-    made = Path(tempfile.mkdtemp(prefix="nvml-")) / "libnvidia-ml.so.1"
+    made = kept_folder("nvml") / "libnvidia-ml.so.1"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-w", "-o", made, SOURCE], check=True)
     return made
 

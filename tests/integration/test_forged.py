@@ -101,7 +101,7 @@ async def test_what_is_no_message_is_skipped_and_reported(settings: Settings, tm
 async def test_the_done_of_a_job_with_very_many_failures_fits_into_a_message(
     settings: Settings, tmp_path: Path
 ) -> None:
-    media, count = MediaInfo(kind="image", timed=False), 100_000
+    media, count = MediaInfo(kind="image", timed=False), 20_000
     async with a_fleet(settings) as (broker, publisher):
         job = publisher.ref("album")
         subject = broker.names.results(job)
