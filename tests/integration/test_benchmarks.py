@@ -1,8 +1,10 @@
 """That the benchmarks run and hold answers against each other; nothing here is about time."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from onnx import helper
 from benchmarks import backends
 from benchmarks.answers import difference
 from benchmarks.contest import Order
+from benchmarks.pairs import pairs
 from benchmarks.peers import CONTESTANTS, make_peer
 from benchmarks.records import Records
 from benchmarks.runner import Runner
@@ -44,6 +47,27 @@ def test_contestants_answer_like_the_script_or_are_left_out(
     assert "answers scenes of small differently from the script" in skipped[0]["why"]
     assert skipped[1]["why"] == "mosec is not installed"
     assert "mosec is left out of scenes of small: mosec is not installed" in capfd.readouterr().out
+
+
+class _Answering:
+    """A runner whose contestants answer at once; the pool fails the second time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[str] = []
+
+    def contest(self, order: Order, kind: str) -> list[dict[str, Any]]:
+        self.asked.append(order.contestant)
+        fails = order.contestant == "pool" and self.asked.count("pool") == 2
+        return [] if fails else [{"rate": len(self.asked), "cpu_s_per_1000": 1.0}]
+
+
+def test_pairs_are_measured_in_turn_and_only_whole_ones_count(tmp_path: Path) -> None:
+    runner: Any = _Answering(tmp_path)
+    options = Namespace(peer="pool", workload="images", pipeline="fingerprint", rounds=3, repeats=1, images=5)
+    found = list(pairs(runner, options))
+    assert runner.asked == ["script", "pool", "rigflow", "rigflow", "pool", "pool", "rigflow"]
+    assert [(mine["rate"], other["rate"]) for mine, other in found] == [(3, 2), (7, 6)]
 
 
 def test_answers_differ_by_shape_name_or_number() -> None:
