@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults lint format bench bench-short clean
+.PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults lint format bench bench-short plans clean
 
 help:
 	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: shots of yours too"
@@ -10,6 +10,7 @@ help:
 	@echo "make test         the tests; test-models, test-clients, test-js, test-page, test-api, faults: more of them"
 	@echo "make lint format  what the code must look like"
 	@echo "make bench        measures this machine side by side with other programs; bench-short: the least of it"
+	@echo "make plans        what \`rigflow plan\` and \`simulate\` predict beside real workers that take their time; 12 minutes"
 	@echo "make kernels      compiles the kernels for GPUs, where the CUDA toolkit is"
 	@echo "make clean        removes .venv and demo-out"
 
@@ -83,6 +84,10 @@ bench-short: .venv/bench
 	$(BIN)/python -m benchmarks --short
 	$(BIN)/python -m benchmarks.detect --short
 	$(BIN)/python -m benchmarks.tag --short
+
+# four pipelines on three imagined fleets: predicted by plan, by simulate, and measured
+plans: .venv/test
+	$(BIN)/python -m benchmarks.plans --seconds 24
 
 clean:
 	rm -rf .venv demo-out

@@ -65,7 +65,7 @@ def show(text: str, facts: "MediaFacts", fleet: "Fleet", submission: "Submission
 
 def sentence(limit: "Limit") -> str:
     """What limited the jobs, in words."""
-    owners = ", ".join(limit.owners[:3]) + (f" and {len(limit.owners) - 3} more" if len(limit.owners) > 3 else "")
+    owners = _named(limit)
     if limit.kind == "tail":
         return f"the end of the jobs, {limit.share:.0%} of the time: some devices have work, others have none"
     if limit.kind == "queue":
@@ -73,7 +73,13 @@ def sentence(limit: "Limit") -> str:
     if limit.kind == "none":
         busiest = f"no part is full; the busiest is {owners}, {limit.share:.0%} {_FLOWING}"
         return busiest if owners else "nothing was done"
-    return f"{_PARTS[limit.kind]} of {owners}, busy {limit.share:.0%} {_FLOWING}"
+    others = (f"{_PARTS[each.kind]} of {_named(each)}, {each.share:.0%}" for each in limit.others)
+    return ", and ".join([f"{_PARTS[limit.kind]} of {owners}, busy {limit.share:.0%}", *others]) + f" {_FLOWING}"
+
+
+def _named(limit: "Limit") -> str:
+    """The first of its owners, and how many more there are."""
+    return ", ".join(limit.owners[:3]) + (f" and {len(limit.owners) - 3} more" if len(limit.owners) > 3 else "")
 
 
 def _speed(submission: "Submission", facts: "MediaFacts", outcome: "Simulated") -> str:

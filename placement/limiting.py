@@ -1,13 +1,14 @@
 """What limited a simulated job: the part of the fleet that had no time left, the tail, or a queue that was full."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from placement.fleet import Fleet
 from placement.simulated import Simulated, Use
 
 FULL = 0.85  # of its time: a part that is as busy limits the others
+_AS_BUSY = 0.95  # of the busiest part: one about as busy
 _TAIL = 0.7  # of the entire time: if pieces waited for less, the job was mostly its own end
 _HELD = 0.9  # of a queue's bytes
 _BUSY = 0.8  # a card that is less busy waited for work
@@ -16,12 +17,13 @@ _BUSY = 0.8  # a card that is less busy waited for work
 @dataclass(frozen=True, slots=True)
 class Limit:
     """`kind` of resource as in `Use`, or `tail`, `queue` or `none`; `owners`: names of cards, of rigs or of stages;
-    `share`: how busy it was, or of the time that was the tail.
+    `share`: how busy it was while pieces waited, or of the time that was the tail. `others`: parts about as busy.
     """
 
     kind: str
     owners: tuple[str, ...]
     share: float
+    others: tuple["Limit", ...] = ()
 
 
 def limit_of(outcome: Simulated, fleet: Fleet) -> Limit:
@@ -29,7 +31,7 @@ def limit_of(outcome: Simulated, fleet: Fleet) -> Limit:
     shares = _shares(outcome.uses, fleet)
     parts = {key: share for key, share in shares.items() if key[0] != "worker"}
     if (full := _largest(parts)) and full.share >= FULL:
-        return full
+        return replace(full, others=_others(parts, full))
     if (worker := _largest(shares)) and worker.share >= FULL:
         return worker
     if outcome.finish_s and outcome.flow_s < _TAIL * outcome.finish_s:
@@ -58,13 +60,22 @@ def starved(outcome: Simulated, fleet: Fleet) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _others(parts: dict[tuple[str, str], float], full: Limit) -> tuple[Limit, ...]:
+    """Parts of other kinds that are about as busy as the busiest."""
+    near: dict[str, dict[tuple[str, str], float]] = {}
+    for (kind, owner), share in parts.items():
+        if kind != full.kind and share >= _AS_BUSY * full.share:
+            near.setdefault(kind, {})[kind, owner] = share
+    return tuple(found for each in near.values() if (found := _largest(each)))
+
+
 def _largest(shares: dict[tuple[str, str], float]) -> Limit | None:
     """The busiest kind of part, and all owners that are as busy."""
     if not shares:
         return None
     kind, _ = max(shares, key=lambda key: shares[key])
     most = max(shares.values())
-    owners = tuple(owner for (of, owner), share in shares.items() if of == kind and share >= 0.95 * most)
+    owners = tuple(owner for (of, owner), share in shares.items() if of == kind and share >= _AS_BUSY * most)
     return Limit(kind, owners, most)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+from cli.simulate_text import sentence
 from placement.fleet import Device, Fleet, Rig, assumed_card
 from placement.limiting import limit_of, starved
 from placement.simulated import JobEnd, QueueUse, Simulated, Use
@@ -20,6 +21,15 @@ def test_the_busiest_part_limits() -> None:
     limit = limit_of(outcome({"decoder": 0.97, "worker": 0.99, "cores": 0.5}), FLEET)
     assert (limit.kind, limit.owners, limit.share) == ("decoder", ("P106",), 0.97)
     assert limit_of(outcome({"decoder": 0.5, "cores": 0.9}), FLEET).owners == ("r",)
+
+
+def test_all_parts_that_are_about_as_busy_are_named() -> None:
+    limit = limit_of(outcome({"decoder": 1.0, "cores": 0.99, "link": 0.9}), FLEET)
+    assert [(each.kind, each.owners) for each in (limit, *limit.others)] == [("decoder", ("P106",)), ("cores", ("r",))]
+    assert sentence(limit) == (
+        "the video decoders of P106, busy 100%, and the processor cores of r, 99%"
+        " while there was work for all (the tables are of the entire time)"
+    )
 
 
 def test_a_worker_whose_parts_take_turns_limits_by_itself() -> None:
