@@ -18,8 +18,10 @@ _JSON = "JSON of a request"
 class CheckedRoute(APIRoute):
     """A route that refuses parameters of a query or a form that it does not have (400), and too large bodies (413).
 
-    A form may be as large as what the broker keeps.
+    A form may be as large as what the broker keeps. Packed bodies are refused (415), unless the route `unpacks` them.
     """
+
+    unpacks = False
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI behind these checks."""
@@ -30,6 +32,8 @@ class CheckedRoute(APIRoute):
         is_form = isinstance(body, params.Form)
 
         async def handler(request: Request) -> Response:
+            if not self.unpacks:
+                _check_not_packed(request)
             for name in request.query_params:
                 if name not in known:
                     raise unknown("parameter", name, known)
@@ -47,9 +51,23 @@ class CheckedRoute(APIRoute):
         return handler
 
 
-def checked_router(**options: Any) -> APIRouter:
+class UnpackingRoute(CheckedRoute):
+    """The same for a route that takes packed bodies."""
+
+    unpacks = True
+
+
+def checked_router(route_class: type[CheckedRoute] = CheckedRoute, **options: Any) -> APIRouter:
     """A router of such routes."""
-    return APIRouter(route_class=CheckedRoute, **options)
+    return APIRouter(route_class=route_class, **options)
+
+
+def _check_not_packed(request: Request) -> None:
+    """Raise HttpError for a body that would be taken for the media or the JSON that is packed in it."""
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        what = f"Content-Encoding {coding[:100]!a} is not taken here"
+        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, what, "send the body as it is")
 
 
 def limited(request: Request, most: int, what: str) -> Request:

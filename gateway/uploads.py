@@ -19,7 +19,6 @@ from gateway.problems import HttpError
 from gateway.route import unknown
 from pipelines.broker import Broker
 from pipelines.job import Job
-from pipelines.job_records import find_manifest
 from pipelines.registry import load_pipeline
 from pipelines.variants import variant
 from schemas.errors import PipelineUnknown, UsageError, format_field_error
@@ -68,10 +67,8 @@ class MediaRequest(BaseModel):
     url: str = Field(default="", description="where the media is, in place of a body", max_length=MOST_URL)
 
 
-async def submit_body(
-    request: Request, caller: Caller, broker: Broker, wanted: MediaRequest, key: str
-) -> tuple[Job, bool]:
-    """Create a job of the media in a request's body; whether it is new.
+async def submit_body(request: Request, caller: Caller, broker: Broker, wanted: MediaRequest, key: str) -> Job:
+    """Create a job of the media in a request's body.
 
     Raises as `Client.submit`, and HttpError for a body that is too large, or a form that cannot be read.
     """
@@ -98,9 +95,8 @@ async def submit_body(
 
 async def _submit(
     broker: Broker, caller: Caller, wanted: MediaRequest, key: str, media: Fetched, at_most: int | None = None
-) -> tuple[Job, bool]:
-    known = await find_manifest(broker, key, caller.tenant) if key else None
-    job = await client_of(broker, caller).submit(
+) -> Job:
+    return await client_of(broker, caller).submit(
         await chosen(broker, wanted),
         media.chunks,
         job=key,
@@ -111,12 +107,9 @@ async def _submit(
         at_most=at_most,
         patience_s=PATIENCE_S,
     )
-    return job, known is None or known.job.generation != job.ref.generation
 
 
-async def _submit_url(
-    request: Request, caller: Caller, broker: Broker, wanted: MediaRequest, key: str
-) -> tuple[Job, bool]:
+async def _submit_url(request: Request, caller: Caller, broker: Broker, wanted: MediaRequest, key: str) -> Job:
     """The same of a media that is fetched. A caller that goes away ends it."""
     async with fetched(wanted.url, broker.settings.url_hosts) as media:
         caller.check_upload(media.size or 0)

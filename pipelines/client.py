@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from engines.media.medium import Input, PipelineMedia
 from pipelines import revisions
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
-from pipelines.job_records import JobRecord, job_key
+from pipelines.job_records import JobCancelled, JobRecord, job_key
 from pipelines.jobs import begin
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
@@ -221,27 +221,40 @@ class Client:
     ) -> Job:
         published = False
         try:
-            known = None if own_id else await JobRecord.read(self.broker, wanted.job)
-            if known is not None and not chosen and known.manifest.job.pipeline == wanted.job.pipeline:
-                # the caller repeats its request, and the pipeline may have been updated meanwhile
-                job = wanted.job.model_copy(update={"revision": known.manifest.job.revision})
-                wanted = wanted.model_copy(update={"job": job})
-            record = JobRecord(self.broker, wanted) if own_id else await begin(self.broker, wanted)
-            manifest = record.manifest
+            known, record = await self._begun(wanted, chosen, own_id)
+            manifest, before = record.manifest, known.manifest.job.generation if known is not None else -1
+            job = Job(self.broker, record, new=manifest.job.generation > before)
             if manifest.state is not JobState.PUBLISHING:
-                return Job(self.broker, record)
-            if not await record.write(manifest.model_copy(update={"hosted": True})):
-                await record.refresh()  # the same request is made twice at a time
+                return job
             published = True  # from here on `publish_media` removes what is not needed
             try:
                 await publish_media(self.broker, manifest, media, content_type, patience_s)
             except BaseException:
                 await self._take_back(known, record)
                 raise
-            return Job(self.broker, record)
+            return job
         finally:
             if not published:
                 await forget(self.broker, media)
+
+    async def _begun(self, wanted: Manifest, chosen: bool, own_id: bool) -> tuple[JobRecord | None, JobRecord]:
+        """The job as it was known before, if it was, and its record: written, unless it is published already."""
+        while True:
+            known = None if own_id else await JobRecord.read(self.broker, wanted.job)
+            if known is not None and not chosen and known.manifest.job.pipeline == wanted.job.pipeline:
+                # the caller repeats its request, and the pipeline may have been updated meanwhile
+                job = wanted.job.model_copy(update={"revision": known.manifest.job.revision})
+                wanted = wanted.model_copy(update={"job": job})
+            record = JobRecord(self.broker, wanted) if own_id else await begin(self.broker, wanted)
+            if known is None and record.stored:
+                continue  # another process began it meanwhile, perhaps with other media
+            manifest = record.manifest.model_copy(update={"hosted": True})
+            if record.manifest.state is not JobState.PUBLISHING or await record.write(manifest):
+                return known, record
+            with suppress(JobCancelled):
+                await record.refresh()
+                if not record.stored and await record.write(manifest):  # a job of this id was deleted before
+                    return known, record
 
     async def _take_back(self, known: JobRecord | None, record: JobRecord) -> None:
         """Forget a job whose media was refused; one that was known before, and was started again, is cancelled."""

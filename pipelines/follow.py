@@ -53,11 +53,12 @@ async def follow(
 
 
 async def follow_bucket(
-    broker: Broker, bucket: str, pattern: str = ">", current: asyncio.Event | None = None
+    broker: Broker, bucket: str, pattern: str = ">", current: asyncio.Event | None = None, deleted: bool = False
 ) -> AsyncIterator[tuple[str, bytes]]:
     """Keys and values of a bucket, those there are and then every change, for ever; the bucket may come later.
 
-    `current` is set once those that there were at the call have been taken.
+    `current` is set once those that there were at the call have been taken. With `deleted` also the keys that are
+    deleted, with an empty value.
     """
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     while True:
@@ -66,8 +67,8 @@ async def follow_bucket(
                 async for stored in following:
                     if stored is None:
                         _set(current)
-                    elif DELETED not in stored.headers:
-                        yield stored.subject.removeprefix(prefix), stored.body
+                    elif deleted or DELETED not in stored.headers:
+                        yield stored.subject.removeprefix(prefix), b"" if DELETED in stored.headers else stored.body
         except StreamGone:
             _set(current)
             await asyncio.sleep(ABSENT_S)

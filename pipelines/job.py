@@ -25,9 +25,10 @@ from schemas.results import Done
 class Job:
     """A job of the fleet, made by `Client.submit`, `Client.open` and `Client.find`."""
 
-    def __init__(self, broker: Broker, record: JobRecord) -> None:
+    def __init__(self, broker: Broker, record: JobRecord, new: bool = False) -> None:
         self._broker = broker
         self._record = record
+        self.new = new  # whether this call began it
 
     @property
     def ref(self) -> JobRef:

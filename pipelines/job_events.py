@@ -18,7 +18,7 @@ from pipelines.job_records import JobRecord, job_key
 from pipelines.result_index import follow_result_index
 from pipelines.values import decoded
 from schemas.errors import MessageError, StoreError
-from schemas.jobs import JobRef, Manifest
+from schemas.jobs import JobRef, JobState, Manifest
 from schemas.messages import decode
 from schemas.parts import PartHeader
 from schemas.results import Delta, Done, Failure
@@ -153,8 +153,11 @@ class _Following:
                 self._events.put_nowait(TextWritten(delta))
 
     async def _manifest(self) -> None:
-        bucket = self._broker.names.jobs
-        async for key, body in follow_bucket(self._broker, bucket, job_key(self._job.tenant, self._job.id)):
+        bucket, place = self._broker.names.jobs, job_key(self._job.tenant, self._job.id)
+        async for key, body in follow_bucket(self._broker, bucket, place, deleted=True):
+            if not body:  # its results are gone too, so that no Done comes
+                await self._events.put(Ended(0, _done_of(self._inventory.manifest, deleted=True)))
+                return
             manifest = decoded(Manifest, body, f"the manifest of job {key}")
             if manifest is None or manifest == self._inventory.manifest:
                 continue
@@ -241,7 +244,7 @@ class _Following:
             await self._events.put(Ended(0, _done_of(record.manifest)))
 
 
-def _done_of(known: Manifest) -> Done:
+def _done_of(known: Manifest, deleted: bool = False) -> Done:
     return Done(
         job=known.job,
         segments=known.total or 0,
@@ -250,6 +253,6 @@ def _done_of(known: Manifest) -> Done:
         failures=known.reasons,
         more_failures=max(0, known.failures - len(known.reasons)),
         missing=known.missing,
-        cancelled=known.state.value == "cancelled",
+        cancelled=known.state is JobState.CANCELLED or (deleted and not known.state.ended),
         files=known.files,
     )

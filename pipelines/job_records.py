@@ -38,7 +38,7 @@ class JobRecord:
     def __init__(self, broker: Broker, manifest: Manifest, sequence: int = 0) -> None:
         self._broker = broker
         self._sequence = sequence
-        self._stored = sequence > 0  # a deleted manifest has a sequence, too
+        self.stored = sequence > 0  # as this process knows it; a deleted manifest has a sequence, too
         self.manifest = manifest
         self.note = ""  # why the job was begun anew, if a user can change that
 
@@ -61,7 +61,7 @@ class JobRecord:
         """Set fields. Raises JobCancelled when the job was cancelled, or started again."""
         while True:
             changed = _merged(self.manifest, fields)
-            if self._stored and changed == self.manifest:
+            if self.stored and changed == self.manifest:
                 await self.refresh()
                 return
             if await self.write(changed):
@@ -75,16 +75,25 @@ class JobRecord:
         sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
         if sequence is None:
             return False
-        self.manifest, self._sequence, self._stored = manifest, sequence, True
+        self.manifest, self._sequence, self.stored = manifest, sequence, True
         return True
 
+    async def reload(self) -> bool:
+        """Take what is there now, whichever generation; False when the job is deleted."""
+        now = await self.read(self._broker, self.manifest.job)
+        if now is not None:
+            self.manifest, self._sequence, self.stored = now.manifest, now._sequence, True
+        return now is not None
+
     async def refresh(self) -> None:
-        """Read it again. Raises JobCancelled when the job was cancelled, or started again."""
+        """Read it again. Raises JobCancelled when the job was cancelled, deleted, or started again."""
         job = self.manifest.job
         stored = await _entry(self._broker, job.tenant, job.id)
         self._sequence = 0 if stored is None else stored.sequence
         manifest = _manifest_of(stored)
-        self._stored = manifest is not None
+        if self.stored and stored is not None and DELETED in stored.headers:
+            raise JobCancelled(job)
+        self.stored = manifest is not None
         if manifest is None:
             return
         if not _is_current(manifest, job):

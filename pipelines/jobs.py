@@ -17,7 +17,7 @@ from pipelines.result_index import result_index
 from pipelines.tracing import trace_job
 from pipelines.usage import record_usage
 from pipelines.values import decoded
-from schemas.errors import RigflowError, UsageError
+from schemas.errors import NotFound, RigflowError, UsageError
 from schemas.jobs import JobRef, JobState, Manifest
 from schemas.messages import decode
 from schemas.results import Done
@@ -167,9 +167,11 @@ async def cancel(broker: Broker, manifest: Manifest, queued: bool = True) -> Man
     Without `queued`, messages stay in the queues until workers drop them: a worker may not read queues.
 
     Returns the job's manifest afterwards; a job that was over is not changed. If this is interrupted, call it again; if
-    that was before the Done, the job's collector does so too.
+    that was before the Done, the job's collector does so too. Raises NotFound when the job was deleted meanwhile.
     """
     record = await JobRecord.read(broker, manifest.job)
+    if record is None and manifest.updated_s:
+        raise _was_deleted(manifest.job)
     record = record or JobRecord(broker, manifest)
     if not record.manifest.state.ended:
         inventory = await take_inventory(broker, record.manifest)
@@ -221,7 +223,8 @@ async def delete(broker: Broker, manifest: Manifest) -> None:
 
     If this is interrupted, call it again.
     """
-    await cancel(broker, manifest)
+    with suppress(NotFound):  # somebody else deletes it, too
+        await cancel(broker, manifest)
     await drop_queued(broker, manifest.job)  # also where all results were there and a collector was at work
     await _forget_results(broker, manifest.job)
     await broker.delete_key(broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id))
@@ -232,7 +235,18 @@ async def _settle_as_cancelled(record: JobRecord) -> None:
         cancelled = record.manifest.model_copy(update={"state": JobState.CANCELLED, "ended_s": time.time()})
         if await record.write(cancelled):
             return
-        await record.refresh()
+        try:
+            await record.refresh()
+        except JobCancelled as error:  # by another process at the same time
+            job = record.manifest.job
+            if not await record.reload():
+                raise _was_deleted(job) from None
+            if record.manifest.job.generation != job.generation:
+                raise error
+
+
+def _was_deleted(job: JobRef) -> NotFound:
+    return NotFound(f"job {job.id} was deleted", "submit its media again")
 
 
 async def _forget_results(broker: Broker, job: JobRef, kept: int = 0, last_seq: float = math.inf) -> None:

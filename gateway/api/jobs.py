@@ -43,9 +43,9 @@ async def create(
 
     The body is stored as it comes, of any length. While the fleet is full, this answers 503 with `Retry-After`.
     """
-    job, new = await submit_body(request, caller, broker, wanted, key)
+    job = await submit_body(request, caller, broker, wanted, key)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
-    if not new:
+    if not job.new:
         response.status_code = HTTP_200_OK
     return JobView.of(job.manifest)
 

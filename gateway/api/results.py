@@ -23,6 +23,7 @@ from pipelines.job_files import JobFile
 from schemas.errors import NotFound
 
 Place = Annotated[int, Query(ge=0, le=1 << 53, description="its place, as its `url` has it: then it is found at once")]
+IfNoneMatch = Annotated[str, Header(alias="If-None-Match", description="tags of what the caller has")]
 router = checked_router(prefix="/jobs", tags=["results"])
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _FILE: dict[int | str, dict[str, Any]] = {
@@ -71,10 +72,15 @@ async def archive(job: str, caller: Reader, broker: Connected) -> StreamingRespo
 
 
 @router.head("/{job}/results/{name:path}", include_in_schema=False)
-async def head(job: str, name: str, caller: Reader, broker: Connected, at: Place = 0) -> Response:
+async def head(
+    job: str, name: str, caller: Reader, broker: Connected, at: Place = 0, if_none_match: IfNoneMatch = ""
+) -> Response:
     """The size and the tag of a file."""
     file = await _find(broker, caller, job, name, at)
-    return Response(headers={**_headers(file), "Content-Length": str(file.size)}, media_type=file.content_type)
+    headers = _headers(file)
+    if _is_known(file, if_none_match):
+        return Response(status_code=HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(headers={**headers, "Content-Length": str(file.size)}, media_type=file.content_type)
 
 
 @router.get("/{job}/results/{name:path}", response_class=StreamingResponse, responses=_FILE)
@@ -86,12 +92,12 @@ async def download(
     at: Place = 0,
     wanted: Annotated[str, Header(alias="Range", description="bytes=FIRST-LAST")] = "",
     if_range: Annotated[str, Header(alias="If-Range")] = "",
-    if_none_match: Annotated[str, Header(alias="If-None-Match")] = "",
+    if_none_match: IfNoneMatch = "",
 ) -> Response:
     """Download a file, or a range of its bytes."""
     file = await _find(broker, caller, job, name, at)
     headers = _headers(file)
-    if headers["ETag"] in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")] or if_none_match == "*":
+    if _is_known(file, if_none_match):
         return Response(status_code=HTTP_304_NOT_MODIFIED, headers=headers)
     span = _span(wanted, file.size) if not if_range or if_range == headers["ETag"] else None
     start, end = span or (0, file.size)
@@ -109,6 +115,12 @@ async def _find(broker: Broker, caller: Caller, job: str, name: str, place: int)
     if file is None:
         raise NotFound(f"job {job} has no file {name[:100]!a}", "GET /api/v1/jobs/JOB/results lists them")
     return file
+
+
+def _is_known(file: JobFile, if_none_match: str) -> bool:
+    """Whether the caller has the file."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return if_none_match == "*" or f'"{file.tag}"' in tags
 
 
 def _headers(file: JobFile) -> dict[str, str]:

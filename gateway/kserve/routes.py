@@ -21,7 +21,7 @@ from gateway.kserve.statistics import ModelStatistics
 from gateway.kserve.tensors import InferRequest, encode_answer, parse_request
 from gateway.leaving import while_there
 from gateway.problems import HttpError
-from gateway.route import check_json, checked_router
+from gateway.route import UnpackingRoute, check_json, checked_router
 from pipelines.asking import Answered
 from pipelines.broker import Broker
 from pipelines.variants import model_names
@@ -59,7 +59,7 @@ async def _kserve(request: Request, _: Connected) -> _Kserve:
     return shared
 
 
-router = checked_router(prefix="/v2", tags=["kserve"], lifespan=_lifespan)
+router = checked_router(UnpackingRoute, prefix="/v2", tags=["kserve"], lifespan=_lifespan)
 Shared = Annotated[_Kserve, Depends(_kserve)]
 
 
