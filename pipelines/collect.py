@@ -19,8 +19,9 @@ from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare
 from pipelines.delivery import Delivery
 from pipelines.follow import pending
 from pipelines.jetstream import Gone
+from pipelines.job_end import end, publish_done
 from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
-from pipelines.jobs import end, finish_cancel, publish_done
+from pipelines.jobs import finish_cancel
 from pipelines.pull import Pull
 from pipelines.queued import is_idle
 from pipelines.relief import Relief

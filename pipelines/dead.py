@@ -9,8 +9,8 @@ from pathlib import Path
 from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
+from pipelines.job_end import reopen
 from pipelines.job_records import find_manifest
-from pipelines.jobs import reopen
 from pipelines.values import decoded
 from schemas.declared import is_token
 from schemas.errors import NotFound, UsageError

@@ -17,8 +17,9 @@ from engines.scratch import ScratchFolder
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import describe, take_inventory
+from pipelines.job_end import end_with_done
 from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
-from pipelines.jobs import ResultsEvicted, end_with_done, finish_cancel
+from pipelines.jobs import ResultsEvicted, finish_cancel
 from pipelines.known_revisions import KnownRevisions
 from pipelines.retention import Retention
 from schemas.errors import RigflowError

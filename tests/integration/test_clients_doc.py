@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pipelines.broker import Broker
+from pipelines.job_end import publish_done
 from pipelines.job_records import find_manifest
-from pipelines.jobs import publish_done
 from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from schemas.jobs import JobRef, JobState, Key, Manifest

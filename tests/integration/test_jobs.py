@@ -18,8 +18,9 @@ from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
+from pipelines.job_end import end
 from pipelines.job_records import JobCancelled, JobRecord, all_manifests, find_manifest
-from pipelines.jobs import begin, cancel, end
+from pipelines.jobs import begin, cancel
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.result_index import result_index

@@ -10,8 +10,9 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_name
 from pipelines.dead import letters
+from pipelines.job_end import end, publish_done
 from pipelines.job_records import JobRecord, find_manifest
-from pipelines.jobs import OtherInput, begin, end, publish_done
+from pipelines.jobs import OtherInput, begin
 from pipelines.publish import Publisher
 from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of

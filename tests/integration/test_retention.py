@@ -1,7 +1,7 @@
 """What stays in the stream of results after its job is over makes room for work that goes on."""
 
 from pipelines.broker import Broker
-from pipelines.jobs import publish_done
+from pipelines.job_end import publish_done
 from pipelines.retention import Retention
 from pipelines.topology import apply_topology
 from schemas.jobs import JobRef

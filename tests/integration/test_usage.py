@@ -11,8 +11,8 @@ import pytest
 from pipelines.api_keys import ApiKeys, all_keys, make_key
 from pipelines.broker import Broker
 from pipelines.client import Client
+from pipelines.job_end import end
 from pipelines.job_records import JobRecord, find_manifest
-from pipelines.jobs import end
 from pipelines.registry import builtin_pipeline
 from pipelines.usage import read_usage
 from schemas.api_roles import ApiRole
