@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engines.cuda.memory import Block
 
 _ROWS = 16
+_SMALL_BYTES, _MOST_SMALL = 256 << 10, 64  # of a batch of small pictures, which takes no longer than 16 of them
 _FREE_BYTES = 16 << 20  # of a batch of rows whose size the model leaves open
 _TILED_PIXELS = 1 << 20  # of a batch: models of tiles keep dozens of floats for each pixel
 
@@ -67,6 +68,8 @@ class CudaSession:
         singly = any(tensor.shape[:1] == (1,) for tensor in spec.inputs)
         usual = _rows_at_once(spec)
         self.batch_rows = 1 if singly else options.batch or usual
+        pictures = all(tensor.dtype == "uint8" for tensor in spec.inputs) and not _tile_of(spec)
+        self._grows = pictures and not fixed and not singly and not options.batch
         self.batch_bytes = (
             sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES * self.batch_rows // usual
         )
@@ -145,7 +148,8 @@ class CudaSession:
 
     def most_rows(self, row_bytes: int) -> int:
         """Return how many rows of so many bytes a batch has at most."""
-        return min(self.batch_rows, self.batch_bytes // max(1, row_bytes))
+        most = min(self.batch_rows, self.batch_bytes // max(1, row_bytes))
+        return max(most, min(_MOST_SMALL, _SMALL_BYTES // max(1, row_bytes))) if self._grows else most
 
     def _computed(self, inputs: Mapping[str, "Array | RowBatch"], room: int) -> int:
         """Return how many rows to compute for a batch that is started, by the bytes of a row."""
@@ -232,5 +236,9 @@ class CudaSession:
 
 
 def _rows_at_once(spec: ModelSpec) -> int:
-    tile = next((each.picture.tile for each in spec.inputs if each.picture and each.picture.tile), None)
+    tile = _tile_of(spec)
     return min(_ROWS, max(1, _TILED_PIXELS // prod(tile))) if tile else _ROWS
+
+
+def _tile_of(spec: ModelSpec) -> tuple[int, int] | None:
+    return next((each.picture.tile for each in spec.inputs if each.picture and each.picture.tile), None)

@@ -72,7 +72,7 @@ def test_parts_are_numbered_and_the_last_one_says_so() -> None:
     assert [part.meta.key.final for part in parts] == [False, False, True, True]
     assert [len(part.meta.pts) for part in parts] == [24, 6, 24, 6]
     assert [part.arrays["index"].dtype for part in parts] == [np.int32] * 4
-    assert [part.meta.frames for part in parts] == [30, 0, 30, 0]
+    assert [part.meta.frames for part in parts] == [25, 5, 25, 5]
 
 
 def test_a_part_holds_each_frame_once() -> None:
