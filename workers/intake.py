@@ -28,6 +28,7 @@ from workers.tail import Tail
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 PATIENCE_S = 0.005  # a queue with messages answers within this
 LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
+HELD_S = 0.1  # requests stay open so long without credit, where items soon end
 IO_REQUESTS = 8  # open at a queue of `split` or `collect`
 _DECODED_TIMES = 2  # items that are decoded and not yet done, for each that the device works on at a time
 BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
@@ -61,6 +62,7 @@ class Intake:
         self._late_until_s: dict[Queue, float] = {}  # queues that had more and have not answered: until when they may
         self._asked: Queue | None = None  # the one of them with an open request
         self._asked_s = 0.0
+        self._full_since_s = math.inf  # since when there has been no credit
         self._taken = 0
         self._last_taken: dict[Queue, int] = {}
         self._io_pulls: dict[Queue, _IoPull] = {}
@@ -150,21 +152,27 @@ class Intake:
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
         elif self._concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
             shortfall_s = min(shortfall_s, -self._settings.prefetch_s)  # no decoder would begin with it
-        if self._in_flight.messages and (
-            shortfall_s <= 0.0 or free_items <= 0 or self._in_flight.nbytes >= self._settings.credit_bytes
-        ):
-            if (
-                shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0
-            ):  # work that ends soon is not worth a withdrawal
+        too_large = self._in_flight.nbytes >= self._settings.credit_bytes
+        if self._in_flight.messages and (shortfall_s <= 0.0 or free_items <= 0 or too_large):
+            if self._lasts(shortfall_s):
                 self._withdraw(urgent_too=not self._in_flight.continuing.busy)
             self._ask_urgent()
-            again_s = max(0.001, -shortfall_s)
+            again_s = max(0.001, -shortfall_s) if shortfall_s <= 0.0 else HELD_S
         else:
+            self._full_since_s = math.inf
             self._ask(free_items, shortfall_s)
             again_s = self._settings.prefetch_s if self._asked is None else PATIENCE_S
         again_s = min(again_s, self.tail.left_s or math.inf)
         if again_s < math.inf and (self._in_flight.messages or self._asked is not None or self.tail.left_s):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
+
+    def _lasts(self, shortfall_s: float) -> bool:
+        """Whether the lack of credit lasts, so that requests are withdrawn: that takes a subscription a queue."""
+        if shortfall_s <= 0.0 or self._concurrency == 1 or self._in_flight.nbytes >= self._settings.credit_bytes:
+            return shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0
+        now_s = time.monotonic()
+        self._full_since_s = min(self._full_since_s, now_s)
+        return now_s - self._full_since_s >= HELD_S
 
     def _free_items(self) -> int:
         most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
@@ -205,11 +213,8 @@ class Intake:
         self._asked = min(self._full, key=self._turn, default=None)
         if self._asked is not None:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
-            wanted = min(
-                free_items,
-                max(self._in_flight.more_to_decode(self._concurrency), 1)
-                + int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked))),
-            )
+            more = int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked)))
+            wanted = min(free_items, max(self._in_flight.more_to_decode(self._concurrency), 1) + more)
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
 
