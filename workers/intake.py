@@ -157,7 +157,7 @@ class Intake:
             if self._lasts(shortfall_s):
                 self._withdraw(urgent_too=not self._in_flight.continuing.busy)
             self._ask_urgent()
-            again_s = max(0.001, -shortfall_s) if shortfall_s <= 0.0 else HELD_S
+            again_s = max(0.001, -shortfall_s) if shortfall_s <= 0.0 else PATIENCE_S
         else:
             self._full_since_s = math.inf
             self._ask(free_items, shortfall_s)
