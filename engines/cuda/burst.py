@@ -47,7 +47,8 @@ class BurstDecoder:
         self._slots = [av.VideoFrame() for _ in range(2 * together)]
         self._packet: Any = av.Packet()
         self._addresses = (ctypes.c_void_p * len(self._slots))(*map(pointer_of, self._slots))
-        events = [gpu.calls.new_event() for _ in range(3)]
+        with gpu.guarded():
+            events = [gpu.calls.new_event() for _ in range(3)]
         for event in events:
             weakref.finalize(self, gpu.calls.end_event, event).atexit = False
         burst = self._burst
@@ -126,7 +127,8 @@ class BurstDecoder:
         for given, (kind, *places) in zip(launches, recipe.launches, strict=True):
             struct, sources, offsets = kind.template.copy(), *(np.array(each, np.int64) for each in places)
             held += struct, sources, offsets
-            given.function, given.given = self._gpu.calls.function(kind.name), struct.ctypes.data
+            with self._gpu.guarded():
+                given.function, given.given = self._gpu.calls.function(kind.name), struct.ctypes.data
             given.sources, given.offsets, given.each = sources.ctypes.data, offsets.ctypes.data, kind.each
             given.across, given.down, given.block = kind.across, kind.down, kind.block
         burst.launches, burst.launch_count, burst.known = ctypes.addressof(launches), len(launches), 1

@@ -83,7 +83,7 @@ class CudaGpu:
         """Map a failure of the GPU to DeviceLost: this process can no longer use the GPU after it."""
         try:
             yield
-        except self.driver.Error as error:
+        except (self.driver.Error, CallFailed) as error:
             raise self.lost(error) from error
 
     def lost(self, error: object) -> DeviceLost:

@@ -23,7 +23,7 @@ from schemas.errors import MediaError
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
-_TRIES = 2  # segments of a kind that gave no frame at all, before the host decodes that kind
+_TRIES = 2  # segments of a kind of which none went well, before it is decoded in another way
 # the decoders that NVDEC supports
 _NATIVE = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
 Decoding = Literal["any", "gpu", "host"]
@@ -42,6 +42,7 @@ class GpuDecoders:
         self._library = library
         self._idle: OrderedDict[int, tuple[tuple[Any, ...], _Session]] = OrderedDict()
         self._failures: Counter[tuple[Any, ...]] = Counter()
+        self._irregular: Counter[tuple[Any, ...]] = Counter()
         self._lock = threading.Lock()
 
     def into(self, pictures: CudaPictures) -> "PictureDecoders":
@@ -66,6 +67,8 @@ class GpuDecoders:
             return
         self._gpu.enter()
         library = self._library if pictures and self._library and not self._library.fault else None
+        if self._irregular[key] >= _TRIES:
+            library = None
         kind = (*key, library is not None)
         session = self._taken(kind) or self._opened(like, library)
         if session is None:
@@ -77,12 +80,15 @@ class GpuDecoders:
             yield Converting(session.bursts, pictures.recipe) if pictures and session.bursts else session.decoder
         except IrregularBurst:  # its frames are decoded again, one by one
             self._gpu.counters.irregular_segments += 1
+            self._irregular[key] += 1
             raise
         except Exception:
             self._failures[key] += 1
             self._gpu.counters.on_host_segments += 1
             raise
         self._failures[key] = -1_000_000  # it works; later failures are damaged segments
+        if library is not None:
+            self._irregular[key] = -1_000_000
         session.decoder.flush_buffers()
         self._gpu.counters.on_gpu_segments += 1
         with self._lock:

@@ -145,6 +145,18 @@ def test_a_gpus_decoders_count_what_was_read_again(monkeypatch: pytest.MonkeyPat
         assert (counters.on_gpu_segments, counters.on_host_segments, counters.irregular_segments) == counted
 
 
+def test_a_kind_of_media_that_never_goes_well_in_bursts_is_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu: Any = HostGpu()
+    monkeypatch.setattr(nvdec, "open_decoder", lambda number, like, in_place: _again(like))
+    monkeypatch.setattr(nvdec, "BurstDecoder", HostBurstDecoder)
+    pictures: Any = RawPictures(gpu)
+    monkeypatch.setattr(pictures, "recipe", lambda frame, orientation: None)
+    data = generated(Clip(frames=90)).read_bytes()
+    decoders = GpuDecoders(gpu, 2, "any", library()).into(pictures)
+    assert outcome(data, PIPELINES[0], 0.4, decoders) == outcome(data, PIPELINES[0], 0.4, None)
+    assert gpu.counters.irregular_segments == 2 < gpu.counters.on_gpu_segments
+
+
 def _again(like: VideoCodecContext) -> VideoCodecContext:
     decoder = VideoCodecContext.create(like.codec.name, "r")
     assert isinstance(decoder, VideoCodecContext)
