@@ -31,9 +31,7 @@ from workers.tracing import Traces
 
 SLICE_S = DELTA_EVERY_S
 _JOINED_S = 0.05  # most that steps wait for a task that can join at once
-_COMING_S = (
-    0.1  # most that they wait for a question from when it came: it may go to another worker, or a model be loaded
-)
+_COMING_S = 0.1  # so long they wait for a question, from when it came, whose media is split or whose model is loaded
 
 
 class Steps(Protocol):
@@ -147,12 +145,14 @@ class ContinuousSteps:
         return any(waiting) or bool(waiting and self._work.has_room) or self._coming()
 
     def _coming(self) -> bool:
-        """Whether a person's question to a model at work has just come. Called by any thread."""
+        """Whether a person's question to a model at work is on its way to it. Called by any thread."""
         in_flight, pipelines, since_s = self._runner.in_flight, self._work.pipelines, time.monotonic() - _COMING_S
         asked = [each for each in list(in_flight.messages) if each not in self._begun]
+        asked = [each for each in asked if each.begun or each.taken_s > since_s]
         if not self._work.urgent:  # else other people would wait for it
-            asked += [each for each in list(in_flight.io_messages) if each.queue.stage == SPLIT]
-        return any(is_urgent(each) and each.queue.pipeline in pipelines and each.taken_s > since_s for each in asked)
+            media = [each for each in list(in_flight.io_messages) if each.queue.stage == SPLIT]
+            asked += [each for each in media if each.taken_s > since_s]
+        return any(is_urgent(each) and each.queue.pipeline in pipelines for each in asked)
 
     def _slices(self) -> "asyncio.Future[list[_Slice]]":
         """Begin a slice of each session."""

@@ -80,7 +80,8 @@ def test_steps_wait_until_a_persons_question_has_joined() -> None:
     class Message:
         queue = SimpleNamespace(priority=Priority.INTERACTIVE, pipeline="chat", stage="decode")
         started = 0
-        taken_s = time.monotonic() + 60.0
+        taken_s = 0.0
+        begun = True
 
         def start(self, task: object) -> None:
             self.started += 1
@@ -130,7 +131,8 @@ def test_steps_wait_until_a_persons_question_has_joined() -> None:
 def test_a_persons_question_is_waited_for_from_when_its_media_comes_and_not_for_long() -> None:
     def message(stage: str, **given: Any) -> Any:
         queue = {"priority": Priority.INTERACTIVE, "pipeline": "chat", "stage": stage} | given
-        return type("Message", (), {"queue": SimpleNamespace(**queue), "taken_s": time.monotonic()})()
+        fields = {"queue": SimpleNamespace(**queue), "taken_s": time.monotonic(), "begun": False}
+        return type("Message", (), fields)()
 
     def coming(messages: list[Any], media: list[Any], others: Priority = Priority.BULK) -> bool:
         work, task = Continuing(), SimpleNamespace(message=message("decode", priority=others))
@@ -150,3 +152,6 @@ def test_a_persons_question_is_waited_for_from_when_its_media_comes_and_not_for_
     for each in old:
         each.taken_s -= 10.0
     assert not coming([old[0]], [old[1]]), "its model is being loaded, or another worker has it"
+    old[0].begun = old[1].begun = True
+    assert coming([old[0]], []), "it was decoded after a long step"
+    assert not coming([], [old[1]])
