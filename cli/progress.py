@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -182,7 +182,7 @@ class Progress:
         if len(rows) > 1 and unfinished:
             hidden = len(unfinished) - ROWS
             more = f"; {hidden:,} more wait" if hidden > 0 else ""
-            table.add_row(cell(f"{self.line(now_s)}{more}"), "", "", "", "", style="dim")
+            return Group(table, cell(f"{self.line(now_s)}{more}", "dim"))
         return table
 
     def _tick_on(self) -> None:

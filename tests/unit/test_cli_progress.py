@@ -1,6 +1,7 @@
 """What a command shows of its jobs: each line is there, in a window of 80 columns, with no word broken."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,15 @@ def test_several_jobs_have_one_line_and_none_once_they_are_over() -> None:
     clock.now_s += 50
     progress.tick()
     assert text.getvalue().count("\n") == 1
+
+
+def test_the_line_about_all_jobs_is_as_wide_as_the_window() -> None:
+    [film, _], clock = outcomes(), Time()
+    film.done = None
+    other = replace(film, job=JOB.model_copy(update={"id": "other"}))
+    progress, _ = following(clock, [film, other])
+    progress.sent(JOB.id, 8.0, 2)
+    a_part(progress, 0)
+    clock.now_s += 3.0
+    Console(file=(text := io.StringIO()), width=80).print(progress.shown())
+    assert text.getvalue().splitlines()[-1].rstrip() == progress.line(clock.now_s)
