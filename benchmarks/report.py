@@ -25,12 +25,10 @@ INTRODUCTION = """\
 # Benchmarks
 
 This page compares rigflow with what you could use instead, and with the limits of the hardware; it shows what rigflow
-costs, and whether its cost grows in proportion to the work. `make bench` measures all of this on your machine in less
-than 20 minutes; `python -m benchmarks --add` adds rounds, because on a busy machine a ratio of few rounds is only exact
-to about 10 %. `python -m benchmarks.report` makes this page and its plots from the records
-(`benchmarks/results/bench.jsonl`); no number in it is written by hand. `python -m benchmarks.pairs pool images`
-measures one workload of rigflow and of one contestant in turn, in a few minutes, and prints the ratios and the CPU time
-of publisher, broker and workers.
+costs, and whether that grows in proportion to the work. `make bench` measures it on your machine in under 20 minutes.
+`python -m benchmarks --add` adds rounds: on a busy machine a ratio of few is only exact to about 10 %.
+`python -m benchmarks.pairs pool images` measures one workload of one contestant beside rigflow. `python -m
+benchmarks.report` makes this page from the records (`benchmarks/results/bench.jsonl`); no number is written by hand.
 """
 METHOD = """\
 ## How it is measured
