@@ -6,7 +6,7 @@ from typing import Any, Self
 from pipelines.broker import DELETED, Broker, Stored
 from pipelines.values import decoded
 from schemas.declared import is_token
-from schemas.errors import RigflowError
+from schemas.errors import NotFound, RigflowError
 from schemas.jobs import JobRef, JobState, Manifest
 from schemas.results import Done
 
@@ -78,13 +78,6 @@ class JobRecord:
         self.manifest, self._sequence, self.stored = manifest, sequence, True
         return True
 
-    async def reload(self) -> bool:
-        """Take what is there now, whichever generation; False when the job is deleted."""
-        now = await self.read(self._broker, self.manifest.job)
-        if now is not None:
-            self.manifest, self._sequence, self.stored = now.manifest, now._sequence, True
-        return now is not None
-
     async def refresh(self) -> None:
         """Read it again. Raises JobCancelled when the job was cancelled, deleted, or started again."""
         job = self.manifest.job
@@ -102,6 +95,27 @@ class JobRecord:
             known = self.manifest.model_dump(include={"name", "source", "hosted", "submitter", "nbytes", "created_s"})
             manifest = manifest.model_copy(update=known)
         self.manifest = manifest
+
+    async def settle_as_cancelled(self) -> None:
+        """Write that the job is cancelled, if it is not over. Raises NotFound when another process deleted it."""
+        job = self.manifest.job
+        while not self.manifest.state.ended:
+            if await self.write(self.manifest.model_copy(update={"state": JobState.CANCELLED, "ended_s": time.time()})):
+                return
+            try:
+                await self.refresh()
+            except JobCancelled:  # by another process at the same time
+                now = await self.read(self._broker, job)
+                if now is None:
+                    raise was_deleted(job) from None
+                if now.manifest.job.generation != job.generation:
+                    raise
+                self.manifest, self._sequence = now.manifest, now._sequence
+
+
+def was_deleted(job: JobRef) -> NotFound:
+    """The error about a job that another process deleted."""
+    return NotFound(f"job {job.id} was deleted", "submit its media again")
 
 
 def _is_current(manifest: Manifest, job: JobRef) -> bool:

@@ -12,7 +12,7 @@ from pipelines.claims import claim_of
 from pipelines.connection import Forbidden
 from pipelines.inventory import take_inventory
 from pipelines.job_end import publish_done
-from pipelines.job_records import JobCancelled, JobRecord, job_key
+from pipelines.job_records import JobCancelled, JobRecord, job_key, was_deleted
 from pipelines.queued import delete_queued, is_idle
 from pipelines.result_index import result_index
 from pipelines.tracing import trace_job
@@ -171,13 +171,13 @@ async def cancel(broker: Broker, manifest: Manifest, queued: bool = True) -> Man
     """
     record = await JobRecord.read(broker, manifest.job)
     if record is None and manifest.updated_s:
-        raise _was_deleted(manifest.job)
+        raise was_deleted(manifest.job)
     record = record or JobRecord(broker, manifest)
     if not record.manifest.state.ended:
         inventory = await take_inventory(broker, record.manifest)
         if inventory.complete:  # nothing is left to do but to collect it
             return inventory.progress
-        await _settle_as_cancelled(record)
+        await record.settle_as_cancelled()
         if record.manifest.state is JobState.CANCELLED:
             trace_job(broker.tracer, record.manifest)
     if record.manifest.state is not JobState.CANCELLED:
@@ -228,25 +228,6 @@ async def delete(broker: Broker, manifest: Manifest) -> None:
     await drop_queued(broker, manifest.job)  # also where all results were there and a collector was at work
     await _forget_results(broker, manifest.job)
     await broker.delete_key(broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id))
-
-
-async def _settle_as_cancelled(record: JobRecord) -> None:
-    while not record.manifest.state.ended:
-        cancelled = record.manifest.model_copy(update={"state": JobState.CANCELLED, "ended_s": time.time()})
-        if await record.write(cancelled):
-            return
-        try:
-            await record.refresh()
-        except JobCancelled as error:  # by another process at the same time
-            job = record.manifest.job
-            if not await record.reload():
-                raise _was_deleted(job) from None
-            if record.manifest.job.generation != job.generation:
-                raise error
-
-
-def _was_deleted(job: JobRef) -> NotFound:
-    return NotFound(f"job {job.id} was deleted", "submit its media again")
 
 
 async def _forget_results(broker: Broker, job: JobRef, kept: int = 0, last_seq: float = math.inf) -> None:

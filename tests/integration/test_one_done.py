@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from pipelines import jobs
 from pipelines.blobs import load
 from pipelines.broker import Broker
 from pipelines.collect import Collector
@@ -111,14 +110,14 @@ async def test_a_cancel_at_any_moment_of_the_end_leaves_one_done(
     settings: Settings, tmp_path: Path, delivers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cancel has found the job unfinished before, and writes so at each request that the job's end makes."""
-    reached, go_on, settle = asyncio.Event(), asyncio.Event(), jobs._settle_as_cancelled
+    reached, go_on, settle = asyncio.Event(), asyncio.Event(), JobRecord.settle_as_cancelled
 
     async def waiting(record: JobRecord) -> None:
         reached.set()
         await go_on.wait()
         await settle(record)
 
-    monkeypatch.setattr(jobs, "_settle_as_cancelled", waiting)
+    monkeypatch.setattr(JobRecord, "settle_as_cancelled", waiting)
     ends = []
     async with a_fleet(settings) as (_, publisher), Broker.connected(settings, name="other") as other:
 
@@ -255,7 +254,7 @@ async def test_a_cancel_that_died_before_its_done_is_finished_by_the_collector(
     async with a_fleet(settings) as (broker, publisher):
         record = await begun(broker, publisher, "film")
         job = record.manifest.job
-        await jobs._settle_as_cancelled(record)
+        await record.settle_as_cancelled()
         collector = Collector(broker, publisher.spec)
         await collector.open({job: tmp_path / "film"})
         await send_result(broker, job)
