@@ -278,6 +278,21 @@ def test_tritons_own_client_works(http: Any, folder: Path) -> None:
         client.infer("net", [given])
     with pytest.raises(Exception, match="the fleet knows no model other"):
         client.get_model_metadata("other")
+    given = triton.InferInput("x", [5, 4], "FP32").set_data_from_numpy(x)
+    several = [client.async_infer("net", [given]) for _ in range(4)]
+    assert {each.get_result().as_numpy("y").tobytes() for each in several} == {right(folder, x).tobytes()}
+    assert "net" in {each["name"] for each in client.get_model_repository_index()}
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    for asked in (
+        client.get_log_settings,
+        client.get_trace_settings,
+        client.get_system_shared_memory_status,
+        client.get_cuda_shared_memory_status,
+        lambda: client.load_model("net"),
+        lambda: client.update_log_settings({"log_info": False}),
+    ):
+        with pytest.raises(Exception, match="is not offered here"):
+            asked()
     client.close()
 
 

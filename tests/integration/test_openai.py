@@ -117,6 +117,19 @@ def test_a_transcript_in_every_form_and_as_it_comes(client: Any) -> None:
         client.audio.transcriptions.create(model="whisper-1", file=("x.wav", b"no sound at all", "audio/wav"))
 
 
+async def test_programs_that_are_asynchronous_run_too(client: Any, tmp_path: Path) -> None:
+    given = ("talk.wav", file_of(sound(24)[None], RATE), "audio/wav")
+    async with openai.AsyncOpenAI(base_url=client.base_url, api_key="none", max_retries=0) as waiting:
+        heard = await waiting.audio.transcriptions.create(model="whisper-1", file=given)
+        events = await waiting.audio.transcriptions.create(model="whisper-1", file=given, stream=True)
+        assert [event async for event in events][-1].text == heard.text
+        speech = waiting.audio.speech.with_streaming_response
+        async with speech.create(model="tts-1", voice="alloy", input="One.", response_format="wav") as response:
+            await response.stream_to_file(tmp_path / "one.wav")
+        assert (tmp_path / "one.wav").read_bytes()[:4] == b"RIFF"
+        assert "m" in {model.id async for model in waiting.models.list()}
+
+
 def test_a_picture_is_enlarged(client: Any) -> None:
     picture, body = drawn((46, 62), 1), io.BytesIO()
     Image.fromarray(picture).save(body, "PNG")
