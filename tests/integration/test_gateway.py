@@ -174,7 +174,7 @@ def test_other_media_under_the_id_of_a_job_that_is_not_over_are_refused_with_wha
     asked = "POST", f"{JOBS}?pipeline=simulated"
     with Gateway(settings) as gateway, client(gateway.url) as http:
         key = {"Idempotency-Key": "same"}
-        assert http.request(*asked, content=still("png", seed=1), headers=key).status_code == 201
+        assert http.request(*asked, content=real_clip("bikes").read_bytes(), headers=key).status_code == 201
         other = http.request(*asked, content=still("png", seed=2), headers=key)
     assert other.status_code == 409
     assert "GET /api/v1/jobs/JOB/results" in other.json()["hint"]
