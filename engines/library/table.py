@@ -31,10 +31,10 @@ _SUFFIX = ".npz"
 def up_to_date(library: Path) -> Iterator[Table]:
     """The table of a library for the time of the block. Where it cannot be kept in the library, it is made anew.
 
-    Where there are no results, nothing is kept. Raises OSError if the library cannot be read.
+    Where there never were results, nothing is kept. Raises OSError if the library cannot be read.
     """
     try:
-        if next(_results(library), None) is None:
+        if not (library / FOLDER).exists() and next(_results(library), None) is None:
             raise FileNotFoundError
         (library / FOLDER).mkdir(exist_ok=True)
         with _locked(library / FOLDER):

@@ -264,3 +264,8 @@ def test_too_many_that_are_alike_are_refused(filler: Filler, monkeypatch: pytest
 def test_a_time_is_written_as_seconds_or_as_a_clock_shows_it() -> None:
     times = ("83.5", "1:23.5", "1:01:23", "99:00")
     assert [seconds_of(time) for time in times] == [83.5, 83.5, 3683.0, 5940.0]
+
+
+def test_nothing_is_kept_where_there_never_were_results(tmp_path: Path) -> None:
+    assert contents(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
