@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _UNITS = {
     "compute": "arithmetic",
     "link": "PCIe link",
-    "pieces": "number of segments at a time",
+    "pieces": "decoder threads",
     "thread": "computing thread",
 }
 
@@ -43,7 +43,7 @@ def show(
         say_sentence("No device can do some stage: nothing would end.")
         return
     say_sentence(_speed(work, predicted))
-    say_sentence(f"Bottleneck: {', '.join(map(part_in_words, predicted.bottleneck)) or 'none is full'}.")
+    say_sentence(f"Bottleneck: {bottleneck_in_words(predicted.bottleneck) or 'none is full'}.")
     if why:
         for reason, devices in _reasons(predicted).items():
             say_sentence(f"{devices}: {reason}.")
@@ -58,6 +58,17 @@ def show(
 def count(amount: int, what: str) -> str:
     """`1 segment`, `2 segments`."""
     return f"{amount:,} {what}{'' if amount == 1 else 's'}"
+
+
+def bottleneck_in_words(parts: Sequence[str]) -> str:
+    """Full parts of the fleet, as people say it; that cores are full says all of them."""
+    full = [part for part in parts if not _of_full_cores(part, parts)]
+    return ", ".join(map(part_in_words, full))
+
+
+def _of_full_cores(part: str, parts: Sequence[str]) -> bool:
+    unit, _, of = part.partition(" ")
+    return unit in ("pieces", "thread") and of.endswith("-cpu") and f"cores {of.removesuffix('-cpu')}" in parts
 
 
 def part_in_words(part: str) -> str:

@@ -112,7 +112,7 @@ def _finish_s(kinds: Sequence[Group], used: Sequence[tuple[Route, float]], piece
     for way, each in used:
         servers = max(kinds[leg.group].count * kinds[leg.group].devices[0].workers for leg in way.legs)
         every_s = servers / each
-        ends += [(max(way.seconds, every_s), every_s)] * servers
+        ends += [(max(way.seconds, (number + 1) / each), every_s) for number in range(servers)]
     heapq.heapify(ends)
     last_s = 0.0
     for _ in range(pieces):

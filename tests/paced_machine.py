@@ -6,7 +6,6 @@ on the imitated machine waits for the rest. What cards of one rig share, they sh
 
 import asyncio
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ from workers.in_flight import InFlight
 from workers.options import WorkerOptions
 from workers.process import start_worker
 from workers.stages import LoadedPipeline
-
-LATE_S = 0.2  # more is no late waking
 
 
 @dataclass(frozen=True)
@@ -94,16 +91,11 @@ class _Machine:
         self.network = tuple(Paced(file) for file in worker.network)
         self._cores = Paced(worker.cores)
         self._compute, self._decoder, self._encoder = Paced(), Paced(), Paced()
-        self._late = threading.local()  # seconds that this thread was woken too late
         self._link = {True: Paced(), False: Paced()}  # to the device, where pictures are decoded, and back
 
     def take(self, seconds: Cost, frames: float, since_s: float, decodes: bool = False) -> None:
-        """Take what so many frames cost, of one part of the machine after the other; the first began at `since_s`.
-
-        A busy machine wakes this thread late; by as much the next one begins earlier.
-        """
+        """Take what so many frames cost, of one part of the machine after the other; the first began at `since_s`."""
         share = frames / self.worker.frames
-        since_s -= getattr(self._late, "seconds", 0.0)
         for part, taken_s in (
             (self._link[decodes], seconds.link_s),
             (self._decoder, seconds.decoder_s),
@@ -112,7 +104,6 @@ class _Machine:
             (self._cores, seconds.core_s),
         ):
             since_s = part.serve(share * taken_s, since_s)
-        self._late.seconds = max(0.0, min(LATE_S, time.monotonic() - since_s))
 
     async def carry(self, direction: int, nbytes: int) -> None:
         """Take the time of so many bytes on the network link: 0 in, 1 out."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from cli.plan_text import bottleneck_in_words
 from engines.media.medium import Input, SplitRequest
 from engines.models.operations import operations
 from engines.workload import media_facts, workload
@@ -15,6 +16,7 @@ from pipelines.fleet_view import fleet_of
 from pipelines.registry import builtin_pipeline
 from placement.costs import StageWork, Work, cost, frames_per_s
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
+from placement.forecast import forecast
 from placement.imagined import imagined_fleet
 from placement.mix import best_mix
 from placement.routes import Role
@@ -198,3 +200,16 @@ def test_models_that_do_not_fit_together_are_kept_apart() -> None:
     placed = place(Fleet((Rig("r", 8, (first, cards[1])),)), Work("p", stages, 10, 1e6, 50))
     assert placed.rate > 0.0
     assert all(len({"one", "two"} & set(role.runs)) == 1 for role in placed.roles.values())
+
+
+def test_one_segment_takes_as_long_as_it_takes_by_itself(film: Path) -> None:
+    """However many cards share the cores that limit them; and that cores are full says that their workers are."""
+    spec = builtin_pipeline("upscale2x")
+    facts = media_facts(spec, [Input(film, film.name)], SplitRequest(spec.grid, 60.0))
+    work = workload(spec, find_models(spec, None), facts)
+    assert work.pieces == 1
+    mining = imagined_fleet(parse_fleet(FLEET, "F"), [])
+    predicted = forecast(Fleet(mining.rigs[:1]), work, with_gains=False)
+    assert predicted.finish_s == pytest.approx(predicted.first_s)
+    full = ("cores a", "pieces a-cpu", "thread a-cpu", "thread b-gpu0")
+    assert bottleneck_in_words(full) == "the cores of a, the computing thread of b-gpu0"
