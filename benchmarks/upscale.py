@@ -4,9 +4,10 @@ Both make each frame four times as large and write H.264. The script (`benchmark
 of PyAV, NumPy and ONNX Runtime with its default threads, over whole frames; rigflow has two workers, over tiles. They
 run in turn, each warm. Three films: two whose frames all differ, of a real clip and of flat drawings, which the script
 computes faster than real pictures; and one whose drawings are shown for two frames each, which rigflow computes once.
-With `--film` also the beginning of yours. Their pictures are compared. `cpu_s` is what a
-frame costs in seconds of CPU, which other programs on the machine change less than the rate, and `held` the share of
-tiles that rigflow did not compute. `--held FILM` counts them alone in a film of yours, without a network.
+With `--film` also the beginning of yours. Their pictures are compared. `cpu_s` is what a frame costs in seconds of CPU,
+which other programs on the machine change less than the rate, `network_s` the seconds of the network in a frame (of
+rigflow's two workers, half), `most` the ratio if rigflow had nothing else to do, and `held` the share of tiles that
+rigflow did not compute. `--held FILM` counts them alone in a film of yours, without a network.
 
 The model is realesr-animevideov3-x4.onnx in the folder that TEST_WEIGHTS names; where there is none, a network of the
 same form with seeded random weights.
@@ -169,7 +170,7 @@ async def compare(
 
 async def contest(script: Upscaler, rigflow: FilmFleet, video: Path, rounds: int, folder: Path) -> dict[str, Any]:
     """Medians of both over one film."""
-    rates, costs, before = [], [], await rigflow.counts("infer")
+    rates, costs, before, network_s = [], [], await rigflow.counts("infer"), script.network_s
     for number in range(rounds):
         began, meter = time.perf_counter(), Meter()
         count = script.upscale(video, plain := folder / f"{video.stem}{number}.plain.mp4")
@@ -181,6 +182,8 @@ async def contest(script: Upscaler, rigflow: FilmFleet, video: Path, rounds: int
         print(f"  script {rates[-1][0]:6.2f} frames/s  rigflow {rates[-1][1]:6.2f}", flush=True)
     counts = await rigflow.counts("infer")
     held, computed = counts.held - before.held, counts.rows - before.rows
+    done = rounds * count
+    each_s = (script.network_s - network_s) / done, (counts.seconds - before.seconds) / WORKERS / done
     script_rate, rigflow_rate = (median(each) for each in zip(*rates, strict=True))
     script_cpu_s, rigflow_cpu_s = (median(each) for each in zip(*costs, strict=True))
     return {
@@ -189,6 +192,8 @@ async def contest(script: Upscaler, rigflow: FilmFleet, video: Path, rounds: int
         "ratio": median(mine / other for other, mine in rates),
         "cpu_s": [script_cpu_s, rigflow_cpu_s],
         "cpu_ratio": median(other / mine for other, mine in costs),
+        "network_s": each_s,
+        "most": 1 / script_rate / each_s[1],
         "held": held / max(1, held + computed),
         "difference": difference(plain, made),
     }
