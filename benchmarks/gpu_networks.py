@@ -31,6 +31,7 @@ from engines.models.catalogue import load_model
 from engines.part import Part
 from engines.pictures import FramePictures
 from engines.planned import FRAME_SIZE, INDEX, model_picture_name
+from engines.ragged import Ragged
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
@@ -176,8 +177,10 @@ def _boxes(device: CudaDevice, session: Any, heads: Heads, stage: OperatorStage,
     def step() -> None:
         for part in infer_parts(stage, session, [ready.get() for _ in range(STEP)], heads=heads):
             assert isinstance(part, Part), part
+            scores = part.arrays["scores"]
+            assert isinstance(scores, Ragged)
             counts[0] += len(part.meta.pts)
-            counts[1] += len(part.array("scores").values)  # type: ignore[attr-defined]
+            counts[1] += len(scores.values)
 
     for _ in range(5):
         step()
