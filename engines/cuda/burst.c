@@ -228,7 +228,7 @@ static int same(const struct facts *one, const struct facts *other) { return !me
 // Returns MORE after `most` packets, FIRST at a frame that is to be compared with PyAV's view, and UNKNOWN at one whose
 // `facts` must get a recipe: then call it again.
 int64_t decode_part(struct burst *b, int64_t goal, int64_t most) {
-    while (goal < b->due.count ? b->next < goal : !b->over) {
+    while (!b->over && (b->next < goal || goal == b->due.count)) {
         void *frame = half_of(b, b->half)[b->count];
         struct row row;
         if (b->pending == NONE) {
