@@ -148,8 +148,8 @@ async def _save(job: "Job", done: "Done", names: "OutputNames", outcome: "JobOut
 
     written: list[Path] = []
     async for found in job.files():
-        _, called, suffix = clean(found.name).rpartition(f".{job.ref.pipeline}.")
-        part = PartFile.create(outcome.target.with_name(f"{outcome.target.name}{'.' * bool(called)}{suffix}"))
+        _, called, end = clean(found.name).rpartition(f".{job.ref.pipeline}.")  # the file of an item is called as that
+        part = PartFile.create(Path(f"{outcome.target}{'.' if called else '/'}{end}"))
         try:
             await _download(found, part)
             written.append(part.commit())
@@ -158,7 +158,8 @@ async def _save(job: "Job", done: "Done", names: "OutputNames", outcome: "JobOut
     assert outcome.wanted is not None
     earlier = names.earlier(outcome.wanted, outcome.target)
     files, outcome.earlier = await asyncio.to_thread(settled, earlier, outcome.target, written)
-    outcome.done = done.model_copy(update={"files": tuple(file.name for file in files), "more_files": 0})
+    paths = tuple(str(file.relative_to(outcome.target.parent)) for file in files)
+    outcome.done = done.model_copy(update={"files": paths, "more_files": 0})
 
 
 async def _download(found: "JobFile", part: "PartFile") -> None:

@@ -274,11 +274,10 @@ class Collector:
         return [job for job in self._jobs.values() if not job.finished.done()]
 
     async def _finish(self, job: CollectedJob) -> None:
-        files = await job.closed()
+        files, equal = await job.closed(self._compare)
         if job.finished.done():  # cancelled or abandoned meanwhile
             delete_files(files, job.target)
             return
-        equal = await in_thread(self._compare, job.ref.id, files)
         done = job.done([*equal] or files)
         try:
             if self._deliver is not None:

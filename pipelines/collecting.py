@@ -146,15 +146,15 @@ class CollectedJob:
         )
         self._notes.append(what)
 
-    async def closed(self) -> list[Path]:
-        """`close` in a thread. A cancellation ends it, and leaves no file."""
+    async def closed(self, compare: Compare) -> tuple[list[Path], Sequence[Path]]:
+        """`close` in a thread, and what `compare` finds. A cancellation ends it; it and an error leave no file."""
         files: list[Path] = []
         try:
             await in_thread(lambda: files.extend(self.close()), stop=self.abort)
-        except asyncio.CancelledError:
+            return files, await in_thread(compare, self.ref.id, files)
+        except BaseException:
             delete_files(files, self.target)
             raise
-        return files
 
     def close(self) -> list[Path]:
         """Finish the files, and return them. `abort`, called by another thread, ends a `Lengthy` one with an error."""

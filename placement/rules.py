@@ -51,6 +51,8 @@ def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placemen
     used = [(way, rate) for way, rate in zip([*entire, *quick], rates, strict=True) if rate > 0.0]
     apart = [_roles_of_mix(work, kinds, used, parts, often) for often in OFTEN]
     better = [each for each in apart if each.rate > WORTH * new.rate]
+    if before is not None and _still_good(fleet, work, before, max(each.rate for each in (new, *better))):
+        return before  # without a simulation
     if better:
         new = min((new, *better), key=lambda each: _simulated_s(fleet, work, each))
     return before if before is not None and _still_good(fleet, work, before, new.rate) else new

@@ -50,6 +50,7 @@ class Encoding:
         self._outbox = outbox
         self._on_end = on_end
         self._running: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()  # the wait for the part before is not measured as encoding
         self.apart = runner.computing.another()
 
     async def encode(self, task: Task) -> None:
@@ -80,12 +81,14 @@ class Encoding:
         self._on_end()
 
     async def _encode_apart(self, task: Task) -> None:
-        names, call, began_s = (task.pipeline.spec.name, task.stage), task.pipeline.encode, time.monotonic()
+        names, call = (task.pipeline.spec.name, task.stage), task.pipeline.encode
         try:
             await self._runner.begin([task.message])
-            with self._runner.measured.step([task]):
-                body = await self.apart.run_step(*names, call, part_of(task), self._runner.heartbeats.tick)
-            task.message.spent_s += time.monotonic() - began_s
+            async with self._turn:
+                began_s = time.monotonic()
+                with self._runner.measured.step([task]):
+                    body = await self.apart.run_step(*names, call, part_of(task), self._runner.heartbeats.tick)
+                task.message.spent_s += time.monotonic() - began_s
             self._send(task, body)
         except Exception as error:
             await self._runner.failed(task, error)

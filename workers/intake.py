@@ -151,7 +151,7 @@ class Intake:
         if self._in_flight.more_to_decode(self._concurrency) > 0:
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
         elif self._concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
-            shortfall_s = min(shortfall_s, -self._settings.prefetch_s)  # no decoder would begin with it
+            shortfall_s = min(shortfall_s, -self._settings.prefetch_s)  # asks for no more; what is asked already stays
         too_large = self._in_flight.nbytes >= self._settings.credit_bytes
         if self._in_flight.messages and (shortfall_s <= 0.0 or free_items <= 0 or too_large):
             if self._lasts(shortfall_s):
@@ -169,6 +169,7 @@ class Intake:
     def _lasts(self, shortfall_s: float) -> bool:
         """Whether the lack of credit lasts, so that requests are withdrawn: that takes a subscription a queue."""
         if shortfall_s <= 0.0 or self._concurrency == 1 or self._in_flight.nbytes >= self._settings.credit_bytes:
+            self._full_since_s = math.inf
             return shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0
         now_s = time.monotonic()
         self._full_since_s = min(self._full_since_s, now_s)

@@ -100,7 +100,7 @@ class Ledger:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._lock = os.fdopen(os.open(self._lock_path, flags, 0o666), "wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._lock_path)):
+            if not os.fstat(self._lock.fileno()).st_nlink:
                 raise BlockingIOError  # `close` of another process deleted it just now
             self._is_new = not self._path.exists()
             self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)

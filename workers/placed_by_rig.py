@@ -62,7 +62,7 @@ class Placer:
         if work is None:  # nothing is known of some model yet: everything is done everywhere, and measured
             return
         placed = _placement(before) if before is not None else None
-        new = place(fleet, work, placed)
+        new = await asyncio.to_thread(place, fleet, work, placed)
         if before is not None and (new is placed or not self._held(new, placed)):
             await agree(self._broker, before, sequence)
             return

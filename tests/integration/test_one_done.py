@@ -219,9 +219,9 @@ async def test_what_a_collector_that_died_has_published_stays(settings: Settings
         body = b"".join(file.read_bytes() for file in files)
         await broker.publish(broker.names.results(job), body, f"{job.id}/file", {HEADER_TYPE: "file"})
 
-    async def later(job: CollectedJob) -> list[Path]:  # as where another job's files keep the threads busy
+    async def later(job: CollectedJob, compare: Any) -> Any:  # as where another job's files keep the threads busy
         await asyncio.sleep(0.5)
-        return await closed(job)
+        return await closed(job, compare)
 
     closed = CollectedJob.closed
     async with a_fleet(settings) as (broker, publisher):
