@@ -34,7 +34,7 @@ def backup(
     from pipelines.snapshots import save_stream, streams_of
 
     if os.path.lexists(folder) and not folder.is_dir():
-        raise OutputError(f"{folder} is no folder", "name a new folder")
+        raise OutputError(f"{folder} is not a folder", "name a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty", "name a new folder")
 
@@ -71,7 +71,7 @@ def restore(
     from pipelines.snapshots import restore_stream, saved, streams_of
 
     if not folder.is_dir():
-        why = "is no folder" if folder.exists() else "no such folder"
+        why = "is not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"{folder}: {why}", "name the folder that `rigflow backup` wrote")
     copies = saved(folder)
 

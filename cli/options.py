@@ -124,7 +124,7 @@ def workers_here(settings: "Settings", given: int | None) -> int:
 
 
 def check_workers(number: int) -> None:
-    """Raise UsageError for so many workers that they would take all memory of this machine."""
+    """Raise UsageError for more than `WORKERS_A_CORE` workers for each core of this machine."""
     from engines.machine import cores
 
     if number > (most := WORKERS_A_CORE * cores()):

@@ -61,7 +61,7 @@ def count(amount: int, what: str) -> str:
 
 
 def bottleneck_in_words(parts: Sequence[str]) -> str:
-    """Full parts of the fleet, as people say it; that cores are full says all of them."""
+    """Name the parts that are fully used; threads and segments of a CPU are left out where its cores are named."""
     full = [part for part in parts if not _of_full_cores(part, parts)]
     return ", ".join(map(part_in_words, full))
 

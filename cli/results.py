@@ -42,8 +42,10 @@ def results(
 
     Until then this says what is there and what is missing. Results without failures leave the broker when they are
     collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again. Files have
-    the names that `rigflow run` gives. Results that are there are kept: if new ones are equal, nothing is written; if
-    they differ, they are written beside them. The command says so. --overwrite replaces them.
+    the names that `rigflow run` gives.
+
+    Existing results are kept. If the new ones are equal, nothing is added; if not, the new ones are written beside the
+    old ones, as clip.mp4.PIPELINE.*. --overwrite replaces the old ones.
 
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """

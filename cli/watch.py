@@ -74,9 +74,9 @@ def watch(
     a file that was done is not done again, also after a restart: what was done is kept in a ledger beside the results.
     Files in DIR are only read; hidden files, *.part and *.tmp are left alone, and what is not media.
 
-    The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*. Results that are there are kept: if new ones are equal,
-    nothing is written; if they differ, they are written beside them, as clip.mp4.PIPELINE.*. The command says so.
-    --overwrite replaces them: give it where files change after they arrived.
+    The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*. Existing results are kept. If the new ones are equal,
+    nothing is added; if not, the new ones are written beside the old ones, as clip.mp4.PIPELINE.*. --overwrite replaces
+    the old ones: give it if files change after they arrived.
 
     Example: rigflow watch fingerprint incoming --out results
     """

@@ -18,7 +18,8 @@ _JSON = "JSON of a request"
 class CheckedRoute(APIRoute):
     """A route that refuses parameters of a query or a form that it does not have (400), and too large bodies (413).
 
-    A form may be as large as what the broker keeps. Packed bodies are refused (415), unless the route `unpacks` them.
+    A form may be as large as what the broker keeps. Compressed bodies are refused (415), unless the route `unpacks`
+    them.
     """
 
     unpacks = False
@@ -52,7 +53,7 @@ class CheckedRoute(APIRoute):
 
 
 class UnpackingRoute(CheckedRoute):
-    """The same for a route that takes packed bodies."""
+    """The same for a route that takes compressed bodies."""
 
     unpacks = True
 
@@ -63,7 +64,7 @@ def checked_router(route_class: type[CheckedRoute] = CheckedRoute, **options: An
 
 
 def _check_not_packed(request: Request) -> None:
-    """Raise HttpError for a body that would be taken for the media or the JSON that is packed in it."""
+    """Raise HttpError for a compressed body, which would be read as if it were the media or the JSON itself."""
     if request.method in ("GET", "HEAD", "DELETE"):
         return  # some clients send this header with all requests
     coding = request.headers.get("content-encoding") or "identity"

@@ -5,8 +5,8 @@
    a piece may move to another rig where its bytes take less time on both network links than the stages that move
    take on the device that gives them away, and less than those before take on the device that gets them. It is moved
    where that gives `WORTH` times the pieces a second. Then each device does what it does most in the best mix of
-   routes, and takes pieces only where that mix has it take them. Queues do not keep to a mix, though: whoever is free
-   takes. So work is moved only if some pieces also end sooner that way in simulated time.
+   routes, and takes pieces only where that mix has it take them. A queue does not enforce this mix: a free
+   worker takes any message. Therefore work is moved only if a simulation of some pieces also ends sooner.
 3. A device that takes more than `SLOW` times as long for a piece as the fastest one runs none of these stages, as
    long as those left out are together less than `USELESS` of the fleet's rate: its few pieces would end last. It
    still splits and collects.

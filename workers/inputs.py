@@ -169,7 +169,7 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
         file = found or path.stat()
     except FileNotFoundError:
         if _ADDRESS.match(str(path)):
-            return UsageError(f"{path}: no such file, but an address", "download it first")
+            return UsageError(f"{path}: it is a URL, not a file", "download it first")
         return UsageError(f"{path}: no such file", "check the path")
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")

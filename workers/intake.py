@@ -167,7 +167,7 @@ class Intake:
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
     def _lasts(self, shortfall_s: float) -> bool:
-        """Whether the lack of credit lasts, so that requests are withdrawn: that takes a subscription a queue."""
+        """Whether credit has been missing long enough to withdraw requests, which costs a new subscription a queue."""
         if shortfall_s <= 0.0 or self._concurrency == 1 or self._in_flight.nbytes >= self._settings.credit_bytes:
             self._full_since_s = math.inf
             return shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0

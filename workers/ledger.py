@@ -141,7 +141,10 @@ class Ledger:
             self._lock.close()
 
     def forget_results(self) -> None:
-        """Have every file processed again; under the same names, so that its results are replaced."""
+        """Have every file processed again.
+
+        Results that differ are written beside the earlier ones, unless they may be replaced.
+        """
         with self._busy:
             if self._database is not None:
                 self._database.execute("DELETE FROM contents")

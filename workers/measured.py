@@ -1,4 +1,4 @@
-"""Measures steps: their seconds go to the tasks, the metrics, the traces and the handoff, and the heart beats."""
+"""Measures steps: adds their seconds to tasks, metrics, traces and the handoff, and reports progress to heartbeats."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ class Measured:
 
     @contextmanager
     def step(self, tasks: Sequence[Task]) -> Iterator[None]:
-        """All tasks are of one stage."""
+        """Measure the step that runs in this block. All tasks are of one stage."""
         pipeline, stage, began_s = tasks[0].pipeline.spec.name, tasks[0].stage, time.monotonic()
         self._heartbeats.move()
         try:

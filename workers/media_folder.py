@@ -1,7 +1,7 @@
 """A folder of media whose results lie at the same places under the folder of results; a ledger knows what is done.
 
 Images are run in groups, and each has files of its own: `FOLDER/a/b.jpg` gets `OUT/a/b.txt`, or `OUT/a/b.PIPELINE.png`
-where the files are pictures. Other media are jobs of their own: `OUT/a/clip.PIPELINE.json`. Results that are there are
+where the files are pictures. Other media are jobs of their own: `OUT/a/clip.PIPELINE.json`. Existing results are
 kept, as `engines/outputs/earlier.py` says.
 """
 

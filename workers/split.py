@@ -31,7 +31,7 @@ from workers.media_turns import MediaTurns
 
 Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
 T = TypeVar("T")
-FEW_BYTES = 32_768  # for which the way to a thread takes longer, while another one computes
+FEW_BYTES = 32_768  # for fewer, handing the call to a thread takes longer than the call
 
 
 class SplitHandler:
@@ -139,7 +139,7 @@ class SplitHandler:
 
 
 async def _in_thread_if_large(nbytes: int, call: Callable[[], T]) -> T:
-    """The answer of a call that takes a time for each byte."""
+    """Return the answer of a call whose time grows with the bytes: in a thread if there are many."""
     return call() if nbytes <= FEW_BYTES else await asyncio.to_thread(call)
 
 

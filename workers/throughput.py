@@ -1,4 +1,4 @@
-"""How often a worker ends a message of a queue while it has some: also where it decodes several at a time."""
+"""Seconds from the end of one message to the end of the next, also where a worker decodes several at a time."""
 
 from collections import deque
 

@@ -26,7 +26,8 @@ class FilesBackend:
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session over the files of a folder. Raises ModelError, PluginMissing, DeviceLost."""
         if not isinstance(model, ModelFiles):
-            raise ModelError(f"model {card.name}: {self.name} runs folders", "add the folder of the model again")
+            why = f"model {card.name} is one file, and {self.name} needs a folder"
+            raise ModelError(why, "add the folder of the model again")
         return self.open_files(model, card, device)
 
     def open_files(self, model: ModelFiles, card: ModelSpec, device: Device) -> Session:

@@ -241,7 +241,7 @@ def _by_compiler() -> bytes:
             command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(out), str(SOURCE)]
             if subprocess.run(command, capture_output=True).returncode == 0:
                 return out.read_bytes()
-    raise Unusable("there is no C compiler (cc, gcc or clang) here")
+    raise Unusable("no C compiler here (cc, gcc or clang) compiles the loop")
 
 
 def _compilers() -> Iterator[str]:

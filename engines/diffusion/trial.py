@@ -22,7 +22,8 @@ def drawn(spec: ModelSpec, content: Content) -> tuple[str, Array]:
 
 def _tried(spec: ModelSpec, content: Content) -> Array:
     if not isinstance(content, ModelFiles):
-        raise ModelError(f"model {spec.name}: diffusion runs folders", "add the folder of the model again")
+        why = f"model {spec.name} is one file, and diffusion needs a folder"
+        raise ModelError(why, "add the folder of the model again")
     limit_memory()
     session = DiffusionSession(content, spec, Settings().max_pixels)
     return session.draw(Drawing(_TEXT, steps=_STEPS, sampler="ddim"), no_tick)[0]

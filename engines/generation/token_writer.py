@@ -18,8 +18,9 @@ class TokenWriter:
         if not answer.first_s:
             answer.first_s = time.monotonic()
         if token in self._ends:
-            if asked.request.grammar and not answer.tokens:  # nothing is no JSON
-                answer.fail(MediaError("no text fulfils its json_schema", "correct it: it may refer to itself"))
+            if asked.request.grammar and not answer.tokens:  # an empty text is not JSON
+                hint = "correct the schema: it may refer to itself without an end"
+                answer.fail(MediaError("no text matches its json_schema", hint))
             answer.end("stop")
         elif not answer.add(token) and answer.tokens >= asked.request.max_tokens:
             answer.end("length")

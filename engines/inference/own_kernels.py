@@ -18,7 +18,7 @@ _FIRST_CAPABILITY = (8, 0)  # asynchronous copies to shared memory, and products
 
 
 def form_of(model: Content, name: str) -> str:
-    """The form by which own kernels know a model; empty if they do not compute it, as what is no ONNX."""
+    """The form by which own kernels know a model; empty if they do not compute it, or if it is not an ONNX file."""
     try:
         if compact_net(model, name) is not None:
             return "compact upscaler"

@@ -44,7 +44,7 @@ def cloned(
     """
     networks, pocket = networks_of(given), pocket_files(given)
     if networks is None and pocket is None:
-        what = f"{given} is no folder of ZipVoice or Pocket TTS, and only with one are voices cloned"
+        what = f"{given} is not a folder of ZipVoice or Pocket TTS, and only with one are voices cloned"
         raise UsageError(what, f"see {ZIPVOICE_PAGE} and {POCKET_PAGE}")
     if consent is None:
         raise UsageError("a voice is cloned only with the consent of the person whose voice it is", NEEDS)

@@ -121,7 +121,8 @@ def described(card: ModelCard, content: Content) -> ModelSpec | None:
     if kind is None:
         return None
     if not isinstance(content, ModelFiles):
-        raise ModelError(f"model `{card.name}`: backend {card.backend} runs folders", "add its folder")
+        why = f"model `{card.name}` is one file, and backend {card.backend} needs a folder"
+        raise ModelError(why, "add its folder")
     return kind.spec(card, content)
 
 

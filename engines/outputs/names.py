@@ -1,4 +1,4 @@
-"""Names of result files: no two inputs share a name, and no existing file is replaced.
+"""Names of result files: no two inputs share a name, and without `overwrite` no existing file is replaced.
 
 The result of `clip.mp4` is `clip.PIPELINE.*`. If that is taken, it is `clip.mp4.PIPELINE.*`, then
 `clip.mp4-2.PIPELINE.*` and so on; `earlier.py` says what becomes of new results that equal those that are there.

@@ -78,7 +78,7 @@ def test_without_a_compiler_the_log_says_what_is_missing(
 ) -> None:
     monkeypatch.setattr(burst_library.shutil, "which", lambda name: None)
     assert load_bursts(tmp_path) is None
-    assert caplog.messages == [f"{burst_library._SLOWER}: there is no C compiler (cc, gcc or clang) here"]
+    assert caplog.messages == [f"{burst_library._SLOWER}: no C compiler here (cc, gcc or clang) compiles the loop"]
 
 
 def test_frames_of_the_decoder_that_differ_from_pyavs_are_read_one_by_one(

@@ -235,7 +235,7 @@ def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: st
         (("--set", "heads.0.decoder=yolov99"), "there is no decoder yolov99"),
         (("--set", "heads.0.kind=nothing"), "there is no head nothing"),
         (("--set", "backend=nothing"), "there is no backend nothing: there are ctranslate2, "),
-        (("--set", "backend=ctranslate2"), "backend ctranslate2 runs folders: add its folder"),
+        (("--set", "backend=ctranslate2"), "is one file, and backend ctranslate2 needs a folder: add its folder"),
         (("--set", "inputs=3"), "inputs: should be a valid list"),
         (("--set", "inputs=[1]"), "inputs.0: should be a valid dictionary"),
         (("--set", "heads.0.threshold=nan"), "heads.0.options.threshold.float: should be a finite number"),

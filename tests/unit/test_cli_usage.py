@@ -97,7 +97,7 @@ def test_a_shell_completes_names_of_pipelines() -> None:
         (["up", "--workers", "100000"], "--workers 100,000 is too many for "),
         (["watch", str(DOCS), "scenes", "--out", "o"], f"{DOCS} stands where the name of a pipeline belongs: the"),
         (["watch", "scenes", str(DOCS / "cli.md"), "--out", "o"], f"{DOCS / 'cli.md'}: is a file: watch a folder, or "),
-        (["restore", str(DOCS / "cli.md")], f"{DOCS / 'cli.md'}: is no folder: name the folder that `rigflow backup`"),
+        (["restore", str(DOCS / "cli.md")], f"{DOCS / 'cli.md'}: is not a folder: name the folder that `rigflow"),
         (["restore", "/no/such"], "/no/such: no such folder: name the folder that `rigflow backup` wrote"),
         (["run", "film.mp4"], "film.mp4 stands where the name of a pipeline belongs: the pipeline comes first"),
         (["watch", "scenes", "in"], "--out is missing: write `rigflow watch PIPELINE DIR --out DIR`"),
@@ -109,7 +109,7 @@ def test_a_shell_completes_names_of_pipelines() -> None:
         (["run", "fingerprint", "/no/such.mp4"], "/no/such.mp4: no such file: check the path"),
         (
             ["run", "scenes", "https://a.org/b.mp4"],
-            "https:/a.org/b.mp4: no such file, but an address: download it first",
+            "https:/a.org/b.mp4: it is a URL, not a file: download it first",
         ),
         (["run", "nosuch", "/no/such.mp4"], "no pipeline is called nosuch: there are "),
     ],

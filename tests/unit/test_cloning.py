@@ -201,7 +201,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         ((folder, sound, " ", consent), f"there is no text of what the sound says: {needs}"),
         ((folder, sound, "...", consent), "--text has nothing that the model can read"),
         ((folder, sound, "a" * 3000, consent), "--text has 3000 characters, more than 2000"),
-        ((other, sound, words, consent), "is no folder of ZipVoice or Pocket TTS, and only with one are voices cloned"),
+        ((other, sound, words, consent), "is not a folder of ZipVoice or Pocket TTS, and only with one are voices"),
     ):
         with pytest.raises(RigflowError) as raised, new_files() as new:
             cloned(*things, new)

@@ -16,7 +16,7 @@ from engines.generation.token_writer import TokenWriter
         ("", [1, 2, 9], "12", "stop"),
         ("", [1, 2, 3], "123", "length"),
         ("{}", [1, 9], "1", "stop"),
-        ("{}", [9], "", "no text fulfils its json_schema: correct it: it may refer to itself"),
+        ("{}", [9], "", "no text matches its json_schema: correct the schema: it may refer to itself without an end"),
     ],
 )
 def test_an_answer_ends_by_a_token_or_at_its_length(grammar: str, tokens: list[int], text: str, end: str) -> None:
