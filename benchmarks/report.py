@@ -26,7 +26,7 @@ INTRODUCTION = """\
 
 This page compares rigflow with what you could use instead, and with the limits of the hardware; it shows what rigflow
 costs, and whether that grows in proportion to the work. `make bench` measures it on your machine in under 20 minutes.
-`python -m benchmarks --add` adds rounds: on a busy machine a ratio of few is only exact to about 10 %.
+`python -m benchmarks --add` adds rounds: on a busy machine a ratio of few rounds is exact only to about 10 %.
 `python -m benchmarks.pairs pool images` measures one workload of one contestant beside rigflow. `python -m
 benchmarks.report` makes this page from the records (`benchmarks/results/bench.jsonl`); no number is written by hand.
 """
