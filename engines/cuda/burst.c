@@ -69,7 +69,7 @@ struct burst {
     // the recipe
     const struct launch *launches;
     const struct output *outputs;
-    int64_t launch_count, output_count, known;
+    int64_t launch_count, known;
     struct facts facts;
     // where it is
     int64_t at, offset, next, seen_count, rank, last, some, skipping, done, over;
@@ -81,6 +81,8 @@ struct burst {
     // offsets of AVPacket's fields
     int64_t packet_pts, packet_data, packet_flags, packet_duration;
 };
+
+int64_t burst_bytes(void) { return sizeof(struct burst); }
 
 #define FIELD(type, object, offset) (*(type *)((char *)(object) + (offset)))
 

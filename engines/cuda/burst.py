@@ -56,6 +56,7 @@ class BurstDecoder:
         burst.packet, burst.events = pointer_of(self._packet), (ctypes.c_void_p * 3)(*events)
         self._cook: Cook = lambda frame, orientation: None
         self._held: list[Any] = []  # what the struct's addresses point to, of this segment
+        self._held_rows: list[Any] = []  # and of this part
         self._recipe: Recipe | None = None
 
     def begin(
@@ -112,7 +113,7 @@ class BurstDecoder:
     def end(self) -> None:
         """See `engines.media.bursts.PartDecoder.end`."""
         self._library.release(ctypes.addressof(self._burst))
-        self._held = []
+        self._held, self._held_rows = [], []
 
     def _prepare(self) -> None:
         """Find out how frames like the one that came become arrays. Raises IrregularBurst."""
@@ -150,7 +151,7 @@ class BurstDecoder:
         addresses = [np.array([block.pointer for block in blocks], np.int64) for blocks in made]
         for output, each in zip(outputs, addresses, strict=True):
             output.addresses, output.count = each.ctypes.data, len(each)
-        self._burst.outputs, self._burst.output_count = ctypes.addressof(outputs), len(outputs)
+        self._burst.outputs = ctypes.addressof(outputs)
         self._held_rows = [outputs, addresses, made]
         return made
 

@@ -98,7 +98,7 @@ class Burst(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ["packet_count", "since", "skips", "by_rank", "checked"]),
         ("launches", ctypes.c_void_p),
         ("outputs", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ["launch_count", "output_count", "known"]),
+        *((name, ctypes.c_int64) for name in ["launch_count", "known"]),
         ("facts", ctypes.c_int64 * len(_FACTS.split())),
         *((name, ctypes.c_int64) for name in _PLACES.split()),
         ("busy", ctypes.c_int64 * 2),
@@ -107,7 +107,7 @@ class Burst(ctypes.Structure):
 
 
 class BurstLibrary:
-    """The compiled loop, checked. Raises Unusable."""
+    """The compiled loop, checked. Raises Unusable; OSError and AttributeError: it cannot be kept or loaded."""
 
     def __init__(self, cache: Path) -> None:
         if platform.system() != "Linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
@@ -129,6 +129,9 @@ class BurstLibrary:
         self.release.argtypes = (ctypes.c_void_p,)
         self.describe: Any = stays.describe
         self.describe.argtypes = (ctypes.c_void_p,) * 3
+        stays.burst_bytes.restype = ctypes.c_int64
+        if stays.burst_bytes() != ctypes.sizeof(Burst):
+            raise Unusable("its struct is laid out otherwise by this C compiler")
         self._names: dict[int, str] = {-1: "none"}
         self._avutil.av_get_pix_fmt_name.restype = ctypes.c_char_p
         self.fault = ""
@@ -159,11 +162,18 @@ class BurstLibrary:
             raise IrregularBurst(None) from error
         self.checked = True
 
+    def check_made(self, burst: Burst, frame: av.VideoFrame) -> None:
+        """Compare a frame that PyAV made, with its format. Raises Unusable."""
+        self.check(burst, frame)
+        if self.format_name(int(self._row(burst, frame)["format"])) != frame.format.name:
+            raise Unusable("FFmpeg's frames are laid out otherwise")
+
     def check(self, burst: Burst, frame: av.VideoFrame) -> None:
-        """Compare how the loop reads a frame with how PyAV does. Raises Unusable."""
-        row = np.zeros(1, ROW)
-        self.describe(ctypes.addressof(burst), pointer_of(frame), row.ctypes.data)
-        given = row[0]
+        """Compare how the loop reads a frame with how PyAV does. Raises Unusable.
+
+        All but its format, which PyAV keeps beside a frame and does not know of one that a decoder filled for the loop.
+        """
+        given = self._row(burst, frame)
         pointers, lines = ([given[f"{what}{n}"] for n in range(len(frame.planes))] for what in ("plane", "line"))
         planes = frame.planes
         software = frame.sw_format.name if frame.sw_format else "none"
@@ -176,12 +186,18 @@ class BurstLibrary:
         if ours != theirs:
             raise Unusable("FFmpeg's frames are laid out otherwise")
 
+    def _row(self, burst: Burst, frame: av.VideoFrame) -> Any:
+        """A frame as the loop reads it."""
+        row = np.zeros(1, ROW)
+        self.describe(ctypes.addressof(burst), pointer_of(frame), row.ctypes.data)
+        return row[0]
+
 
 def load_bursts(cache: Path) -> BurstLibrary | None:
     """Return the loop; None, with a line in the log, where it cannot be used: frames are then decoded one by one."""
     try:
         return BurstLibrary(cache)
-    except Unusable as error:
+    except (Unusable, OSError, AttributeError) as error:
         log.warning("%s: %s", _SLOWER, error)
         return None
 
@@ -211,7 +227,7 @@ def _check_software(library: BurstLibrary) -> None:
     for number, name in enumerate(("yuv420p", "nv12", "yuv444p")):
         frame = av.VideoFrame(64 + 2 * number, 48 + 2 * number, name)
         frame.pts, frame.color_range, frame.colorspace = (1 << 40) + number, 2 - number % 2, 9 - number
-        library.check(burst, frame)
+        library.check_made(burst, frame)
     packet: Packet[Any] = Packet(5)
     packet.pts, packet.duration, packet.is_keyframe = 1 << 41, 1 << 42, True
     address = pointer_of(packet)

@@ -1,6 +1,5 @@
 """A GPU as a worker's device: decodes several segments at a time, converts and infers on the GPU."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
 from engines.device.sensors import GpuSensors
 from engines.encoding import PictureEncoder
+from engines.machine import cores
 from engines.media.limits import Limits
 from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
@@ -47,7 +47,7 @@ class CudaDevice:
         self._settings = settings
         self.gpu = CudaGpu(name, cache)
         engines = 0 if settings.decoder == "host" else decoder_engines()
-        self.concurrency = decoded_at_a_time(engines, os.cpu_count() or 1, settings.decoders)
+        self.concurrency = decoded_at_a_time(engines, cores(), settings.decoders)
         self._sensors = GpuSensors.open()
         self._bursts = load_bursts(cache)
         self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder, self._bursts)

@@ -1,5 +1,6 @@
 """Decoding in bursts gives what PyAV gives frame by frame, of whole and of damaged media."""
 
+import ctypes
 import io
 import random
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_a_whole_film_is_decoded_in_bursts_alone(spec: PipelineSpec) -> None:
 def test_a_loop_that_reads_frames_wrongly_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("pts", "planes", "linesize", "width", "height", "color_range", "colorspace"):
+    for name in ("pts", "format", "planes", "linesize", "width", "height", "color_range", "colorspace"):
         wrong = {key: {**offsets, name: offsets[name] + 8} for key, offsets in burst_library._LAYOUTS.items()}
         with monkeypatch.context() as patch:
             patch.setattr(burst_library, "_LAYOUTS", wrong)
@@ -79,6 +80,49 @@ def test_without_a_compiler_the_log_says_what_is_missing(
     monkeypatch.setattr(burst_library.shutil, "which", lambda name: None)
     assert load_bursts(tmp_path) is None
     assert caplog.messages == [f"{burst_library._SLOWER}: no C compiler here (cc, gcc or clang) compiles the loop"]
+
+
+def test_a_library_that_cannot_be_kept_or_loaded_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(burst_library, "_name", lambda: "burst-other.so")  # compiled ahead of time by nobody
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    assert load_bursts(tmp_path) is None
+    for content in (b"no library", b""):
+        cached = tmp_path / "damaged" / "kernels" / burst_library._name()
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.write_bytes(content)
+        assert load_bursts(tmp_path / "damaged") is None
+    assert [message.startswith(burst_library._SLOWER) for message in caplog.messages] == [True] * 3
+    assert str(cached) in caplog.messages[-1]
+
+
+def test_a_library_whose_struct_has_another_size_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Longer(burst_library.Burst):
+        _fields_ = (("more", ctypes.c_int64),)
+
+    monkeypatch.setattr(burst_library, "Burst", Longer)
+    assert load_bursts(tmp_path) is None
+    assert "its struct is laid out otherwise" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("packets", [0, 1, 20])
+@pytest.mark.parametrize("spec", PIPELINES)
+def test_a_decoder_that_ends_before_the_frames_of_a_part_came_is_no_endless_loop(
+    packets: int, spec: PipelineSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = HostBurstDecoder.begin
+    row_bytes = 4 * 8
+    monkeypatch.setattr(
+        HostBurstDecoder,
+        "begin",
+        lambda self, table, *given: begin(self, bytes(table)[: packets * row_bytes], *given),
+    )
+    data, decoders = generated(Clip(frames=90)).read_bytes(), HostBursts()
+    assert outcome(data, spec, 3600, decoders) == outcome(data, spec, 3600, None)
+    assert decoders.leases == [True, False]
 
 
 def test_frames_of_the_decoder_that_differ_from_pyavs_are_read_one_by_one(
