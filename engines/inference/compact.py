@@ -122,6 +122,7 @@ class _Kernels:
         with self._gpu.guarded():
             nbytes = frames * height * width * CHANNELS * 2
             if not self._between or self._between[0].nbytes < nbytes:
+                stream.synchronize()  # earlier batches use what is let go here, and others may then take it
                 self._between = []
                 self._between = [between(self._gpu, nbytes) for _ in range(2)]
             one, two = (block.pointer for block in self._between)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from engines.content import Content, graph_of
-from engines.inference.graph_view import GraphView, demand
+from engines.inference.graph_view import OTHER_FORM, GraphView, demand
 from engines.inference.weights import parsed_graph
 from engines.part import Array
 
@@ -53,7 +53,10 @@ def compact_net(model: Content, name: str) -> CompactNet | None:
     graph = parsed_graph(graph_of(model), name).graph
     if len(graph.input) != 1 or len(graph.output) != 1:
         return None
-    return _Reader(graph).net()
+    try:
+        return _Reader(graph).net()
+    except OTHER_FORM:
+        return None
 
 
 class _Reader:
@@ -63,19 +66,7 @@ class _Reader:
         self._view = GraphView(graph)
         self._graph = graph
 
-    def net(self) -> CompactNet | None:
-        """The network, if it has the form."""
-        try:
-            return self._net()
-        except (
-            KeyError,
-            IndexError,
-            ValueError,
-            StopIteration,
-        ):  # an operation, an attribute or a constant that the form lacks
-            return None
-
-    def _net(self) -> CompactNet:
+    def net(self) -> CompactNet:
         source = self._graph.input[0].name
         transposed = self._view.after(source, "Transpose", perm=[0, 3, 1, 2])
         scaled = self._view.after(self._view.after(transposed, "Cast", to=1), "Mul")

@@ -6,9 +6,12 @@ from typing import Any
 
 from engines.part import Array
 
+OTHER_FORM = (KeyError, IndexError, ValueError, TypeError, ArithmeticError, StopIteration)
+"""What reading a stranger's graph raises where it lacks an operation, an attribute or a constant of the form."""
+
 
 class GraphView:
-    """An ONNX graph. Methods raise ValueError where the graph has another form; so do callers, by `demand`."""
+    """An ONNX graph. Methods raise one of `OTHER_FORM` where it has another form; so do callers, by `demand`."""
 
     def __init__(self, graph: Any) -> None:
         from onnx import TensorProto, helper
@@ -24,8 +27,8 @@ class GraphView:
             self._add(node)
 
     def _add(self, node: Any) -> None:
-        if node.op_type == "Constant" and "value" in self.attributes(node):
-            self._tensors[node.output[0]] = self.attributes(node)["value"]
+        if node.op_type == "Constant" and hasattr(value := self.attributes(node).get("value"), "data_location"):
+            self._tensors[node.output[0]] = value
         if node.op_type == "Identity" and node.input[0] in self._tensors:
             self._tensors[node.output[0]] = self._tensors[node.input[0]]
         for name in set(node.input):

@@ -5,7 +5,8 @@ convolutions, so that a value is written and read once. What follows the blocks 
 The sums of a value are always made in the same order, whatever the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from engines.cuda.memory import Block
 
 _ALIGNED = 256
+_MOST_SHAPES = 16  # whose launches are kept
 SOURCE = Path(__file__).parents[1] / "cuda" / "x3d.cu"
 POINTWISE_SOURCE = SOURCE.with_name("pointwise.cu")
 DEPTHWISE = struct_of(
@@ -103,16 +105,15 @@ class _Binding:
 
 
 class _Launches(NamedTuple):
-    """What `_Kernels` launches for one shape. `constants` holds the memory of weights."""
+    """What `_Kernels` launches for one shape."""
 
     steps: Sequence[Step]
     values: Sequence[Any]
     shape: tuple[int, ...]
-    constants: "Block"
 
 
 class _Kernels:
-    """The launches of a network on a GPU, by shape, and the memory between them."""
+    """The launches of a network on a GPU, by shape, its constants, and the memory between them."""
 
     def __init__(self, gpu: "CudaGpu", net: X3dNet, cache: Path) -> None:
         self._gpu, self._net = gpu, net
@@ -128,33 +129,29 @@ class _Kernels:
             if name.startswith("pointwise"):
                 function.set_attribute(gpu.driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
         self._memory: dict[str, Block] = {}
+        self._constants: Block | None = None  # the same for all shapes
         self._made: dict[Shape, _Launches] = {}
 
     def launch(self, given: int, shape: Shape, stream: Any) -> tuple[int, tuple[int, ...]]:
         """Queue all layers on a stream; return the address of the last value, and its shape."""
         with self._gpu.guarded():
-            launches = self._made.get(shape) or self._prepared(shape)
+            launches = self._made.get(shape) or self._prepared(shape, stream)
             launches.values[0]["in"] = given
             for step, values in zip(launches.steps, launches.values, strict=True):
                 block, function = (step.threads, 1, 1), self._functions[step.kernel]
                 function(values[()], grid=step.grid, block=block, stream=stream, shared=step.shared)
         return self._memory[OUTPUT].pointer, launches.shape
 
-    def _prepared(self, shape: Shape) -> "_Launches":
-        """The launches for a shape, with their constants; the memory between them is that of the largest shape."""
+    def _prepared(self, shape: Shape, stream: Any) -> "_Launches":
+        """The launches for a shape; the memory between them is that of the largest shape."""
         plan = Steps(self._net, shape, self._room)
         if any(nbytes > self._memory[name].nbytes for name, nbytes in plan.nbytes.items() if name in self._memory):
+            stream.synchronize()  # earlier batches use what is let go here, and others may then take it
             self._made, self._memory = {}, {}  # the launches of other shapes have the old addresses
         for name, nbytes in plan.nbytes.items():
             if name not in self._memory:
                 self._memory[name] = compact.between(self._gpu, nbytes)
-        arrays = [array for step in plan.steps for array in step.constants.values()]
-        begins = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)])
-        together = np.zeros(begins[-1], np.uint8)
-        for begin, array in zip(begins, arrays, strict=False):
-            together[begin : begin + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        constants = copied(self._gpu, together)
-        addresses = iter(constants.pointer + begins)
+        addresses = self._addresses(plan.steps)
         values = []
         for step in plan.steps:
             each = np.zeros((), STRUCTS[step.kernel])
@@ -165,9 +162,23 @@ class _Kernels:
             for field in step.constants:
                 each[field] = next(addresses)
             values.append(each)
-        made = self._made[shape] = _Launches(plan.steps, values, (*plan.shape, plan.channels), constants)
+        while len(self._made) >= _MOST_SHAPES:
+            del self._made[next(iter(self._made))]
+        steps = [replace(step, constants={}) for step in plan.steps]  # they are on the GPU now
+        made = self._made[shape] = _Launches(steps, values, (*plan.shape, plan.channels))
         return made
+
+    def _addresses(self, steps: Sequence[Step]) -> Iterator[int]:
+        """Yield where the constants of all steps are on the GPU, in order; the first call copies them there."""
+        arrays = [array for step in steps for array in step.constants.values()]
+        begins = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)])
+        if self._constants is None:
+            together = np.zeros(begins[-1], np.uint8)
+            for begin, array in zip(begins, arrays, strict=False):
+                together[begin : begin + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            self._constants = copied(self._gpu, together)
+        yield from self._constants.pointer + begins
 
     def free(self) -> None:
         """Give the memory back."""
-        self._memory, self._made = {}, {}
+        self._memory, self._made, self._constants = {}, {}, None

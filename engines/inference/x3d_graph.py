@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engines.content import Content, graph_of
-from engines.inference.graph_view import GraphView, demand
+from engines.inference.graph_view import OTHER_FORM, GraphView, demand
 from engines.inference.weights import parsed_graph
 from engines.part import Array
 
@@ -84,7 +84,7 @@ def x3d_net(model: Content, name: str) -> X3dNet | None:
         return None
     try:
         return _Reader(parsed).net()
-    except (KeyError, IndexError, ValueError, StopIteration):  # an operation, an attribute or a constant that it lacks
+    except OTHER_FORM:
         return None
 
 
@@ -158,7 +158,7 @@ class _Reader:
     def _block_at(self, value: str) -> tuple[Block, str] | None:
         try:
             return self._block(value)
-        except (KeyError, IndexError, ValueError, StopIteration):
+        except OTHER_FORM:
             return None
 
     def _block(self, value: str) -> tuple[Block, str]:

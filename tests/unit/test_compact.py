@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from benchmarks.upscale import CARD, random_network
 from engines.content import graph_of
+from engines.inference import compact
 from engines.inference.compact import between, packed
 from engines.inference.compact_graph import CompactNet, compact_net
 from engines.inference.onnxruntime import OnnxRuntimeSession
@@ -20,6 +21,7 @@ from engines.models.catalogue import load_model
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
+from tests.noting_gpu import NotingGpu
 
 HEIGHT, WIDTH = 40, 48
 
@@ -76,11 +78,18 @@ def _skip(graph: Any) -> None:
     graph.node.append(onnx.helper.make_node("Add", ["within", convolution.input[0]], [made]))
 
 
+def _nothing_to_pass_on(graph: Any) -> None:
+    graph.node.insert(0, onnx.helper.make_node("Identity", [], ["nothing"]))
+
+
 def _two_outputs(graph: Any) -> None:
     graph.output.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, ["n"]))
 
 
-@pytest.mark.parametrize("change", [_other_pads, _other_activation, _other_order, _skip, _two_outputs])
+CHANGES = [_other_pads, _other_activation, _other_order, _skip, _two_outputs, _nothing_to_pass_on]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_graph_of_another_form_is_left_to_the_library(tmp_path: Path, change: Callable[[Any], None]) -> None:
     _, model = upscaler(tmp_path)
     assert compact_net(changed(model, change), "m") is None
@@ -150,3 +159,20 @@ def test_memory_that_is_not_there_is_an_error_of_the_model() -> None:
 
     with pytest.raises(ModelError, match=r"no 3\.0 GB of free memory on cuda:0"):
         between(SimpleNamespace(driver=Driver, memory=Pool(), name="cuda:0"), 3_000_000_000)  # type: ignore[arg-type]
+
+
+def test_memory_is_let_go_after_the_batches_that_use_it(tmp_path: Path) -> None:
+    net = compact_net(upscaler(tmp_path)[1], "m")
+    assert net is not None
+    gpu: Any = NotingGpu()
+    own = compact._Kernels(gpu, net, b"")
+    held: list[list[int]] = []
+    stream = SimpleNamespace(synchronize=lambda: held.append([block.pointer for block in own._between]))
+    own.launch(0, 0, (1, 20, 20), stream, None)
+    first = [block.pointer for block in own._between]
+    held.clear()
+    own.launch(0, 0, (1, 20, 10), stream, None)
+    assert held == []
+    own.launch(0, 0, (2, 40, 40), stream, None)
+    assert held == [first]
+    assert gpu.launched == 3 * len(net.layers)

@@ -2,6 +2,8 @@
 
 import ctypes
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from engines.inference import x3d as kernels
 from engines.inference.own_kernels import form_of, has_own_kernels
 from engines.inference.x3d import SOURCE, STRUCTS
 from engines.inference.x3d_graph import BODY, X3dNet, x3d_net
@@ -16,6 +19,7 @@ from engines.inference.x3d_steps import INPUT, OUTPUT, Room, Step, Steps
 from engines.part import Array
 from tests.host_gpu import COMPILER, built
 from tests.nets import small_x3d, x3d
+from tests.noting_gpu import NotingGpu
 
 KERNELS = {"space_1": (3, 3, 1), "space_2": (3, 3, 2), "time_5": (5, 1, 1)}  # times, side, stride
 SPAN = 4  # places of a strip
@@ -64,7 +68,39 @@ def _floats_in(graph: Any) -> None:
     graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
-@pytest.mark.parametrize("change", [_other_pads, _grouped, _other_activation, _floats_in])
+def _divided_by_zero(graph: Any) -> None:
+    node = next(each for each in graph.node if each.op_type == "Mul")
+    node.op_type = "Div"
+    zero = onnx.numpy_helper.from_array(np.zeros((), np.float32), "zero")
+    graph.initializer.append(zero)
+    node.input[1] = zero.name
+
+
+def _one_number_for_pads(graph: Any) -> None:
+    convolution = _convolutions(graph)[0]
+    convolution.attribute.remove(next(each for each in convolution.attribute if each.name == "pads"))
+    convolution.attribute.append(onnx.helper.make_attribute("pads", 1))
+
+
+def _number_for_a_tensor(graph: Any) -> None:
+    """A constant whose `value` is no tensor, before all else."""
+    name = _convolutions(graph)[0].input[1]
+    graph.initializer.remove(next(each for each in graph.initializer if each.name == name))
+    graph.node.insert(0, onnx.helper.make_node("Constant", [], [name], value=1.0))
+
+
+def _block_with_one_number_for_pads(graph: Any) -> None:
+    """In the first block, so that no block is found."""
+    convolution = _convolutions(graph)[3]
+    convolution.attribute.remove(next(each for each in convolution.attribute if each.name == "pads"))
+    convolution.attribute.append(onnx.helper.make_attribute("pads", 1))
+
+
+CHANGES = [_other_pads, _grouped, _other_activation, _floats_in]
+STRANGE = [_divided_by_zero, _one_number_for_pads, _number_for_a_tensor, _block_with_one_number_for_pads]
+
+
+@pytest.mark.parametrize("change", CHANGES + STRANGE)
 def test_a_graph_of_another_form_is_left_to_the_library(change: Callable[[Any], None]) -> None:
     model = onnx.load_from_string(small_x3d()[1])
     change(model.graph)
@@ -80,6 +116,29 @@ def test_blocks_up_to_one_of_another_form_are_computed_and_the_rest_is_left() ->
     check(graph, 182)
 
 
+def test_memory_is_let_go_after_the_batches_that_use_it_and_weights_are_there_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernels, "image_for", lambda *_: b"")
+    gpu: Any = NotingGpu()
+    own = kernels._Kernels(gpu, net_of(small_x3d()[1]), tmp_path)
+    held: list[int] = []
+    stream = SimpleNamespace(synchronize=lambda: held.append(own._memory[OUTPUT].pointer))
+    small, _ = own.launch(0, (1, 13, 46, 46), stream)
+    uploaded = gpu.counters.to_gpu_bytes
+    own.launch(0, (1, 13, 30, 46), stream)
+    assert held == []
+    own.launch(0, (2, 13, 182, 182), stream)
+    assert held == [small]
+    for side in range(30, 60):
+        own.launch(0, (1, 13, side, side), stream)
+    assert held == [small]
+    assert gpu.counters.to_gpu_bytes == uploaded > 0
+    assert len({int(each.values[0]["weights"]) for each in own._made.values()}) == 1
+    assert len(own._made) == 16
+    assert gpu.launched == 33 * len(own._made[1, 13, 59, 59].steps)
+
+
 @pytest.mark.parametrize(("side", "stride"), [(182, 8), (61, 4)])
 def test_the_launches_give_the_answers_of_the_graph(side: int, stride: int) -> None:
     check(x3d(((8, 2), (16, 2)), 64, 10, stride, side)[1], side)
@@ -89,7 +148,7 @@ def test_the_launches_give_the_answers_of_the_graph(side: int, stride: int) -> N
 @pytest.mark.parametrize(("side", "stride"), [(61, 4), (46, 2)])
 def test_kernels_give_what_the_launches_say(side: int, stride: int) -> None:
     """The source of those whose threads do not work together, on the host."""
-    kernels = built(SOURCE, {"first": "First", **dict.fromkeys(KERNELS, "Depthwise")})
+    functions = built(SOURCE, {"first": "First", **dict.fromkeys(KERNELS, "Depthwise")})
     pixels = np.random.default_rng(4).integers(0, 256, (2, 13, side, side, 3), np.uint8)
     steps = Steps(net_of(x3d(((8, 2), (24, 2)), 64, 10, stride, side)[1]), (2, 13, side, side), ROOM)
 
@@ -103,7 +162,7 @@ def test_kernels_give_what_the_launches_say(side: int, stride: int) -> None:
         struct = np.zeros((), STRUCTS[step.kernel])
         for name, value in {**step.numbers, **{name: array.ctypes.data for name, array in arrays.items()}}.items():
             struct[name] = value
-        getattr(kernels, f"launch_{step.kernel}")(ctypes.c_void_p(struct.ctypes.data), *step.grid, step.threads)
+        getattr(functions, f"launch_{step.kernel}")(ctypes.c_void_p(struct.ctypes.data), *step.grid, step.threads)
         for name in found:
             expected = memory[step.memory[name]].astype(np.float64)
             np.testing.assert_allclose(arrays[name], expected, rtol=2e-3, atol=1e-3 * np.abs(expected).max())
