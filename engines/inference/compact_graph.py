@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.content import Content, graph_of
 from engines.inference.graph_view import OTHER_FORM, GraphView, demand
-from engines.inference.weights import parsed_graph
 from engines.part import Array
 
 CHANNELS = 64
@@ -48,9 +46,9 @@ class CompactNet:
     output: str
 
 
-def compact_net(model: Content, name: str) -> CompactNet | None:
-    """The network of a model, if it has this form; else None. Raises ModelError: it is no ONNX file."""
-    graph = parsed_graph(graph_of(model), name).graph
+def compact_net(model: Any) -> CompactNet | None:
+    """The network of a parsed ONNX file, if it has this form; else None."""
+    graph = model.graph
     if len(graph.input) != 1 or len(graph.output) != 1:
         return None
     try:

@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.content import Content, graph_of
 from engines.inference.graph_view import OTHER_FORM, GraphView, demand
-from engines.inference.weights import parsed_graph
 from engines.part import Array
 
 BODY = "rigflow_body"  # the rest's input: `[N, T, H, W, C]` float16
@@ -77,13 +75,12 @@ class X3dNet:
     rest: bytes
 
 
-def x3d_net(model: Content, name: str) -> X3dNet | None:
-    """The network of a model, if it has this form; else None. Raises ModelError: it is no ONNX file."""
-    parsed = parsed_graph(graph_of(model), name)
-    if len(parsed.graph.input) != 1 or parsed.graph.input[0].type.tensor_type.elem_type != _UINT8:
+def x3d_net(model: Any) -> X3dNet | None:
+    """The network of a parsed ONNX file, if it has this form; else None."""
+    if len(model.graph.input) != 1 or model.graph.input[0].type.tensor_type.elem_type != _UINT8:
         return None
     try:
-        return _Reader(parsed).net()
+        return _Reader(model).net()
     except OTHER_FORM:
         return None
 

@@ -17,6 +17,7 @@ from engines.inference.compact import between, packed
 from engines.inference.compact_graph import CompactNet, compact_net
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.own_kernels import has_own_kernels
+from engines.inference.weights import parsed_graph
 from engines.models.catalogue import load_model
 from engines.part import Array
 from schemas.errors import ModelError
@@ -46,7 +47,7 @@ def nodes(graph: Any, kind: str) -> list[Any]:
 
 def test_the_form_is_recognised_from_bytes_to_pixels(tmp_path: Path) -> None:
     _, model = upscaler(tmp_path)
-    net = compact_net(model, "m")
+    net = compact_net(parsed_graph(model, "m"))
     assert net is not None
     assert (len(net.layers), net.factor, net.adds_picture) == (18, 4, False)
     assert net.scale == pytest.approx(1 / 255)
@@ -92,12 +93,12 @@ CHANGES = [_other_pads, _other_activation, _other_order, _skip, _two_outputs, _n
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_graph_of_another_form_is_left_to_the_library(tmp_path: Path, change: Callable[[Any], None]) -> None:
     _, model = upscaler(tmp_path)
-    assert compact_net(changed(model, change), "m") is None
+    assert compact_net(parsed_graph(changed(model, change), "m")) is None
 
 
 def test_other_channels_are_left_to_the_library(tmp_path: Path) -> None:
     _, model = upscaler(tmp_path, random_network(32))
-    assert compact_net(model, "m") is None
+    assert compact_net(parsed_graph(model, "m")) is None
 
 
 def computed(net: CompactNet, pixels: Array) -> Array:
@@ -120,7 +121,7 @@ def computed(net: CompactNet, pixels: Array) -> Array:
 
 def test_packed_weights_give_the_answers_of_the_graph(tmp_path: Path) -> None:
     spec, model = upscaler(tmp_path)
-    net = compact_net(model, "m")
+    net = compact_net(parsed_graph(model, "m"))
     assert net is not None
     pixels = np.random.default_rng(4).integers(0, 256, (1, HEIGHT, WIDTH, 3), np.uint8)
     expected = OnnxRuntimeSession(model, spec).run({spec.inputs[0].name: pixels})[spec.outputs[0].name]
@@ -143,7 +144,7 @@ def test_a_picture_that_is_added_and_leaks_are_recognised(tmp_path: Path) -> Non
         graph.node.append(onnx.helper.make_node("Add", ["shuffled", "large"], [output]))
 
     _, model = upscaler(tmp_path)
-    net = compact_net(changed(model, change), "m")
+    net = compact_net(parsed_graph(changed(model, change), "m"))
     assert net is not None
     assert net.adds_picture
     assert set(net.layers[3].slope) == {np.float32(0.1)}
@@ -162,7 +163,7 @@ def test_memory_that_is_not_there_is_an_error_of_the_model() -> None:
 
 
 def test_memory_is_let_go_after_the_batches_that_use_it(tmp_path: Path) -> None:
-    net = compact_net(upscaler(tmp_path)[1], "m")
+    net = compact_net(parsed_graph(upscaler(tmp_path)[1], "m"))
     assert net is not None
     gpu: Any = NotingGpu()
     own = compact._Kernels(gpu, net, b"")

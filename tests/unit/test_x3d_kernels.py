@@ -13,6 +13,7 @@ import pytest
 
 from engines.inference import x3d as kernels
 from engines.inference.own_kernels import form_of, has_own_kernels
+from engines.inference.weights import parsed_graph
 from engines.inference.x3d import SOURCE, STRUCTS
 from engines.inference.x3d_graph import BODY, X3dNet, x3d_net
 from engines.inference.x3d_steps import INPUT, OUTPUT, Room, Step, Steps
@@ -27,7 +28,7 @@ ROOM = Room(108, 99 << 10)
 
 
 def net_of(graph: bytes) -> X3dNet:
-    net = x3d_net(graph, "m")
+    net = x3d_net(parsed_graph(graph, "m"))
     assert net is not None
     return net
 
@@ -104,7 +105,7 @@ STRANGE = [_divided_by_zero, _one_number_for_pads, _number_for_a_tensor, _block_
 def test_a_graph_of_another_form_is_left_to_the_library(change: Callable[[Any], None]) -> None:
     model = onnx.load_from_string(small_x3d()[1])
     change(model.graph)
-    assert x3d_net(model.SerializeToString(), "m") is None
+    assert x3d_net(parsed_graph(model.SerializeToString(), "m")) is None
 
 
 def test_blocks_up_to_one_of_another_form_are_computed_and_the_rest_is_left() -> None:
