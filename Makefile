@@ -21,6 +21,7 @@ demo: .venv/base
 # the command `rigflow` for this user; EXTRAS=[gateway,search] adds these
 install: HOME_VENV := $(HOME)/.local/share/rigflow-venv
 install:
+	rm -rf build
 	$(PYTHON) -m venv "$(HOME_VENV)"
 	"$(HOME_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check ".$(EXTRAS)"
 	mkdir -p "$(HOME)/.local/bin"
@@ -90,7 +91,7 @@ plans: .venv/test
 	$(BIN)/python -m benchmarks.plans --seconds 24
 
 clean:
-	rm -rf .venv demo-out
+	rm -rf .venv demo-out build *.egg-info
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rigflow needs Python 3.11 or newer; try make PYTHON=python3.12")'

@@ -131,7 +131,8 @@ def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Pa
         without += picture is None
         shown.append(Shown(name, str(result), picture))
     if without:
-        warn(f"no picture for {without} of {len(shown)}: give their folder by --media")
+        hint = "their files are not in the folder that --media names" if folders else "give their folder by --media"
+        warn(f"no picture for {without} of {len(shown)}: {hint}")
     return shown
 
 

@@ -130,7 +130,7 @@ async def _send(
     except BrokerError:
         raise
     except RigflowError as error:
-        console.print(f"rigflow: {error}", soft_wrap=True, markup=False)
+        console.print(f"rigflow: job {outcome.job.id}: {error}", soft_wrap=True, markup=False)
         if not isinstance(error, JobCancelled):
             await opened.give_up(error)
         answer("", **facts, job=outcome.job.id, error=str(error))

@@ -77,8 +77,9 @@ def _no_option(name: str, context: Any, words: Sequence[str], see: str) -> Usage
     if file:
         return UsageError(what, f"write ./{file} if that is a file")
     options = [option for each in context.command.params for option in each.opts] if context else []
-    near = get_close_matches(name, options, 1, 0.6)
-    return UsageError(what, f"did you mean {near[0]}? {see}" if near else see)
+    near = get_close_matches(name.lstrip("-"), [option.lstrip("-") for option in options], 1, 0.6)  # all have dashes
+    meant = next((option for option in options if near and option.lstrip("-") == near[0]), "")
+    return UsageError(what, f"did you mean {meant}? {see}" if meant else see)
 
 
 def _no_command(name: str, context: Any, path: str, see: str) -> UsageError:

@@ -184,7 +184,7 @@ async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
 
     def stop() -> None:
         if not running.cancelling():
-            warn("stopping: what is in process is begun again at the next start")
+            warn("stopping; files that are not done yet are begun again at the next start")
         running.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from engines.files import delete_files
@@ -174,7 +175,10 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")
     if stat.S_ISDIR(file.st_mode):
-        return UsageError(f"{path}: is a folder", f"give it alone, or name its files, for example {path}/*.mp4")
+        return UsageError(
+            f"{path}: is a folder",
+            f"`rigflow run` takes one folder alone; or name its files, for example {quote(str(path))}/*.mp4",
+        )
     if not stat.S_ISREG(file.st_mode):
         return UsageError(f"{path}: not a file that can be read twice", "copy it into one")
     return file

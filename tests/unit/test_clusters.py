@@ -150,7 +150,7 @@ def test_the_command_finds_pictures_and_says_what_is_wrong(tmp_path: Path) -> No
     results = sorted(tmp_path.glob("*.npz"))
     ended = rigflow("cluster", *results, "--media", real_clip("bikes").parent, "--out", tmp_path / "out")
     assert ended.stdout.splitlines()[0] == "4 clusters of 5 media, 1 near-duplicate"
-    assert ended.stderr == "rigflow: no picture for 4 of 5: give their folder by --media\n"
+    assert ended.stderr == "rigflow: no picture for 4 of 5: their files are not in the folder that --media names\n"
     rows = [json.loads(line) for line in (tmp_path / "out" / "clusters.jsonl").read_text().splitlines()]
     assert [[each["name"] for each in row["media"]] for row in rows] == [
         ["carphone_pristine", "copy"],
