@@ -280,7 +280,7 @@ def recognised(media: PipelineMedia, spec: PipelineSpec, given: Input) -> Medium
     of what is none.
     """
     medium = media.recognised(given)
-    if medium.timed and not is_media_by_name(given.name, spec.media):
+    if medium.timed and medium.kind in MEDIA_TYPES and not is_media_by_name(given.name, spec.media):
         next(medium.split([given], SplitRequest(spec.grid, spec.segment_s, sound_of(spec.encode))), None)
     return medium
 

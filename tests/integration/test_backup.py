@@ -134,7 +134,10 @@ def test_what_is_no_copy_is_not_restored(tmp_path: Path) -> None:
             (copy / "backup.json").write_text(description)
             refused = rigflow("restore", tmp_path / "copy", "--nats", server.url)
             assert (refused.returncode, said in refused.stderr) == (4, True), refused.stderr
-        assert "has no copy of a stream" in rigflow("restore", tmp_path / "cop", "--nats", server.url).stderr
+        missing = rigflow("restore", tmp_path / "cop", "--nats", server.url)
+        assert (missing.returncode, "cop: no such folder: name the folder that" in missing.stderr) == (2, True)
+        (tmp_path / "empty").mkdir()
+        assert "has no copy of a stream" in rigflow("restore", tmp_path / "empty", "--nats", server.url).stderr
     finally:
         server.stop()
 
