@@ -1,33 +1,49 @@
 """Seconds from the end of one message to the end of the next, also where a worker decodes several at a time."""
 
 from collections import deque
+from dataclasses import dataclass
 
 from workers.in_flight import InFlight, State
 
-_MEAN_OF = 16  # messages; those that are computed together end together
+_MEAN_OF = 16  # groups of messages
+_TOGETHER_S = 0.01  # messages that are computed together end together: within this time they are one group
 Key = tuple[str, str]  # pipeline and stage
+
+
+@dataclass(slots=True)
+class _Group:
+    """Messages that ended together, `seconds` after those before them."""
+
+    seconds: float
+    ended_s: float  # when the first of them did
+    messages: int = 1
 
 
 class Throughput:
     """Seconds from the end of one message to that of the next, by pipeline and stage, of the last messages."""
 
     def __init__(self) -> None:
-        self._seconds: dict[Key, deque[float]] = {}
+        self._groups: dict[Key, deque[_Group]] = {}
         self._last_s = 0.0
 
     def ended(self, message: InFlight, now_s: float) -> None:
         """A message has ended; counts if it was done here."""
         since_s, self._last_s = max(self._last_s, message.taken_s), now_s
-        if message.state is State.ACKED:
-            key = message.queue.pipeline, message.queue.stage
-            self._seconds.setdefault(key, deque(maxlen=_MEAN_OF)).append(now_s - since_s)
+        if message.state is not State.ACKED:
+            return
+        groups = self._groups.setdefault((message.queue.pipeline, message.queue.stage), deque(maxlen=_MEAN_OF))
+        if groups and now_s - groups[-1].ended_s < _TOGETHER_S:
+            groups[-1].seconds += now_s - since_s
+            groups[-1].messages += 1
+        else:
+            groups.append(_Group(now_s - since_s, now_s))
 
     def message_s(self, pipeline: str, stage: str) -> float:
         """Seconds for one message; 0 before the first has ended."""
-        known = self._seconds.get((pipeline, stage))
-        return sum(known) / len(known) if known else 0.0
+        known = self._groups.get((pipeline, stage), ())
+        return sum(each.seconds for each in known) / sum(each.messages for each in known) if known else 0.0
 
     @property
     def slowest_s(self) -> float:
         """Seconds for a message of the slowest queue; 0 before the first has ended."""
-        return max((self.message_s(*key) for key in self._seconds), default=0.0)
+        return max((self.message_s(*key) for key in self._groups), default=0.0)
