@@ -255,7 +255,7 @@ class Client:
                 await record.refresh()
                 if not record.stored and await record.write(manifest):  # a job of this id was deleted before
                     return known, record
-            own_id = False  # the id is known, whoever wrote it
+            own_id = False  # another process has begun a job of this id
 
     async def _take_back(self, known: JobRecord | None, record: JobRecord) -> None:
         """Forget a job whose media was refused; one that was known before, and was started again, is cancelled."""

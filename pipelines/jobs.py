@@ -223,7 +223,7 @@ async def delete(broker: Broker, manifest: Manifest) -> None:
 
     If this is interrupted, call it again.
     """
-    with suppress(NotFound):  # somebody else deletes it, too
+    with suppress(NotFound):  # another process deletes it at the same time
         await cancel(broker, manifest)
     await drop_queued(broker, manifest.job)  # also where all results were there and a collector was at work
     await _forget_results(broker, manifest.job)

@@ -10,7 +10,7 @@ from placement.simulated_machine import Held, WorkerRules
 _PATIENCE_S = 0.005  # as workers/intake.py
 _TAIL = 1 / 8  # the share of its own time that a long piece may wait with a worker
 _SMALL_S = 1e-9
-_MEAN_OF = 16  # as workers/throughput.py
+_MEAN_OF = 16  # messages; workers/throughput.py has as many groups of them
 
 
 class Credit:

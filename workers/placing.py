@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from engines.files import rename, writing
@@ -88,7 +87,7 @@ def place_whole(media: MediaFolder, target: Path, kind: str, number: int) -> lis
     """Put the files of a job of a `number` of inputs in place. Raises OutputError."""
     made = target.parent.glob(f"{target.name}.*")
     files = {each.name.removeprefix(target.name): each for each in made}
-    best, *_ = islice(media.whole_targets(kind), 1)
+    best = next(iter(media.whole_targets(kind)))
     name, finals = _free(media, media.whole_targets(kind), files)
     _count(media, number, name != best, finals.values())
     for end, final in finals.items():

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 from engines.media.medium import Input, PipelineMedia
 from engines.media.pcm import with_header
@@ -25,12 +24,12 @@ from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_REVISION, HEADER_TRACE, given_by
 from schemas.wire import Buffer
+from workers.computing import T
 from workers.failures import Failures
 from workers.in_flight import InFlight
 from workers.media_turns import MediaTurns
 
 Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
-T = TypeVar("T")
 FEW_BYTES = 32_768  # for fewer, handing the call to a thread takes longer than the call
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engines.cuda.arrays import GpuRow
 from engines.cuda.kernels import MOST_FRAMES
 from engines.cuda.kinds import Kind, fill_kind
-from engines.cuda.memory import Block
+from engines.cuda.memory import SLAB_ROW_BYTES, Block, aligned
 from engines.cuda.pictures import Place
 from engines.cuda.resampling import Resampler
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _WAITING_BYTES = 48 << 20  # of frames and of pixels at their own size that a thread converts together at most
 _IN_FLIGHT = 1  # launches of frames whose memory a thread's decoder gets back only when they are over
-_SLAB_ROW_BYTES = 64 << 10  # smaller rows share blocks
-_ALIGNED = 256
 
 
 class Work:
@@ -71,7 +69,7 @@ class Batches(Work, threading.local):
 
     def row(self, shape: tuple[int, ...], nbytes: int) -> GpuRow:
         """Return memory for a picture, which is held until what is queued now has run."""
-        block = self._gpu.memory.take(nbytes) if nbytes >= _SLAB_ROW_BYTES else self._of_slab(nbytes)
+        block = self._gpu.memory.take(nbytes) if nbytes >= SLAB_ROW_BYTES else self._of_slab(nbytes)
         row = GpuRow(self._gpu, block, shape)
         self._held.append(row)
         return row
@@ -80,7 +78,7 @@ class Batches(Work, threading.local):
         slab, free = self._slabs.get(nbytes) or (None, iter(()))
         pointer = next(free, None)
         if slab is None or pointer is None:
-            step = -(-nbytes // _ALIGNED) * _ALIGNED
+            step = aligned(nbytes)
             slab = self._gpu.memory.take(step * MOST_FRAMES)
             free = iter(range(slab.pointer, slab.pointer + step * MOST_FRAMES, step))
             self._slabs[nbytes] = slab, free

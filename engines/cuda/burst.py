@@ -17,7 +17,7 @@ from engines.cuda import burst_library as lib
 from engines.cuda.arrays import GpuRow
 from engines.cuda.burst_frame import BurstFrame
 from engines.cuda.burst_library import BurstLibrary, Launch, Output, Times, pointer_of
-from engines.cuda.memory import Block
+from engines.cuda.memory import SLAB_ROW_BYTES, Block, aligned
 from engines.cuda.recipes import Recipe
 from engines.media.bursts import Expected, IrregularBurst
 from engines.media.uniform import Uniform
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 TOGETHER, _TOGETHER_BYTES = 4, 16 << 20  # frames of one launch; twice as many are kept from the decoder
 _PACKETS = 256  # of a call, after which progress is reported
-_SLAB_ROW_BYTES, _ALIGNED = 64 << 10, 256  # smaller rows share a block
 
 Cook = Callable[[BurstFrame, int], Recipe | None]
 """How the arrays of such frames of an orientation are made; None: not by kernels alone."""
@@ -157,9 +156,9 @@ class BurstDecoder:
 
     def _blocks(self, nbytes: int, count: int) -> list[Block]:
         memory = self._gpu.memory
-        if nbytes >= _SLAB_ROW_BYTES or not count:
+        if nbytes >= SLAB_ROW_BYTES or not count:
             return [memory.take(nbytes) for _ in range(count)]
-        step = -(-nbytes // _ALIGNED) * _ALIGNED
+        step = aligned(nbytes)
         slab = memory.take(step * count)
         return [Block(slab.pointer + number * step, nbytes, slab) for number in range(count)]
 

@@ -15,6 +15,13 @@ import numpy as np
 from engines.part import Array
 
 _LEAST_BYTES = 512
+_ALIGNED = 256
+SLAB_ROW_BYTES = 64 << 10  # smaller rows share blocks
+
+
+def aligned(nbytes: int) -> int:
+    """Bytes from the begin of one row in a shared block to that of the next."""
+    return -(-nbytes // _ALIGNED) * _ALIGNED
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 from engines.content import Content
 from engines.cuda.copies import copied
 from engines.cuda.kernels import ADDRESS, FLOAT, INT, image_for, struct_of
+from engines.cuda.memory import aligned
 from engines.inference import compact
 from engines.inference.cuda import CudaSession
 from engines.inference.x3d_graph import BODY, X3dNet
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
     from engines.cuda.memory import Block
 
-_ALIGNED = 256
 _MOST_SHAPES = 16  # whose launches are kept
 SOURCE = Path(__file__).parents[1] / "cuda" / "x3d.cu"
 POINTWISE_SOURCE = SOURCE.with_name("pointwise.cu")
@@ -171,7 +171,7 @@ class _Kernels:
     def _addresses(self, steps: Sequence[Step]) -> Iterator[int]:
         """Yield where the constants of all steps are on the GPU, in order; the first call copies them there."""
         arrays = [array for step in steps for array in step.constants.values()]
-        begins = np.cumsum([0, *(-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays)])
+        begins = np.cumsum([0, *(aligned(array.nbytes) for array in arrays)])
         if self._constants is None:
             together = np.zeros(begins[-1], np.uint8)
             for begin, array in zip(begins, arrays, strict=False):

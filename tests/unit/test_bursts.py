@@ -85,7 +85,7 @@ def test_without_a_compiler_the_log_says_what_is_missing(
 def test_a_library_that_cannot_be_kept_or_loaded_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(burst_library, "_name", lambda: "burst-other.so")  # compiled ahead of time by nobody
+    monkeypatch.setattr(burst_library, "_name", lambda: "burst-other.so")  # a name that no file has
     (tmp_path / "kernels").write_text("a file where the folder should be")
     assert load_bursts(tmp_path) is None
     for content in (b"no library", b""):
