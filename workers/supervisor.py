@@ -22,6 +22,7 @@ from workers.process import start_worker
 from workers.process_facts import describe_exit, resident_bytes, restart_pause_s
 from workers.quarantine import KILLED, TRUSTED, LoadCrashes, oom_kills
 from workers.slot import DEATHS, DEATHS_WITHIN_S, Slot, add_counts, describe_work
+from workers.start_turns import StartTurns
 from workers.telemetry import Event, Fact, Heartbeat, StageCounts
 
 HAND_BACK_S = 3.0
@@ -43,8 +44,8 @@ class Supervisor:
         entry: Entry = start_worker,
         start_pause_s: float = 0.0,
     ) -> None:
-        """`start_pause_s` passes between the first starts of two workers."""
-        self._start_pause_s = start_pause_s
+        """`start_pause_s` passes between the starts of two workers."""
+        self._start_turns = StartTurns(start_pause_s)
         self.slots = [Slot(options) for options in workers]
         self._entry = entry
         self._on_event = on_event
@@ -68,10 +69,7 @@ class Supervisor:
     async def watch(self) -> None:
         """Start all workers, restart those that die, kill stuck ones. Raises GivenUp when all are given up."""
         checking = asyncio.create_task(self._check())
-        keeping = [
-            asyncio.create_task(self._keep(slot, number * self._start_pause_s))
-            for number, slot in enumerate(self.slots)
-        ]
+        keeping = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
         try:
             await asyncio.gather(*keeping)
         finally:
@@ -144,15 +142,17 @@ class Supervisor:
             slot.given_up, slot.last_exit = True, slot.abandoned
             self._report(slot, "given-up", f"is not started again: {slot.abandoned}", level=logging.ERROR)
 
-    async def _keep(self, slot: Slot, pause_s: float = 0.0) -> None:
-        """Keep a process in a slot, the first after a pause."""
-        await asyncio.sleep(pause_s)
-        while not (self._stopping or slot.given_up or slot.abandoned):
-            starting = asyncio.create_task(self._start(slot))
-            self._starting.add(starting)
-            starting.add_done_callback(self._starting.discard)
+    async def _keep(self, slot: Slot) -> None:
+        """Keep a process in a slot."""
+        while True:
             try:
-                await asyncio.shield(starting)
+                async with self._start_turns.turn():
+                    if self._stopping or slot.given_up or slot.abandoned:
+                        return
+                    starting = asyncio.create_task(self._start(slot))
+                    self._starting.add(starting)
+                    starting.add_done_callback(self._starting.discard)
+                    await asyncio.shield(starting)
             except OSError as error:  # file descriptors, processes or memory ran out: a temporary error
                 pause_s = self._retry_start(slot, f"cannot be started ({error.strerror})")
             else:

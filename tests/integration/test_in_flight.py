@@ -188,11 +188,11 @@ async def test_a_message_whose_worker_ends_half_way_is_handed_back(
 
 
 async def test_a_step_that_ticks_keeps_its_lease_and_is_done_once(settings: Settings, tmp_path: Path) -> None:
-    """One step of many batches takes several times ack_wait; each batch takes less."""
-    settings = settings.model_copy(update={"ack_wait_s": 1.0})
+    """One step of many batches takes longer than ack_wait; each batch takes less."""
+    settings = settings.model_copy(update={"ack_wait_s": 4.0})  # a stall of a busy machine is shorter
     clip = make_clip(tmp_path, Clip(frames=12, size=(32, 32)))
     async with a_trial(settings, spec_of(max_batch=1)) as trial:
-        trial.session.before = lambda number: time.sleep(0.3)
+        trial.session.before = lambda number: time.sleep(0.4)
         await trial.publisher.publish(trial.ref("slow"), "video", [Input(clip, clip.name)])
         await eventually(lambda: _has_results(trial, "slow"))
         await eventually(lambda: not trial.runner.in_flight.messages)

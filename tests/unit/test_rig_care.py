@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,15 @@ class Cared:
 
     def __init__(self, spec: RigSpec, folder: Path) -> None:
         self.events: list[Event] = []
-        self.staggered_s = 0.0  # from the first start to the last
+        self.started_s: list[float] = []  # when each worker was started
         options = [WorkerOptions(settings=Settings(), device=group.device, name=group.device) for group in spec.worker]
-        self.supervisor = Supervisor(options, self.events.append, start_waiting, spec.start_pause_s)
+        self.supervisor = Supervisor(options, self.on_event, start_waiting, spec.start_pause_s)
         self.care = RigCare(spec, self.supervisor, folder / "power.json", self.events.append)
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+        if event.what == "started":
+            self.started_s.append(time.monotonic())
 
     @property
     def said(self) -> str:
@@ -67,10 +73,7 @@ class Cared:
         async with self.care.caring():
             watching = asyncio.create_task(self.supervisor.watch())
             try:
-                await self.until(lambda: self.supervisor.pids)
-                began_s = time.monotonic()
                 await self.until(lambda: len(self.supervisor.pids) == len(self.supervisor.slots))
-                self.staggered_s = time.monotonic() - began_s
                 yield
             finally:
                 watching.cancel()
@@ -145,9 +148,8 @@ async def test_cards_that_are_lost_are_taken_out_of_work_and_others_go_on(
     cared = Cared(rig_of(cards=3).model_copy(update={"start_pause_s": 0.2}), tmp_path)
     async with cared.running():
         first, second, third = cared.supervisor.slots
-        starts = [event.text for event in cared.events if event.what == "started"]
-        assert len(starts) == 3
-        assert cared.staggered_s > 0.3
+        assert len(cared.started_s) == 3
+        assert all(later - earlier >= 0.2 for earlier, later in pairwise(cared.started_s))
         gpus.set(0, "xid", 31)
         await cared.until(lambda: "Xid 31: an error of the program" in cared.said)
         assert not first.given_up
