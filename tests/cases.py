@@ -130,7 +130,7 @@ def whole_and_killed(pipeline: Path, inputs: Sequence[Path], out: Path, cache: P
     made: list[list[JobOutcome]] = []
     for name in ("whole", "killed"):
         (out / name).mkdir(parents=True)
-        with Fleet(ONE_WORKER * 2, cache, ack_wait_s=2.0) as fleet:
+        with Fleet(ONE_WORKER * 2, cache, ack_wait_s=3.0) as fleet:
             listener = Killing(fleet) if name == "killed" else Silent()
             jobs = run_jobs(fleet.settings, spec, models, inputs, out / name, Priority.BULK, listener)
             made.append(asyncio.run(jobs))

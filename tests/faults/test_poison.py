@@ -109,7 +109,7 @@ def test_a_segment_that_kills_its_workers_fails_alone(
     clips = {"poisoned": poisoned_clip(tmp_path / "poisoned.mp4", 8, GOP, poison)}
     clips |= {f"sound{n}": poisoned_clip(tmp_path / f"sound{n}.mp4", 8, GOP, (), seed=n + 1) for n in range(others)}
     attempts = 3
-    given = {"ack_wait_s": 1.5, "max_deliver": attempts, "pace_ms": 2.0}
+    given = {"ack_wait_s": 3.0, "max_deliver": attempts, "pace_ms": 2.0}
     with Fleet(ONE_WORKER * workers, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         where = ("--nats", fleet.settings.nats)
         asyncio.run(publish(fleet.settings, clips))
@@ -163,7 +163,7 @@ def test_a_segment_that_kills_its_workers_fails_alone(
 @pytest.mark.slow
 def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tmp_path: Path) -> None:
     clip = poisoned_clip(tmp_path / "poisoned.mp4", 6, GOP, (2,), level=0)
-    given = {"ack_wait_s": 1.5, "max_deliver": 3, "pace_ms": 2.0}
+    given = {"ack_wait_s": 3.0, "max_deliver": 3, "pace_ms": 2.0}
     with Fleet(ONE_WORKER * 2, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         asyncio.run(publish(fleet.settings, {"poisoned": clip}))
         with revived(fleet) as deaths:
@@ -177,7 +177,7 @@ def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tm
 
 @pytest.mark.slow
 def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_path: Path) -> None:
-    given = {"ack_wait_s": 1.5, "max_deliver": 2, "pace_ms": 2.0}
+    given = {"ack_wait_s": 3.0, "max_deliver": 2, "pace_ms": 2.0}
     with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         asyncio.run(publish(fleet.settings, {}))
         with revived(fleet) as deaths:
@@ -205,7 +205,7 @@ async def published_raw(settings: Settings, media: bytes) -> Done:
 def test_inputs_that_kill_their_worker_do_not_cost_a_rig_its_only_device(tmp_path: Path) -> None:
     clip = poisoned_clip(tmp_path / "poisoned.mp4", 8, GOP, (2, 6))
     events: list[str] = []
-    with Fleet((), tmp_path / "cache", ack_wait_s=1.5, max_deliver=4, pace_ms=2.0) as fleet:
+    with Fleet((), tmp_path / "cache", ack_wait_s=3.0, max_deliver=4, pace_ms=2.0) as fleet:
         asyncio.run(publish(fleet.settings, {"poisoned": clip}))
 
         async def supervised() -> int:

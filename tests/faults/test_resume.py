@@ -85,7 +85,7 @@ async def parts_of(settings: Settings) -> tuple[Counter[tuple[int, int]], Done |
 @pytest.mark.parametrize("also", ["server", "two minutes"])
 def test_a_killed_publisher_goes_on_where_it_stopped(also: str, tmp_path: Path) -> None:
     clip = looped(tmp_path / "clip.mp4", 30)
-    with Fleet((), tmp_path / "cache", ack_wait_s=1.5) as fleet:
+    with Fleet((), tmp_path / "cache", ack_wait_s=3.0) as fleet:
         where = ("--nats", fleet.settings.nats)
         command = ["publish", "fingerprint", str(clip), *JOB, *where]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -38,7 +38,7 @@ VICTIMS = {  # and how likely each is
     "stopped supervisor": 2,
     "told supervisor": 2,
 }
-SETTINGS = {"ack_wait_s": 2.0, "pace_ms": 3.0}
+SETTINGS = {"ack_wait_s": 3.0, "pace_ms": 3.0}
 
 
 class ProgressListener(Silent):

@@ -118,7 +118,7 @@ def test_a_server_that_is_away(away_s: float, clip: Path, tmp_path: Path) -> Non
         print(f"\naway for {away_s:.0f} s after {sent} of {outcome.done.segments} segments; done {took_s:.1f} s later")
         return outcome
 
-    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0, queue_bytes=MIB) as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=3.0, queue_bytes=MIB) as fleet:
         check(asyncio.run(trial(fleet)), SPEC)
 
 

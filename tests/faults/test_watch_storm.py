@@ -111,7 +111,7 @@ def test_each_content_once_and_no_source_touched(acts: int, kills: int, tmp_path
     chance = random.Random(seed)
     people, out = People(tmp_path / "folder", tmp_path / "outside", chance), tmp_path / "out"
     deadly = set(chance.sample(range(acts), kills))
-    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=3.0) as fleet:
         watcher = Watcher(fleet, people.folder, out)
         watcher.start()
         for number in range(acts):

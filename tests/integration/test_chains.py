@@ -88,7 +88,7 @@ def test_films_are_summarised_alike_by_any_fleet(home: Path, tmp_path: Path) -> 
     files = [tmp_path / f"{name}.wav" for name in films]
     made: dict[str, dict[str, bytes]] = {}
     for label, workers in (("one", 1), ("three", 3), ("killed", 2)):
-        with Fleet(ONE_WORKER * workers, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+        with Fleet(ONE_WORKER * workers, tmp_path / "cache", ack_wait_s=3.0) as fleet:
             listener = Killing(fleet) if label == "killed" else Silent()
             outcomes = fleet.run(spec, files, tmp_path / label, listener)
         assert all(outcome.ok for outcome in outcomes), outcomes

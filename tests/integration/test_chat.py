@@ -262,7 +262,7 @@ def test_text_comes_as_it_is_written_and_a_killed_worker_begins_again(
     results = []
     for kill in (False, True):
         deltas.clear()
-        with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=1.0) as fleet:
+        with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=3.0) as fleet:
             results.append(asyncio.run(run(fleet, kill)))
             texts: dict[tuple[str, int], str] = defaultdict(str)
             for delta in deltas:

@@ -92,7 +92,7 @@ def test_answers_equal_the_librarys_from_any_fleet(home: Path, folder: Path, tmp
     given, library = asked(tmp_path / "q.jsonl", [{"prompt": text} for text in PROMPTS]), Library(folder)
     written = []
     for name, workers in (("one", 1), ("three", 3), ("killed", 1)):
-        with Fleet(ONE_WORKER * workers, tmp_path / "cache", ack_wait_s=1.0) as fleet:
+        with Fleet(ONE_WORKER * workers, tmp_path / "cache", ack_wait_s=3.0) as fleet:
             listener = Killing(fleet) if name == "killed" else None
             [outcome] = fleet.run(pipeline(max_tokens=TOKENS), [given], tmp_path / name, listener)
             assert outcome.ok, outcome

@@ -145,7 +145,7 @@ def test_raw_media_comes_back_as_files_which_results_can_fetch_too(tmp_path: Pat
 
 def test_raw_media_survives_the_worker_that_splits_and_collects_it(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(frames=250, sound="aac"))
-    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=3.0) as fleet:
         asyncio.run(_publish_raw_and_kill(fleet, clip))
         out = tmp_path / "out"
         assert rigflow("results", "raw", "--out", out, "--nats", fleet.settings.nats) == 0

@@ -218,7 +218,7 @@ def test_a_request_that_fails_in_the_model_fails_alone(http: Any) -> None:
 async def left_behind(fleet: Fleet) -> tuple[int, int, int]:
     """How many results of requests, jobs and messages in queues there are."""
     async with Broker.connected(fleet.settings, "test") as broker:
-        for _ in range(100):
+        for _ in range(600):
             results = [each async for each in broker.read(broker.names.results_stream, "rigflow.results.*.infer.*")]
             info = await broker.api(f"STREAM.INFO.{broker.names.work_stream('infer', 'decode')}")
             found = len(results), len(await all_manifests(broker)), info["state"]["messages"]

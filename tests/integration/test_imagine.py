@@ -91,7 +91,7 @@ def test_pictures_are_the_same_from_any_fleet(home: Path, tmp_path: Path) -> Non
     assert {pixels(data).shape for data in files_under(tmp_path / "anew").values()} == {(32, 32, 3)}
     assert len(set(files_under(tmp_path / "anew").values())) == 3
 
-    with Fleet(ONE_WORKER * 3, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+    with Fleet(ONE_WORKER * 3, tmp_path / "cache", ack_wait_s=3.0) as fleet:
         fleet.run(pipeline(batch=3), [given], tmp_path / "three", Killing(fleet))
     assert files_under(tmp_path / "one") == files_under(tmp_path / "three")
 

@@ -85,7 +85,7 @@ def test_one_worker_three_and_crashes_join_the_same_text(tmp_path: Path) -> None
         assert rigflow("dead", "retry", "--all", "--nats", fleet.settings.nats).returncode == 0
         [mended] = fleet.run(broken, [talk], tmp_path / "mended")
     stages = (("decode", "spelled", "encode"), ("join", "encode"), ("encode", "spelled"))
-    with Fleet(stages, tmp_path / "cache", ack_wait_s=2.0) as three:
+    with Fleet(stages, tmp_path / "cache", ack_wait_s=3.0) as three:
         [killed] = three.run(spec, [talk], tmp_path / "killed", Killing(three))
     for outcome in (one, killed, mended):
         assert outcome.ok, outcome

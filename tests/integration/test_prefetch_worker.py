@@ -73,7 +73,7 @@ def test_it_answers_like_one_that_decodes_when_asked(tmp_path: Path) -> None:
     spec, paths = builtin_pipeline("fingerprint"), [real_clip(name) for name in CLIPS]
     with Fleet((ALL_STAGES,), tmp_path / "cache") as fleet:
         wanted = arrays_of(fleet.run(spec, paths, tmp_path / "plain"))
-    with Fleet((ALL_STAGES,), tmp_path / "cache", entry=start_prefetching, ack_wait_s=2.0) as fleet:
+    with Fleet((ALL_STAGES,), tmp_path / "cache", entry=start_prefetching, ack_wait_s=3.0) as fleet:
         assert_equal(arrays_of(fleet.run(spec, paths, tmp_path / "ahead")), wanted)
         killing = Killing(fleet)
         assert_equal(
@@ -83,7 +83,7 @@ def test_it_answers_like_one_that_decodes_when_asked(tmp_path: Path) -> None:
 
 def test_what_a_stuck_decoder_holds_goes_to_another_worker(tmp_path: Path) -> None:
     spec, path = builtin_pipeline("fingerprint"), real_clip("carphone_pristine")
-    with Fleet((ALL_STAGES,) * 2, tmp_path / "cache", entry=start_stuck_first, ack_wait_s=1.0) as fleet:
+    with Fleet((ALL_STAGES,) * 2, tmp_path / "cache", entry=start_stuck_first, ack_wait_s=3.0) as fleet:
         [outcome] = fleet.run(spec.model_copy(update={"segment_s": 1.0}), [path], tmp_path / "out", Silent())
     assert outcome.ok, outcome.error
 
@@ -157,7 +157,7 @@ def test_films_that_are_encoded_apart_have_the_same_bytes(tmp_path: Path) -> Non
     clips = [make_clip(tmp_path, Clip(frames=60, gop=5, seed=seed)) for seed in range(2)]
 
     def films(name: str, kill: bool = False, **entry: Any) -> list[bytes]:
-        with Fleet((ALL_STAGES,), tmp_path / "cache", ack_wait_s=2.0, **entry) as fleet:
+        with Fleet((ALL_STAGES,), tmp_path / "cache", ack_wait_s=3.0, **entry) as fleet:
             outcomes = fleet.run(LARGER, clips, tmp_path / name, Killing(fleet) if kill else Silent())
         assert all(outcome.ok for outcome in outcomes), [outcome.error for outcome in outcomes]
         return [Path(f"{outcome.target}.mp4").read_bytes() for outcome in outcomes]

@@ -47,7 +47,7 @@ ALL_BUT_COLLECT = ("split", "decode", "resize", "encode")
 @pytest.mark.slow
 async def test_a_job_whose_collector_died_after_it_made_room_fails_with_a_reason(tmp_path: Path) -> None:
     clip = poisoned_clip(tmp_path / "noise.mp4", groups=16, gop=8, poison=(), size=160)
-    with Fleet((ALL_BUT_COLLECT,), tmp_path / "cache", results_bytes=MIB, ack_wait_s=2.0) as fleet:
+    with Fleet((ALL_BUT_COLLECT,), tmp_path / "cache", results_bytes=MIB, ack_wait_s=3.0) as fleet:
         broker = await Broker.connect(fleet.settings)
         spec = await register(broker, fleet.settings, SPEC, {})
         job = Publisher(broker, spec, "main", Priority.INTERACTIVE).ref("film")

@@ -1,6 +1,5 @@
 """Traces of language models: an answer is one span, however many steps wrote it."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,8 @@ def test_an_answer_is_one_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         spec = builtin_pipeline("chat").with_fields({"chat.max_tokens": 60})
         [outcome] = fleet.run(spec, [tmp_path / "q.jsonl"], tmp_path / "out")
         assert outcome.ok, outcome.error
-        until(received, "job chat")
-        time.sleep(1.2)
+        for name in ("chat", "encode", "job chat"):
+            until(received, name)
     [answer] = received.named("chat")
     assert facts_of(answer)["rigflow.job"] == outcome.job.id
     [encode] = received.named("encode")

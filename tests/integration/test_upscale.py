@@ -152,7 +152,7 @@ def test_a_film_goes_on_after_all_was_killed_and_two_days(tmp_path: Path) -> Non
     clip, path, out = on_twos(tmp_path, frames=80), pipeline(tmp_path), tmp_path / "out"
     (tmp_path / "other").mkdir()
     spec, models = parse_pipeline(path.read_text(), path.name), {"m": own_model("m", tmp_path)}
-    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=3.0) as fleet:
         command = ("run", path, clip, "--out", out, "--nats", fleet.settings.nats)
         with Running(*command) as first:
             asyncio.run(eventually(partial(half_done, fleet.settings), 60))

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,19 +62,35 @@ async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
 async def test_a_wait_is_told_once_and_not_while_something_moves(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("SILENT_S", 0.2), ("LOOK_S", 0.02)):
-        monkeypatch.setattr(waits, name, seconds)
+    silent_s, now_s, looks = 0.05, [1000.0], []  # as the test's clock says; between looks real time passes
+    for name, value in (
+        ("SILENT_S", silent_s),
+        ("LOOK_S", 0.01),
+        ("time", SimpleNamespace(monotonic=lambda: now_s[0])),
+    ):
+        monkeypatch.setattr(waits, name, value)
     broker = await Broker.connect(settings)
     job = await published(broker, make_clip(tmp_path, Clip(frames=30)))
     output: list[str] = []
-    async with waits.explained(broker, output.append, lambda: [job]) as moved:
-        for _ in range(25):
+
+    def waiting() -> list[JobRef]:
+        looks.append(now_s[0])
+        return [job]
+
+    async def after(seconds: float, more_looks: int) -> None:
+        now_s[0] += seconds
+        enough = len(looks) + more_looks
+        while len(looks) < enough:
+            await asyncio.sleep(0.01)
+
+    async with waits.explained(broker, output.append, waiting) as moved:
+        for _ in range(5):
+            await after(0.8 * silent_s, 2)
             moved()
-            await asyncio.sleep(0.02)
         before = output.copy()
-        while not output:
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.6)
+        await after(2 * silent_s, 1)
+        for _ in range(3):
+            await after(5 * silent_s, 1)
     assert before == []
     assert len(output) == 1
     assert "no worker takes fingerprint decode" in output[0]

@@ -28,7 +28,7 @@ VICTIM = st.tuples(st.integers(0, len(ARRANGED) - 1), st.floats(0.0, 0.3))  # wh
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with Fleet(ARRANGED, tmp_path_factory.mktemp("cache"), ack_wait_s=2.0) as fleet:
+    with Fleet(ARRANGED, tmp_path_factory.mktemp("cache"), ack_wait_s=3.0) as fleet:
         yield fleet
 
 

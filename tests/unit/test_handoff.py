@@ -1,6 +1,6 @@
 """What a worker asks the broker before it gives a part to another."""
 
-import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,16 +25,24 @@ def counted(idle: list[int]) -> tuple[Handoff, list[int]]:
     return made, asked
 
 
-async def test_the_broker_is_not_asked_again_at_once_whatever_it_answered() -> None:
+@pytest.fixture
+def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock of the hand-off, which stands still until a test changes it."""
+    now_s = [1000.0]
+    monkeypatch.setattr(handoff, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    return now_s
+
+
+async def test_the_broker_is_not_asked_again_at_once_whatever_it_answered(now_s: list[float]) -> None:
     made, asked = counted([0, 2])
     assert not any([await made.workers_wait(QUEUE) for _ in range(50)])
     assert len(asked) == 1
-    await asyncio.sleep(handoff.FRESH_S)
+    now_s[0] += 1.01 * handoff.FRESH_S
     assert all([await made.workers_wait(QUEUE) for _ in range(50)])
     assert len(asked) == 2
 
 
-async def test_each_request_gets_one_part_and_then_the_broker_is_asked_again() -> None:
+async def test_each_request_gets_one_part_and_then_the_broker_is_asked_again(now_s: list[float]) -> None:
     made, asked = counted([2, 0])
     assert await made.workers_wait(QUEUE)
     assert [made.spill(QUEUE) for _ in range(4)] == [True, True, False, False]
@@ -42,7 +50,7 @@ async def test_each_request_gets_one_part_and_then_the_broker_is_asked_again() -
     assert len(asked) == 2
 
 
-async def test_short_steps_ask_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_short_steps_ask_nothing() -> None:
     made, asked = counted([5])
     made.took("p", "infer", 0.01)
     assert not await made.workers_wait(QUEUE)
