@@ -42,6 +42,12 @@ class Slow:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine queues answer late."""
+    monkeypatch.setattr("workers.intake.PATIENCE_S", 3600.0)
+
+
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items are known to be quick, so that several are taken."""
     monkeypatch.setattr(MessagesInFlight, "pace_s", lambda *_: 0.001)
@@ -68,10 +74,7 @@ async def a_slow_worker(settings: Settings, backlog: int, concurrency: int = 1) 
         await broker.close()
 
 
-async def test_a_slow_worker_takes_from_one_full_queue_at_a_time_each_in_turn(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.intake.PATIENCE_S", 3600.0)  # on a busy machine queues answer late
+async def test_a_slow_worker_takes_from_one_full_queue_at_a_time_each_in_turn(settings: Settings, patient: None) -> None:
     async with a_slow_worker(settings, backlog=20) as worker:
         known = set()
         while len(known) < len(SPECS):  # how long an item takes, it has to see first
@@ -104,7 +107,7 @@ async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> No
         assert most <= 3 * asked
 
 
-async def test_items_that_are_decoded_make_room_for_others(settings: Settings, quick: None) -> None:
+async def test_items_that_are_decoded_make_room_for_others(settings: Settings, quick: None, patient: None) -> None:
     """Four decoders: two items wait for them, and eight more may be decoded and not done; requests may come late."""
     settings, late = settings.model_copy(update={"credit_items": 1}), 2 * len(SPECS)
     async with a_slow_worker(settings, backlog=20, concurrency=4) as worker:
