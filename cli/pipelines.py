@@ -174,8 +174,8 @@ def _line_in(problem: str) -> int:
 
 def _models_missing(text: str, file: Path) -> list[PipelineError]:
     """An error for each stage of a file whose model cannot be used, whatever else is wrong with the file."""
-    from schemas.pipeline import line_of
     from schemas.pipeline_check import models_in
+    from schemas.toml import line_of
     from workers.definitions import find_model
 
     errors = []
@@ -190,7 +190,7 @@ def _models_missing(text: str, file: Path) -> list[PipelineError]:
 
 def _unfit(text: str, file: Path) -> list[str]:
     """Why a file whose fields, options and models are fine cannot be run: its models do not fit its stages."""
-    from schemas.pipeline import line_of
+    from schemas.toml import line_of
     from workers.definitions import find_models, find_pipeline
 
     spec, folder = find_pipeline(str(file))
@@ -243,7 +243,7 @@ def _at_fleet(settings: "Settings", ask: Callable[["Broker"], Awaitable[T]]) -> 
 
 def to_toml(spec: "PipelineSpec") -> str:
     """The pipeline file of a spec, without default values; `parse_pipeline` gives the spec back."""
-    head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stage", "models", "plugins"})
+    head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stage", "models", "plugins", "signatures"})
     blocks = [_lines(head | {"name": spec.name, "media": spec.media})]
     for stage in spec.stage:
         fields = {"kind": stage.kind} | stage.model_dump(mode="json", exclude_defaults=True)

@@ -8,8 +8,8 @@ from pydantic_core import ErrorDetails
 
 from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
-from schemas.pipeline import MOST_STAGES, DecodeStage, EncodeStage, OperatorStage, line_of
-from schemas.toml import TomlError, parse_toml
+from schemas.pipeline import MOST_STAGES, DecodeStage, EncodeStage, OperatorStage
+from schemas.toml import TomlError, line_of, parse_toml
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 _CLASSES = {"encode": ("formats", "format")}  # of a stage's kind: the group of its class, and the field that names it

@@ -23,6 +23,7 @@ from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.models import publish_model
 from pipelines.revisions import needed_revisions
+from pipelines.signing import check_signed, signed, with_signatures
 from pipelines.values import report_skipped
 from schemas.declared import is_token
 from schemas.errors import ModelError, PipelineError, PipelineUnknown
@@ -61,29 +62,39 @@ async def publish_pipeline(
         card, content = models[name]
         for each in {card.identity: card, run[name].identity: run[name]}.values():  # differ where a stage is `raw`
             await publish_model(broker, each, content)
-    await put_revision(broker, pinned, variant, {name: models[name][0].identity for name in pinned.models})
-    return pinned
+    return await put_revision(broker, pinned, variant, {name: models[name][0].identity for name in pinned.models})
 
 
 async def put_revision(
     broker: Broker, pinned: PipelineSpec, variant: bool = False, identities: Mapping[str, str] | None = None
-) -> None:
-    """Write a revision whose models are at the broker, as the newest of its name or as a variant.
+) -> PipelineSpec:
+    """Write a revision whose models are at the broker, signed, as the newest of its name or as a variant.
 
     `identities` of its models, if others than the pinned ones are to be found by their names: see `as_run`.
     """
     bucket, revision = broker.names.pipelines, pinned.revision
-    entries = {f"revision.{revision}": pinned.model_dump_json().encode()}
-    entries[f"{'variant' if variant else 'name'}.{pinned.name}"] = revision.encode()
     named = {stage.model for stage in pinned.operators if stage.model is not None and not stage.head}
     if identities is None:
         named -= {stage.model for stage in pinned.operators if not runs_as_added(stage)}
     known = pinned.models if identities is None else identities
+    entries = {f"revision.{revision}": b"", f"{'variant' if variant else 'name'}.{pinned.name}": revision.encode()}
     entries |= {f"model.{name}": identity.encode() for name, identity in known.items() if name in named}
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
+    pinned = signed(_with_signatures_of(held[0], pinned), broker.settings)
+    entries[f"revision.{revision}"] = pinned.body
     for (key, value), old in zip(entries.items(), held, strict=True):  # the revision first: the name refers to it
         if old != value:
             await broker.put(bucket, key, value)
+    return pinned
+
+
+def _with_signatures_of(held: bytes | None, spec: PipelineSpec) -> PipelineSpec:
+    """A revision with the signatures that it has at the broker, and no others: those of a changed one are void."""
+    try:
+        known = () if held is None else _parse(held, spec.revision).signatures
+    except PipelineError:
+        known = ()
+    return with_signatures(spec, known)
 
 
 def with_pins(spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]]) -> PipelineSpec:
@@ -123,7 +134,10 @@ async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
 
 
 async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
-    """A pipeline by its revision, or the newest one of a name. Raises PipelineError: none, or unreadable."""
+    """A pipeline by its revision, or the newest one of a name.
+
+    Raises PipelineError: none, unreadable, or signed by none of the setting `trusted_signers`.
+    """
     bucket, revision, body = broker.names.pipelines, name, None
     if is_token(name):
         body, newest = await asyncio.gather(
@@ -137,7 +151,9 @@ async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
     if body is None:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none yet"
         raise PipelineUnknown(f"the broker knows no pipeline {name}", f"it knows {known}")
-    return _parse(body, revision)
+    spec = _parse(body, revision)
+    check_signed(spec, broker.settings.trusted_signers)
+    return spec
 
 
 async def known_pipelines(broker: Broker) -> list[PipelineSpec]:

@@ -64,9 +64,7 @@ async def put_model(broker: Broker, card: ModelSpec, content: Content) -> list[P
     await ensure_topology(broker, broker.settings, [])  # the fleet may be new
     await publish_model(broker, card, content)
     await broker.put(broker.names.pipelines, f"model.{card.name}", card.identity.encode())
-    for spec in changed:
-        await put_revision(broker, spec)
-    return changed
+    return [await put_revision(broker, spec) for spec in changed]
 
 
 async def remove_model(broker: Broker, name: str) -> None:
@@ -107,8 +105,7 @@ async def variant(
     if wanted.revision == known.revision:
         return known
     changed = await _pinned(broker, known, wanted, {}, keep_warm_up=f"{known.decode.name}.warm_up" in fields)
-    await put_revision(broker, changed, variant=True)
-    return changed
+    return await put_revision(broker, changed, variant=True)
 
 
 async def known_cards(broker: Broker) -> list[ModelSpec]:

@@ -4,7 +4,6 @@ A pipeline is a name, kinds of media and a list of stages. Its `revision` is the
 answers: the stages, the identities of the models, and the versions of plugins. Jobs are pinned to a revision.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
@@ -22,7 +21,7 @@ from pydantic import (
 from schemas.declared import ModelRef, Name, Spec, digest
 from schemas.errors import PipelineError, reason_of
 from schemas.grid import MOST_WARM_UP, Grid
-from schemas.toml import TomlError, parse_toml
+from schemas.toml import TomlError, line_of, parse_toml
 
 T = TypeVar("T")
 MOST_STAGES = 64  # the broker has a stream for each
@@ -151,6 +150,9 @@ class PipelineSpec(Spec):
     plugins: dict[str, str] = Field(
         default={}, description="group/name of a class of an installed package -> package and version; as `models`"
     )
+    signatures: tuple[str, ...] = Field(
+        default=(), max_length=64, description="PUBLIC_KEY:SIGNATURE of who published it by an nkey; as `models`"
+    )
 
     @field_validator("media", mode="before")
     @classmethod
@@ -254,9 +256,19 @@ class PipelineSpec(Spec):
         return made
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the answers, 64 hex digits; `models` and `plugins` must be filled in."""
+        return digest(self.model_dump(mode="json", exclude={"description", "signatures"}))
+
+    @property
     def revision(self) -> str:
-        """Hash of all that decides the answers, 16 hex digits; `models` and `plugins` must be filled in."""
-        return digest(self.model_dump(mode="json", exclude={"description"}))[:16]
+        """The first 16 digits of `digest`."""
+        return self.digest[:16]
+
+    @property
+    def body(self) -> bytes:
+        """The pipeline as the broker keeps it."""
+        return self.model_dump_json(exclude=None if self.signatures else {"signatures"}).encode()
 
     def next_stage(self, name: str) -> Stage | None:
         """The stage after the one called `name`; None after the last."""
@@ -283,18 +295,3 @@ def pipeline_errors(error: ValidationError, text: str, source: str) -> list[Pipe
         field = ".".join(str(part) for part in path) or "the file"
         found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}", reason_of(detail)))
     return found
-
-
-def line_of(text: str, path: list[str | int]) -> int:
-    """1-based line of the field at `path` in TOML `text`; the table's line when the field is missing."""
-    lines = text.splitlines()
-    start, end = 0, len(lines)
-    if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
-        heads = [number for number, line in enumerate(lines) if re.match(r"\s*\[\[\s*stage\s*\]\]", line)]
-        if path[1] < len(heads):
-            start, end = heads[path[1]], (*heads, len(lines))[path[1] + 1]
-    for part in path:
-        pattern = re.compile(rf"^\s*\[*\s*\"?{re.escape(str(part))}\"?\s*[\]=.]")
-        hit = next((n for n in range(start, end) if isinstance(part, str) and pattern.match(lines[n])), None)
-        start = start if hit is None else hit
-    return start + 1

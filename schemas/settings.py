@@ -61,6 +61,10 @@ class Settings(BaseModel):
 
     nats: str = Field(default="", description="URL of the broker; empty: start one here")
     credentials: str = Field(default="", description="path of an nkey seed or .creds file")
+    trusted_signers: tuple[str, ...] = Field(
+        default=(),
+        description="public nkeys, `,` between them: only pipelines that one of them signed are used; empty: all are",
+    )
     tls_ca: str = Field(
         default="", description="path of the CA that signed the broker's certificate; empty: the system's"
     )
@@ -173,14 +177,22 @@ class Settings(BaseModel):
     def _folders(cls, value: object) -> object:
         return tuple(filter(None, value.split(":"))) if isinstance(value, str) else value
 
-    @field_validator("url_hosts", mode="before")
+    @field_validator("url_hosts", "trusted_signers", mode="before")
     @classmethod
-    def _hosts(cls, value: object) -> object:
-        return tuple(filter(None, re.split(r"[,\s]+", value.lower()))) if isinstance(value, str) else value
+    def _listed(cls, value: object) -> object:
+        return tuple(filter(None, re.split(r"[,\s]+", value))) if isinstance(value, str) else value
+
+    @field_validator("trusted_signers")
+    @classmethod
+    def _are_public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [each for each in value if not re.fullmatch(r"U[A-Z2-7]{55}", each)]:
+            raise ValueError(f"has {wrong[0][:8]}..., which is no public nkey of a user, U and 55 letters and digits")
+        return value
 
     @field_validator("url_hosts")
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        value = tuple(each.lower() for each in value)
         if wrong := [each for each in value if not re.fullmatch(HOSTS, each)]:
             raise ValueError(f"has {wrong[0][:100]}, which is none of a.example, a.example:8080, *.a.example and *")
         return value

@@ -1,5 +1,6 @@
 """Parses TOML from any source: every text that is no TOML ends in one error."""
 
+import re
 import tomllib
 from typing import Any
 
@@ -24,3 +25,18 @@ def parse_toml(content: str | bytes) -> dict[str, Any]:
         raise TomlError(str(error)) from error
     except ValueError as error:
         raise TomlError("a number in it has too many digits") from error
+
+
+def line_of(text: str, path: list[str | int]) -> int:
+    """1-based line of the field at `path` in TOML `text`; the table's line when the field is missing."""
+    lines = text.splitlines()
+    start, end = 0, len(lines)
+    if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
+        heads = [number for number, line in enumerate(lines) if re.match(r"\s*\[\[\s*stage\s*\]\]", line)]
+        if path[1] < len(heads):
+            start, end = heads[path[1]], (*heads, len(lines))[path[1] + 1]
+    for part in path:
+        pattern = re.compile(rf"^\s*\[*\s*\"?{re.escape(str(part))}\"?\s*[\]=.]")
+        hit = next((n for n in range(start, end) if isinstance(part, str) and pattern.match(lines[n])), None)
+        start = start if hit is None else hit
+    return start + 1
