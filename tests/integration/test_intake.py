@@ -74,7 +74,9 @@ async def a_slow_worker(settings: Settings, backlog: int, concurrency: int = 1) 
         await broker.close()
 
 
-async def test_a_slow_worker_takes_from_one_full_queue_at_a_time_each_in_turn(settings: Settings, patient: None) -> None:
+async def test_a_slow_worker_takes_from_one_full_queue_at_a_time_each_in_turn(
+    settings: Settings, patient: None
+) -> None:
     async with a_slow_worker(settings, backlog=20) as worker:
         known = set()
         while len(known) < len(SPECS):  # how long an item takes, it has to see first
