@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.api_keys import app as api_keys
+from cli.audit import audit
 from cli.backup import backup, restore
 from cli.cluster import cluster
 from cli.dead import app as dead
@@ -92,6 +93,7 @@ app.command()(cluster)
 app.command()(search)
 app.add_typer(keys)
 app.command()(usage)
+app.command()(audit)
 app.command()(backup)
 app.command()(restore)
 app.command()(doctor)

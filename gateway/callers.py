@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 
 from gateway.problems import HttpError
+from pipelines.audit import acting_for
 from schemas.api_roles import ApiRole
 
 ALL_ROLES = frozenset(ApiRole)
@@ -84,6 +85,7 @@ def _may(role: ApiRole) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
         if role not in found.roles:
             hint = f"use an API key with the role {role.value}"
             raise HttpError(HTTPStatus.FORBIDDEN, f"this needs the role {role.value}", hint)
+        acting_for.set((found.name or "", found.tenant))
         return found
 
     return caller

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
+from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.values import decoded
@@ -44,6 +45,7 @@ async def make_key(
         created_s=time.time(),
         expires_s=expires_s,
     )
+    await audit(broker, "api-key-made", name, id=identity, tenant=tenant, roles=",".join(key.roles))
     await broker.put(broker.names.keys, identity, key.model_dump_json().encode())
     return key, f"{PREFIX}_{identity}_{secret}"
 
@@ -63,6 +65,7 @@ async def revoke_key(broker: Broker, name: str) -> ApiKey:
         what = f"the API key {name} is revoked already" if known else f"there is no API key {name}"
         raise UsageError(what, "rigflow keys api list shows them")
     revoked = valid[-1].model_copy(update={"revoked_s": time.time()})
+    await audit(broker, "api-key-revoked", revoked.name, id=revoked.id)
     await broker.put(broker.names.keys, revoked.id, revoked.model_dump_json().encode())
     return revoked
 

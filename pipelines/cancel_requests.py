@@ -9,6 +9,7 @@ import logging
 import time
 from contextlib import suppress
 
+from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.job_records import find_manifest
@@ -55,6 +56,7 @@ async def _carry_out(broker: Broker, subject: str) -> None:
     manifest = await find_manifest(broker, job, tenant)
     if manifest is not None and manifest.job.pipeline != pipeline:
         raise UsageError(f"job {job} goes through {manifest.job.pipeline}", "name that pipeline")
+    await audit(broker, "job-cancelled", job, tenant=tenant, asked="by a message")
     await cancel(broker, manifest or await _waiting(broker, tenant, pipeline, job), queued=False)
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.audit import audit
 from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
@@ -132,6 +133,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
         hint = f"see it with `rigflow dead show {letter.number} --save FILE`, or drop it"
         raise UsageError(f"dead letter {letter.number} does not say which queue its input came from", hint)
     job = letter.failure.key.job
+    await audit(broker, "dead-letter-retried", str(letter.number), job=job.id, tenant=job.tenant)
     taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
     again = f"{job.identity}/{letter.queue}/dead-{letter.number}"  # a new id, since the broker drops repeats
     given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
@@ -144,11 +146,17 @@ async def retry(broker: Broker, letter: Letter) -> None:
     if manifest is not None and manifest.hosted and manifest.job == job and not splits:
         subject = broker.names.work(job.pipeline, COLLECT, job.priority)
         await broker.publish(subject, CollectRequest(job=job, name=manifest.name).encode(), f"{again}/{COLLECT}")
-    await drop(broker, letter)
+    await _delete(broker, letter)
 
 
 async def drop(broker: Broker, letter: Letter) -> None:
     """Delete a dead letter and its input; the failure stays in the job's results."""
+    job = letter.failure.key.job
+    await audit(broker, "dead-letter-dropped", str(letter.number), job=job.id, tenant=job.tenant)
+    await _delete(broker, letter)
+
+
+async def _delete(broker: Broker, letter: Letter) -> None:
     await broker.delete_message(broker.names.dead_stream, letter.number)
     await discard_claims(broker, [claim_of(letter.stored.subject, letter.stored.headers)])
 

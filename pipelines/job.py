@@ -5,6 +5,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from engines.media.medium import Input
+from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.collecting import Compare
@@ -90,10 +91,12 @@ class Job:
 
     async def cancel(self) -> Manifest:
         """Cancel it; see `pipelines.jobs.cancel`."""
+        await audit(self._broker, "job-cancelled", self.id, tenant=self.ref.tenant)
         return await cancel(self._broker, self.manifest)
 
     async def delete(self) -> None:
         """Cancel it if it is not over, and delete its results and its record."""
+        await audit(self._broker, "job-deleted", self.id, tenant=self.ref.tenant)
         await delete(self._broker, self.manifest)
 
     async def collect(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
+from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.status import process_statuses
@@ -41,6 +42,7 @@ async def give_order(broker: Broker, kind: Kind, name: str, order: Order) -> Non
         other: Kind = "rig" if kind == "worker" else "worker"
         is_other = name in await _known(broker, other)
         raise NotFound(f"there is no {kind} {name[:100]!a}", f"it is a {other}" if is_other else _there(kind, known))
+    await audit(broker, f"{kind}-ordered", name, order=order.value)
     await broker.put(broker.names.pipelines, f"order.{kind}.{name}", order.value.encode())
 
 
@@ -70,6 +72,7 @@ async def forget_rig(broker: Broker, name: str) -> None:
         raise NotFound(f"there is no rig {name[:100]!a}", _there("rig", known))
     if known[name] not in ENDED:
         raise UsageError(f"rig {name} is {known[name]}", "stop it first, by SIGTERM")
+    await audit(broker, "rig-forgotten", name)
     await broker.delete_key(broker.names.last_seen, f"rig.{name}")
     await broker.delete_key(broker.names.rigs, f"rig.{name}")
     await broker.delete_key(broker.names.pipelines, f"order.rig.{name}")

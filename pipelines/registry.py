@@ -19,6 +19,7 @@ from engines.content import Content
 from engines.models.sounds import with_sound
 from engines.models.tensors import as_run, runs_as_added, with_tensors
 from engines.plugins import plugins_of
+from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.models import publish_model
@@ -82,6 +83,8 @@ async def put_revision(
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
     pinned = signed(_with_signatures_of(held[0], pinned), broker.settings)
     entries[f"revision.{revision}"] = pinned.body
+    if not variant and held[1] != revision.encode():
+        await audit(broker, "pipeline-published", pinned.name, revision=revision)
     for (key, value), old in zip(entries.items(), held, strict=True):  # the revision first: the name refers to it
         if old != value:
             await broker.put(bucket, key, value)
@@ -125,6 +128,7 @@ async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none"
         raise PipelineUnknown(f"the broker knows no pipeline {name}", f"it knows {known}")
     needed = await needed_revisions(broker, retried=False)
+    await audit(broker, "pipeline-removed", name)
     for key in (f"name.{name}", f"variant.{name}"):
         await broker.delete_key(bucket, key)
     for revision in revisions:

@@ -9,10 +9,14 @@ import binascii
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.errors import PipelineError
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    import nkeys
 
 _SEED = re.compile(rb"\bSU[A-Z2-7]{56}\b")  # of a user, alone in a file or in a .creds file
 _SIGNED = "rigflow pipeline "
@@ -21,17 +25,29 @@ _MOST = 8  # signatures of a pipeline
 
 def signed(spec: PipelineSpec, settings: Settings) -> PipelineSpec:
     """The pipeline with a signature by the nkey of `settings.credentials`; as it is where that is no nkey."""
+    pair = _login(settings)
+    if pair is None:
+        return spec
+    signature = f"{pair.public_key.decode()}:{base64.b64encode(pair.sign(_content(spec))).decode()}"
+    return with_signatures(spec, (*spec.signatures, signature))
+
+
+def login_key(settings: Settings) -> str:
+    """The public nkey that a process logs in with; "" where it has none."""
+    pair = _login(settings)
+    return "" if pair is None else str(pair.public_key.decode())
+
+
+def _login(settings: Settings) -> "nkeys.KeyPair | None":
     try:
         seed = _SEED.search(Path(settings.credentials).read_bytes()) if settings.credentials else None
     except OSError:  # the connection has been made with it: it was replaced since
-        seed = None
+        return None
     if seed is None:
-        return spec
+        return None
     import nkeys
 
-    pair = nkeys.from_seed(bytearray(seed[0]))
-    signature = f"{pair.public_key.decode()}:{base64.b64encode(pair.sign(_content(spec))).decode()}"
-    return with_signatures(spec, (*spec.signatures, signature))
+    return nkeys.from_seed(bytearray(seed[0]))
 
 
 def with_signatures(spec: PipelineSpec, signatures: Collection[str]) -> PipelineSpec:

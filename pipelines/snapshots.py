@@ -41,7 +41,7 @@ async def streams_of(broker: Broker) -> list[str]:
     specs = await known_pipelines(broker) if f"KV_{names.pipelines}" in own else []
     first += [names.media_stream(spec.name) for spec in specs]
     first += [names.work_stream(spec.name, stage) for spec in specs for stage in _stages(spec)]
-    last = [names.results_stream, names.dead_stream, names.usage_stream, f"OBJ_{names.blobs}"]
+    last = [names.results_stream, names.dead_stream, names.usage_stream, names.audit_stream, f"OBJ_{names.blobs}"]
     places = {name: place for place, name in enumerate(first)}
     places |= {name: 2 * len(first) + place for place, name in enumerate(last)}
     return sorted(own, key=lambda name: (places.get(name, len(first)), name))

@@ -20,6 +20,7 @@ ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
 RIG_AGE_S = 10.0  # the status of a worker that sends no status any more
 SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
 SEEN_BYTES = 16 << 20  # of rigs that run or ran: some thousands
+AUDIT_BYTES = 64 << 20  # about 200,000 changes; the oldest go when it is full
 USAGE_BYTES = 512 << 20  # about a million jobs
 CANCEL_BYTES, CANCEL_MESSAGE_BYTES = 16 << 20, 4096  # of requests to cancel jobs, headers included
 UNBOUNDED = -1  # limited only by the size of the broker's store
@@ -62,6 +63,8 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
     ]
     usage = {"max_msgs_per_subject": 1, "discard": "old"}
     plans.append(StreamPlan(_stream(names.usage_stream, [f"{prefix}.usage.>"], USAGE_BYTES, USAGE_AGE_S, **usage)))
+    append_only: Config = {"deny_delete": True, "deny_purge": True, "discard": "old"}
+    plans.append(StreamPlan(_stream(names.audit_stream, [f"{prefix}.audit.>"], AUDIT_BYTES, **append_only)))
     plans.append(_cancel(names, settings))
     plans += [_media(names, settings, spec.name) for spec in specs]
     plans += [_work_queue(names, settings, pipeline, stage) for pipeline, stage in queues]

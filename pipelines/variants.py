@@ -10,6 +10,7 @@ from typing import Any
 from engines.content import Content
 from engines.models.tensors import as_run, without_tensors
 from engines.plan import plan_pipeline
+from pipelines.audit import audit
 from pipelines.blob_upload import put_blob
 from pipelines.blobs import blob_info, delete_blob
 from pipelines.broker import DELETED, Broker
@@ -62,6 +63,7 @@ async def put_model(broker: Broker, card: ModelSpec, content: Content) -> list[P
     """
     changed = await _updated(broker, card)
     await ensure_topology(broker, broker.settings, [])  # the fleet may be new
+    await audit(broker, "model-published", card.name, identity=card.identity)
     await publish_model(broker, card, content)
     await broker.put(broker.names.pipelines, f"model.{card.name}", card.identity.encode())
     return [await put_revision(broker, spec) for spec in changed]
@@ -74,6 +76,7 @@ async def remove_model(broker: Broker, name: str) -> None:
     if using:
         raise ModelInUse(f"model {name} is in use by pipelines {', '.join(using)}", "withdraw them first")
     bucket = broker.names.pipelines
+    await audit(broker, "model-removed", name, identity=card.identity)
     await broker.delete_key(bucket, f"model.{name}")
     revisions = [decoded(PipelineSpec, body, key) for key, body in (await broker.items(bucket, "revision.*")).items()]
     needed = {identity for spec in revisions if spec is not None for identity in spec.models.values()}

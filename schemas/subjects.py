@@ -64,6 +64,10 @@ class Names:
         """The subject of what one job used; `*` for any. It ends with the job, so that each job counts once."""
         return f"{self.prefix}.usage.{tenant}.{submitter}.{pipeline}.{day}.{job}"
 
+    def audit(self, role: str, action: str) -> str:
+        """The subject of entries of the audit log, by the role of who made the change; `*` for any."""
+        return f"{self.prefix}.audit.{role}.{action}"
+
     def cancel(self, tenant: str, pipeline: str, job: str) -> str:
         """The subject of requests to cancel a job; `*` for any."""
         return f"{self.prefix}.cancel.{tenant}.{pipeline}.{job}"
@@ -91,6 +95,11 @@ class Names:
     def usage_stream(self) -> str:
         """The stream of what jobs used."""
         return f"{self._upper}_USAGE"
+
+    @property
+    def audit_stream(self) -> str:
+        """The stream of who changed what."""
+        return f"{self._upper}_AUDIT"
 
     def media_stream(self, pipeline: str) -> str:
         """Work queue of raw media."""

@@ -15,6 +15,7 @@ from engines.media.tensor import TensorMedium
 from gateway.keys import KeyHolders
 from pipelines.api_keys import make_key
 from pipelines.asking import Asker
+from pipelines.audit import Audited, read_audit
 from pipelines.broker import Broker
 from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
@@ -80,6 +81,14 @@ def test_a_gateway_with_keys_serves_jobs_in_its_role(guarded: Guarded, tmp_path:
         assert http.get("/api/v1/fleet", headers=key).json()["rigs"] == []
     with pytest.raises(BrokerError, match="forbids"):
         asyncio.run(made_key(settings, "forged", roles))
+    audited = [each for each in asyncio.run(audit_of(operator)) if each.role == "gateway"]
+    said = [(each.entry.action, each.entry.target, each.entry.api_key) for each in audited]
+    assert said == [("job-cancelled", "stop", "k"), ("worker-ordered", "test-0", "k"), ("api-key-made", "forged", "")]
+
+
+async def audit_of(settings: Settings) -> list[Audited]:
+    async with Broker.connected(settings, "test") as broker:
+        return [each async for each in read_audit(broker)]
 
 
 async def made_key(settings: Settings, name: str, roles: list[ApiRole]) -> str:
@@ -134,6 +143,10 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     "rigflow.cancel.main.fingerprint.job": "pc",
     "rigflow.cancel.other.fingerprint.job": "",
     "rigflow.dead.fingerprint.decode": "w",
+    "rigflow.audit.worker.job-cancelled": "w",
+    "rigflow.audit.publisher.job-cancelled": "p",
+    "rigflow.audit.gateway.job-cancelled": "g",
+    "rigflow.audit.operator.job-cancelled": "",
     "$KV.rigflow_pipelines.name.fingerprint": "pg",
     "$KV.rigflow_jobs.main.job": "wpg",
     "$KV.rigflow_jobs.other.job": "wg",
@@ -168,6 +181,8 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     f"{API}.STREAM.PURGE.RIGFLOW_RESULTS": "wpg",
     f"{API}.STREAM.PURGE.{WORK}": "",
     f"{API}.STREAM.PURGE.RIGFLOW_DEAD": "",
+    f"{API}.STREAM.PURGE.RIGFLOW_AUDIT": "",
+    f"{API}.STREAM.MSG.DELETE.RIGFLOW_AUDIT": "",
     f"{API}.STREAM.PURGE.OBJ_rigflow_models": "g",
     f"{API}.STREAM.PURGE.KV_rigflow_jobs": "",
     f"{API}.STREAM.PURGE.KV_rigflow_attempts": "w",

@@ -1,0 +1,99 @@
+"""The audit log: what has an entry, who can write one, and that nobody can take one away."""
+
+import asyncio
+import json
+
+import pytest
+
+from cli.app import answer
+from pipelines import message_store
+from pipelines.api_keys import make_key, revoke_key
+from pipelines.audit import Audited, audit, read_audit
+from pipelines.broker import Broker
+from pipelines.client import Client
+from pipelines.jetstream import ApiError
+from pipelines.registry import builtin_pipeline, put_revision, withdraw_pipeline
+from pipelines.topology import apply_topology
+from pipelines.variants import put_model, remove_model
+from schemas.api_roles import ApiRole
+from schemas.errors import BrokerError
+from schemas.settings import Settings
+from tests.clips import real_clip
+from tests.guarded import Guarded, made_by_the_operator
+from workers.definitions import find_models, register
+
+
+def test_each_change_has_an_entry_once(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    job, revision, secret, found = asyncio.run(changed(settings))
+    assert [(each.entry.action, each.entry.target) for each in found] == [
+        ("pipeline-published", "fingerprint"),
+        ("job-cancelled", job),
+        ("job-deleted", job),
+        ("api-key-made", "website"),
+        ("api-key-revoked", "website"),
+        ("pipeline-removed", "fingerprint"),
+        ("model-published", "fingerprint"),
+        ("model-removed", "fingerprint"),
+    ]
+    assert {each.role for each in found} == {"any"}
+    assert all(each.entry.machine for each in found)
+    assert secret not in "".join(each.entry.model_dump_json() for each in found)
+    capsys.readouterr()
+    assert answer(["audit", "--nats", settings.nats, "--action", "pipeline-published", "--json"]) == 0
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert printed["facts"] == {"revision": revision}
+    assert answer(["audit", "--nats", settings.nats, "--last", "2"]) == 0
+    table = capsys.readouterr().out
+    assert "model-removed" in table
+    assert "api-key-made" not in table
+
+
+async def changed(settings: Settings) -> tuple[str, str, str, list[Audited]]:
+    """Make one change of each kind; the job, the revision and the secret of a key in them, and the entries."""
+    spec = builtin_pipeline("fingerprint")
+    ((card, content),) = find_models(spec, None).values()
+    async with Client.connected(settings) as client:
+        broker = client.broker
+        for _ in range(2):
+            pinned = await register(broker, settings, spec, find_models(spec, None))
+        await put_revision(broker, pinned, variant=True)
+        job = await client.submit(pinned, real_clip("bikes").read_bytes())
+        await job.cancel()
+        await job.delete()
+        _, text = await make_key(broker, "website", "main", [ApiRole.READ])
+        await revoke_key(broker, "website")
+        await withdraw_pipeline(broker, spec.name)
+        await put_model(broker, card, content)
+        await remove_model(broker, card.name)
+        found = [each async for each in read_audit(broker)]
+    return job.id, pinned.revision, text.rpartition("_")[2], found
+
+
+async def test_the_broker_holds_the_role_and_keeps_every_entry(guarded: Guarded) -> None:
+    await made_by_the_operator(guarded)
+    publisher, operator = (Settings.model_validate(guarded.settings(role)) for role in ("publisher", "operator"))
+    async with Broker.connected(publisher, "test") as broker:
+        await audit(broker, "job-cancelled", "a")
+    forged = publisher.model_copy(update={"credentials": str(guarded.seeds["worker"])})
+    with pytest.raises(BrokerError, match="forbids"):
+        async with Broker.connected(forged, "test") as broker:
+            await audit(broker, "job-cancelled", "b")
+    async with Broker.connected(operator, "test") as broker:
+        before = [each async for each in read_audit(broker)]
+        assert [(each.role, each.entry.target) for each in before] == [("operator", "fingerprint"), ("publisher", "a")]
+        assert len({each.entry.login for each in before}) == 2
+        for action, body in (("PURGE", {}), ("MSG.DELETE", {"seq": before[0].number})):
+            with pytest.raises(ApiError):
+                await broker.api(f"STREAM.{action}.{broker.names.audit_stream}", body)
+        assert [each async for each in read_audit(broker)] == before
+
+
+async def test_an_old_fleet_without_the_stream_works(
+    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_store, "ATTEMPTS", 1)
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [])
+        await broker.api(f"STREAM.DELETE.{broker.names.audit_stream}")
+        await make_key(broker, "website", "main", [ApiRole.READ])
+    assert "run rigflow topology apply" in caplog.text
