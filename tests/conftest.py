@@ -5,6 +5,7 @@ tests' own process and in those that they start. With TEST_DEVICE=cuda:0 the wor
 """
 
 import asyncio
+import gc
 import importlib
 import inspect
 import os
@@ -25,7 +26,7 @@ from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
 from tests import warm_process
 from tests.film_digests import ASM_FOLDER
-from tests.kept_folders import remove_kept_folders
+from tests.kept_folders import kept_folder, remove_kept_folders
 from workers.forkserver import start_fork_server
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 ROOT = Path(__file__).parent.parent
+
+gc.disable()  # until the modules of tests are imported
+
+# Models that a person keeps, and what workers cache, are nothing to tests: all processes of a run have one home.
+if "TEST_HOME" not in os.environ:
+    os.environ["TEST_HOME"] = str(kept_folder("home"))
+os.environ["HOME"] = os.environ["TEST_HOME"]
 
 if "TEST_ASM" in os.environ:
     runpy.run_path(str(ASM_FOLDER / "sitecustomize.py"))
@@ -86,6 +94,14 @@ def pytest_collection(session: pytest.Session) -> None:
     for module in (*modules[first:], *modules[:first]):
         with suppress(Exception, pytest.skip.Exception):  # its collection reports what is wrong with it
             importlib.import_module(".".join(module.parts))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Collect garbage from here on; what is imported stays, and need not be looked through again and again."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

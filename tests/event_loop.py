@@ -43,5 +43,4 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     try:
         yield found
     finally:
-        gc.unfreeze()
         logger.removeHandler(handler)

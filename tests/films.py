@@ -9,7 +9,6 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 
 from engines.media.decode import decode_video
 from engines.media.split import Splitter
@@ -205,7 +204,7 @@ def heard(path: Path, track: int = 0, first: float | None = None) -> tuple[Wave,
 
 def offset_s(found: Wave, expected: Wave, rate: int) -> float:
     """By how many seconds `found` is late, by where the two are most alike; infinite where they are nowhere."""
-    size = next_fast_len(len(found) + len(expected), real=True)
+    size = 1 << (len(found) + len(expected)).bit_length()
     alike = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(expected, size)), size)
     place = int(np.argmax(alike))
     most = np.sqrt(np.sum(found**2) * np.sum(expected**2))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
 from engines.generation.answer_request import Sampling
 from engines.generation.drawing import drawn
@@ -39,6 +38,8 @@ def test_tokens_come_as_often_as_their_probability_says(temperature: float, top_
     often = [token for token, share in shares.items() if share * 2000 > 5]
     rest = 2000 - sum(found[token] for token in often)
     want = [shares[token] * 2000 for token in often]
+    from scipy.stats import chisquare  # it takes long to import
+
     assert chisquare([*(found[token] for token in often), rest + 1e-9], [*want, 2000 - sum(want) + 1e-9]).pvalue > 1e-3
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 
 from engines.part import Array
 from engines.tracking.assignment import assign
@@ -21,6 +20,13 @@ from tests.clips import real_clip
 from tests.unit.outputs_parts import JOB, VIDEO
 
 
+def most(worth: Array) -> float:
+    """What the best assignment is worth, by scipy, which takes long to import."""
+    from scipy.optimize import linear_sum_assignment
+
+    return float(worth[linear_sum_assignment(worth, maximize=True)].sum())
+
+
 @settings(max_examples=150)
 @given(st.data())
 def test_the_assignment_is_worth_as_much_as_scipys(data: st.DataObject) -> None:
@@ -29,8 +35,7 @@ def test_the_assignment_is_worth_as_much_as_scipys(data: st.DataObject) -> None:
     given_ = data.draw(st.lists(values, min_size=rows * columns, max_size=rows * columns))
     worth = np.array(given_, np.float64).reshape(rows, columns)
     pairs = assign(worth)
-    best = np.maximum(worth, 0)
-    assert sum(worth[pair] for pair in pairs) == pytest.approx(best[linear_sum_assignment(best, maximize=True)].sum())
+    assert sum(worth[pair] for pair in pairs) == pytest.approx(most(np.maximum(worth, 0)))
     assert len({row for row, _ in pairs}) == len(pairs) == len({column for _, column in pairs})
     assert all(worth[pair] > 0 for pair in pairs)
 
@@ -38,7 +43,7 @@ def test_the_assignment_is_worth_as_much_as_scipys(data: st.DataObject) -> None:
 def test_a_large_assignment_is_worth_as_much_as_scipys() -> None:
     worth = np.random.default_rng(0).random((60, 45))
     pairs = assign(worth)
-    assert sum(worth[pair] for pair in pairs) == pytest.approx(worth[linear_sum_assignment(worth, maximize=True)].sum())
+    assert sum(worth[pair] for pair in pairs) == pytest.approx(most(worth))
 
 
 def test_the_filter_is_that_of_eight_numbers_and_an_8x8_covariance() -> None:
