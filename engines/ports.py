@@ -193,13 +193,13 @@ class Filling(Protocol):
 class Device(Protocol):
     """Where a worker decodes, preprocesses, infers and encodes.
 
-    `concurrency`: segments it works on at a time. `encodes_apart`: pictures are encoded on a thread apart, while it
-    infers the next ones.
+    `concurrency`: segments it works on at a time. `host_is_free`: it infers beside the host, whose steps run on threads
+    of their own meanwhile: pictures are encoded, and what models need is made.
     """
 
     name: str
     concurrency: int
-    encodes_apart: bool
+    host_is_free: bool
 
     @property
     def gpu(self) -> Any:

@@ -57,7 +57,7 @@ class Batching:
 
     def due_in_s(self) -> float | None:
         """Seconds until a partial batch has to run, or may have to; None: no batch waits."""
-        dues = self._dues(self._runnable())
+        dues = self._dues(self.runnable())
         if not dues:
             return None
         due_in_s = max(0.0, min(dues.values()) - time.monotonic())
@@ -81,7 +81,7 @@ class Batching:
             apart = other.message is not task.message and (
                 other.message.poison_candidate or task.message.poison_candidate
             )
-            if other is not task and other.rows and not apart and not self.full(found, stage):
+            if other is not task and other.rows and not (apart or other.beside) and not self.full(found, stage):
                 found.append(other)
         return found[1:]
 
@@ -90,14 +90,14 @@ class Batching:
         return stage.batches and bool(tasks) and _batches(tasks) >= tasks[0].pipeline.most_batches(stage)
 
     def _ready(self) -> list[Task]:
-        """Tasks that can run now."""
-        now_s, runnable = time.monotonic(), self._runnable()
+        """Tasks that the computing thread can run now."""
+        now_s, runnable = time.monotonic(), [task for task in self.runnable() if not task.beside]
         dues = self._dues(runnable)
         return [
             task for task in runnable if (not task.pending if task.part is None else dues.get(task, now_s) <= now_s)
         ]
 
-    def _runnable(self) -> list[Task]:
+    def runnable(self) -> list[Task]:
         """All tasks that wait; a poison candidate begins after all other messages, and ends before the next begins."""
         waiting = list(self._in_flight.waiting())
         if not self._in_flight.poison_candidates:
@@ -144,7 +144,7 @@ class Batching:
             other.pipeline is task.pipeline
             and other.depth < task.depth
             and (other.prefetch is None or other.prefetch.ready)
-            for other in self._runnable()
+            for other in self.runnable()
         )
 
     def _coming(self, alike: Sequence[Task]) -> bool:
@@ -172,7 +172,7 @@ class Batching:
 
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`, or an earlier task that makes parts for other workers that wait at the queue of its stage."""
-        before = [task for task in chosen.message.waiting if task.depth < chosen.depth]
+        before = [task for task in chosen.message.waiting if task.depth < chosen.depth and not task.beside]
         if before and not self._more_than_a_step(chosen) and await self._handoff.workers_wait(chosen.queue):
             return max(before, key=lambda task: task.depth)
         return chosen

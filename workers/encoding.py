@@ -41,6 +41,10 @@ class Runs(Protocol):
         """A task failed."""
         ...
 
+    def woken(self) -> None:
+        """Tasks came or ended."""
+        ...
+
 
 class Encoding:
     """The last stage of a runner. `on_end` is called when a part that was encoded apart is done, or has failed."""
@@ -81,15 +85,10 @@ class Encoding:
         self._on_end()
 
     async def _encode_apart(self, task: Task) -> None:
-        names, call = (task.pipeline.spec.name, task.stage), task.pipeline.encode
+        encode, tick = task.pipeline.encode, self._runner.heartbeats.tick
         try:
-            await self._runner.begin([task.message])
             async with self._turn:
-                began_s = time.monotonic()
-                with self._runner.measured.step([task]):
-                    body = await self.apart.run_step(*names, call, part_of(task), self._runner.heartbeats.tick)
-                task.message.spent_s += time.monotonic() - began_s
-            self._send(task, body)
+                self._send(task, await run_apart(self._runner, self.apart, task, encode, part_of(task), tick))
         except Exception as error:
             await self._runner.failed(task, error)
         await task.message.finish(task)
@@ -102,3 +101,15 @@ class Encoding:
         meter.part(*names, part.meta.frames)
         meter.sent(*names, len(body))
         self._outbox.send_result(task, part, body)
+
+
+async def run_apart(
+    runner: Runs, thread: ComputingThread, task: Task, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run a step of a task on a thread apart, which is free. The seconds that it takes are recorded."""
+    await runner.begin([task.message])
+    began_s = time.monotonic()
+    with runner.measured.step([task]):
+        made = await thread.run_step(task.pipeline.spec.name, task.stage, step, *args, **kwargs)
+    task.message.spent_s += time.monotonic() - began_s
+    return made

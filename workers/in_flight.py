@@ -56,8 +56,9 @@ class Queue:
 class Task:
     """One step for the computing thread: decode the next part of a segment, or run a part through the next stage.
 
-    `prefetch` is the decoding, on devices that decode in advance. `computed_s`: what its steps took since it last gave
-    a part. `trace` is the place of its last step, as `traceparent`; work that goes on began at `begun_ns`.
+    `prefetch` is the decoding, on devices that decode in advance. `prepared`: its operator has made what it makes of a
+    part in advance. `computed_s`: what its steps took since it last gave a part. `trace` is the place of its last step,
+    as `traceparent`; work that goes on began at `begun_ns`.
     """
 
     message: "InFlight"
@@ -69,6 +70,7 @@ class Task:
     computed_s: float = 0.0
     trace: str = ""
     begun_ns: int = 0
+    prepared: bool = False
     prefetch: PrefetchedParts | None = field(init=False)
     nbytes: int = field(init=False)  # of its part
     _rows: Mapping[RowKind, int] | None = None
@@ -83,6 +85,13 @@ class Task:
     def pending(self) -> bool:
         """Whether its next part is being decoded, after which the computing thread is woken."""
         return self.prefetch is not None and self.prefetch.pending
+
+    @property
+    def beside(self) -> bool:
+        """Whether its next step is for `workers.beside`, and not for the computing thread."""
+        if self.parts is not None:
+            return self.prefetch is not None and self.pipeline.feeds_beside(self.stage)
+        return self.pipeline.beside(self.stage, self.prepared)
 
     @property
     def weight(self) -> int:
@@ -188,8 +197,6 @@ class InFlight:
     def pause(self, paused: bool) -> None:
         """Note whether work on it waits for the work of others."""
         self.paused = paused
-
-    # tasks
 
     def add(self, task: Task) -> None:
         """Add a task that can run, or one that was active and waits again. Ignored when the message is `useless`."""

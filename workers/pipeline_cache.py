@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequenc
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engines.beside import runs_on_host
 from engines.plan import plan_pipeline
 from engines.plugins import check_plugins
 from engines.ports import Device, Session
@@ -18,7 +19,7 @@ from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
 from schemas.pipeline import PipelineSpec
 from workers.computing import ComputingThread
-from workers.sessions import SessionOpener
+from workers.sessions import ModelPlace, SessionOpener
 from workers.stages import Hosts, LoadedPipeline
 from workers.telemetry import Event, log_event
 
@@ -29,7 +30,7 @@ EVICT_POLL_S = 0.05  # between checks whether messages still need all loaded mod
 
 
 class PipelineCache:
-    """Loads and keeps pipelines by revision, and sessions by the identity of their model.
+    """Loads and keeps pipelines by revision, and sessions by model and place.
 
     Different pipelines load at the same time, so that a slow one does not delay the others. All callers for the same
     one wait for the same attempt, and get the same error. `quarantine`, `load_alone`: see `SessionOpener`. `in_flight`
@@ -52,7 +53,8 @@ class PipelineCache:
         self._hosts = hosts
         self.opener = SessionOpener(broker, cache, device, computing, quarantine, load_alone)
         self._pipelines: dict[str, LoadedPipeline] = {}
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[ModelPlace, Session] = {}
+        self._places: dict[str, set[ModelPlace]] = {}  # revision -> the models that it has here
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self.first_warm_up = asyncio.Event()  # set when it is over, failures included
         self._names: dict[str, str] = {}  # name -> its newest revision, or a variant where there is none
@@ -61,7 +63,7 @@ class PipelineCache:
         self.declined: dict[str, str] = {}  # pipelines that this worker takes no work of, and why
         self.in_flight: Callable[[], set[str]] = set
         self._sizes: dict[str, int] = {}  # of models, in bytes
-        self._making: dict[str, set[str]] = {}  # revisions that are being loaded, and the models of each
+        self._making: dict[str, set[ModelPlace]] = {}  # revisions that are being loaded, and the models of each
 
     @property
     def starting(self) -> bool:
@@ -158,21 +160,20 @@ class PipelineCache:
     async def _unload(self, revisions: Sequence[str]) -> None:
         """Unload these revisions, and close the sessions that no other one uses."""
         for revision in revisions:
-            del self._pipelines[revision], self._used_s[revision]
-        used = {identity for pipeline in self._pipelines.values() for identity in pipeline.spec.models.values()}
-        unused = self._sessions.keys() - used.union(*self._making.values())
-        closing = [self._sessions.pop(identity) for identity in unused]  # all at once: a load meanwhile makes its own
-        for identity in unused:
+            del self._pipelines[revision], self._used_s[revision], self._places[revision]
+        unused = self._sessions.keys() - set[ModelPlace]().union(*self._places.values(), *self._making.values())
+        closing = [self._sessions.pop(place) for place in unused]  # all at once: a load meanwhile makes its own
+        for identity in {place.identity for place in unused} - {place.identity for place in self._sessions}:
             self.opener.models.release(identity)
         for session in closing:
             await self.opener.close(session)
 
-    async def _evict_models(self, spec: PipelineSpec, models: set[str]) -> None:
+    async def _evict_models(self, spec: PipelineSpec, models: set[ModelPlace]) -> None:
         """Unload the least recently used revisions that no message needs, until these models fit beside the others.
 
         Waits while messages need all loaded revisions. Raises ModelError when the models alone are too large.
         """
-        for identity in models - self._sizes.keys():
+        for identity in {place.identity for place in models} - self._sizes.keys():
             self._sizes[identity] = await self.opener.models.nbytes(identity)
         limit = self._settings.models_bytes
         if (total := self._bytes_of(models)) > limit:
@@ -185,8 +186,8 @@ class PipelineCache:
             else:
                 await asyncio.sleep(EVICT_POLL_S)
 
-    def _bytes_of(self, models: set[str]) -> int:
-        return sum(self._sizes[identity] for identity in models)
+    def _bytes_of(self, models: set[ModelPlace]) -> int:
+        return sum(self._sizes[place.identity] for place in models)
 
     async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of `load`, or of a load of the same key that runs already.
@@ -208,16 +209,20 @@ class PipelineCache:
         spec = await load_pipeline(self._broker, revision)
         await asyncio.to_thread(check_plugins, spec)
         cards = {name: await self.opener.models.card(spec.models[name]) for name in spec.models}
-        hosted = (stage.model for stage in spec.operators if stage.model is not None and self._hosts(stage))
-        models = {name: spec.models[name] for name in hosted}
+        plan = await asyncio.to_thread(plan_pipeline, spec, cards)  # which imports operators, heads and formats
+        models: dict[str, ModelPlace] = {}  # by stage
+        for stage in spec.operators:
+            if stage.model is not None and self._hosts(stage):
+                on_host = self._device.gpu is not None and runs_on_host(plan.operators[stage.name])
+                models[stage.name] = ModelPlace(spec.models[stage.model], on_host)
         await self._evict_models(spec, set(models.values()))
         self._making[revision] = set(models.values())
         try:
-            for identity in models.values():
-                if identity not in self._sessions:
-                    self._sessions[identity] = await self._once(identity, functools.partial(self.opener.open, identity))
-            sessions = {name: self._sessions[identity] for name, identity in models.items()}
-            plan = await asyncio.to_thread(plan_pipeline, spec, cards)  # which imports operators, heads and formats
+            for place in models.values():
+                if place not in self._sessions:
+                    self._sessions[place] = await self._once(str(place), functools.partial(self.opener.open, place))
+            sessions = {name: self._sessions[place] for name, place in models.items()}
+            self._places[revision] = self._making[revision]
             pipeline = self._pipelines[revision] = LoadedPipeline(plan, self._hosts, sessions, self._device)
             return pipeline
         finally:

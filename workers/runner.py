@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
-from engines.inference.work import Begun
 from engines.part import Part, encode_part
 from pipelines.broker import Broker
 from pipelines.cancelled import Cancelled
@@ -18,6 +17,7 @@ from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
 from workers import decoded
 from workers.batching import Batching, part_of
+from workers.beside import Beside
 from workers.computing import ComputingThread, P, Step, T
 from workers.continuous_steps import ContinuousSteps
 from workers.costs import ModelCosts
@@ -32,6 +32,7 @@ from workers.io_stages import IoStages
 from workers.measured import Measured
 from workers.messages_in_flight import MessagesInFlight
 from workers.outbox import Outbox
+from workers.outcomes import hand_on
 from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
 from workers.tracing import Traces
@@ -67,19 +68,25 @@ class Runner:
         busy = decoded.busy(lambda: self.step, self.in_flight)
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, busy)
         self.measured = Measured(self.heartbeats, self.traces, self.meter, self.handoff)
-        self._continuous = ContinuousSteps(broker, self, self._wake.set)
-        self._encoding = Encoding(self, self._outbox, self._wake.set)
+        self._continuous = ContinuousSteps(broker, self, self.woken)
+        self._encoding = Encoding(self, self._outbox, self.woken)
         self._batching = Batching(self.in_flight, self.intake, self.handoff, self.meter)
+        self._beside = Beside(self, self._batching)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
     @property
     def step(self) -> Step | None:
-        """The step that runs now: on the computing thread, or else the encoding of a part."""
-        return self.computing.step or self._encoding.apart.step
+        """The step that runs now: on the computing thread, or else one apart."""
+        return self.computing.step or self._encoding.apart.step or self._beside.step
+
+    def woken(self) -> None:
+        """Tasks came or ended: look for what can run now."""
+        self._wake.set()
+        self._beside.look()
 
     async def serve(self) -> None:
         """Compute until `stop` was called and all messages are settled. Raises errors that are fatal to the process."""
-        beats = asyncio.create_task(self.heartbeats.run())
+        helpers = [asyncio.create_task(each.run()) for each in (self.heartbeats, self._beside)]
         try:
             while not (self._stopping and not self.in_flight.messages):
                 self._wake.clear()
@@ -90,10 +97,11 @@ class Runner:
                     raise self._fatal
                 await self._outbox.wait_for_space()
         finally:
-            for helper in (beats, *self._preparing):
+            for helper in (*helpers, *self._preparing):
                 helper.cancel()
             await self._continuous.close()
             await self._encoding.close()
+            await self._beside.close()
             await self._outbox.close()
             await self.in_flight.hand_back_all()
 
@@ -101,7 +109,7 @@ class Runner:
         """Fetch no more messages, finish those in flight within `grace_s`, and hand back the rest."""
         self._stopping = self._batching.hurry = True
         await self.intake.close()
-        self._wake.set()
+        self.woken()
         if self.in_flight.messages:
             self._drained.clear()
             with contextlib.suppress(TimeoutError):
@@ -137,13 +145,14 @@ class Runner:
                 return
             if task.prefetch is not None and not self.in_flight.poison_candidates:
                 await self.begin([message])
-                task.prefetch.begin(decoded.waker(self._wake))
+                task.prefetch.begin(decoded.waker(self._beside.wake if task.beside else self._wake))
         except Exception as error:
             await self._reject(message, error)
             return
         self.meter.task(message.queue.pipeline, message.queue.stage)
+        self._beside.needed |= task.pipeline.works_beside
         message.add(task)
-        self._wake.set()
+        self.woken()
         self.intake.refill()
 
     async def _first_task(self, message: InFlight) -> Task | None:
@@ -165,7 +174,7 @@ class Runner:
         self.in_flight.drop(message)
         if not self.in_flight.messages:
             self._drained.set()
-        self._wake.set()
+        self.woken()
         self.intake.refill()
 
     async def _advance(self, task: Task) -> None:
@@ -184,7 +193,7 @@ class Runner:
             each.message.start(each)
         try:
             if task.parts is not None:
-                await self._decode(task)
+                await self.decode(task)
             elif isinstance(stage, OperatorStage):
                 await self._operate(together, stage)
             else:
@@ -196,7 +205,8 @@ class Runner:
         for each in together:
             await each.message.finish(each)
 
-    async def _decode(self, task: Task) -> None:
+    async def decode(self, task: Task) -> None:
+        """Take the next part of a segment. Raises decoding errors."""
         part = await decoded.next_part(task, self.on_device, self.meter)
         if part is None or task.message.ended:
             return  # the message was cancelled or handed back meanwhile
@@ -211,26 +221,14 @@ class Runner:
         parts, pipeline = [part_of(task) for task in together], together[0].pipeline
         full = self._batching.full(together, stage)
         outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick, full)
-        runs = pipeline.counts(stage.name)
-        self.meter.batched(pipeline.spec.name, stage.name, runs)
-        self.costs.ran(pipeline.model(stage), runs.times)
-        for task, outcome in zip(together, outcomes, strict=True):
-            try:
-                if isinstance(outcome, RigflowError):
-                    raise outcome
-                if isinstance(outcome, Begun):
-                    task.message.put_back(task, outcome)
-                    continue
-                self.meter.held(task.pipeline.spec.name, task.stage, outcome.meta.held - part_of(task).meta.held)
-                await self.hand_over(task, outcome)
-            except Exception as error:  # an error of this part only
-                await self.failed(task, error)
+        await hand_on(self, together, stage, outcomes)
 
     async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread. The seconds that it takes are recorded."""
         await self.begin([task.message for task in tasks])
         self.in_flight.computing([task.message for task in tasks])
         self.intake.refill()
+        self._beside.look()  # what this step took makes room for the next parts
         try:
             with self.measured.step(tasks):
                 return await self.computing.run_step(tasks[0].pipeline.spec.name, tasks[0].stage, step, *args, **kwargs)
@@ -259,7 +257,7 @@ class Runner:
         elif following in task.pipeline.hosted and not self._batching.spills(handed):
             self.meter.task(task.pipeline.spec.name, following)
             task.message.add(handed)
-            self._wake.set()
+            self.woken()
         else:
             body = await self.computing.run(encode_part, part)
             self.meter.sent(task.pipeline.spec.name, task.stage, len(body))
@@ -283,7 +281,7 @@ class Runner:
             await self._failures.give_back(message, second)
         if fatal:  # this process cannot compute the rest of the message
             self._fatal = error
-            self._wake.set()
+            self.woken()
             await (message.hand_back() if message.useless else message.dead_letter(str(error)))
 
     async def _reject(self, message: InFlight, error: Exception) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engines.backends.choice import EVERYWHERE, backend_of, check_backend
 from engines.content import Content
+from engines.device.host import Host
 from engines.ports import Backend, Compiler, Device, LoadedEngine, Session
 from engines.registry import load
 from engines.tunable import Tunable
@@ -19,6 +21,13 @@ from schemas.model_profile import ComputeOptions
 from workers.computing import ComputingThread
 from workers.telemetry import Event, log_event
 from workers.tuning import ModelTuning
+
+
+class ModelPlace(NamedTuple):
+    """A model, by its identity, and whether it runs on the host's cores beside the worker's device."""
+
+    identity: str
+    on_host: bool = False
 
 
 class SessionOpener:
@@ -38,7 +47,7 @@ class SessionOpener:
         load_alone: bool,
     ) -> None:
         self._broker = broker
-        self._device = device
+        self._device, self._host = device, Host(broker.settings)
         self._computing = computing
         self._settings = broker.settings
         self._cache = cache
@@ -52,18 +61,19 @@ class SessionOpener:
         self.loading: list[str] = []
         self.on_loading: Callable[[], None] = lambda: None
 
-    async def open(self, identity: str) -> Session:
+    async def open(self, place: ModelPlace) -> Session:
         """Load a model from the broker's store; `close` gives it back.
 
         Raises ModelError, UsageError, StoreError, BrokerError, DeviceLost.
         """
+        identity, device = place.identity, self._host if place.on_host else self._device
         if why := self._quarantine.get(identity):
             raise ModelError(why, "publish its pipeline with another model, or withdraw it")
         card, model = await self.models.load(identity)
         try:
-            backend = await asyncio.to_thread(self._backend, card)
+            backend = await asyncio.to_thread(self._host_backend if place.on_host else self._backend, card)
             engine = await self._engine(backend, model, card) if isinstance(backend, Compiler) else None
-            return await self._open_within_deadline(identity, model, card, backend, engine)
+            return await self._open_within_deadline(identity, model, card, backend, engine, device)
         except BaseException:
             self.models.release(identity)
             raise
@@ -81,6 +91,14 @@ class SessionOpener:
             return instead
         return wanted
 
+    def _host_backend(self, card: ModelSpec) -> Backend:
+        """The backend that runs a model on the host's cores. Raises ModelError, PluginMissing."""
+        settings = self._settings.model_copy(update={"backend": EVERYWHERE})
+        check_backend(card, settings)
+        text = f"model {card.name} runs on the host's cores, beside {self._device.name}"
+        log_event(Event("on_host", text, logging.INFO, {"model": card.name}))
+        return backend_of(card, settings)
+
     async def _engine(self, compiler: Compiler, model: Content, card: ModelSpec) -> LoadedEngine:
         """The engine of a model for this worker's GPU. Raises ModelError, UsageError, StoreError."""
         from workers.engines import engine_for  # it takes half a second
@@ -90,7 +108,13 @@ class SessionOpener:
         return await engine_for(compiler, self._broker, settings, self._cache, *given)
 
     async def _open_within_deadline(
-        self, identity: str, model: Content, card: ModelSpec, backend: Backend, engine: LoadedEngine | None
+        self,
+        identity: str,
+        model: Content,
+        card: ModelSpec,
+        backend: Backend,
+        engine: LoadedEngine | None,
+        device: Device,
     ) -> Session:
         deadline_s = self._settings.work_deadline_s
         async with self._turn:
@@ -99,9 +123,9 @@ class SessionOpener:
             try:
                 async with asyncio.timeout(deadline_s):
                     options = None
-                    if isinstance(backend, Tunable):
+                    if isinstance(backend, Tunable) and device is self._device:
                         options = await self.tuning.options(card, model, backend)
-                    return await asyncio.to_thread(_warmed, model, card, backend, self._device, engine, options)
+                    return await asyncio.to_thread(_warmed, model, card, backend, device, engine, options)
             except TimeoutError:
                 why = f"model {card.name}: its warm-up did not end within {deadline_s:.0f} s"
                 self._quarantine[identity] = why  # its thread still runs, so this process does not try again

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from engines.beside import Prepares, runs_on_host
 from engines.continuous import Continuous, Running, Stepping
 from engines.inference.session import Overlapping
 from engines.inference.work import Begun
@@ -35,7 +36,7 @@ class LoadedPipeline:
         sessions: Mapping[str, Session],
         device: Device,
     ) -> None:
-        """`sessions` are those of the stages hosted here. Raises PipelineError as `load_format` does."""
+        """`sessions` are those of the stages hosted here, by name. Raises PipelineError as `load_format` does."""
         self.spec = spec = plan.spec
         self.plan = plan
         self._device = device
@@ -47,6 +48,9 @@ class LoadedPipeline:
         self._overlapping = {name: each for name, each in sessions.items() if isinstance(each, Overlapping)}
         self._continuous = {name: each for name, each in plan.operators.items() if isinstance(each, Continuous)}
         self._filling = {name: each for name, each in plan.operators.items() if isinstance(each, Filling)}
+        beside = plan.operators.items() if device.host_is_free else ()
+        self._preparing = {name: each for name, each in beside if isinstance(each, Prepares)}
+        self._on_host = {name for name, each in beside if runs_on_host(each)}
         self._batch_s: dict[str, float] = {}  # of a stage's full batches, lately
         decode = self.plan.decode
         self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
@@ -68,7 +72,7 @@ class LoadedPipeline:
 
     def most_batches(self, stage: OperatorStage) -> int:
         """Full batches that are worth giving to `operate` at once: as many as can be in flight, more of short ones."""
-        session = self._overlapping.get(stage.model or "")
+        session = self._overlapping.get(stage.name)
         if session is None:
             return 1
         return max(session.in_flight, min(_MOST_BATCHES, int(_STEP_S / self._batch_s.get(stage.name, _STEP_S))))
@@ -76,7 +80,7 @@ class LoadedPipeline:
     def waiting_rows(self, stage: OperatorStage, part: Part) -> Mapping[RowKind, int]:
         """Rows of a part that wait for a batch of a stage with a model; none where it waits for no others."""
         if (filling := self._filling.get(stage.name)) is not None:
-            return filling.waiting_rows(part, self._sessions[stage.model or ""])
+            return filling.waiting_rows(part, self._sessions[stage.name])
         rows = self.plan.operators[stage.name].rows(part)
         return {RowKind(0, stage.max_batch): rows} if rows else {}
 
@@ -89,7 +93,7 @@ class LoadedPipeline:
 
     def model(self, stage: OperatorStage) -> ModelSpec | None:
         """The card of a stage's model; None where it has none here."""
-        session = self._sessions.get(stage.model or "")
+        session = self._sessions.get(stage.name)
         return None if session is None else session.spec
 
     def in_order(self, name: str) -> bool:
@@ -131,11 +135,29 @@ class LoadedPipeline:
 
     def encodes_apart(self, stage: Stage) -> bool:
         """Whether a stage encodes pictures of a device that infers meanwhile."""
-        return isinstance(stage, EncodeStage) and self._device.encodes_apart and self._format.anywhere
+        return isinstance(stage, EncodeStage) and self._device.host_is_free and self._format.anywhere
+
+    def beside(self, stage: str, prepared: bool) -> bool:
+        """Whether the next step of a part at a stage needs no device, which works on other parts meanwhile."""
+        return stage in self._on_host or (stage in self._preparing and not prepared)
+
+    @property
+    def works_beside(self) -> bool:
+        """Whether some of its steps need no device, which works on other parts meanwhile."""
+        return bool(self._on_host or self._preparing)
+
+    def feeds_beside(self, stage: str) -> bool:
+        """Whether the part that a stage gives has such a step next, in this process."""
+        following = self.after(stage)
+        return following is not None and following in self.hosted and self.beside(following, False)
+
+    def prepare(self, stage: str, part: Part) -> Part:
+        """The part with what its operator makes in advance."""
+        return self._preparing[stage].prepare(part)
 
     def begin(self, stage: OperatorStage, part: Part, urgent: bool) -> tuple[Running, Stepping]:
         """Begin work on a part of a continuous stage. Raises RigflowError."""
-        operator, session = self._continuous[stage.name], self._sessions[stage.model or ""]
+        operator, session = self._continuous[stage.name], self._sessions[stage.name]
         assert isinstance(session, Stepping), "the operator runs no other"
         return operator.begin(part, session, urgent), session
 
@@ -153,7 +175,7 @@ class LoadedPipeline:
         """
         if stage.name in self._resizes:
             return [resized_part(part, self._resize, tick) for part in parts]
-        session = self._sessions[stage.model] if stage.model is not None else None
+        session = self._sessions.get(stage.name)
         filling = self._filling.get(stage.name)
         if only_full and session is not None and filling is not None:
             outcomes = filling.run_full(parts, session, tick)

@@ -39,7 +39,7 @@ class CudaDevice:
     UsageError is also raised if the settings require its encoder and it opens none.
     """
 
-    encodes_apart = True
+    host_is_free = True
 
     def __init__(self, name: str, settings: Settings, cache: Path) -> None:
         sys.setswitchinterval(_SWITCH_S)

@@ -21,7 +21,7 @@ class Host:
     name = "cpu"
     concurrency = 1
     gpu = None
-    encodes_apart = False
+    host_is_free = False
     encoder = Software()
 
     def __init__(self, settings: Settings) -> None:

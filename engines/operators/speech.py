@@ -59,6 +59,7 @@ class Speech(BaseOperator[SpeechOptions]):
 
     options_class = SpeechOptions
     needs_model = True
+    on_host = True  # it takes small steps one after the other, and each kind of GPU would round in its own way
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         super().__init__(stage, model)

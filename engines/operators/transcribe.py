@@ -23,6 +23,7 @@ from schemas.errors import MediaError, ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
+FEATURES = "features"  # what a model takes of each chunk, where it is made in advance
 WORDS, SPAN, LANGUAGE, QUALITY = "words", "span", "language", "quality"
 _MODEL = "faster-whisper-base"
 _RECOGNISERS: tuple[type[Recogniser], ...] = (WhisperRecogniser, FunasrRecogniser)
@@ -71,6 +72,15 @@ class Transcribe(BaseOperator[TranscribeOptions]):
     def rows(self, part: Part) -> int:
         """Return the number of chunks, if those of other parts may be in their batch."""
         return len(part.meta.pts) if self._recogniser.together else self._stage.max_batch
+
+    def prepare(self, part: Part) -> Part:
+        """Return the part with what the model takes of its chunks, where that can be made in advance."""
+        try:
+            made = [self._recogniser.features(chunk.sound) for chunk in self._chunks(part, 0)]
+        except MediaError:  # `run` raises it again
+            return part
+        features = [each for each in made if each is not None]
+        return part.with_arrays({**part.arrays, FEATURES: np.stack(features)}) if features else part
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with its texts, or its error; if a batch fails, each part is tried alone."""
@@ -125,13 +135,15 @@ class Transcribe(BaseOperator[TranscribeOptions]):
     def _chunks(self, part: Part, group: int) -> Iterator[Chunk]:
         """The chunks of a part. Raises MediaError."""
         sound, offset, longest_s = sound_of(part), 0, self._recogniser.longest_s
+        features = part.arrays.get(FEATURES)
         for number in range(len(sound)):
             row = sound.row(number)
             if len(row) > longest_s * RATE:
                 what = f"a chunk of {len(row) / RATE:.1f} s, and {self._recogniser.family} takes {longest_s:.0f} s"
                 hint = f"put a stage of the kind speech before, with longest_s of at most {longest_s:.0f}"
                 raise MediaError(what, hint)
-            yield Chunk(row, group, offset / RATE)
+            made = features[number] if isinstance(features, np.ndarray) else None
+            yield Chunk(row, group, offset / RATE, made)
             offset += len(row)
 
 

@@ -69,6 +69,9 @@ class FunasrRecogniser:
         """Whether a model is one of FunASR's."""
         return model.recogniser is not None
 
+    def features(self, sound: Array) -> None:
+        """Return None: those of chunks have different lengths."""
+
     def transcribe(
         self,
         parts: Sequence[Part],

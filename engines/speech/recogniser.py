@@ -6,7 +6,7 @@ from typing import Protocol
 from pydantic import Field, field_validator
 
 from engines.options import Options
-from engines.part import Part, Tick
+from engines.part import Array, Part, Tick
 from engines.ports import Session
 from engines.speech.tokens import LANGUAGES, TASKS
 from engines.speech.transcript import Chunk, Transcript
@@ -85,6 +85,13 @@ class Recogniser(Protocol):
     @staticmethod
     def runs(model: ModelSpec) -> bool:
         """Whether a model is of this kind."""
+        ...
+
+    def features(self, sound: Array) -> Array | None:
+        """What the model takes of a chunk of sound, which may be made in advance; None where that has no use.
+
+        All have one shape. Called by any thread.
+        """
         ...
 
     def transcribe(

@@ -80,7 +80,7 @@ class Transcriber:
         return made
 
     def _batch(self, batch: Sequence[Chunk], spoken: dict[int, Spoken], tick: Tick) -> list[Transcript]:
-        made = np.stack([features(chunk.sound, self._bands) for chunk in batch])
+        made = np.stack([self._features(chunk) for chunk in batch])
         states = self._model.encode(made)
         tick()
         languages = self._languages(states, batch, spoken)
@@ -95,6 +95,9 @@ class Transcriber:
         if self._wanted.words:
             self._align(states, batch, transcripts)
         return [transcript for _, transcript in transcripts]
+
+    def _features(self, chunk: Chunk) -> Array:
+        return features(chunk.sound, self._bands) if chunk.features is None else chunk.features
 
     def _prompt(self, language: str) -> list[int]:
         wanted = self._wanted

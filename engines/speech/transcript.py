@@ -13,12 +13,13 @@ from engines.speech.words import Word
 class Chunk:
     """Sound of at most as many seconds as a model takes, and the group of chunks that it belongs to.
 
-    `offset_s`: how much sound of its group comes before it.
+    `offset_s`: how much sound of its group comes before it. `features`: what a model takes of it, if that is made.
     """
 
     sound: Array
     group: int
     offset_s: float
+    features: Array | None = None
 
     @property
     def seconds(self) -> float:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from engines.of_jobs import OfJobs
-from engines.part import Part, Tick
+from engines.part import Array, Part, Tick
 from engines.planned import HEAD
 from engines.ports import Session
 from engines.ragged import Ragged
-from engines.speech.mel import MOST_SAMPLES, RATE
+from engines.speech.mel import MOST_SAMPLES, RATE, features
 from engines.speech.model import Search, SpeechModel
-from engines.speech.network import is_multilingual, is_whisper
+from engines.speech.network import bands_of, is_multilingual, is_whisper
 from engines.speech.recogniser import TranscribeOptions, refused
 from engines.speech.tokens import LANGUAGES, Tokens
 from engines.speech.transcriber import Transcriber, Wanted
@@ -35,6 +35,7 @@ class WhisperRecogniser:
     def __init__(self, stage: OperatorStage, model: ModelSpec, options: TranscribeOptions) -> None:
         """Raises PipelineError where a model of English alone is to do something else."""
         self._options = options
+        self._bands = bands_of(model)
         if not options.itn:
             raise refused(stage, model, "is a Whisper, which has no itn", "leave it out")
         self._multilingual = is_multilingual(model)
@@ -56,6 +57,10 @@ class WhisperRecogniser:
     def runs(model: ModelSpec) -> bool:
         """Whether a model is a Whisper."""
         return is_whisper(model)
+
+    def features(self, sound: Array) -> Array:
+        """Return the bands of a chunk."""
+        return features(sound, self._bands)
 
     def transcribe(
         self,

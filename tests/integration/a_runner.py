@@ -92,7 +92,8 @@ class Trial:
         failures = Failures(broker, attempts, "worker")
         sessions = sessions or {"mean": session}
         cards = {name: each.spec for name, each in sessions.items()}
-        self.pipeline = LoadedPipeline(plan_pipeline(spec, cards), lambda stage: True, sessions, Host(broker.settings))
+        by_stage = {stage.name: sessions[stage.model] for stage in spec.operators if stage.model}
+        self.pipeline = LoadedPipeline(plan_pipeline(spec, cards), lambda stage: True, by_stage, Host(broker.settings))
         device = Host(broker.settings)
         self.computing = ComputingThread(device)
         given = broker, broker.settings, self._load_pipeline, failures

@@ -11,7 +11,10 @@ import pytest
 
 from benchmarks.fleet import simulated
 from engines.device import open_device
-from engines.ports import Session
+from engines.device.host import Host
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.operators.infer import Infer
+from engines.ports import Device, Session
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
@@ -34,8 +37,8 @@ def model_of(spec: PipelineSpec) -> str:
     return next(iter(spec.model_names.values()))
 
 
-def a_cache(broker: Broker, folder: Path) -> pipeline_cache.PipelineCache:
-    device = open_device("cpu", broker.settings, folder)
+def a_cache(broker: Broker, folder: Path, device: Device | None = None) -> pipeline_cache.PipelineCache:
+    device = device or open_device("cpu", broker.settings, folder)
     return pipeline_cache.PipelineCache(broker, lambda _: True, folder, device, ComputingThread(device), {}, False)
 
 
@@ -256,4 +259,32 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
         loaded.set()
         worker._stopped.set()
         await working
+        await broker.close()
+
+
+class BesideGpu(Host):
+    """A worker's device that is a GPU; a session there cannot be opened."""
+
+    gpu, host_is_free = object(), True  # type: ignore[assignment]
+
+
+async def test_the_model_of_a_stage_of_the_host_is_loaded_there_beside_a_gpu(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await Broker.connect(settings)
+    spec = await register(broker, settings, SLOW, find_models(SLOW, None))
+    cache = a_cache(broker, tmp_path, BesideGpu(settings))
+    try:
+        with pytest.raises(Exception, match="object"):
+            await cache.get(spec.revision)
+        monkeypatch.setattr(Infer, "on_host", True, raising=False)
+        pipeline = await cache.get(spec.revision)
+        [place] = cache._sessions
+        assert (place.identity, place.on_host) == (next(iter(spec.models.values())), True)
+        assert isinstance(cache._sessions[place], OnnxRuntimeSession)
+        assert pipeline.works_beside
+        await cache._unload([spec.revision])
+        assert not cache.loaded
+    finally:
+        await cache.close()
         await broker.close()

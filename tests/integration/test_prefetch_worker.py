@@ -102,7 +102,7 @@ class Waiting(Software):
 
 
 class EncodingApart(Prefetching):
-    encodes_apart = True
+    host_is_free = True
 
 
 def start_encoding_apart(options: WorkerOptions, heartbeats: socket.socket | None) -> None:

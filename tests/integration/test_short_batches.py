@@ -26,7 +26,7 @@ class Queueing(Mean):
 def test_more_batches_of_short_ones_are_a_step(batch_s: float, batches: int) -> None:
     session = Queueing()
     plan = plan_pipeline(spec_of(), {"mean": session.spec})
-    pipeline = LoadedPipeline(plan, lambda stage: True, {"mean": session}, Host(Settings()))
+    pipeline = LoadedPipeline(plan, lambda stage: True, {"infer": session}, Host(Settings()))
     [stage] = [each for each in plan.spec.operators if each.model]
     assert pipeline.most_batches(stage) == 2  # nothing was measured
     counts = plan.operators[stage.name].counts
@@ -40,7 +40,7 @@ def test_more_batches_of_short_ones_are_a_step(batch_s: float, batches: int) -> 
 def test_a_session_that_queues_nothing_gets_one_batch() -> None:
     session = Mean()
     plan = plan_pipeline(spec_of(), {"mean": session.spec})
-    pipeline = LoadedPipeline(plan, lambda stage: True, {"mean": session}, Host(Settings()))
+    pipeline = LoadedPipeline(plan, lambda stage: True, {"infer": session}, Host(Settings()))
     [stage] = [each for each in plan.spec.operators if each.model]
     plan.operators[stage.name].counts.times.append((4, 4, 0.001))
     pipeline.counts(stage.name)
