@@ -6,12 +6,13 @@ for bulk. `rigflow` runs `chat` on a fleet of one worker, through the broker, fr
 answers. No token ends an answer, so that all write as many tokens in as many rows; the token that pads is one that no
 question has, because GenAI takes it for padding wherever it is. They take turns for some rounds, because a busy machine
 is not as fast from minute to minute: the ratio of each round counts, and the CPU seconds of all processes for 1,000
-tokens. Then interactive questions are asked while 100 bulk jobs wait, and their time to the first token is compared
-with that on the idle worker.
+tokens. Then interactive questions are asked while bulk jobs wait, `--bulk 100 300`, whose answers have `--bulk-tokens`,
+and their time to the first token is compared with that on the idle worker. `--rounds 0` measures that alone.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nats
 import numpy as np
@@ -37,8 +38,9 @@ from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet
 from workers.definitions import find_models
 
+K = TypeVar("K")
 QUESTIONS = ("What is the capital of", "Write a line about", "Name three things that people know of", "Explain")
-BULK, ASKED = 100, 9  # bulk jobs, and interactive ones on an idle worker and behind bulk
+ASKED = 9  # interactive jobs on an idle worker, and behind bulk
 ANSWER = 8  # tokens of the answer to an interactive question, so that the next one finds bulk jobs waiting, too
 SUBJECTS = ("France", "the sea", "music", "maths", "winter", "a train", "the market", "a river")
 
@@ -53,6 +55,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--places", type=int, default=0, help="answers at a time; 0: as many as a worker has")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 with onnxruntime-genai-cuda")
+    parser.add_argument("--bulk", type=int, nargs="+", default=[100], help="bulk jobs, in rising numbers")
+    parser.add_argument("--bulk-tokens", type=int, default=0, help="of the answer to each; 0: as `--tokens`")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rigflow-chat-") as scratch:
         os.environ["HOME"] = scratch  # the model is added there
@@ -105,11 +109,11 @@ def measure(given: argparse.Namespace, prompts: Sequence[str], scratch: Path) ->
             found.append([rates["rigflow"] / rates[name] for name in ("engine", "rows")])
             by_cpu.append([spent[name] / spent["rigflow"] for name in ("engine", "rows")])
             print(json.dumps(round_of(rates, spent, texts, min(loop.rows, len(prompts)))), flush=True)
-        firsts = asyncio.run(first_tokens(fleet, prompts))
+        firsts = asyncio.run(first_tokens(fleet, prompts, given.bulk, given.bulk_tokens or given.tokens))
     medians = {
         f"{what}_to_{name}": round(statistics.median(each), 3)
         for what, ratios in (("ratio", found), ("cpu_ratio", by_cpu))
-        for name, each in zip(("engine", "rows"), zip(*ratios, strict=True), strict=True)
+        for name, each in zip(("engine", "rows"), zip(*ratios, strict=True), strict=bool(ratios))
     }
     load = round(os.getloadavg()[0], 1)
     print(json.dumps({**medians, **firsts, "load": load}), flush=True)
@@ -133,7 +137,7 @@ def round_of(
     }
 
 
-def rounded(values: dict[str, float], digits: int) -> dict[str, float]:
+def rounded(values: dict[K, float], digits: int) -> dict[K, float]:
     """Numbers as they are printed."""
     return {name: round(each, digits) for name, each in values.items()}
 
@@ -234,40 +238,50 @@ def asked(
     return written / seconds, [row["text"] for row in rows], written
 
 
-async def first_tokens(fleet: Fleet, prompts: Sequence[str]) -> dict[str, float]:
-    """Seconds from an interactive question to its first text: on the idle worker, and behind 100 bulk jobs."""
+async def first_tokens(
+    fleet: Fleet, prompts: Sequence[str], bulk: Sequence[int], tokens: int
+) -> dict[str, float | dict[int, float]]:
+    """Seconds from an interactive question to its first text: on the idle worker, and behind so many bulk jobs."""
     client = await nats.connect(fleet.settings.nats)
     stream = client.jetstream()
+    numbers = itertools.count()
 
-    async def ask(job: str, prompt: str, priority: Priority) -> None:
-        await stream.publish(Names().media("main", "chat", priority), prompt.encode(), headers={HEADER_JOB: job})
+    async def ask(job: str, prompt: str, most: int, priority: Priority) -> None:
+        body = json.dumps({"prompt": prompt, "max_tokens": most}).encode()
+        await stream.publish(Names().media("main", "chat", priority), body, headers={HEADER_JOB: job})
 
-    async def first(number: int) -> float:
-        job, began = f"person-{number}", time.monotonic()
+    async def first() -> float:
+        job, began = f"person-{next(numbers)}", time.monotonic()
         deltas = await client.subscribe(f"rigflow.deltas.main.chat.{job}")
         results = await client.subscribe(f"rigflow.results.main.chat.{job}")
-        question = {"prompt": f"{prompts[0]} {number}", "max_tokens": ANSWER}
-        await ask(job, json.dumps(question), Priority.INTERACTIVE)
+        await ask(job, f"{prompts[0]} {job}", ANSWER, Priority.INTERACTIVE)
         await deltas.next_msg(120)
         seconds = time.monotonic() - began
         while (await results.next_msg(120)).headers[HEADER_TYPE] != "done":
             pass
         return seconds
 
-    await first(0)  # to warm up
-    idle = [await first(number) for number in range(1, ASKED + 1)]
+    await first()  # to warm up
+    idle = statistics.median([await first() for _ in range(ASKED)])
     done = await client.subscribe("rigflow.results.main.chat.*")
-    for number in range(BULK):
-        await ask(f"bulk-{number}", f"{prompts[number % len(prompts)]} {number}", Priority.BULK)
-    while (await done.next_msg(120)).headers[HEADER_TYPE] != "done":  # all places are taken now
-        pass
-    busy = [await first(number) for number in range(ASKED + 1, 2 * ASKED + 1)]
-    ended = [message.subject for message in await gathered(done) if message.headers[HEADER_TYPE] == "done"]
-    left = BULK - 1 - sum("bulk-" in subject for subject in ended)
+    behind: dict[int, float] = {}
+    sent = ended = 0
+    for count in bulk:
+        while sent - ended < count:
+            await ask(f"bulk-{sent}", f"{prompts[sent % len(prompts)]} {sent}", tokens, Priority.BULK)
+            sent += 1
+        while (await done.next_msg(120)).headers[HEADER_TYPE] != "done":  # all places are taken now
+            pass
+        behind[count] = statistics.median([await first() for _ in range(ASKED)])
+        ends = [message.subject for message in await gathered(done) if message.headers[HEADER_TYPE] == "done"]
+        ended += 1 + sum("bulk-" in subject for subject in ends)
     await client.close()
-    seconds = {"first_token_idle_s": statistics.median(idle), "first_token_behind_bulk_s": statistics.median(busy)}
-    ratio = seconds["first_token_behind_bulk_s"] / seconds["first_token_idle_s"]
-    return rounded(seconds, 4) | {"first_token_ratio": round(ratio, 2), "bulk_left": left}
+    return {
+        "first_token_idle_s": round(idle, 4),
+        "first_token_behind_bulk_s": rounded(behind, 4),
+        "first_token_ratio": rounded({count: seconds / idle for count, seconds in behind.items()}, 2),
+        "bulk_left": sent - ended,
+    }
 
 
 async def gathered(subscription: Any) -> list[Any]:

@@ -211,7 +211,7 @@ def test_a_text_of_standard_input_is_answered_on_standard_output(home: Path, lib
     assert json.loads(path.read_text())["text"] == library.chat("hello")
     nothing = answered(" \n")
     assert (nothing.stdout, nothing.returncode != 0) == ("", True)
-    assert nothing.stderr.startswith("rigflow: standard input has nothing in it: give a question")
+    assert nothing.stderr.startswith("rigflow: standard input has nothing in it: give a text")
 
 
 async def next_done(results: Any) -> list[str]:
