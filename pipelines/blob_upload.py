@@ -197,18 +197,19 @@ async def store_chunk(
 
 async def joined(body: AsyncIterable[Buffer], chunk_bytes: int) -> AsyncGenerator[bytes, None]:
     """What comes in pieces of any size, in chunks of the same size."""
-    waiting = bytearray()
+    waiting, left = list[Buffer](), chunk_bytes
     async for piece in body:
         view = memoryview(piece)
         while len(view):
-            taken = view[: chunk_bytes - len(waiting)]
-            waiting += taken
+            taken = view[:left]
+            waiting.append(taken)
+            left -= len(taken)
             view = view[len(taken) :]
-            if len(waiting) == chunk_bytes:
-                yield bytes(waiting)
-                waiting.clear()
+            if not left:
+                yield b"".join(waiting)
+                waiting, left = [], chunk_bytes
     if waiting:
-        yield bytes(waiting)
+        yield b"".join(waiting)
 
 
 async def _cut(body: Buffer | Path, chunk_bytes: int) -> AsyncGenerator[bytes, None]:

@@ -115,10 +115,14 @@ class Broker(MessageStore):
         """A consumer for one `Pull` that reads `subjects` from sequence `first` on and settles nothing.
 
         Returns the number of messages that wait for it. After a lost connection the pull calls `resume_reader`, so that
-        no message is lost.
+        no message is lost. If this is cancelled or fails, no reader stays.
         """
         reader = _Reader(subjects, headers_only, await self._created(stream))
-        return await self._make_reader(stream, consumer, reader, first)
+        try:
+            return await self._make_reader(stream, consumer, reader, first)
+        except BaseException:
+            await self.drop_reader(stream, consumer)
+            raise
 
     async def _make_reader(self, stream: str, consumer: str, reader: _Reader, first: int) -> int:
         self._readers[stream, consumer] = reader

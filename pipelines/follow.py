@@ -31,8 +31,8 @@ async def follow(
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
     backlog = await broker.create_reader(stream, consumer, subjects, first, headers_only)
     pull = Pull(broker, stream, consumer, arrived.put)
-    await pull.open()
     try:
+        await pull.open()
         while backlog > 0:
             pull.request(min(backlog, PREFETCH) - pull.outstanding)
             try:

@@ -66,14 +66,16 @@ async def receive(
         if size <= broker.max_body:
             return _in_memory(bytes(source))
         return await _in_store(broker, _once(source), size, patience_s)
-    given = aiter(source)
-    first = bytearray()
-    async for piece in _counted(given, size):
-        first += piece
-        if len(first) > most_bytes:
-            rest = _counted(given, size, len(first))
-            return await _in_store(broker, _chained(bytes(first), rest), at_most if size is None else size, patience_s)
-    return _in_memory(bytes(first))
+    given = _counted(aiter(source), size)
+    if size is not None and size > most_bytes:  # nothing is taken before there is room for it
+        return await _in_store(broker, given, size, patience_s)
+    first, total = list[Buffer](), 0
+    async for piece in given:
+        first.append(piece)
+        total += len(piece)
+        if total > most_bytes:
+            return await _in_store(broker, _chained(first, given), at_most if size is None else size, patience_s)
+    return _in_memory(b"".join(first))
 
 
 def _in_memory(body: bytes) -> ReceivedMedia:
@@ -98,15 +100,17 @@ async def _once(body: Buffer) -> AsyncIterator[Buffer]:
     yield body
 
 
-async def _chained(first: bytes, rest: AsyncIterable[Buffer]) -> AsyncIterator[Buffer]:
-    yield first
+async def _chained(first: list[Buffer], rest: AsyncIterable[Buffer]) -> AsyncIterator[Buffer]:
+    first.reverse()
+    while first:
+        yield first.pop()
     async for piece in rest:
         yield piece
 
 
-async def _counted(source: AsyncIterator[Buffer], size: int | None, before: int = 0) -> AsyncIterator[Buffer]:
+async def _counted(source: AsyncIterator[Buffer], size: int | None) -> AsyncIterator[Buffer]:
     """The same pieces. Raises MediaError at the end when they do not have the size."""
-    total = before
+    total = 0
     async for piece in source:
         total += len(piece)
         if size is not None and total > size:
