@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.answers import answers
+from cli.model_text import kept_text
 from cli.options import Json, SettingsFile, ends_well
 from cli.text import size
 from schemas.errors import ExitCode, UsageError
@@ -34,8 +35,8 @@ def label(
     import hashlib
 
     from engines.content import graph_of, size_of
-    from engines.models.catalogue import models_folder, own_model, read_files, save_model, travelling
-    from engines.models.store import check_name, kept_path
+    from engines.models.catalogue import own_model, read_files, travelling
+    from engines.models.store import check_name, is_kept, keep, kept_path
     from engines.models.zero_shot import TEMPLATES, label_vectors, labelled
 
     check_name(name)
@@ -45,11 +46,13 @@ def label(
     made, content = labelled(*read_files(path), name, words, vectors)
     made = made.model_copy(update={"sha256": hashlib.sha256(graph_of(content)).hexdigest()})
     spec, _ = travelling(path, made, content)
-    save_model(models_folder(), made, content)
-    about = f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(content))}"
+    if not (equal := is_kept(made, content)):
+        keep(made, content)
+    of = size(size_of(content))
+    about = f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {of}  {count(len(words), 'label')}"
     with answers(as_json) as answer:
         facts = {"name": spec.name, "version": spec.version, "sha256": spec.sha256, "labels": len(words)}
-        answer(f"kept {about}  {count(len(words), 'label')}", **facts)
+        answer(kept_text(about, equal), **facts, replaced=equal is False)
     return ExitCode.OK
 
 

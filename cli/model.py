@@ -10,7 +10,7 @@ import typer
 
 from cli.answers import answers, spoken
 from cli.help import Commands
-from cli.model_text import card_facts, costs, described, print_card, print_files
+from cli.model_text import card_facts, costs, described, kept_text, print_card, print_files
 from cli.model_trial import try_model
 from cli.options import Json, SettingsFile, ends_well, settings_from
 from cli.text import cell, list_of, one_line, say, say_json, size, stdout, warn
@@ -95,10 +95,10 @@ def add(
     Example: rigflow model add yolov8n.onnx --picture street.jpg --show boxes.png
     """
     from engines.content import graph_of, size_of
-    from engines.models.catalogue import models_folder, save_model, travelling
+    from engines.models.catalogue import travelling
     from engines.models.companions.base import Sure
     from engines.models.proposal import propose
-    from engines.models.store import check_name, find, new_files
+    from engines.models.store import check_name, find, is_kept, keep, new_files
     from engines.registry import load
     from schemas.given_fields import parse_fields
 
@@ -125,12 +125,15 @@ def add(
             answer("", **facts, kept=False)
             return ExitCode.OK
         sure = all(line.sure is Sure.certain for line in proposal.lines)
-        if not (yes or sure or as_json) and not _agreed(f"keep it as {spec.name}?"):
+        equal = is_kept(made, found.content)
+        place = "" if equal is None else f" in place of the {spec.name} that is there"
+        if not (yes or sure or as_json or equal) and not _agreed(f"keep it as {spec.name}{place}?"):
             warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
             return ExitCode.SOME_FAILED
-        save_model(models_folder(), made, found.content)
-        done = f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(found.content))}"
-        answer(done, **facts, kept=True)
+        if not equal:
+            keep(made, found.content)
+        about = f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(found.content))}"
+        answer(kept_text(about, equal), **facts, kept=True, replaced=equal is False)
     return ExitCode.OK
 
 

@@ -29,6 +29,13 @@ def print_card(lines: "Sequence[Line]") -> None:
     say("")
 
 
+def kept_text(about: str, equal: bool | None) -> str:
+    """What became of a model; `equal`: whether the one of this name that was there is equal, None where none was."""
+    if equal:
+        return f"{about} is there already, and equal"
+    return f"kept {about}{'' if equal is None else ', in place of another one of this name'}"
+
+
 def print_files(taken: "Taken") -> None:
     """Print the further files of a model, each with the reason, and the files of its folder that are no part of it."""
     for file, why in taken.why.items():

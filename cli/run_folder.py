@@ -11,7 +11,7 @@ from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from schemas.pipeline import PipelineSpec
-    from workers.media_folder import Tally
+    from workers.tally import Tally
 
 _SHOWN = 20  # reasons of failures
 _RESULTS = "skipped (results of an earlier run)"

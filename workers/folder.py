@@ -196,7 +196,7 @@ class FolderWatch:
         copy = before.name != name
         if copy and not (self._ledger.has(before.name, digest) and (self._folder / before.name).exists()):
             return False
-        await asyncio.to_thread(self._ledger.same, name, stamp, digest)
+        await asyncio.to_thread(self._ledger.all_same, {name: (stamp, digest)})
         if copy:
             text = f"the same content as {before.name}, processed before"
             self._report(f"{name}: {text}", file=name, state="known", reason=text)

@@ -56,7 +56,7 @@ class FileResult:
     made: Mapping[str, Written] = field(default_factory=dict)
 
 
-_UNSEEN = Stamp(-1, 0)
+_UNSEEN = FileResult(Stamp(-1, 0), "", "")
 
 
 def ledger_path(out: Path, pipeline: str) -> Path:
@@ -82,7 +82,7 @@ class Ledger:
         self._busy = threading.RLock()
         self._files: dict[str, FileResult] = {}
         self._contents: dict[str, ContentResult] = {}
-        self._makers: dict[str, str] = {}  # path of a result -> digest of the content that it was made of
+        self._made: set[str] = set()  # paths of the results of all contents
         self._owners: dict[str, str] = {}
         self._written: dict[str, Written] = {}
 
@@ -127,7 +127,7 @@ class Ledger:
         for digest, name, revision, files, failures, at_s in database.execute("SELECT * FROM contents"):
             outcome = ContentResult(name, revision, tuple(json.loads(files)), tuple(json.loads(failures)), at_s)
             self._contents[digest] = outcome
-            self._makers.update(dict.fromkeys(outcome.files, digest))
+            self._made.update(outcome.files)
 
     def close(self) -> None:
         """Unlock it. One that was made by `open` and has nothing in it is deleted."""
@@ -162,7 +162,7 @@ class Ledger:
 
     def _is_done(self, known: FileResult) -> bool:
         content = self._content(known.digest)
-        return content is not None and all(map(self._exists, {*content.files, *known.made}))
+        return content is not None and all(map(self._exists, known.made or content.files))
 
     def _exists(self, file: str) -> bool:
         return os.path.exists(os.path.join(self._out, file))
@@ -177,7 +177,7 @@ class Ledger:
 
     def wrote(self, file: str) -> bool:
         """Whether a file of this path was ever written as a result."""
-        return file in self._written or file in self._makers
+        return file in self._written or file in self._made
 
     def news(self, stamps: Mapping[str, Stamp], left_out: Iterable[str]) -> dict[str, Stamp]:
         """Those files of `stamps` that still have to be processed, without those in `left_out`.
@@ -227,17 +227,12 @@ class Ledger:
 
     def claim(self, name: str, target: str) -> None:
         """Record the name that the result of this file will have. Raises OutputError."""
-        known = self._files.get(name, FileResult(_UNSEEN, "", ""))
+        known = self._files.get(name, _UNSEEN)
         self._change({name: replace(known, target=target)}, {}, set())
-
-    def same(self, name: str, stamp: Stamp, digest: str) -> None:
-        """Record that a file has a content that was processed before. Raises OutputError."""
-        self.all_same({name: (stamp, digest)})
 
     def all_same(self, seen: Mapping[str, tuple[Stamp, str]]) -> None:
         """Record that files have contents that were processed before, by name. Raises OutputError."""
-        unseen = FileResult(_UNSEEN, "", "")
-        known = {name: self._files.get(name, unseen) for name in seen}
+        known = {name: self._files.get(name, _UNSEEN) for name in seen}
         changed = {name: replace(of, stamp=seen[name][0], digest=seen[name][1]) for name, of in known.items()}
         self._change(changed, {}, set())
 
@@ -249,7 +244,7 @@ class Ledger:
         Records of contents whose results were in these files before are deleted, so files with them are new again.
         """
         with self._busy:
-            gone = {self._makers[file] for file in files if file in self._makers} - {digest}
+            gone = self._makers_of(files) - {digest}
             outcome = ContentResult(name, self.revision, files, failures, time.time())
             self._change({name: FileResult(stamp, digest, self.target(name))}, {digest: outcome}, gone)
 
@@ -259,13 +254,19 @@ class Ledger:
         Call it before the files in `made` get their names: what is missing afterwards is not known as done.
         """
         with self._busy:
-            contents = {
-                of.digest: ContentResult(name, self.revision, tuple(of.made), at_s=time.time())
-                for name, of in results.items()
-            }
-            made = [file for of in results.values() for file in of.made]
-            gone = {self._makers[file] for file in made if file in self._makers} - contents.keys()
-            self._change(results, contents, gone)
+            each, now_s = results.items(), time.time()
+            contents = {of.digest: ContentResult(name, self.revision, tuple(of.made), at_s=now_s) for name, of in each}
+            made = {file for of in results.values() for file in of.made}
+            replaced = self._made.intersection(made)
+            others = self._files.items() if replaced else ()  # there may be 100,000
+            lost = {name: replace(_UNSEEN, target=of.target) for name, of in others if not replaced.isdisjoint(of.made)}
+            self._change({**lost, **results}, contents, self._makers_of(made) - contents.keys())
+
+    def _makers_of(self, files: Iterable[str]) -> set[str]:
+        """The contents whose results are in any of these files, which are about to be replaced."""
+        replaced = self._made.intersection(files)
+        every = self._contents.items() if replaced else ()  # there may be 100,000
+        return {digest for digest, of in every if not replaced.isdisjoint(of.files)}
 
     def _change(self, files: Mapping[str, FileResult], contents: Mapping[str, ContentResult], gone: set[str]) -> None:
         """Set rows, and delete the contents in `gone`, in one transaction; on the disk first."""
@@ -295,5 +296,5 @@ class Ledger:
             for digest in gone:
                 self._contents.pop(digest, None)
             self._contents.update(contents)
-            for digest, of in contents.items():
-                self._makers.update(dict.fromkeys(of.files, digest))
+            for of in contents.values():
+                self._made.update(of.files)

@@ -8,13 +8,11 @@ kept, as `engines/outputs/earlier.py` says.
 import errno
 import mimetypes
 import os
-import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from engines.media.medium import Input, Medium, PipelineMedia, SplitRequest
 from engines.outputs.format import load_format, sound_of
@@ -25,15 +23,13 @@ from schemas.pipeline import PipelineSpec
 from schemas.text import without_path
 from workers.earlier_results import EarlierResults
 from workers.ledger import Ledger
+from workers.tally import Tally
 from workers.watched import Stamp, content_digest, scan
 
-SHOWN = 20  # results that a tally names
 GROUP = 512  # images: few enough to repeat after a crash, many enough that a fleet has work while one is written
 _KINDS = mimetypes.MimeTypes(filenames=())  # without the lists of this machine: all machines leave the same files alone
 MEDIA_TYPES = ("image", "video", "audio")  # the first half of a MIME type, and kinds of media
 _TEXTS = frozenset(("txt", "json"))  # named as the picture, as programs that train on pictures expect
-
-Counted = Literal["known", "done", "copies", "equal", "beside", "no_media", "results"]
 
 
 @dataclass(slots=True)
@@ -50,60 +46,6 @@ class Entry:
     target: str
     alone: bool = False
     digest: str = ""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of the files of a folder, counted by any thread.
-
-    Of those `done`, `copies`: by copying the results of another file, `equal`: their results were there already,
-    `beside`: other results were there, and are kept. `results`: files that an earlier run wrote, `failed` and
-    `skipped`: name and reason. `made`: the first inputs, and the paths of their files; it has those of `named` inputs.
-    `notes`: what jobs note, with the name of the first of them, and how many do; a job of images is one.
-    """
-
-    known: int = 0
-    done: int = 0
-    copies: int = 0
-    equal: int = 0
-    beside: int = 0
-    no_media: int = 0
-    results: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    made: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    named: int = 0
-    notes: dict[str, tuple[str, int]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def count(self, what: Counted, number: int = 1) -> None:
-        """Add to one of the counts."""
-        with self._lock:
-            setattr(self, what, getattr(self, what) + number)
-
-    def name(self, entry: str, files: Iterable[str], number: int = 1) -> None:
-        """Note what was made of a `number` of inputs that have this name together, while there are few."""
-        with self._lock:
-            if len(self.made) < SHOWN:
-                self.made.append((entry, tuple(files)))
-                self.named += number
-
-    @property
-    def media(self) -> int:
-        """How many of the files are media."""
-        return self.known + self.done + len(self.failed)
-
-    def note(self, name: str, texts: Iterable[str]) -> None:
-        """Note what a job says about its media."""
-        with self._lock:
-            for text in texts:
-                first, jobs = self.notes.get(text, (name, 0))
-                if jobs or len(self.notes) < SHOWN:
-                    self.notes[text] = first, jobs + 1
-
-    def fail(self, names: Iterable[str], reason: str) -> None:
-        """Note files that failed."""
-        self.failed.extend((name, reason) for name in names)
 
 
 class MediaFolder:
@@ -142,12 +84,19 @@ class MediaFolder:
                 yield [entry]
                 continue
             if not self.each and self._only_new:
-                what = f"pipeline {self._spec.name} writes one result of all {entry.kind}s, and none of each"
-                raise UsageError(what, "leave out --only-new, or take another format")
+                self._check_beside(entry.kind)
             waiting.setdefault(entry.kind, []).append(entry)
             if len(waiting[entry.kind]) == GROUP and self.each:
                 yield waiting.pop(entry.kind)
         yield from waiting.values()
+
+    def _check_beside(self, kind: str) -> None:
+        """Raise UsageError where one result of all new media of a kind could not lie beside the earlier ones."""
+        what = f"pipeline {self._spec.name} writes one result of all new {kind}s, beside those of earlier runs"
+        if self.overwrite:
+            raise UsageError(what, "leave out --overwrite, or --only-new to have one result of all")
+        if self._template is not None:
+            raise UsageError(what, "give a folder as --out, or leave out --only-new to have one result of all")
 
     def path(self, entry: Entry) -> Path:
         """The path of a file."""

@@ -6,7 +6,7 @@ If the process is killed between the two, the ledger names files that are missin
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from engines.files import rename, writing
 from engines.outputs.earlier import fits
 from engines.outputs.names import there_already
 from schemas.errors import OutputError
-from workers.ledger import FileResult
+from workers.ledger import FileResult, Written
 from workers.media_folder import Entry, MediaFolder
 from workers.watched import stamp_of
 
@@ -61,7 +61,7 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
             continue
         target, finals = _free(media, media.targets(entry), files)
         _count(media, 1, target != entry.target, finals.values())
-        written: dict[str, tuple[int, int]] = {}
+        written: dict[str, Written] = {}
         for end, final in finals.items():
             there = final
             if media.overwrite or not os.path.lexists(final):
@@ -72,8 +72,7 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
                     with suppress(FileNotFoundError):
                         final.unlink()
                 moves.append((there, final))
-            status = there.stat()
-            written[f"{target}{end}"] = status.st_size, status.st_mtime_ns
+            written[f"{target}{end}"] = _written(there)
         media.tally.name(entry.name, map(str, finals.values()))
         results[entry.name] = FileResult(entry.stamp, entry.digest, entry.target, written)
     media.ledger.record_all(results)
@@ -83,18 +82,32 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
     media.tally.count("done", len(results))
 
 
-def place_whole(media: MediaFolder, target: Path, kind: str, number: int) -> list[Path]:
-    """Put the files of a job of a `number` of inputs in place. Raises OutputError."""
-    made = target.parent.glob(f"{target.name}.*")
+def place_whole(media: MediaFolder, target: Path, entries: Sequence[Entry], lost: Collection[str]) -> list[Path]:
+    """Put the files of a job of all these entries in place. Raises OutputError.
+
+    Those whose names are in `lost` are not in the files. An input that changed meanwhile is new again.
+    """
+    made, kind = target.parent.glob(f"{target.name}.*"), entries[0].kind
     files = {each.name.removeprefix(target.name): each for each in made}
     best = next(iter(media.whole_targets(kind)))
     name, finals = _free(media, media.whole_targets(kind), files)
-    _count(media, number, name != best, finals.values())
+    _count(media, len(entries), name != best, finals.values())
+    written = {f"{name}{end}": _written(files[end]) for end in files}
+    results = {}
+    for entry in entries:
+        if stamp_of(media.path(entry)) == entry.stamp and entry.name not in lost:
+            results[entry.name] = FileResult(entry.stamp, entry.digest, "", written)
+    media.ledger.record_all(results)
     for end, final in finals.items():
         with writing(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             os.replace(files[end], final)  # by equal content, or by what may be replaced
     return list(finals.values())
+
+
+def _written(path: Path) -> Written:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _free(media: MediaFolder, targets: Iterable[str], files: Files) -> tuple[str, Files]:

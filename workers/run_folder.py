@@ -24,9 +24,10 @@ from schemas.text import without_path
 from workers.definitions import Models, register, repair
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger, ledger_path
-from workers.media_folder import Entry, MediaFolder, Tally, is_media_by_name
+from workers.media_folder import Entry, MediaFolder, is_media_by_name
 from workers.placing import Files, made_of, place, place_whole, token
 from workers.run import PUBLISH_AT_ONCE, ProgressListener, as_ours, open_job, run_job, unfinished
+from workers.tally import Tally
 from workers.waits import both, explained
 
 AT_ONCE = 8  # groups in process
@@ -167,12 +168,11 @@ class FolderRun:
         self.tally.note(outcome.name, outcome.done.notes)
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         if not firsts[0].timed and not self._media.each:
-            number = sum(map(len, new.values()))
-            placed = place_whole(self._media, outcome.target, firsts[0].kind, number)
-            self.tally.name(outcome.name, map(str, placed), number)
+            placed = place_whole(self._media, outcome.target, firsts, reasons)
+            self.tally.name(outcome.name, map(str, placed), len(firsts))
             for name, reason in reasons.items():
                 self.tally.fail([name], reason)
-            self.tally.count("done", sum(len(same) for same in new.values() if same[0].name not in reasons))
+            self.tally.count("done", sum(first.name not in reasons for first in firsts))
             return
         made: list[tuple[Entry, Files]] = []
         for number, entry in enumerate(firsts):

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engines.content import Content
+from engines.content import Content, graph_of
 from engines.models.card_file import read_card
 from engines.models.card_text import card_toml
-from engines.models.catalogue import builtin_models, main_file, main_files, models_folder
+from engines.models.catalogue import builtin_models, main_file, main_files, models_folder, save_model
 from engines.models.files import NewFiles, remove_unused
 from engines.models.folder_kinds import folder_of, kind_of_folder, kinds, take_folder
 from engines.models.folders import FIRST_GRAPHS, Taken, take
@@ -136,6 +136,24 @@ def check_name(name: str) -> None:
     """Raise UsageError for the name of a model of rigflow: pipelines would still use that one."""
     if name in builtin_models():
         raise UsageError(f"rigflow has a model {name} of its own", "give yours another name, by --name or in its card")
+
+
+def is_kept(card: ModelCard, content: Content) -> bool | None:
+    """Return whether the stored model of this name equals this one; None if there is none. Raises OSError."""
+    path = main_file(models_folder(), card.name)
+    if path is None:
+        return None
+    written = path.with_suffix(".toml")
+    text = written.read_bytes() if written.exists() else b""
+    return text == card_toml(card).encode() and path.read_bytes() == graph_of(content)
+
+
+def keep(card: ModelCard, content: Content) -> None:
+    """Store a model in place of one of its name, whose file may be of the other kind. Raises OutputError, OSError."""
+    before = main_file(models_folder(), card.name)
+    path = save_model(models_folder(), card, content)
+    if before not in (None, path):
+        before.unlink()
 
 
 def kept() -> Iterator[tuple[str, Path, ModelCard | None]]:

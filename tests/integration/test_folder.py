@@ -21,7 +21,7 @@ from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.taggers import wd_folder
 from workers import run_folder
 from workers.definitions import find_models
-from workers.media_folder import Tally
+from workers.tally import Tally
 
 SIZE = (40, 60)
 
@@ -177,9 +177,13 @@ def test_a_run_that_is_killed_while_results_are_put_in_place(fleet: Fleet, home:
 def test_a_folder_and_its_options_in_words(home: Path, library: Path, tmp_path: Path) -> None:
     done = rigflow("run", "tag", library / "top.webp", "--only-new", "--out", tmp_path, "--model", "wd", HOME=str(home))
     assert (done.returncode, done.stderr) == (2, "rigflow: --only-new is for folders: give folders as INPUT\n")
-    done = rigflow("run", "fingerprint", library, "--only-new", "--out", tmp_path / "o", HOME=str(home))
-    assert done.returncode == 2
-    assert "pipeline fingerprint writes one result of all images, and none of each" in done.stderr
+    for option, hint in (("--overwrite", "leave out --overwrite"), ("--keep-tree", "give a folder as --out")):
+        (library / "b" / "one.bmp").unlink(missing_ok=True)  # a template would give it the name of one.png's
+        done = rigflow("run", "fingerprint", library, "--only-new", option, "--out", tmp_path / "o", HOME=str(home))
+        assert done.returncode == 2
+        what = "pipeline fingerprint writes one result of all new images, beside those of earlier runs"
+        assert done.stderr.startswith(f"rigflow: {what}: {hint}"), done.stderr
+    Image.fromarray(drawn(SIZE, 3)).save(library / "b" / "one.bmp")
     page = Image.open(library / "a/two.png")
     page.save(library / "pages.tiff", save_all=True, append_images=[page])
     done = rigflow("run", "fingerprint", library, "--out", tmp_path / "o", "--workers", "1", HOME=str(home))
@@ -190,3 +194,59 @@ def test_a_folder_and_its_options_in_words(home: Path, library: Path, tmp_path: 
     with np.load(tmp_path / "o" / "images.fingerprint.npz") as found:
         pictures = ["a/one.png", "a/two.png", "b/copy of one.png", "b/one.bmp", "b/one.png", "pages.tiff", "top.webp"]
         assert sorted(found["names"].tolist()) == pictures, "two of the same content have a place each"
+
+
+def names_in(result: Path) -> list[str]:
+    """The pictures that one result of all has."""
+    with np.load(result) as found:
+        return sorted(found["names"].tolist())
+
+
+def prints(fleet: Fleet, folder: Path, out: Path) -> Tally:
+    """Fingerprints of what is new in a folder."""
+    spec = builtin_pipeline("fingerprint")
+    out.mkdir(exist_ok=True)
+    with run_folder.folder_run(folder, out, spec, find_models(spec, None), False, False, True) as work:
+        if work.first():
+            asyncio.run(work.run(fleet.settings, Priority.BULK, Silent()))
+    return work.tally
+
+
+def test_new_pictures_have_one_result_beside_that_of_the_others(fleet: Fleet, library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = out / "images.fingerprint.npz", out / "images-2.fingerprint.npz"
+    tally = prints(fleet, library, out)
+    assert (tally.done, tally.known, tally.failed) == (7, 0, [])
+    six = ["a/one.png", "a/two.png", "b/copy of one.png", "b/one.bmp", "b/one.png", "top.webp"]
+    assert names_in(first) == six
+    before = first.read_bytes()
+    assert (tally := prints(fleet, library, out)).done == 0
+    assert tally.known == 7
+    shutil.copy(library / "a/one.png", library / "of the same content.png")
+    Image.fromarray(drawn(SIZE, 78)).save(library / "a/two.png")
+    (library / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    tally = prints(fleet, library, out)
+    assert (tally.done, tally.known, tally.beside) == (2, 6, 3)
+    assert [name for name, _ in tally.failed] == ["bad.jpg"]
+    assert names_in(second) == ["a/two.png", "of the same content.png"]
+    assert first.read_bytes() == before
+    tally = prints(fleet, library, out)
+    assert (tally.done, tally.known, len(tally.failed)) == (0, 8, 1), "a bad picture is tried again"
+    second.unlink()
+    (library / "bad.jpg").unlink()
+    tally = prints(fleet, library, out)
+    assert (tally.done, tally.known) == (2, 6), "what lost its result is new"
+    assert names_in(second) == ["a/two.png", "of the same content.png"]
+
+
+def test_the_pictures_of_a_replaced_result_are_new(fleet: Fleet, library: Path, tmp_path: Path) -> None:
+    out, aside = tmp_path / "out", tmp_path / "aside"
+    prints(fleet, library, out)
+    shutil.move(library / "a", aside)
+    (out / "images.fingerprint.npz").unlink()
+    prints(fleet, library, out)
+    assert len(names_in(out / "images.fingerprint.npz")) == 4
+    shutil.move(aside, library / "a")
+    tally = prints(fleet, library, out)
+    assert (tally.done, tally.known) == (2, 5)
+    assert names_in(out / "images-2.fingerprint.npz") == ["a/one.png", "a/two.png"]

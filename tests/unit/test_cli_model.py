@@ -1,6 +1,7 @@
 """`rigflow model`: from a file or folder to a model that pipelines find, on the command line."""
 
 import importlib.util
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -300,3 +301,30 @@ def test_models_that_come_with_rigflow_are_shown_and_stay(here: Path, said: Said
     assert 'name = "fingerprint"' in out
     _, err = said("remove", "fingerprint", code=ExitCode.USAGE)
     assert "fingerprint is no model of yours" in err
+
+
+def test_a_model_in_place_of_another_one_is_told(here: Path, said: Said) -> None:
+    (here / "dogs.onnx").write_bytes(detector())
+    assert said("add", "dogs.onnx")[0].splitlines()[-1].startswith("kept dogs@1  ")
+    toml = here.parent / "home/.local/share/rigflow/models/dogs.toml"
+    before = toml.stat().st_ino
+    last = said("add", "dogs.onnx")[0].splitlines()[-1]
+    assert last.startswith("dogs@1  ")
+    assert last.endswith(" is there already, and equal")
+    assert toml.stat().st_ino == before, "it is not written again"
+    other = ("add", "dogs.onnx", "--set", "heads.0.threshold=0.6")
+    last = said(*other)[0].splitlines()[-1]
+    assert last.startswith("kept dogs@1  ")
+    assert last.endswith(", in place of another one of this name")
+    assert json.loads(said(*other, "--json")[0])[0]["replaced"] is False
+    assert json.loads(said("add", "dogs.onnx", "--json")[0])[0]["replaced"] is True
+
+
+def test_of_two_kinds_of_files_the_last_model_is_the_one_that_is_kept(here: Path, said: Said) -> None:
+    folder = here.parent / "home/.local/share/rigflow/models"
+    (here / "dogs.onnx").write_bytes(detector())
+    said("add", "dogs.onnx")
+    (folder / "dogs.onnx").rename(folder / "dogs.json")  # as the model of a folder has it
+    assert said("add", "dogs.onnx")[0].splitlines()[-1].endswith(" is there already, and equal")
+    said("add", "dogs.onnx", "--set", "heads.0.threshold=0.6")
+    assert kept(here) == ["dogs.onnx", "dogs.toml"]

@@ -17,8 +17,9 @@ from schemas.errors import ExitCode, OutputError
 from tests.cli import rigflow
 from workers import placing
 from workers.ledger import Ledger, ledger_path
-from workers.media_folder import SHOWN, Entry, MediaFolder, is_media_by_name
+from workers.media_folder import Entry, MediaFolder, is_media_by_name
 from workers.placing import made_of, place, token
+from workers.tally import SHOWN
 
 TAG = builtin_pipeline("tag")
 

@@ -30,7 +30,7 @@ from schemas.jobs import JobRef, JobState, Key, Manifest
 from schemas.results import Done, Failure
 from schemas.text import printable
 from workers.inputs import JobOutcome
-from workers.media_folder import Tally
+from workers.tally import Tally
 
 BRACKETS = ("[abc]", "[/", "[/]", "[red]", "[bold red]x[/bold red]", "\\[x]", "[link=x]y", "{x}", ":smile:")
 ODD = (*BRACKETS, "-q", "--json", "a\nb", "a\tb", "\r", "größe.mp4", "中文", "\u202egpj.exe", "שלום.mp4", "\udcff.mp4")

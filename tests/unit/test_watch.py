@@ -145,7 +145,7 @@ def test_the_ledger_remembers_over_a_restart(ledger: Ledger, tmp_path: Path) -> 
     (tmp_path / "a.p.npz").touch()
     ledger.claim("a.mp4", "a.p")
     ledger.record("a.mp4", stamp(1, 2), "digest", ("a.p.npz",), ("0.00 to 4.00 s, decode: bad",))
-    ledger.same("copy.mp4", stamp(1, 3), "digest")
+    ledger.all_same({"copy.mp4": (stamp(1, 3), "digest")})
     ledger.close()
     again = opened(tmp_path)
     assert again.knows("a.mp4", stamp(1, 2))
@@ -182,7 +182,7 @@ def test_another_pipeline_a_deleted_result_and_another_file_of_the_same_size_are
     assert ledger.news({"a.mp4": after}, []) == {"a.mp4": after}
     assert ledger.news({"a.mp4": after}, ["a.mp4"]) == {}
     result.unlink()
-    ledger.same("copy.mp4", stamp(1), "digest")
+    ledger.all_same({"copy.mp4": (stamp(1), "digest")})
     assert ledger.news({"a.mp4": before, "copy.mp4": stamp(1)}, []) == {"a.mp4": before}
     assert ledger.news({"copy.mp4": stamp(1)}, []) == {"copy.mp4": stamp(1)}
     result.touch()
@@ -196,7 +196,7 @@ def test_a_content_whose_results_were_written_over_is_new_again(ledger: Ledger, 
     (tmp_path / "a.npz").touch()
     (tmp_path / "b.npz").touch()
     ledger.record("a", stamp(1), "first", ("a.npz",))
-    ledger.same("copy of a", stamp(1), "first")
+    ledger.all_same({"copy of a": (stamp(1), "first")})
     ledger.record("b", stamp(2), "other", ("b.npz",))
     ledger.record("a", stamp(3), "second", ("a.npz",))
     assert ledger.outcome("first") is None
