@@ -55,22 +55,22 @@ class Leaving(Generic[Q]):
 
     def __init__(self) -> None:
         self.until_s: dict[Q, float] = {}
-        self._since_s: dict[Q, float] = {}
+        self._due_s: dict[Q, float] = {}
 
     def leaves(
         self, queue: Q, piece_s: float, own_s: float, waiting: int, others: Sequence[TailWorker], now_s: float
     ) -> bool:
         """Whether the next of `waiting` pieces is left to others, because they end all of them sooner than `own_s`.
 
-        For as long as a piece takes here, `piece_s`, at most: then the others have not done what was predicted.
+        Until `piece_s` after they should have ended all, at most: then they have not done what was predicted.
         """
         if piece_s < WORTH_S:
             return False
         if takes(own_s, waiting, others):
-            self._since_s.pop(queue, None)
+            self._due_s.pop(queue, None)
             return False
-        if now_s - self._since_s.setdefault(queue, now_s) > piece_s:
-            del self._since_s[queue]
+        if now_s > self._due_s.setdefault(queue, now_s + others_end_s(waiting, others) + piece_s):
+            del self._due_s[queue]
             return False
         self.until_s[queue] = now_s + PAUSE_S
         return True

@@ -41,7 +41,7 @@ class Tail:
     def leaves(self, queue: Queue, waiting: int) -> bool:
         """Whether the next of `waiting` messages is left to the others, because they end all of them sooner.
 
-        For as long as a message takes here, at most: then the others have not done what was predicted.
+        Until a message's time after they should have ended all, at most: see `Leaving`.
         """
         piece_s, now_s = self._in_flight.throughput.message_s(queue.pipeline, queue.stage), time.monotonic()
         if now_s - self._seen_s > FRESH_S:

@@ -11,7 +11,7 @@ from schemas.wire import Buffer
 FEWEST_ITEMS, MOST_ITEMS = 64, 128  # of a full group, in a job of few and of many items
 EVEN = 24  # groups of a job of many items at least, so that its workers end at about the same time
 ALBUM_BYTES = 4 << 20  # of items that travel in the message
-FILES_BYTES = 6 << 20  # of files that the worker reads itself: a message of large ones is short work, too
+FILES_BYTES = 6 << 20  # of `FEWEST_ITEMS` files that the worker reads itself, so that large ones are short work, too
 
 
 def albums(
@@ -22,16 +22,17 @@ def albums(
     Without `most` it is 64, or 128 in a large job; `count`: of all items, where known.
 
     An item with a `path` travels without bytes. A group has paths or bytes, never both; it also ends at 4 MB that
-    travel, or at 6 MB of files.
+    travel, or at 6 MB of files, at up to 12 MB in a large job.
     """
     most = most or min(MOST_ITEMS, max(FEWEST_ITEMS, count // EVEN))
+    files_bytes = FILES_BYTES * min(MOST_ITEMS, max(FEWEST_ITEMS, most)) // FEWEST_ITEMS
     group: list[Item] = []
     buffers: list[Buffer] = []
     size = 0
     for item, data in items:
         by_path = bool(item.path)
         nbytes = _file_bytes(item.path) if by_path else len(data)
-        full = len(group) == most or size + nbytes > (FILES_BYTES if by_path else ALBUM_BYTES)
+        full = len(group) == most or size + nbytes > (files_bytes if by_path else ALBUM_BYTES)
         if group and (full or by_path is bool(buffers)):
             yield group, buffers
             group, buffers, size = [], [], 0

@@ -63,6 +63,7 @@ def test_a_large_job_has_more_images_in_a_message_and_large_files_have_fewer(tmp
     assert sizes(130, 100, everything) == sizes(130, 100, SharedFolders()) == [64, 64, 2]
     assert sizes(24 * 100 + 5, 100, everything) == [100] * 24 + [5]
     assert set(sizes(24 * 500, 100, everything)[:-1]) == {128}
+    assert set(sizes(24 * 70, 90_000, everything)) == {70}
     assert sizes(5, 2 << 20, everything) == [3, 2]
     assert sizes(5, 2 << 20, SharedFolders()) == [2, 2, 1]
     assert sizes(2, 7 << 20, everything) == [1, 1]

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from pipelines.delivery import Delivery
-from placement.tail import repeats
+from placement.tail import Leaving, TailWorker, repeats
 from schemas.errors import MediaError
 from schemas.jobs import Priority
 from schemas.placed import PlacedDevice, PlacedPipeline
@@ -76,6 +76,17 @@ def test_it_takes_when_the_others_have_not_done_it_in_time(clock: Clock) -> None
     clock.now_s += 5.0
     tail.update([fast()], clock.now_s)
     assert not tail.leaves(QUEUE, 1)
+
+
+def test_it_leaves_them_for_as_long_as_the_others_do_what_was_predicted() -> None:
+    """It has three messages, so that another one would end last, long after the others have ended all that wait."""
+    leaving = Leaving[str]()
+    others = [TailWorker(0.5)]
+    for second in range(13):
+        assert leaving.leaves("decode", 4.0, 16.0, 26 - 2 * second, others, float(second)), second
+    for second in range(13, 18):
+        assert leaving.leaves("decode", 4.0, 16.0, 1, others, float(second)), second
+    assert not leaving.leaves("decode", 4.0, 16.0, 1, others, 17.5)
 
 
 def test_it_takes_when_nobody_else_is_known(clock: Clock) -> None:
