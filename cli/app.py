@@ -30,6 +30,7 @@ from cli.run import run
 from cli.search import search
 from cli.simulate import simulate
 from cli.status import status
+from cli.tenants import app as tenants
 from cli.text import Verbosity, complain, set_verbosity
 from cli.topology import app as topology
 from cli.up import up
@@ -88,6 +89,7 @@ model.command()(label)
 app.add_typer(model)
 app.add_typer(engine)
 app.add_typer(topology)
+app.add_typer(tenants)
 app.command()(near)
 app.command()(cluster)
 app.command()(search)

@@ -126,8 +126,7 @@ def add(
             return ExitCode.OK
         sure = all(line.sure is Sure.certain for line in proposal.lines)
         equal = is_kept(made, found.content)
-        place = "" if equal is None else f" in place of the {spec.name} that is there"
-        if not (yes or sure or as_json or equal) and not _agreed(f"keep it as {spec.name}{place}?"):
+        if not (yes or sure or as_json or equal) and not _agreed(spec.name, equal is False):
             warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
             return ExitCode.SOME_FAILED
         if not equal:
@@ -242,12 +241,12 @@ def remove(name: Name, as_json: Json = False) -> ExitCode:
     return ExitCode.OK
 
 
-def _agreed(question: str) -> bool:
-    """Ask at a terminal; where there is none, the answer is yes."""
+def _agreed(name: str, replaces: bool) -> bool:
+    """Ask at a terminal whether to keep a model; where there is none, the answer is yes."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
     try:
-        return typer.confirm(question, True)
+        return typer.confirm(f"keep it as {name}{f' in place of the {name} that is there' if replaces else ''}?", True)
     except typer.Abort:  # the end of the input, or Ctrl-C
         return False
 

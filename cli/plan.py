@@ -121,7 +121,8 @@ async def _manifest(broker: "Broker", job: str) -> "Manifest":
     taken = await take_inventory(broker, found)
     if not taken.complete:
         raise UsageError(f"job {job} is {found.state.value}", f"wait for it: rigflow jobs wait {job}")
-    last = await broker.last(broker.names.results_stream, broker.names.results(found.job))
+    results = broker.names.results(found.job)
+    last = await broker.last(broker.names.results_for(results), results)
     return taken.progress.model_copy(update={"ended_s": last.stored_s if last is not None else 0.0})
 
 

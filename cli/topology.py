@@ -138,7 +138,7 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
     async with Broker.connected(settings, name="rigflow-topology") as broker:
         specs: list[PipelineSpec] = [spec for spec, _ in named]
         specs = specs or await hosted_pipelines(broker)
-        wanted: list[StreamPlan] = desired(broker.names, settings, specs)
+        wanted: list[StreamPlan] = desired(broker.names, settings, specs, broker.tenants)
         changes = await differences(broker, wanted)
         if applying:
             await apply_topology(broker, settings, specs)

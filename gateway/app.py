@@ -24,6 +24,7 @@ from pipelines.asking import Asker
 from pipelines.broker import Broker
 from pipelines.job_index import JobIndex
 from pipelines.revisions import sweep_regularly
+from pipelines.tenants import keep_tenants
 from schemas.settings import Settings
 
 API = "/api/v1"
@@ -56,12 +57,13 @@ def create_app(
             stopping = app.state.stopping = asyncio.Event()
             loop = asyncio.get_running_loop()
             app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)
-            sweeping = loop.create_task(sweep_regularly(connected))
+            helpers = [loop.create_task(each(connected)) for each in (sweep_regularly, keep_tenants)]
             async with identify.following(connected) if isinstance(identify, KeyHolders) else nullcontext():
                 yield
                 stopping.set()
                 await app.state.asker.close()
-            sweeping.cancel()
+            for helper in helpers:
+                helper.cancel()
 
     app = FastAPI(
         title="rigflow",

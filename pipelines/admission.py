@@ -6,7 +6,6 @@ from typing import Any
 
 from pipelines.broker import Broker
 from pipelines.status import running_statuses
-from schemas.jobs import Priority
 from schemas.rig import runs_stage
 
 LOOK_S = 0.5  # between two looks at a queue that holds too much
@@ -33,10 +32,10 @@ def messages_per_s(workers: Sequence[Mapping[str, Any]], pipeline: str, stage: s
 class Admission:
     """Room in the first queue of a pipeline, in predicted seconds of its workers: at most the setting `queue_s`."""
 
-    def __init__(self, broker: Broker, pipeline: str, stage: str, priority: Priority) -> None:
+    def __init__(self, broker: Broker, pipeline: str, stage: str, consumer: str) -> None:
         self._broker = broker
         self._pipeline, self._stage = pipeline, stage
-        self._consumer = f"{broker.names.work_stream(pipeline, stage)}.{priority.value}"
+        self._consumer = f"{broker.names.work_stream(pipeline, stage)}.{consumer}"
         self._free = 0  # segments that may be sent before the next look
 
     async def room(self) -> None:

@@ -15,6 +15,7 @@ from schemas.api_keys import ApiKey
 from schemas.api_roles import ApiRole
 from schemas.declared import is_token
 from schemas.errors import UsageError
+from schemas.tenants import MAIN
 
 PREFIX = "rf"
 
@@ -29,6 +30,8 @@ async def make_key(
     expires_s: float = 0.0,
 ) -> tuple[ApiKey, str]:
     """Make a key; returned with its text `rf_ID_SECRET`, which is stored nowhere. Raises UsageError."""
+    if broker.tenants and tenant not in (MAIN, *broker.tenants):
+        raise UsageError(f"the fleet has no tenant {tenant[:100]!a}", "rigflow tenants add adds it, list shows them")
     if not is_token(name):
         raise UsageError(f"API key {name[:100]!a}", "use letters, digits, - and _, at most 64")
     if any(known.name == name and not known.revoked_s for known in await all_keys(broker)):

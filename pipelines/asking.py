@@ -90,7 +90,7 @@ class Asker:
 
     async def _send(self, spec: PipelineSpec, job: JobRef, segments: Sequence[SegmentData]) -> None:
         broker, first = self._broker, spec.decode.name
-        subject = broker.names.work(spec.name, first, job.priority)
+        subject = broker.names.work(spec.name, first, job.priority, job.tenant)
         for number, each in enumerate(segments):
             key = Key(job=job, segment=number, final=each.final)
             body = each.segment(key).pieces(each.content)
@@ -128,8 +128,8 @@ class Asker:
                     "ended_s": time.time(),
                 }
                 await record_usage(self._broker, known.model_copy(update=used))
-            await self._broker.purge(names.results_stream, names.results(known.job))
-            await discard_claims(self._broker, claims)
+            await self._broker.purge(names.results_of(known.job.tenant), names.results(known.job))
+            await discard_claims(self._broker, names.blobs_of(known.job.tenant), claims)
 
 
 class _Waiting:
@@ -168,9 +168,8 @@ class _Waiting:
                 async with asyncio.timeout(LOOK_S):
                     await self._take(await self._messages.get())
             except TimeoutError:
-                async for stored in self._broker.read(
-                    self._broker.names.results_stream, self._broker.names.results(self._job)
-                ):
+                results = self._broker.names.results(self._job)
+                async for stored in self._broker.read(self._broker.names.results_for(results), results):
                     await self._take(stored)
         return self.found
 

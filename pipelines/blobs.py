@@ -176,7 +176,7 @@ async def delete_blob(broker: MessageStore, bucket: str, name: str) -> None:
         await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}")
 
 
-async def discard_claims(broker: MessageStore, names: Iterable[str]) -> None:
+async def discard_claims(broker: MessageStore, bucket: str, names: Iterable[str]) -> None:
     """Delete the objects of messages that are gone; empty names are skipped.
 
     Never raises: what the broker does not delete now, the next sweep removes (`pipelines.sweep`).
@@ -184,13 +184,13 @@ async def discard_claims(broker: MessageStore, names: Iterable[str]) -> None:
     for name in names:
         if name:
             with contextlib.suppress(RigflowError):
-                await delete_blob(broker, broker.names.blobs, name)
+                await delete_blob(broker, bucket, name)
 
 
 async def load(broker: MessageStore, stored: Stored) -> Buffer:
     """The body of a stored message; a claim check is fetched. Raises StoreError when it is gone."""
     blob = claim_of(stored.subject, stored.headers)
-    return await get_blob(broker, broker.names.blobs, blob) if blob else stored.body
+    return await get_blob(broker, broker.names.blobs_for(stored.subject), blob) if blob else stored.body
 
 
 def info_subject(bucket: str, name: str) -> str:

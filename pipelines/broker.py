@@ -14,9 +14,11 @@ from pipelines.connection import Connection
 from pipelines.jetstream import ApiError, Stored
 from pipelines.message_store import MessageStore
 from pipelines.otlp import OtlpExporter, open_exporter
+from pipelines.values import decoded
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID
+from schemas.tenants import LISTED, TenantList
 from schemas.wire import Buffer, Pieces
 
 __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
@@ -57,7 +59,19 @@ class Broker(MessageStore):
             raise UsageError(what, f"set its max_payload to {LEAST_PAYLOAD} or more; 8MB is best")
         broker = cls(connection)
         broker.tracer = tracer
+        try:
+            await broker._read_tenants()
+        except BaseException:
+            await broker.close()
+            raise
         return broker
+
+    async def _read_tenants(self) -> None:
+        """Take the list of tenants; a broker without one has none. Raises BrokerError."""
+        body = await self.get(self.names.tenants_bucket, LISTED)
+        listed = None if body is None else decoded(TenantList, body, "the list of tenants")
+        if listed is not None:
+            self.take_tenants(listed)
 
     @classmethod
     @asynccontextmanager
@@ -97,14 +111,15 @@ class Broker(MessageStore):
             return acked.new
         body = bytes(body) if isinstance(body, Pieces) else body
         blob = claim_name(subject, message_id, self.connection.unique())
-        await put_blob(self, self.names.blobs, body, blob, {SUBJECT: subject})
+        bucket = self.names.blobs_for(subject)
+        await put_blob(self, bucket, body, blob, {SUBJECT: subject})
         try:
             acked, attempts = await self.store(subject, str(size).encode(), all_headers | {HEADER_BLOB: blob})
         except BrokerError:  # the message was refused, so no message names the blob
-            await discard_claims(self, [blob])
+            await discard_claims(self, bucket, [blob])
             raise
         if not acked.new and attempts == 1:  # the earlier message has a blob of its own
-            await discard_claims(self, [blob])
+            await discard_claims(self, bucket, [blob])
         return acked.new
 
     # readers: consumers of one pull, without acks

@@ -22,12 +22,27 @@ from schemas.fields import clean_name
 from schemas.jobs import JobRef, Manifest, Priority
 
 RETRY_S = 2.0
+LOOK_S = 2.0  # between two looks at which tenants there are
 log = logging.getLogger("rigflow")
 
 
 async def carry_out_cancel_requests(broker: Broker) -> None:
-    """Cancel the jobs that are asked for, one after the other, until this is cancelled."""
+    """Cancel the jobs that are asked for, of each queue of requests one after the other, until this is cancelled."""
+    pulls: dict[str, Pull] = {}
+    try:
+        while True:
+            wanted = {broker.names.cancel_of(tenant) for tenant in ("", *broker.names.tenants)}
+            for stream in wanted - pulls.keys():
+                pulls[stream] = await _opened(broker, stream)
+            for stream in pulls.keys() - wanted:
+                await pulls.pop(stream).close()
+            await asyncio.sleep(LOOK_S)
+    finally:
+        with suppress(RigflowError):
+            await asyncio.gather(*(pull.close() for pull in pulls.values()))
 
+
+async def _opened(broker: Broker, stream: str) -> Pull:
     async def on_delivery(delivery: Delivery) -> None:
         try:
             await _carry_out(broker, delivery.subject)
@@ -39,14 +54,10 @@ async def carry_out_cancel_requests(broker: Broker) -> None:
         finally:
             pull.request(1)
 
-    pull = Pull(broker, broker.names.cancel_stream, Priority.INTERACTIVE.value, on_delivery)
+    pull = Pull(broker, stream, Priority.INTERACTIVE.value, on_delivery)
     await pull.open()
-    try:
-        pull.request(1)
-        await asyncio.Event().wait()
-    finally:
-        with suppress(RigflowError):
-            await pull.close()
+    pull.request(1)
+    return pull
 
 
 async def _carry_out(broker: Broker, subject: str) -> None:

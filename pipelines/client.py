@@ -143,7 +143,8 @@ class Client:
             await opened.send()
             return opened
         with self._in_memory(size) as most_bytes:
-            media = await receive(self.broker, source, size, most_bytes, patience_s, at_most)
+            bucket = self.broker.names.uploads_of(self.tenant)
+            media = await receive(self.broker, bucket, source, size, most_bytes, patience_s, at_most)
             await revisions.keep(self.broker, spec)
             chosen, ref = isinstance(pipeline, PipelineSpec), self.ref(spec, job or uuid.uuid4().hex[:20], priority)
             return await self.begin(ref, media, name, content_type, patience_s, chosen, own_id=not job)

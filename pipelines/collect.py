@@ -69,12 +69,12 @@ class Collector:
         self._retention = retention or Retention(broker)
         self._jobs: dict[str, CollectedJob] = {}
         self._pull: Pull | None = None
-        self._consumer = ""
+        self._consumer = self._stream = ""
         self._spool = Spool()
+        self._relief = Relief(broker)
         self._busy = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: int | None = None  # messages from before `open` that have not arrived; None before the first one
-        self._relief = Relief(broker)
         self._moved_s = 0.0  # when the last result came
 
     async def open(self, targets: Mapping[JobRef, Path], sources: Mapping[JobRef, Sequence[str]] | None = None) -> None:
@@ -85,8 +85,10 @@ class Collector:
             ref.id: CollectedJob(ref, target, future(), origins[ref], self._gathers) for ref, target in targets.items()
         }
         self._consumer = f"collect-{uuid.uuid4().hex[:12]}"
-        stream = self._broker.names.results_stream
+        tenant = next(iter(targets)).tenant  # of all of them
+        stream = self._stream = self._broker.names.results_of(tenant)
         await self._broker.create_reader(stream, self._consumer, [*map(self._broker.names.results, targets)])
+        self._relief.tenant = tenant
         self._pull = Pull(self._broker, stream, self._consumer, self._on_delivery, self._on_gone)
         await self._pull.open()
         self._pull.request(REQUESTED)
@@ -112,7 +114,7 @@ class Collector:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._pull is not None:
             await self._pull.close()
-            await self._broker.drop_reader(self._broker.names.results_stream, self._consumer)
+            await self._broker.drop_reader(self._stream, self._consumer)
         for job in self._unfinished():
             self.abandon(job.ref.id)
         self._spool.close()
@@ -173,8 +175,8 @@ class Collector:
             return
         if generation_of(message) != job.ref.generation:
             if generation_of(message) < job.ref.generation:  # from before the job was started again
-                await self._broker.delete_message(self._broker.names.results_stream, delivery.stream_seq)
-                await discard_claims(self._broker, [blob])
+                await self._broker.delete_message(self._stream, delivery.stream_seq)
+                await discard_claims(self._broker, self._broker.names.blobs_of(job.ref.tenant), [blob])
             return
         if isinstance(message, Done):
             await self._take_done(job, message)
@@ -252,7 +254,7 @@ class Collector:
         with contextlib.suppress(RigflowError):  # the broker does not answer: check again later
             pipelines = {job.ref.pipeline for job in self._unfinished()}
             idle = [pipeline for pipeline in pipelines if await is_idle(self._broker, pipeline)]
-            if not idle or await pending(self._broker, self._broker.names.results_stream, self._consumer):
+            if not idle or await pending(self._broker, self._stream, self._consumer):
                 return
             for job in (each for each in self._unfinished() if not each.finishing):
                 record = await JobRecord.read(self._broker, job.ref)
@@ -294,5 +296,5 @@ class Collector:
         if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
             await job.forget_results(self._broker)
         if done.failures or self._deliver is not None:
-            await self._retention.free_space()
+            await self._retention.free_space(job.ref.tenant)
         job.finished.set_result(done)

@@ -132,7 +132,7 @@ class CollectedJob:
         assert self.gathers is not None
         gathering, self._gathering = self._gathering, Gathering()
         part = await asyncio.to_thread(gathering.part, segment)
-        subject = broker.names.work(self.ref.pipeline, self.gathers.name, self.ref.priority)
+        subject = broker.names.work(self.ref.pipeline, self.gathers.name, self.ref.priority, self.ref.tenant)
         body = await asyncio.to_thread(encode_part, part)
         self.record = self.record or await JobRecord.current(broker, self.ref)
         headers = {} if self.record is None else place_of(self.record.manifest)
@@ -261,8 +261,8 @@ class CollectedJob:
 
     async def forget_results(self, broker: Broker) -> None:
         """Delete the results at the broker that were taken here, and their objects."""
-        await broker.purge(broker.names.results_stream, broker.names.results(self.ref), self.last_seq)
-        await discard_claims(broker, self.blobs)
+        await broker.purge(broker.names.results_of(self.ref.tenant), broker.names.results(self.ref), self.last_seq)
+        await discard_claims(broker, broker.names.blobs_of(self.ref.tenant), self.blobs)
 
 
 def as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:

@@ -75,7 +75,8 @@ async def dead_letter_unread(
     """Publish a dead letter, but no failure: no job waits for the result of an input that cannot be read."""
     described = {HEADER_FAILURE: _header(failure), HEADER_SUBJECT: subject}
     given = {name: headers[name] for name in GIVEN if name in headers}
-    dead = broker.names.dead(failure.key.job.pipeline, failure.stage)
+    job = failure.key.job
+    dead = broker.names.dead(job.pipeline, failure.stage, job.tenant)
     await broker.publish(dead, body, _identity(failure, subject, sequence), described | given)
 
 
@@ -139,12 +140,12 @@ async def retry(broker: Broker, letter: Letter) -> None:
     given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
     await broker.publish(letter.queue, await input_of(broker, letter), again, given)
     for sequence in taken_back:
-        await broker.delete_message(broker.names.results_stream, sequence)
+        await broker.delete_message(broker.names.results_of(job.tenant), sequence)
     await reopen(broker, job)
     manifest = await find_manifest(broker, job.id, job.tenant)
     splits = letter.failure.stage == SPLIT  # asks for its own collector
     if manifest is not None and manifest.hosted and manifest.job == job and not splits:
-        subject = broker.names.work(job.pipeline, COLLECT, job.priority)
+        subject = broker.names.work(job.pipeline, COLLECT, job.priority, job.tenant)
         await broker.publish(subject, CollectRequest(job=job, name=manifest.name).encode(), f"{again}/{COLLECT}")
     await _delete(broker, letter)
 
@@ -158,13 +159,14 @@ async def drop(broker: Broker, letter: Letter) -> None:
 
 async def _delete(broker: Broker, letter: Letter) -> None:
     await broker.delete_message(broker.names.dead_stream, letter.number)
-    await discard_claims(broker, [claim_of(letter.stored.subject, letter.stored.headers)])
+    stored = letter.stored
+    await discard_claims(broker, broker.names.blobs_for(stored.subject), [claim_of(stored.subject, stored.headers)])
 
 
 async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
     """Sequences of a failure in the stream of results."""
     subject = broker.names.results(failure.key.job)
-    async for stored in broker.read(broker.names.results_stream, subject):
+    async for stored in broker.read(broker.names.results_for(subject), subject):
         if stored.headers.get(HEADER_TYPE) == "failure":
             try:
                 message, _ = decode(stored.body)
@@ -194,6 +196,6 @@ def _letter(stored: Stored) -> Letter:
 
 def _unknown(subject: str) -> Failure:
     """A failure in place of one that cannot be read: such a dead letter can only be shown and dropped."""
-    pipeline, stage = (token if is_token(token) else "unknown" for token in subject.split(".")[-2:])
+    pipeline, stage = (token if is_token(token) else "unknown" for token in subject.split(".")[2:4])
     job = JobRef(id="unknown", pipeline=pipeline, revision="unknown")
     return Failure(key=Key(job=job, segment=-1), stage=stage, entire_segment=True, error="it does not say what failed")

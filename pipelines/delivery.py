@@ -66,7 +66,7 @@ class Delivery:
     async def load(self) -> Buffer:
         """The body; that of a claim check is fetched once. Raises StoreError when the object is gone."""
         if self._body is None:
-            self._body = await get_blob(self._broker, self._broker.names.blobs, self._blob)
+            self._body = await get_blob(self._broker, self._broker.names.blobs_for(self.subject), self._blob)
         return self._body
 
     async def ack(self) -> None:
@@ -108,4 +108,4 @@ class Delivery:
             await self._broker.connection.request(self._reply, verdict)
         except (Away, NoResponders):
             return  # it may be delivered again, and then it needs its object; otherwise a sweep removes the object
-        await discard_claims(self._broker, [self._blob])
+        await discard_claims(self._broker, self._broker.names.blobs_for(self.subject), [self._blob])

@@ -211,7 +211,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
         if header is not None and header.generation == job.generation:
             inventory.add_part(header)
     elif kind in ("failure", "done"):
-        entire = await broker.message(broker.names.results_stream, stored.sequence)
+        entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
         if entire is None:  # deleted meanwhile, by a retry or a collector
             return
         try:

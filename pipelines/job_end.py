@@ -47,7 +47,7 @@ async def end(broker: Broker, record: JobRecord | None, done: Done, end_s: float
 
 async def reopen(broker: Broker, job: JobRef) -> None:
     """Set a job back to unfinished, and delete its Done: a failed message of it was sent again."""
-    stream = broker.names.results_stream
+    stream = broker.names.results_of(job.tenant)
     async for stored in result_index(broker, [broker.names.results(job)]):
         if stored.headers.get(HEADER_TYPE) == "done":
             await broker.delete_message(stream, stored.sequence)

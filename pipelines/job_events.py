@@ -176,7 +176,8 @@ class _Following:
 
     async def _end_late(self) -> None:
         """Wait for the Done of a job that has just ended; not for long where all its results were deleted."""
-        results, stream = self._broker.names.results(self._job), self._broker.names.results_stream
+        results = self._broker.names.results(self._job)
+        stream = self._broker.names.results_for(results)
         for _ in range(LOOKS):
             await asyncio.sleep(LAST_S)
             if await self._broker.last(stream, results) is None:
@@ -222,7 +223,7 @@ class _Following:
                 await self._report()
 
     async def _on_message(self, stored: Stored) -> None:
-        entire = await self._broker.message(self._broker.names.results_stream, stored.sequence)
+        entire = await self._broker.message(self._broker.names.results_for(stored.subject), stored.sequence)
         if entire is None:
             return
         try:

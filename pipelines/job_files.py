@@ -31,11 +31,12 @@ class JobFile:
     tag: str
     _broker: Broker
     _blob: str
+    _subject: str
 
     @classmethod
     async def of(cls, broker: Broker, stored: Stored) -> "JobFile | None":
         """The file of a result, of which only the headers may be known; None when it is deleted meanwhile."""
-        entire = await broker.message(broker.names.results_stream, stored.sequence)
+        entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
         if entire is None:
             return None
         blob = claim_of(entire.subject, entire.headers)
@@ -47,6 +48,7 @@ class JobFile:
             entire.headers.get(HEADER_ID, "").rpartition("/")[2] or str(entire.sequence),
             broker,
             blob,
+            entire.subject,
         )
 
     async def chunks(self, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
@@ -56,7 +58,7 @@ class JobFile:
         """
         end = self.size if end is None else end
         if self._blob:
-            entire, bucket = (start, end) == (0, self.size), self._broker.names.blobs
+            entire, bucket = (start, end) == (0, self.size), self._broker.names.blobs_for(self._subject)
             if entire:
                 reading = read_blob(self._broker, bucket, self._blob)
             else:
@@ -65,7 +67,7 @@ class JobFile:
                 async for chunk in reading:
                     yield chunk
             return
-        stored = await self._broker.message(self._broker.names.results_stream, self.sequence)
+        stored = await self._broker.message(self._broker.names.results_for(self._subject), self.sequence)
         if stored is None:
             raise StoreError(f"{self.name} is gone from the broker", "publish the job again")
         for at in range(start, end, OBJECT_BYTES):
@@ -97,7 +99,7 @@ async def job_files(
 
 async def job_file_at(broker: Broker, job: JobRef, sequence: int, name: str) -> JobFile | None:
     """The file of a job at a place among the results, without a look at its other files; None where it is another."""
-    stored = await broker.message(broker.names.results_stream, sequence)
+    stored = await broker.message(broker.names.results_of(job.tenant), sequence)
     if stored is None or stored.subject != broker.names.results(job) or stored.headers.get(HEADER_TYPE) != "file":
         return None
     return await JobFile.of(broker, stored) if _name(stored) == name else None

@@ -73,7 +73,8 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
 async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
     """`wanted`; its next generation if the job has a Done in the results but no manifest, or was deleted."""
-    last = broker.last(broker.names.results_stream, broker.names.results(wanted.job))
+    results = broker.names.results(wanted.job)
+    last = broker.last(broker.names.results_for(results), results)
     cancelled, stored = await asyncio.gather(broker.get(broker.names.jobs, cancelled_key(wanted.job)), last)
     before = None if cancelled is None else decoded(JobRef, cancelled, f"the cancelled job {wanted.job.id}")
     if before is not None:  # it was deleted: workers drop messages of that generation
@@ -203,7 +204,7 @@ async def _carry_out_cancel(broker: Broker, cancelled: Manifest, queued: bool) -
     this again, and one whose request is deleted cannot. Messages that stay in queues, because this process may not
     read them, are dropped by workers.
     """
-    job, stream = cancelled.job, broker.names.results_stream
+    job, stream = cancelled.job, broker.names.results_of(cancelled.job.tenant)
     last_seq = (await broker.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"]
     inventory = await take_inventory(broker, cancelled)
     # not what came later: another process may cancel the job, too, and its Done is not published again by its id
@@ -232,7 +233,7 @@ async def delete(broker: Broker, manifest: Manifest) -> None:
 
 async def _forget_results(broker: Broker, job: JobRef, kept: int = 0, last_seq: float = math.inf) -> None:
     """Delete the results of a job up to `last_seq`, with their claim checks; that at the sequence `kept` stays."""
-    stream, subject = broker.names.results_stream, broker.names.results(job)
+    stream, subject = broker.names.results_of(job.tenant), broker.names.results(job)
     found = [
         stored
         async for stored in result_index(broker, [subject])
@@ -243,4 +244,5 @@ async def _forget_results(broker: Broker, job: JobRef, kept: int = 0, last_seq: 
         await broker.purge(stream, subject, before[-1])
     for stored in found[len(before) :]:
         await broker.delete_message(stream, stored.sequence)
-    await discard_claims(broker, [claim_of(stored.subject, stored.headers) for stored in found])
+    claims = [claim_of(stored.subject, stored.headers) for stored in found]
+    await discard_claims(broker, broker.names.blobs_of(job.tenant), claims)

@@ -16,6 +16,7 @@ from pipelines.jetstream import ATTEMPTS, STREAM_FULL, ApiError, Gone, JetStream
 from pipelines.nats_client import Body
 from schemas.errors import BrokerError, Disposition, StoreError
 from schemas.subjects import Names
+from schemas.tenants import Tenant, TenantList
 
 HEADERS_BYTES = 4096  # reserved for headers, which count towards the server's max_payload
 WORTH_ASKING_BYTES = 1 << 16  # a body of so many costs more to send in vain than to ask whether there is room
@@ -146,9 +147,15 @@ class MessageStore(JetStream):
         super().__init__(connection)
         self.settings = connection.settings
         self.names = Names(connection.settings.prefix)
+        self.tenants: Mapping[str, Tenant] = {}
         self.uploads = Uploads(self)
         self._flight = _Flight(IN_FLIGHT_BYTES)
         self._refused = 0
+
+    def take_tenants(self, listed: TenantList) -> None:
+        """Take the tenants that the operator has listed."""
+        self.tenants = listed.tenants
+        self.names = Names(self.settings.prefix, frozenset(listed.tenants))
 
     @property
     def max_body(self) -> int:

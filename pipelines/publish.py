@@ -82,7 +82,11 @@ class Publisher:
         self._hosted = hosted
         self._submitter = submitter
         self._share = share
-        self._admission = Admission(broker, spec.name, spec.decode.name, priority)
+        consumer = broker.names.consumer(priority, tenant)
+        stream = broker.names.work_stream(spec.name, spec.decode.name)
+        if tenant in broker.names.tenants:  # the queue is shared with others: nobody fills it
+            self._share = share or QueueShare(broker, stream, consumer, lambda _: None)
+        self._admission = Admission(broker, spec.name, spec.decode.name, consumer)
 
     def ref(self, job: str) -> JobRef:
         """The reference of a job with this id: its tenant, pipeline, revision and priority."""
@@ -212,7 +216,7 @@ class Publisher:
             subject = self._broker.names.results(key.job)
             await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment", **headers})
         first = self.spec.decode.name
-        subject = self._broker.names.work(self.spec.name, first, key.job.priority)
+        subject = self._broker.names.work(self.spec.name, first, key.job.priority, key.job.tenant)
         segment = segment_data.segment(key).pieces(segment_data.content)
         await self._broker.publish(subject, segment, key.message_id(first), headers)
 

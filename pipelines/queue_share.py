@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 
 from pipelines.broker import Broker
-from schemas.jobs import Priority
 
 LEAST = 8  # messages that may wait in the queue, whatever the fleet; as many as it has in flight, twice, otherwise
 LOOK_S = 0.05  # between two looks at a full queue
@@ -17,10 +16,10 @@ class QueueShare:
     one, a short media waits for a few segments of each long one.
     """
 
-    def __init__(self, broker: Broker, stream: str, priority: Priority, on_wait: Callable[[bool], None]) -> None:
+    def __init__(self, broker: Broker, stream: str, consumer: str, on_wait: Callable[[bool], None]) -> None:
         """`on_wait` is called with True when a wait begins, and with False when it ends."""
         self._broker = broker
-        self._consumer = f"{stream}.{priority.value}"
+        self._consumer = f"{stream}.{consumer}"
         self._on_wait = on_wait
 
     async def room(self) -> None:

@@ -22,7 +22,8 @@ async def delete_queued(broker: Broker, job: JobRef) -> int:
     for first in range(0, len(found), AT_ONCE):
         some = found[first : first + AT_ONCE]
         await asyncio.gather(*(broker.delete_message(stream, stored.sequence) for stream, stored in some))
-    await discard_claims(broker, [claim_of(stored.subject, stored.headers) for _, stored in found])
+    claims = [claim_of(stored.subject, stored.headers) for _, stored in found]
+    await discard_claims(broker, broker.names.blobs_of(job.tenant), claims)
     return len(found)
 
 
@@ -55,13 +56,13 @@ async def is_idle(broker: Broker, pipeline: str) -> bool:
 async def _queued(broker: Broker, job: JobRef) -> AsyncGenerator[tuple[str, Stored], None]:
     """The queued messages of a job without their bodies, and the stream of each."""
     names = broker.names
-    work = names.work(job.pipeline, "*", job.priority)
+    work = names.work(job.pipeline, "*", job.priority, job.tenant)
     streams = (await broker.api("STREAM.NAMES", {"subject": work}))["streams"] or []
     for stream in streams:
         async for stored in broker.read(stream, work):
             if stored.headers.get(HEADER_ID, "").startswith(job.id_prefix):
                 yield stream, _bodiless(stored)
-    stream = names.media_stream(job.pipeline)
+    stream = names.media_stream(job.pipeline, job.tenant)
     async for stored in broker.read(stream, names.media(job.tenant, job.pipeline, job.priority)):
         if job.id in (stored.headers.get(HEADER_JOB), f"media-{stored.sequence}"):
             yield stream, _bodiless(stored)

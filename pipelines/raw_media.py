@@ -34,7 +34,7 @@ UNKNOWN_BYTES = 1 << 20  # media of unknown size that has more goes through the 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMedia:
-    """All bytes of a media: in `body`, or in `chunks` at the broker. `source` identifies them.
+    """All bytes of a media: in `body`, or in `chunks` of the object store `bucket`. `source` identifies them.
 
     `shared`: another process may make a job of the same chunks, so that a sweep removes them if no message has them.
     """
@@ -43,11 +43,13 @@ class ReceivedMedia:
     size: int
     body: bytes = b""
     chunks: Chunks | None = None
+    bucket: str = ""
     shared: bool = False
 
 
 async def receive(
     broker: Broker,
+    bucket: str,
     source: Buffer | AsyncIterable[Buffer],
     size: int | None,
     most_bytes: int,
@@ -56,7 +58,7 @@ async def receive(
 ) -> ReceivedMedia:
     """Take all bytes of a media; `size` is their number if it is known, `at_most` the most that they can be.
 
-    A stream of more than `most_bytes` is stored.
+    A stream of more than `most_bytes` is stored, in the object store `bucket`.
 
     Raises FleetFull when the store of media stays full for `patience_s`, NeverFits, MediaError when their number is
     another than `size`, BrokerError, and what `source` raises.
@@ -65,16 +67,17 @@ async def receive(
         size = len(source)
         if size <= broker.max_body:
             return _in_memory(bytes(source))
-        return await _in_store(broker, _once(source), size, patience_s)
+        return await _in_store(broker, bucket, _once(source), size, patience_s)
     given = _counted(aiter(source), size)
     if size is not None and size > most_bytes:  # nothing is taken before there is room for it
-        return await _in_store(broker, given, size, patience_s)
+        return await _in_store(broker, bucket, given, size, patience_s)
     first, total = list[Buffer](), 0
     async for piece in given:
         first.append(piece)
         total += len(piece)
         if total > most_bytes:
-            return await _in_store(broker, _chained(first, given), at_most if size is None else size, patience_s)
+            bound = at_most if size is None else size
+            return await _in_store(broker, bucket, _chained(first, given), bound, patience_s)
     return _in_memory(b"".join(first))
 
 
@@ -85,10 +88,10 @@ def _in_memory(body: bytes) -> ReceivedMedia:
 
 
 async def _in_store(
-    broker: Broker, source: AsyncIterable[Buffer], size: int | None, patience_s: float
+    broker: Broker, bucket: str, source: AsyncIterable[Buffer], size: int | None, patience_s: float
 ) -> ReceivedMedia:
-    chunks = await send_stream(broker, broker.names.blobs, source, size, patience_s)
-    return ReceivedMedia(source_of(chunks.sha256), chunks.size, chunks=chunks)
+    chunks = await send_stream(broker, bucket, source, size, patience_s)
+    return ReceivedMedia(source_of(chunks.sha256), chunks.size, chunks=chunks, bucket=bucket)
 
 
 def source_of(sha256: bytes) -> str:
@@ -123,7 +126,7 @@ async def _counted(source: AsyncIterator[Buffer], size: int | None) -> AsyncIter
 async def forget(broker: Broker, media: ReceivedMedia) -> None:
     """Remove what was stored of media that is not published."""
     if media.chunks is not None and not media.shared:
-        await remove_chunks(broker, broker.names.blobs, media.chunks.id)
+        await remove_chunks(broker, media.bucket, media.chunks.id)
 
 
 async def publish_media(
@@ -154,7 +157,7 @@ async def _publish(
     blob = claim_name(subject, message_id, media.chunks.id)
     new = False
     try:
-        await describe_blob(broker, broker.names.blobs, media.chunks, blob, {SUBJECT: subject})
+        await describe_blob(broker, media.bucket, media.chunks, blob, {SUBJECT: subject})
         new, attempts = await _store(
             broker, subject, str(media.size).encode(), {**headers, HEADER_BLOB: blob}, patience_s
         )
@@ -164,7 +167,7 @@ async def _publish(
         raise
     finally:
         if not new and not media.shared:
-            await discard_claims(broker, [blob])
+            await discard_claims(broker, media.bucket, [blob])
             await forget(broker, media)
 
 

@@ -17,5 +17,9 @@ async def result_index(broker: Broker, subjects: Sequence[str]) -> AsyncIterator
 
 
 def follow_result_index(broker: Broker, subjects: Sequence[str], first: int = 1) -> AsyncGenerator[Stored | None, None]:
-    """Results on `subjects` without their bodies, from sequence `first` on: those there, then None, then new ones."""
-    return follow(broker, broker.names.results_stream, subjects, headers_only=True, first=first)
+    """Results on `subjects` without their bodies, from sequence `first` on: those there, then None, then new ones.
+
+    The subjects are of one tenant.
+    """
+    [stream] = {broker.names.results_for(subject) for subject in subjects}
+    return follow(broker, stream, subjects, headers_only=True, first=first)

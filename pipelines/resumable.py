@@ -73,6 +73,10 @@ class Uploads:
         self._client = client
         self._broker: Broker = client.broker
 
+    @property
+    def _bucket(self) -> str:
+        return self._broker.names.uploads_of(self._client.tenant)
+
     async def create(
         self,
         revision: str,
@@ -94,7 +98,7 @@ class Uploads:
                 if known.size != size:
                     raise UploadMoved(f"upload {job} has {known.size:,} bytes", "choose another id, or delete it")
                 return known
-        async with media_space(self._broker, self._broker.names.blobs, size, patience_s):
+        async with media_space(self._broker, self._bucket, size, patience_s):
             pass
         upload = Upload(
             id=job or uuid.uuid4().hex[:20],
@@ -120,7 +124,7 @@ class Uploads:
 
     async def arrived(self, upload: Upload) -> Arrived:
         """How much of it is there; all, once it is a job."""
-        last = await self._broker.last(f"OBJ_{self._broker.names.blobs}", self._subject(upload))
+        last = await self._broker.last(f"OBJ_{self._bucket}", self._subject(upload))
         if last is not None:
             size = _start_of(last) + len(last.body)
             if upload.unchecked is not None and size > upload.unchecked:
@@ -170,7 +174,7 @@ class Uploads:
 
     async def _cut(self, upload: Upload, size: int) -> Arrived:
         """Remove what came behind so many bytes."""
-        stream = f"OBJ_{self._broker.names.blobs}"
+        stream = f"OBJ_{self._bucket}"
         while (last := await self._broker.last(stream, self._subject(upload))) is not None:
             if _start_of(last) < size:
                 return Arrived(_start_of(last) + len(last.body), last.sequence)
@@ -180,7 +184,7 @@ class Uploads:
     async def _added(self, upload: Upload, at: Arrived, body: AsyncIterable[Buffer], patience_s: float) -> Arrived:
         unique = uuid.uuid4().hex[:12]  # bytes that were removed and come again are no repeat of a message
         try:
-            begun = begun_media(self._broker, self._broker.names.blobs, at.size)
+            begun = begun_media(self._broker, self._bucket, at.size)
             with self._broker.waiting_for_fleet() as wait, begun as space:
                 async with aclosing(joined(body, chunk_bytes_of(self._broker))) as chunks:
                     async for chunk in chunks:
@@ -220,7 +224,7 @@ class Uploads:
     async def delete(self, upload: Upload) -> None:
         """Forget an upload and what came of it; a job that it became stays."""
         if await find_manifest(self._broker, upload.id, self._client.tenant) is None:
-            await remove_chunks(self._broker, self._broker.names.blobs, upload.chunks)
+            await remove_chunks(self._broker, self._bucket, upload.chunks)
         await self._broker.delete_key(self._broker.names.jobs, self._key(upload.id))
 
     async def _write(self, upload: Upload) -> None:
@@ -229,19 +233,19 @@ class Uploads:
     async def _media(self, upload: Upload) -> ReceivedMedia:
         """The bytes of an upload, read once for their digest: any process may have stored them."""
         hashed, size = hashlib.sha256(), 0
-        async for chunk in self._broker.read(f"OBJ_{self._broker.names.blobs}", self._subject(upload)):
+        async for chunk in self._broker.read(f"OBJ_{self._bucket}", self._subject(upload)):
             hashed.update(chunk.body)
             size += len(chunk.body)
         if size != upload.size:
             raise StoreError(f"{size:,} bytes of upload {upload.id} are there, of {upload.size:,}", "begin it again")
         chunks = Chunks(upload.chunks, size, chunk_bytes_of(self._broker), hashed.digest())
-        return ReceivedMedia(source_of(hashed.digest()), size, chunks=chunks, shared=True)
+        return ReceivedMedia(source_of(hashed.digest()), size, chunks=chunks, bucket=self._bucket, shared=True)
 
     def _key(self, identity: str) -> str:
         return f"upload.{self._client.tenant}.{identity}"
 
     def _subject(self, upload: Upload) -> str:
-        return f"$O.{self._broker.names.blobs}.C.{upload.chunks}"
+        return f"$O.{self._bucket}.C.{upload.chunks}"
 
 
 def _start_of(chunk: Stored) -> int:

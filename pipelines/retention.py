@@ -20,28 +20,32 @@ class Retention:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._stream = broker.names.results_stream
-        self._not_before_s = 0.0
+        self._not_before_s: dict[str, float] = {}  # of each stream of results
 
-    async def free_space(self) -> None:
-        """Delete results of finished jobs if needed. Costs two requests when nothing is to delete."""
-        if time.monotonic() < self._not_before_s:
+    async def free_space(self, tenant: str) -> None:
+        """Delete results of finished jobs of a tenant's stream if needed. Costs two requests when nothing is to delete.
+
+        The stream is its own for a listed tenant: what one tenant makes deletes nothing of another.
+        """
+        names = self._broker.names
+        stream, bucket = names.results_of(tenant), names.blobs_of(tenant)
+        if time.monotonic() < self._not_before_s.get(stream, 0.0):
             return
-        excess = _Bytes(await self._excess(self._stream), await self._excess(f"OBJ_{self._broker.names.blobs}"))
-        if not excess.gone and not await self._free(excess):
-            self._not_before_s = time.monotonic() + LOOK_AGAIN_S
+        excess = _Bytes(await self._excess(stream), await self._excess(f"OBJ_{bucket}"))
+        if not excess.gone and not await self._free(stream, bucket, excess):
+            self._not_before_s[stream] = time.monotonic() + LOOK_AGAIN_S
 
     async def _excess(self, stream: str) -> int:
         """Bytes to free in a stream: down to 3/8 of its limit, so that it is not read again for each job; or 0."""
-        limit = self._broker.settings.results_bytes
-        stored = await self._broker.stream_bytes(stream)
-        return stored - limit // 2 + limit // 8 if stored > limit // 2 else 0
+        info = await self._broker.api(f"STREAM.INFO.{stream}")
+        limit, stored = int(info["config"]["max_bytes"]), int(info["state"]["bytes"])
+        return stored - limit // 2 + limit // 8 if 0 < limit // 2 < stored else 0
 
-    async def _free(self, excess: "_Bytes") -> bool:
+    async def _free(self, stream: str, bucket: str, excess: "_Bytes") -> bool:
         """Delete the results of finished jobs, oldest first; whether that freed enough."""
         sizes: dict[str, _Bytes] = {}
         blobs: dict[str, list[str]] = {}
-        async for stored in self._broker.read(self._stream):
+        async for stored in self._broker.read(stream):
             size = sizes.setdefault(stored.subject, _Bytes(0, 0))
             size.messages += len(stored.body)
             if blob := claim_of(stored.subject, stored.headers):
@@ -49,8 +53,8 @@ class Retention:
                 blobs.setdefault(stored.subject, []).append(blob)
             if stored.headers.get(HEADER_TYPE) != "done":
                 continue
-            await self._broker.purge(self._stream, stored.subject, stored.sequence)
-            await discard_claims(self._broker, blobs.pop(stored.subject, []))
+            await self._broker.purge(stream, stored.subject, stored.sequence)
+            await discard_claims(self._broker, bucket, blobs.pop(stored.subject, []))
             excess.messages -= size.messages
             excess.blobs -= size.blobs
             del sizes[stored.subject]

@@ -3,14 +3,17 @@
 Operator, worker, publisher and gateway share the fleet's account. Clients have an account of their own, because
 permissions do not cover the reply of a message: in one account the broker would publish its acknowledgement on whatever
 subject a client names as the reply, the broker's own API included. Between accounts a reply stays in the account that
-it came from.
+it came from. Tenants that the operator has listed have an account each (`pipelines.tenant_roles`).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipelines.tenant_roles import accounts, feeds
+from pipelines.tenant_roles import exports as tenant_exports
 from schemas.jobs import Priority
 from schemas.subjects import Names
+from schemas.tenants import TenantsFile
 
 API = "$JS.API"
 LOOK = ("STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "CONSUMER.LIST.*", "CONSUMER.INFO.*.*")  # names and counts
@@ -25,20 +28,41 @@ class Role:
     subscribe: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _OfTenants:
+    """What all tenants together have: those that share (""), then the listed ones."""
+
+    tenants: tuple[str, ...]
+    work: tuple[str, ...]  # subjects of queues
+    dead: tuple[str, ...]  # subjects of dead letters
+    results: tuple[str, ...]  # streams
+    blobs: tuple[str, ...]  # object stores of claim checks
+    stores: tuple[str, ...]  # streams of all object stores
+
+
+def _of_tenants(names: Names) -> _OfTenants:
+    tenants = ("", *sorted(names.tenants))
+    work, blobs = f"{names.prefix}.work.*.*.*", tuple(map(names.blobs_of, tenants))
+    stores = dict.fromkeys(f"OBJ_{bucket}" for bucket in (*blobs, *map(names.uploads_of, tenants)))
+    dead = names.dead("*", "*")
+    queues, letters = ((each, f"{each}.*") if names.tenants else (each,) for each in (work, dead))
+    return _OfTenants(tenants, queues, letters, tuple(map(names.results_of, tenants)), blobs, tuple(stores))
+
+
 def worker(names: Names) -> Role:
     """Takes work and hands it on, collects, shares engines, sweeps; makes and deletes no stream."""
-    prefix, results = names.prefix, names.results_stream
-    blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
-    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles, names.rigs)
-    read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models, engines)
-    consumers = (priority.value for priority in Priority)
+    prefix, own = names.prefix, _of_tenants(names)
+    models, engines = (f"OBJ_{bucket}" for bucket in (names.models, names.engines))
+    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles, names.rigs, names.tenants_bucket)
+    read = (*own.results, *(f"KV_{bucket}" for bucket in buckets), *own.stores, models, engines)
+    consumers = (names.consumer(priority, tenant) for tenant in own.tenants for priority in Priority)
     return Role(
         "worker",
         publish=(
-            f"{prefix}.work.*.*.*",
+            *own.work,
             f"{prefix}.results.>",  # a refused id may have any number of tokens
             f"{prefix}.deltas.*.*.*",
-            f"{prefix}.dead.*.*",
+            *own.dead,
             f"{prefix}.usage.*.*.*.*.*",
             names.audit("worker", "*"),
             *_keys(names.rigs, ">"),
@@ -46,7 +70,7 @@ def worker(names: Names) -> Role:
             *_keys(names.last_seen, "*.*"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),
             *_keys(names.attempts, ">"),
-            f"$O.{names.blobs}.>",
+            *(f"$O.{bucket}.>" for bucket in own.blobs),
             f"$O.{names.engines}.>",
             "$JS.ACK.>",
             *_api(LOOK),
@@ -54,15 +78,16 @@ def worker(names: Names) -> Role:
             *_reading(
                 read,
                 followed=(
-                    results,
+                    *own.results,
                     f"KV_{names.pipelines}",
                     f"KV_{names.jobs}",
                     f"KV_{names.rigs}",
+                    f"KV_{names.tenants_bucket}",
                     names.usage_stream,
                 ),
             ),
-            *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs, engines, f"KV_{names.attempts}")),
-            *_api([f"STREAM.MSG.DELETE.{results}"]),
+            *_api(f"STREAM.PURGE.{stream}" for stream in (*own.results, *own.stores, engines, f"KV_{names.attempts}")),
+            *_api(f"STREAM.MSG.DELETE.{stream}" for stream in own.results),
         ),
         subscribe=("_INBOX_worker.>",),
     )
@@ -72,7 +97,7 @@ def publisher(names: Names, tenant: str) -> Role:
     """Publishes jobs of one tenant and collects them; sees the fleet's counts, takes no work."""
     prefix, results = names.prefix, names.results_stream
     blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
-    buckets = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.profiles)
+    buckets = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.profiles, names.tenants_bucket)
     read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models)
     return Role(
         "publisher",
@@ -93,35 +118,42 @@ def publisher(names: Names, tenant: str) -> Role:
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs)),
             *_api(f"STREAM.MSG.DELETE.{stream}" for stream in (results, blobs)),
         ),
-        subscribe=("_INBOX_publisher.>", *_feeds(names, tenant)),
+        subscribe=("_INBOX_publisher.>", *feeds(names, tenant)),
     )
 
 
 def gateway(names: Names) -> Role:
     """Serves the fleet by HTTP: jobs of all tenants, models, dead letters, orders; reads API keys, and writes none."""
-    prefix, results, dead = names.prefix, names.results_stream, names.dead_stream
-    blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
-    buckets = [f"KV_{each}" for each in (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys)]
-    read = (results, dead, names.usage_stream, *buckets, blobs, models, engines)
+    prefix, dead, own = names.prefix, names.dead_stream, _of_tenants(names)
+    models, engines = (f"OBJ_{bucket}" for bucket in (names.models, names.engines))
+    kept = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys, names.tenants_bucket)
+    buckets = [f"KV_{each}" for each in kept]
+    read = (*own.results, dead, names.usage_stream, *buckets, *own.stores, models, engines)
     return Role(
         "gateway",
         publish=(
             *(names.media("*", "*", priority) for priority in Priority),
-            f"{prefix}.work.*.*.*",
+            *own.work,
             f"{prefix}.results.*.*.*",
             f"{prefix}.usage.*.*.*.*.*",
             names.audit("gateway", "*"),
             *_keys(names.jobs, "*.*", "cancelled.*.*", "upload.*.*"),
             *_keys(names.pipelines, ">"),
-            f"$O.{names.blobs}.>",
+            *(f"$O.{store.removeprefix('OBJ_')}.>" for store in own.stores),
             f"$O.{names.models}.>",
-            f"$JS.ACK.{results}.>",
+            *(f"$JS.ACK.{stream}.>" for stream in own.results),
             *_api(("INFO", *LOOK)),
-            *_reading(read, followed=(results, f"KV_{names.jobs}", f"KV_{names.keys}")),
-            *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs, models)),
-            *_api(f"STREAM.MSG.DELETE.{stream}" for stream in (results, dead)),
+            *_reading(
+                read,
+                followed=(
+                    *own.results,
+                    *(f"KV_{bucket}" for bucket in (names.jobs, names.keys, names.tenants_bucket)),
+                ),
+            ),
+            *_api(f"STREAM.PURGE.{stream}" for stream in (*own.results, *own.stores, models)),
+            *_api(f"STREAM.MSG.DELETE.{stream}" for stream in (*own.results, dead)),
         ),
-        subscribe=("_INBOX_gateway.>", *_feeds(names, "*")),
+        subscribe=("_INBOX_gateway.>", *feeds(names, "*")),
     )
 
 
@@ -133,13 +165,8 @@ def client(names: Names, tenant: str) -> Role:
     return Role(
         "client",
         publish=_client_services(names, tenant),
-        subscribe=("_INBOX_client.>", *_feeds(names, tenant)),
+        subscribe=("_INBOX_client.>", *feeds(names, tenant)),
     )
-
-
-def _feeds(names: Names, tenant: str) -> tuple[str, ...]:
-    """What comes to the programs of a tenant: results, and answers as they are written."""
-    return tuple(f"{names.prefix}.{kind}.{tenant}.>" for kind in ("results", "deltas"))
 
 
 def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
@@ -180,22 +207,28 @@ HEAD = """\
 """
 
 
-def configuration(names: Names, tenant: str) -> str:
-    """The roles as a file that nats-server includes."""
+def configuration(names: Names, tenant: str, tenants: TenantsFile | None = None) -> str:
+    """The roles as a file that nats-server includes, with an account for each of `tenants`, which `names` lists."""
+    tenants = tenants or TenantsFile()
+    keys = {role: f"$NKEY_{role.upper()}" for role in ("operator", "worker", "publisher", "gateway", "client")}
+    keys |= {str(role): key for role, key in tenants.roles.items()}
     upper = names.prefix.upper()
     fleet, clients = upper, f"{upper}_CLIENTS"
-    services, feeds = _client_services(names, tenant), _feeds(names, tenant)
+    services, fed = _client_services(names, tenant), feeds(names, tenant)
     exports = [f'{{ service: "{subject}", accounts: [{clients}] }}' for subject in services]
     imports = [f'{{ service: {{ account: {fleet}, subject: "{subject}" }} }}' for subject in services]
-    exports += [f'{{ stream: "{feed}", accounts: [{clients}] }}' for feed in feeds]
-    imports += [f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}' for feed in feeds]
-    operator = '{ nkey: $NKEY_OPERATOR, permissions: { publish: ">", subscribe: ">" } }'
-    users = [operator, _user(worker(names)), _user(publisher(names, tenant)), _user(gateway(names))]
+    exports += [f'{{ stream: "{feed}", accounts: [{clients}] }}' for feed in fed]
+    imports += [f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}' for feed in fed]
+    operator = f'{{ nkey: {keys["operator"]}, permissions: {{ publish: ">", subscribe: ">" }} }}'
+    roles = (worker(names), publisher(names, tenant), gateway(names))
+    users = [operator, *(_user(role, keys[role.name]) for role in roles)]
+    programs = [_user(client(names, tenant), keys["client"])]
     return (
         HEAD.format(prefix=names.prefix, tenant=tenant)
         + "\naccounts {\n"
-        + _account(fleet, "jetstream: enabled", users, "exports", exports)
-        + _account(clients, "", [_user(client(names, tenant))], "imports", imports)
+        + _account(fleet, "jetstream: enabled", users, "exports", exports + tenant_exports(names, tenants.tenant))
+        + _account(clients, "", programs, "imports", imports)
+        + accounts(names, tenants.tenant)
         + "}\n"
     )
 
@@ -206,11 +239,11 @@ def _account(name: str, first: str, users: list[str], kind: str, shared: list[st
     return "".join(f"{line}\n" for line in lines if line.strip())
 
 
-def _user(role: Role) -> str:
+def _user(role: Role, key: str) -> str:
     publish = "".join(f'          "{subject}"\n' for subject in role.publish)
     subscribe = " ".join(f'"{subject}"' for subject in role.subscribe).replace('" "', '", "')
     return (
-        f"{{ nkey: $NKEY_{role.name.upper()}, permissions: {{\n"
+        f"{{ nkey: {key}, permissions: {{\n"
         f"        publish: {{ allow: [\n{publish}        ] }}\n"
         f"        subscribe: {{ allow: [ {subscribe} ] }} }} }}"
     )

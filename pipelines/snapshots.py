@@ -36,12 +36,15 @@ async def streams_of(broker: Broker) -> list[str]:
             break
     names = broker.names
     own = [name for name in found if re.match(rf"(KV_|OBJ_)?{names.prefix}_", name, re.IGNORECASE)]
-    kept = (names.pipelines, names.keys, names.profiles, names.jobs, names.attempts)
-    first = [f"KV_{name}" for name in kept] + [f"OBJ_{names.models}", f"OBJ_{names.engines}", names.cancel_stream]
+    kept = (names.tenants_bucket, names.pipelines, names.keys, names.profiles, names.jobs, names.attempts)
+    tenants = ("", *sorted(names.tenants))
+    first = [f"KV_{name}" for name in kept] + [f"OBJ_{names.models}", f"OBJ_{names.engines}"]
+    first += map(names.cancel_of, tenants)
     specs = await known_pipelines(broker) if f"KV_{names.pipelines}" in own else []
-    first += [names.media_stream(spec.name) for spec in specs]
+    first += [names.media_stream(spec.name, tenant) for spec in specs for tenant in tenants]
     first += [names.work_stream(spec.name, stage) for spec in specs for stage in _stages(spec)]
-    last = [names.results_stream, names.dead_stream, names.usage_stream, names.audit_stream, f"OBJ_{names.blobs}"]
+    last = [*map(names.results_of, tenants), names.dead_stream, names.usage_stream, names.audit_stream]
+    last += [f"OBJ_{of(tenant)}" for tenant in tenants for of in (names.blobs_of, names.uploads_of)]
     places = {name: place for place, name in enumerate(first)}
     places |= {name: 2 * len(first) + place for place, name in enumerate(last)}
     return sorted(own, key=lambda name: (places.get(name, len(first)), name))
@@ -84,7 +87,7 @@ async def restore_stream(broker: Broker, folder: Path) -> int:
         stream = str(described["config"]["name"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{folder / DESCRIPTION} is no description of a stream", "take another copy") from error
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", stream):
+    if not re.fullmatch(r"[A-Za-z0-9_@-]+", stream):
         raise StoreError(f"{folder / DESCRIPTION} names the stream {stream[:100]!a}", "take another copy")
     begun = await broker.api(f"STREAM.RESTORE.{stream}", {"config": described["config"], "state": described["state"]})
     place = str(begun["deliver_subject"])

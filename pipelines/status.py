@@ -41,6 +41,15 @@ class StreamStatus:
     limit_bytes: int = 0
     oldest_s: float = 0.0
 
+    def __add__(self, other: "StreamStatus") -> "StreamStatus":
+        """Both together, such as the media of two tenants."""
+        return StreamStatus(
+            self.messages + other.messages,
+            self.nbytes + other.nbytes,
+            self.limit_bytes + other.limit_bytes,
+            max(self.oldest_s, other.oldest_s),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
@@ -95,7 +104,7 @@ async def queue_depths(broker: Broker) -> Depths:
         if kind[0] == "work":
             queues[kind[1], kind[2]] = _stream(info)
         elif kind[0] == "media":
-            queues[kind[2], SPLIT] = _stream(info)
+            queues[kind[2], SPLIT] = queues.get((kind[2], SPLIT), StreamStatus()) + _stream(info)
         else:
             kept[info["config"]["name"]] = _stream(info)
     stores = (names.dead_stream, f"OBJ_{names.blobs}", names.results_stream)
@@ -114,9 +123,9 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     streams = {info["config"]["name"]: info for info in infos}
     queues = await asyncio.gather(
         *(
-            _queue(broker, pipeline, stage, kind, streams[name])
-            for pipeline, stage, kind, name in _queues(broker, specs)
-            if name in streams
+            _queue(broker, pipeline, stage, kind, [streams[name] for name in having if name in streams])
+            for pipeline, stage, kind, having in _queues(broker, specs)
+            if having[0] in streams
         )
     )
     return FleetStatus(
@@ -161,23 +170,26 @@ def _statuses(model: type[Status], statuses: Mapping[str, bytes], prefix: str) -
     return [status.fields() for status in found if status is not None]
 
 
-def _queues(broker: Broker, specs: Sequence[PipelineSpec]) -> list[tuple[str, str, str, str]]:
-    """Pipeline, stage, its kind and the stream of each queue, in the order of the stages."""
+def _queues(broker: Broker, specs: Sequence[PipelineSpec]) -> list[tuple[str, str, str, list[str]]]:
+    """Pipeline, stage, its kind and the streams of each queue, in the order of the stages."""
     names = broker.names
     queues = []
     for spec in specs:
         stages = [*((stage.name, stage.kind) for stage in spec.stage), (COLLECT, COLLECT)]
-        queues.append((spec.name, SPLIT, SPLIT, names.media_stream(spec.name)))
-        queues += [(spec.name, stage, kind, names.work_stream(spec.name, stage)) for stage, kind in stages]
+        media = [names.media_stream(spec.name, tenant) for tenant in ("", *sorted(names.tenants))]
+        queues.append((spec.name, SPLIT, SPLIT, media))
+        queues += [(spec.name, stage, kind, [names.work_stream(spec.name, stage)]) for stage, kind in stages]
     return queues
 
 
-async def _queue(broker: Broker, pipeline: str, stage: str, kind: str, info: Info) -> QueueStatus:
-    consumers = await listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers")
+async def _queue(broker: Broker, pipeline: str, stage: str, kind: str, infos: Sequence[Info]) -> QueueStatus:
+    """A queue, whose streams may be several: one for each tenant. Their consumers begin with the priority."""
+    found = [await listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers") for info in infos]
     priorities = {
-        priority: _priority([each for each in consumers if each["name"] == priority.value]) for priority in Priority
+        priority: _priority([each for of in found for each in of if each["name"].partition("-")[0] == priority.value])
+        for priority in Priority
     }
-    return QueueStatus(pipeline, stage, kind, _stream(info), priorities)
+    return QueueStatus(pipeline, stage, kind, sum(map(_stream, infos), StreamStatus()), priorities)
 
 
 def _priority(consumers: Sequence[Info]) -> PriorityStatus:

@@ -32,7 +32,7 @@ EVERY_S = 900.0  # one sweep of the whole fleet
 AGE_S = 3600.0
 SWEPT = "swept"  # key of the bucket of attempts: when the fleet was swept last
 FULL = 0.9  # of a stream's limit: a publisher may wait there with its object stored and its message not yet
-NAME = re.compile("[A-Za-z0-9_-]+")
+NAME = re.compile("[A-Za-z0-9_@-]+")
 NO_STREAM = 1 << 64
 KEPT = frozenset({"file", "done"})  # of the results of a job that is done
 
@@ -77,11 +77,14 @@ async def sweep(broker: Broker, age_s: float = AGE_S, entire: bool = False) -> S
     `entire`: in queues, models and pipelines too, which the role of a worker may not.
     """
     before_s = await _now_s(broker) - age_s
+    names = broker.names
+    buckets = {of(tenant) for tenant in ("", *names.tenants) for of in (names.blobs_of, names.uploads_of)}
     return Swept(
         await _sweep_results(broker, before_s),
         await _sweep_queues(broker, before_s) if entire else 0,
         await _sweep_attempts(broker, before_s),
-        await _sweep_blobs(broker, before_s) + (await _sweep_models(broker, before_s) if entire else 0),
+        sum([await _sweep_blobs(broker, bucket, before_s) for bucket in sorted(buckets)])
+        + (await _sweep_models(broker, before_s) if entire else 0),
         await sweep_revisions(broker, before_s) if entire else 0,
     )
 
@@ -95,7 +98,9 @@ async def _now_s(broker: Broker) -> float:
 async def _sweep_results(broker: Broker, before_s: float) -> int:
     """Remove pieces of jobs that are done or cancelled."""
     names, removed = broker.names, 0
-    counts = await _counts(broker, names.results_stream, f"{names.prefix}.results.>")
+    counts: dict[str, int] = {}
+    for tenant in ("", *sorted(names.tenants)):
+        counts |= await _counts(broker, names.results_of(tenant), f"{names.prefix}.results.>")
     for body in (await broker.items(names.jobs, "*.*")).values():
         manifest = _without_pieces(body)
         if manifest is None or not 0 < manifest.ended_s < before_s:
@@ -107,8 +112,8 @@ async def _sweep_results(broker: Broker, before_s: float) -> int:
             stored async for stored in result_index(broker, [subject]) if stored.headers.get(HEADER_TYPE) not in KEPT
         ]
         for piece in pieces:
-            await broker.delete_message(names.results_stream, piece.sequence)
-        await discard_claims(broker, [claim_of(subject, piece.headers) for piece in pieces])
+            await broker.delete_message(names.results_for(subject), piece.sequence)
+        await discard_claims(broker, names.blobs_for(subject), [claim_of(subject, piece.headers) for piece in pieces])
         removed += len(pieces)
     return removed
 
@@ -134,7 +139,8 @@ async def _sweep_queues(broker: Broker, before_s: float) -> int:
                     if stored.sequence > floor or not 0 < stored.stored_s < before_s:
                         break
                     await broker.delete_message(stream, stored.sequence)
-                    await discard_claims(broker, [claim_of(stored.subject, stored.headers)])
+                    blob = claim_of(stored.subject, stored.headers)
+                    await discard_claims(broker, names.blobs_for(stored.subject), [blob])
                     removed += 1
     return removed
 
@@ -183,9 +189,9 @@ def _places(key: str, body: bytes) -> list[tuple[str, int]] | None:
     return None
 
 
-async def _sweep_blobs(broker: Broker, before_s: float) -> int:
+async def _sweep_blobs(broker: Broker, bucket: str, before_s: float) -> int:
     """Remove objects of messages that no message names, and chunks that no object has."""
-    bucket, removed = broker.names.blobs, 0
+    removed = 0
     stream = f"OBJ_{bucket}"
     described: set[str] = set()
     by_subject: dict[str, list[BlobInfo]] = {}
@@ -238,7 +244,7 @@ async def _named_blobs(broker: Broker, subject: str) -> set[str] | None:
     state, limit = info["state"], info["config"]["max_bytes"]
     if state["messages"] == 0:
         return set()
-    if stream != broker.names.results_stream or 0 < FULL * limit < state["bytes"]:
+    if stream != broker.names.results_for(subject) or 0 < FULL * limit < state["bytes"]:
         return None
     found = result_index(broker, [subject])
     return {claim async for stored in found if (claim := claim_of(stored.subject, stored.headers))}
@@ -249,14 +255,14 @@ def _stream_of(broker: Broker, subject: str) -> str:
     if not all(map(NAME.fullmatch, tokens)):  # it becomes part of a request's subject
         return ""
     match tokens[1:]:
-        case ["results", _, _, _]:
-            return names.results_stream
+        case ["results", tenant, _, _]:
+            return names.results_of(tenant)
         case ["dead", *_]:
             return names.dead_stream
-        case ["work", pipeline, stage, _]:
+        case ["work", pipeline, stage, _] | ["work", pipeline, stage, _, _]:
             return names.work_stream(pipeline, stage)
-        case ["media", _, pipeline] | ["media", _, pipeline, _]:
-            return names.media_stream(pipeline)
+        case ["media", tenant, pipeline] | ["media", tenant, pipeline, _]:
+            return names.media_stream(pipeline, tenant)
     return ""
 
 

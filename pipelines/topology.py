@@ -55,13 +55,13 @@ async def ensure_topology(broker: Broker, settings: Settings, specs: Sequence[Pi
     Returns the changes that were made. Raises BrokerError, StoreError.
     """
     made: list[Change] = []
-    await _until_equal(broker, desired(broker.names, settings, specs), keep=True, made=made)
+    await _until_equal(broker, desired(broker.names, settings, specs, broker.tenants), keep=True, made=made)
     return made
 
 
 async def apply_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
     """Make all changes that these pipelines need; returns the refused ones. Raises BrokerError, StoreError."""
-    return await _until_equal(broker, desired(broker.names, settings, specs), keep=False)
+    return await _until_equal(broker, desired(broker.names, settings, specs, broker.tenants), keep=False)
 
 
 async def _until_equal(

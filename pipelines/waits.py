@@ -37,7 +37,13 @@ def goes_on(why: str) -> bool:
 async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
     """The problem of the streams that hold jobs and results; empty when there is none."""
     names = broker.names
-    for stream in (names.results_stream, f"OBJ_{names.blobs}", f"KV_{names.jobs}", f"KV_{names.pipelines}"):
+    tenant = jobs[0].tenant if jobs else ""
+    for stream in (
+        names.results_of(tenant),
+        f"OBJ_{names.blobs_of(tenant)}",
+        f"KV_{names.jobs}",
+        f"KV_{names.pipelines}",
+    ):
         info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
         if info is None:
             return f"the stream {stream} is gone from the broker: `rigflow run` and `rigflow publish` create it"

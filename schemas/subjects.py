@@ -32,9 +32,14 @@ def given_by(subject: str) -> tuple[str, str, Priority]:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """All names under one `prefix`, so that several rigflows can share a cluster."""
+    """All names under one `prefix`, so that several rigflows can share a cluster.
+
+    `tenants` are those that the operator has listed: each has streams of its own for what it sends and gets, and
+    consumers of its own at the queues. All others share one of each.
+    """
 
     prefix: str = "rigflow"
+    tenants: frozenset[str] = frozenset()
 
     @property
     def _upper(self) -> str:
@@ -48,9 +53,14 @@ class Names:
         interactive = f"{self.prefix}.media.{tenant}.{pipeline}"
         return interactive if priority is Priority.INTERACTIVE else f"{interactive}.{priority.value}"
 
-    def work(self, pipeline: str, stage: str, priority: Priority) -> str:
-        """The queue in front of `stage`."""
-        return f"{self.prefix}.work.{pipeline}.{stage}.{priority.value}"
+    def work(self, pipeline: str, stage: str, priority: Priority, tenant: str = "") -> str:
+        """The queue in front of `stage`; that of a listed tenant ends with its name."""
+        shared = f"{self.prefix}.work.{pipeline}.{stage}.{priority.value}"
+        return f"{shared}.{tenant}" if tenant in self.tenants else shared
+
+    def consumer(self, priority: Priority, tenant: str = "") -> str:
+        """The consumer of one priority of a queue: that of a listed tenant, or the shared one."""
+        return f"{priority.value}-{tenant}" if tenant in self.tenants else priority.value
 
     def results(self, job: JobRef) -> str:
         """The subject of a job's results and its Done."""
@@ -72,24 +82,47 @@ class Names:
         """The subject of requests to cancel a job; `*` for any."""
         return f"{self.prefix}.cancel.{tenant}.{pipeline}.{job}"
 
-    def dead(self, pipeline: str, stage: str) -> str:
-        """The subject of failures with their input."""
-        return f"{self.prefix}.dead.{pipeline}.{stage}"
+    def dead(self, pipeline: str, stage: str, tenant: str = "") -> str:
+        """The subject of failures with their input; that of a listed tenant ends with its name."""
+        shared = f"{self.prefix}.dead.{pipeline}.{stage}"
+        return f"{shared}.{tenant}" if tenant in self.tenants else shared
+
+    def _own(self, name: str, tenant: str) -> str:
+        return f"{name}_{tenant}" if tenant in self.tenants else name
+
+    def listed_tenant(self, subject: str) -> str:
+        """The listed tenant that a message of this subject belongs to; empty: one of the others."""
+        match subject.split(".")[1:]:
+            case ["results" | "media", tenant, *_] | ["work", _, _, _, tenant] | ["dead", _, _, tenant]:
+                return tenant if tenant in self.tenants else ""
+        return ""
 
     @property
     def results_stream(self) -> str:
-        """The stream of all results."""
-        return f"{self._upper}_RESULTS"
+        """The stream of all results, but for those of listed tenants."""
+        return self.results_of("")
+
+    def results_of(self, tenant: str) -> str:
+        """The stream of the results of a tenant."""
+        return self._own(f"{self._upper}_RESULTS", tenant)
 
     @property
     def dead_stream(self) -> str:
         """The stream of all dead letters."""
         return f"{self._upper}_DEAD"
 
+    def results_for(self, subject: str) -> str:
+        """The stream of the results on a subject."""
+        return self.results_of(self.listed_tenant(subject))
+
     @property
     def cancel_stream(self) -> str:
-        """The queue of requests to cancel jobs."""
-        return f"{self._upper}_CANCEL"
+        """The queue of requests to cancel jobs, but for those of listed tenants."""
+        return self.cancel_of("")
+
+    def cancel_of(self, tenant: str) -> str:
+        """The queue of a tenant's requests to cancel jobs."""
+        return self._own(f"{self._upper}_CANCEL", tenant)
 
     @property
     def usage_stream(self) -> str:
@@ -101,9 +134,10 @@ class Names:
         """The stream of who changed what."""
         return f"{self._upper}_AUDIT"
 
-    def media_stream(self, pipeline: str) -> str:
-        """Work queue of raw media."""
-        return f"{self._upper}_MEDIA_{pipeline}"
+    def media_stream(self, pipeline: str, tenant: str = "") -> str:
+        """Work queue of raw media: that of a listed tenant, or the one of all others."""
+        shared = f"{self._upper}_MEDIA_{pipeline}"
+        return f"{shared}@{tenant}" if tenant in self.tenants else shared  # no other name has an @
 
     def work_stream(self, pipeline: str, stage: str) -> str:
         """The stream of one queue."""
@@ -155,9 +189,32 @@ class Names:
         return f"{self.prefix}_profiles"
 
     @property
+    def tenants_bucket(self) -> str:
+        """KV bucket of tenants: `listed` -> the tenants that the operator has listed."""
+        return f"{self.prefix}_tenants"
+
+    @property
     def blobs(self) -> str:
-        """Object store of claim checks."""
-        return f"{self.prefix}_blobs"
+        """Object store of claim checks, but for those of listed tenants."""
+        return self.blobs_of("")
+
+    def blobs_of(self, tenant: str) -> str:
+        """Object store of a tenant's claim checks."""
+        return self._own(f"{self.prefix}_blobs", tenant)
+
+    def uploads_of(self, tenant: str) -> str:
+        """Object store of a tenant's media that are larger than a message.
+
+        For a listed tenant it is another one than that of claim checks: its programs may write there, and what a worker
+        takes for a message of another worker may come from no program.
+        """
+        return f"{self.prefix}_uploads_{tenant}" if tenant in self.tenants else self.blobs_of(tenant)
+
+    def blobs_for(self, subject: str) -> str:
+        """Object store of the claim checks of messages on a subject."""
+        tenant = self.listed_tenant(subject)
+        is_media = subject.startswith(f"{self.prefix}.media.")
+        return self.uploads_of(tenant) if is_media else self.blobs_of(tenant)
 
     @property
     def models(self) -> str:

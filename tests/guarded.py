@@ -37,19 +37,24 @@ class Guarded:
         return os.environ | {"NATS_URL": self.url, "NATS_SEED": self.seeds[role].read_text(), "NATS_ROLE": role}
 
 
+def new_key(seed_file: Path) -> str:
+    """Write the seed of a new user; its public key."""
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    seed_file.write_bytes(seed)
+    return str(nkeys.from_seed(bytearray(seed)).public_key.decode())
+
+
 @contextmanager
 def guarded_broker(tmp_path: Path) -> Iterator[Guarded]:
-    """A running broker with its store in a folder."""
-    seeds, environment = {}, dict(os.environ)
-    for role in ("operator", "worker", "publisher", "gateway", "client"):
-        seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-        seeds[role] = tmp_path / f"{role}.nk"
-        seeds[role].write_bytes(seed)
-        environment[f"NKEY_{role.upper()}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    """A running broker with its store in a folder. `roles.conf` there may be written anew before a reload."""
+    environment = dict(os.environ)
+    seeds = {role: tmp_path / f"{role}.nk" for role in ("operator", "worker", "publisher", "gateway", "client")}
+    environment |= {f"NKEY_{role.upper()}": new_key(seed_file) for role, seed_file in seeds.items()}
     (tmp_path / "roles.conf").write_text(ROLES.read_text())
     config = tmp_path / "nats.conf"
     config.write_text(
         f'listen: "127.0.0.1:-1"\nports_file_dir: "{tmp_path}"\nmax_payload: 8MB\ninclude "roles.conf"\n'
+        f'pid_file: "{tmp_path}/pid"\n'
         f'jetstream {{ store_dir: "{tmp_path}/store", max_mem: 64MB, max_file: 16GB }}\n'
     )
     process = subprocess.Popen(

@@ -28,6 +28,7 @@ from schemas.messages import CollectRequest, decode
 from schemas.results import Done, Failure
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
 from workers.failures import Failures
+from workers.first_task import check_tenant
 from workers.in_flight import InFlight
 
 
@@ -65,6 +66,7 @@ class CollectHandler:
         """Finish the job that one message asks for."""
         request = await _request_of(message)
         message.job = request.job
+        check_tenant(message)
         await self._failures.look_up(message)  # counts errors only: collecting is not stored as begun
         try:
             await self._collect(request)
@@ -82,7 +84,7 @@ class CollectHandler:
         with contextlib.suppress(JobCancelled):  # its subscribers have its Done already
             place = f"{message.delivery.subject}/{message.delivery.stream_seq}"
             await end_with_done(self._broker, None, done, place)
-        await self._retention.free_space()
+        await self._retention.free_space(job.tenant)
 
     async def _collect(self, request: CollectRequest) -> None:
         spec = await self._revisions.get(request.job.revision)

@@ -20,7 +20,14 @@ async def read_content(message: InFlight) -> tuple[Content, list[memoryview]]:
     message.job = content.key.job
     if message.job.pipeline != message.queue.pipeline:
         raise RigflowError(f"a message of pipeline {message.job.pipeline} is in the queue of another pipeline")
+    check_tenant(message)
     return content, buffers
+
+
+def check_tenant(message: InFlight) -> None:
+    """Raise RigflowError for a message of another tenant than its queue: its results would be that tenant's."""
+    if message.job is not None and message.queue.tenant not in ("", message.job.tenant):
+        raise RigflowError(f"a message of tenant {message.job.tenant} is in the queue of tenant {message.queue.tenant}")
 
 
 def first_task(

@@ -56,7 +56,8 @@ class Handoff:
         stream = self._broker.names.work_stream(queue.pipeline, queue.stage)
         try:
             async with asyncio.timeout(ANSWER_S):
-                info = await self._broker.api(f"CONSUMER.INFO.{stream}.{queue.priority.value}")
+                consumer = self._broker.names.consumer(queue.priority, queue.tenant)
+                info = await self._broker.api(f"CONSUMER.INFO.{stream}.{consumer}")
         except (RigflowError, TimeoutError):
             return 0  # publishing reports a broker that is away
         return max(0, int(info["num_waiting"]) - int(info["num_pending"]) - self._intake.outstanding(queue))

@@ -45,11 +45,12 @@ ENDS = frozenset(State) - {State.TAKEN, State.BEGUN}
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue that a worker takes from: the stage it belongs to, and the priority."""
+    """A queue that a worker takes from: the stage, the priority, and the tenant if it is a listed one."""
 
     pipeline: str
     stage: str
     priority: Priority
+    tenant: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +114,8 @@ class Task:
     @property
     def queue(self) -> Queue:
         """The queue in front of its stage."""
-        return Queue(self.pipeline.spec.name, self.stage, self.message.queue.priority)
+        of = self.message.queue
+        return Queue(self.pipeline.spec.name, self.stage, of.priority, of.tenant)
 
     @property
     def rows(self) -> Mapping[RowKind, int]:
@@ -235,8 +237,6 @@ class InFlight:
             await self._end(State.ACKED, self.delivery.ack())
         else:
             await self._end(State.RETRIED, self.delivery.retry(self._retry_delay_s))
-
-    # transitions
 
     def begin(self, attempt: Attempt) -> None:
         """Work on it begins."""

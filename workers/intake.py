@@ -6,12 +6,8 @@ work requests more in time to hide the broker's round trip.
 """
 
 import asyncio
-import functools
 import math
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any
 
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
@@ -19,29 +15,17 @@ from pipelines.pull import Pull
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
-from schemas.subjects import SPLIT
 from workers.in_flight import Queue, Task
+from workers.io_intake import Accept, IoIntake, open_pull, queues_of
 from workers.messages_in_flight import MessagesInFlight
 from workers.roles import WorkerRoles
 from workers.tail import Tail
 
-Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 PATIENCE_S = 0.005  # a queue with messages answers within this
 LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
 HELD_S = 0.1  # requests stay open so long without credit, where items soon end
-IO_REQUESTS = 8  # open at a queue of `split` or `collect`
 _DECODED_TIMES = 2  # items that are decoded and not yet done, for each that the device works on at a time
 BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
-
-
-@dataclass(slots=True)
-class _IoPull:
-    """A queue of `split` or `collect`: how many messages of it this worker has, and their own bytes."""
-
-    pull: Pull
-    limit: int
-    messages: int = 0
-    nbytes: int = 0
 
 
 class Intake:
@@ -65,8 +49,7 @@ class Intake:
         self._full_since_s = math.inf  # since when there has been no credit
         self._taken = 0
         self._last_taken: dict[Queue, int] = {}
-        self._io_pulls: dict[Queue, _IoPull] = {}
-        self._io_tasks: set[asyncio.Task[None]] = set()
+        self.io = IoIntake(broker, settings)
         self._later: asyncio.TimerHandle | None = None
         self._paused = False
         self.cordoned = False
@@ -85,59 +68,22 @@ class Intake:
         return self.roles.takes(queue.pipeline, queue.stage) and not self.tail.left(queue)
 
     async def host(self, spec: PipelineSpec, stages: list[str]) -> None:
-        """Also take from the queues of these stages, both priorities."""
+        """Also take from the queues of these stages, both priorities of all tenants."""
         for depth, stage in enumerate(stages):
             stream = self._broker.names.work_stream(spec.name, stage)
-            for priority in Priority:
-                queue = Queue(spec.name, stage, priority)
+            for queue in queues_of(self._broker, spec, stage):
                 if queue not in self._pulls:
                     self._depth[queue] = depth
-                    self._pulls[queue] = await self._open(queue, stream, priority.value, self._take)
+                    self._pulls[queue] = await open_pull(self._broker, queue, stream, self._take)
         self.refill()
 
-    async def host_io_stage(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
-        """Take messages of `split` or `collect`, up to `limit` of a priority at a time: they mostly wait.
-
-        Fewer where their own bytes are more than `credit_bytes`.
-        """
-        names = self._broker.names
-        stream = names.media_stream(spec.name) if stage == SPLIT else names.work_stream(spec.name, stage)
-        for priority in Priority:
-            queue = Queue(spec.name, stage, priority)
-            if queue in self._io_pulls:
-                continue
-
-            async def accept(queue: Queue, delivery: Delivery) -> None:
-                if self.cordoned:
-                    await delivery.release()
-                    return
-                taken = self._io_pulls[queue]
-                task = asyncio.create_task(handle(queue, delivery))
-                self._io_tasks.add(task)
-                taken.messages, taken.nbytes = taken.messages + 1, taken.nbytes + len(delivery.content)
-                task.add_done_callback(functools.partial(self._io_done, taken, len(delivery.content)))
-                self._ask_io(taken)
-
-            self._io_pulls[queue] = _IoPull(await self._open(queue, stream, priority.value, accept), limit)
-            self._ask_io(self._io_pulls[queue])
-
-    def _io_done(self, taken: "_IoPull", nbytes: int, task: "asyncio.Task[None]") -> None:
-        self._io_tasks.discard(task)
-        taken.messages, taken.nbytes = taken.messages - 1, taken.nbytes - nbytes
-        self._ask_io(taken)
-
-    def _ask_io(self, taken: "_IoPull") -> None:
-        if not (self._closed or self.cordoned) and taken.nbytes < self._settings.credit_bytes:
-            asked = taken.pull.outstanding
-            taken.pull.request(min(IO_REQUESTS, taken.limit - taken.messages) - asked)
-
-    async def _open(self, queue: Queue, stream: str, consumer: str, accept: Accept) -> Pull:
-        async def on_delivery(delivery: Delivery) -> None:
-            await accept(queue, delivery)
-
-        pull = Pull(self._broker, stream, consumer, on_delivery)
-        await pull.open()
-        return pull
+    async def leave_tenants(self) -> None:
+        """Take nothing more from the queues of tenants that the fleet no longer has; what is in flight goes on."""
+        for queue in [each for each in self._pulls if each.tenant and each.tenant not in self._broker.names.tenants]:
+            self._full.discard(queue)
+            self._asked = None if self._asked == queue else self._asked
+            await self._pulls.pop(queue).close()
+        await self.io.leave()
 
     def refill(self) -> None:
         """Request as many messages as there is credit for; called when a message comes, ends or makes progress."""
@@ -265,21 +211,13 @@ class Intake:
         """Request nothing more of any stage until `uncordon`; what is in flight goes on."""
         self.cordoned = True
         self._withdraw()
-        for each in self._io_pulls.values():
-            each.pull.withdraw()
+        self.io.stop()
 
     def uncordon(self) -> None:
         """Request messages again."""
         self.cordoned = False
-        for each in self._io_pulls.values():
-            self._ask_io(each)
+        self.io.go_on()
         self.refill()
-
-    async def hand_back_io(self) -> None:
-        """Hand back the messages of `split` and `collect`."""
-        for task in self._io_tasks:
-            task.cancel()
-        await asyncio.gather(*self._io_tasks, return_exceptions=True)
 
     def _withdraw(self, urgent_too: bool = True) -> None:
         self._asked = None
@@ -294,6 +232,4 @@ class Intake:
         self._closed = True
         if self._later is not None:
             self._later.cancel()
-        pulls = (*self._pulls.values(), *(each.pull for each in self._io_pulls.values()))
-        await asyncio.gather(*(pull.close() for pull in pulls))
-        await self.hand_back_io()
+        await asyncio.gather(self.io.close(), *(pull.close() for pull in self._pulls.values()))

@@ -53,7 +53,7 @@ class IoStages:
 
     async def host(self, spec: PipelineSpec, stage: str, work: MessageHandler, limit: int) -> None:
         """Take messages of a stage, up to `limit` at a time."""
-        await self._intake.host_io_stage(spec, stage, functools.partial(self._run, work), limit)
+        await self._intake.io.host(spec, stage, functools.partial(self._run, work), limit)
 
     async def _run(self, work: MessageHandler, queue: Queue, delivery: Delivery) -> None:
         message = InFlight(delivery, queue, self._on_end)

@@ -38,5 +38,5 @@ async def _hand_back(runner: Runner, grace_s: float) -> None:
             while runner.in_flight.messages or runner.in_flight.io_messages:  # noqa: ASYNC110, they end in many places
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        await runner.intake.hand_back_io()
+        await runner.intake.io.hand_back()
         await runner.in_flight.hand_back_all()

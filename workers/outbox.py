@@ -38,7 +38,7 @@ class Outbox:
     def send_on(self, task: Task, part: Part, stage: str, body: bytes) -> None:
         """Publish a part to the queue of its next stage."""
         key = part.meta.key
-        subject = self._broker.names.work(key.job.pipeline, stage, key.job.priority)
+        subject = self._broker.names.work(key.job.pipeline, stage, key.job.priority, key.job.tenant)
         self._send_later(task, part, subject, body, key.message_id(stage), onward(task))
 
     def _send_later(

@@ -14,32 +14,28 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from engines.device import open_device
-from engines.plugins import check_plugins
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.cancel_requests import carry_out_cancel_requests
-from pipelines.registry import watch_pipelines
 from pipelines.sweep import sweep_regularly
-from schemas.errors import ExitCode, PluginMissing, RigflowError, format_error
-from schemas.pipeline import PipelineSpec, Stage
+from schemas.errors import ExitCode, RigflowError, format_error
+from schemas.pipeline import Stage
 from schemas.settings import LogFormat, LogLevel
-from schemas.subjects import COLLECT, SPLIT
+from schemas.subjects import COLLECT
 from workers import obedience
-from workers.collect import CollectHandler
 from workers.computing import ComputingThread
 from workers.failures import Failures
 from workers.forkserver import end_with_parent
+from workers.hosting import Hosting
 from workers.options import WorkerOptions
-from workers.pipeline_cache import PipelineCache, for_each
+from workers.pipeline_cache import PipelineCache
 from workers.reporter import Reporter
 from workers.roles import follow_roles
 from workers.runner import Runner
-from workers.split import SplitHandler
 from workers.stragglers import Stragglers
 from workers.telemetry import Event, log_event, set_up_logging
 
 HELPER_PAUSE_S = 1.0
-CONCURRENT = {SPLIT: 64, COLLECT: 32}  # messages at a time: these two stages mostly wait (`MediaTurns`)
 
 
 class Worker:
@@ -105,7 +101,7 @@ class Worker:
     ) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What runs beside the work for as long as the worker does."""
         loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            functools.partial(self._host_pipelines, broker, runner, pipelines, failures),
+            Hosting(broker, self._options, runner, pipelines, failures).run,
             pipelines.warm_up,
             pipelines.unload_unused,
             functools.partial(runner.in_flight.follow, runner.cancelled),
@@ -120,45 +116,6 @@ class Worker:
         if self._heartbeats is not None:
             loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
         return loops
-
-    async def _host_pipelines(
-        self, broker: Broker, runner: Runner, pipelines: PipelineCache, failures: Failures
-    ) -> None:
-        """Host each pipeline that the broker knows; its computing stages only after its engines are loaded.
-
-        Messages taken earlier would wait here while other workers could process them. A pipeline whose engines do not
-        work is hosted too: its jobs fail with the reason. One that needs packages which are not here is not hosted.
-        """
-        split = SplitHandler(broker, failures, runner.begin)
-        collect = CollectHandler(broker, failures)
-        hosting = asyncio.Lock()  # revisions of a pipeline share its queues
-
-        async def host(spec: PipelineSpec) -> None:
-            try:
-                await asyncio.to_thread(check_plugins, spec)
-            except PluginMissing:  # warm_up reports it
-                return
-            async with hosting:
-                if self._options.hosts(SPLIT):
-                    await runner.io_stages.host(spec, SPLIT, split, CONCURRENT[SPLIT])
-                if self._options.hosts(COLLECT):
-                    await runner.io_stages.host(spec, COLLECT, collect, CONCURRENT[COLLECT])
-            if not pipelines.superseded(spec):
-                try:
-                    await pipelines.get(spec.revision)
-                except PluginMissing:  # other workers take its work; warm_up reports it
-                    return
-                except Exception:  # warm_up reports it
-                    pass
-            if self._options.load_alone:  # so that a crash has one cause, no work may be in flight
-                await pipelines.first_warm_up.wait()
-            async with hosting:
-                await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
-
-        try:
-            await for_each(watch_pipelines(broker), host)
-        finally:
-            collect.close()
 
     def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
         """At the first signal finish the messages in flight, at the second hand them back at once."""

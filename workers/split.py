@@ -94,7 +94,7 @@ class SplitHandler:
         spec = await self._pipeline_of(message.queue.pipeline, delivery.headers.get(HEADER_REVISION, ""))
         check_plugins(spec)
         stream = self._broker.names.work_stream(spec.name, spec.decode.name)
-        share = QueueShare(self._broker, stream, priority, message.pause)
+        share = QueueShare(self._broker, stream, self._broker.names.consumer(priority, tenant), message.pause)
         publisher = Publisher(self._broker, spec, tenant, priority, hosted=True, share=share)
         source = await _in_thread_if_large(len(media), lambda: source_of(media))
         name = _name_of(delivery) or identity
@@ -132,7 +132,7 @@ class SplitHandler:
     async def _ask_for_collect(self, manifest: Manifest, delivery: Delivery) -> None:
         """Request collecting once for each message of media: a message that is sent again is collected again."""
         request = CollectRequest(job=manifest.job, name=manifest.name)
-        subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.priority)
+        subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.priority, request.job.tenant)
         identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
         await self._broker.publish(subject, request.encode(), identity, place_of(manifest))
 

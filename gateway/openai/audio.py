@@ -107,7 +107,7 @@ async def _transcribed(
 
 async def _text(asked: Asked, job: Job) -> AsyncIterator[dict[str, Any]]:
     """The text as it comes, in its order, then all of it."""
-    text = TextInOrder(asked.broker)
+    text = TextInOrder(asked.broker, asked.caller.tenant)
     async with aclosing(asked.events(job)) as events:
         async for event in events:
             if isinstance(event, PartMade):

@@ -57,8 +57,8 @@ class TextInOrder:
     and `finish` gives the rest.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, broker: Broker, tenant: str) -> None:
+        self._broker, self._tenant = broker, tenant
         self._waiting: dict[tuple[int, int], PartMade] = {}
         self._next: tuple[int, int] | None = (0, 0)  # None: a result was deleted before it was read
         self._shown = GrowingAnswer()
@@ -81,7 +81,7 @@ class TextInOrder:
 
     async def _text(self, part: PartMade) -> str | None:
         """The text of a part; None where its result is gone."""
-        stored = await self._broker.message(self._broker.names.results_stream, part.sequence)
+        stored = await self._broker.message(self._broker.names.results_of(self._tenant), part.sequence)
         if stored is None:
             return None
         with suppress(MessageError, StoreError):

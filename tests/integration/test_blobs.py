@@ -202,7 +202,7 @@ async def test_a_message_reads_and_deletes_only_its_own_object(settings: Setting
         forged = await broker.last(broker.names.media_stream("p"), media)
         assert forged is not None
         assert await load(broker, forged) == b"12", "its own body, as of any message"
-        await discard_claims(broker, [claim_of(forged.subject, forged.headers)])
+        await discard_claims(broker, broker.names.blobs, [claim_of(forged.subject, forged.headers)])
         assert await load(broker, theirs) == secret
 
 

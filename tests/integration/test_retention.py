@@ -29,7 +29,7 @@ async def test_the_oldest_jobs_that_are_over_go_first_and_work_that_goes_on_stay
         if number != 1:
             done = Done(job=ref(number), segments=1, frames=1, lost=0, failures=("bad",) if number == 2 else ())
             await publish_done(broker, done, "1")
-    await retention.free_space()
+    await retention.free_space("main")
     left = {stored.subject.rsplit(".", 1)[1] async for stored in broker.read(stream)}
     assert "job-1" in left
     assert not {"job-0", "job-2"} & left
@@ -43,6 +43,6 @@ async def test_where_there_is_room_nothing_goes(settings: Settings) -> None:
     broker = await Broker.connect(settings)
     await apply_topology(broker, settings, [])
     await publish_done(broker, Done(job=ref(1), segments=1, frames=1, lost=0), "1")
-    await Retention(broker).free_space()
+    await Retention(broker).free_space("main")
     assert await broker.last(broker.names.results_stream, broker.names.results(ref(1))) is not None
     await broker.close()

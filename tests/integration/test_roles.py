@@ -203,6 +203,8 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     f"{API}.STREAM.PURGE.KV_rigflow_keys": "",
     f"{API}.STREAM.MSG.DELETE.KV_rigflow_keys": "",
     "$KV.rigflow_keys.key": "",
+    "$KV.rigflow_tenants.listed": "",
+    f"{API}.DIRECT.GET.KV_rigflow_tenants": "wpg",
     "$KV.rigflow_last_seen.rig.r": "w",
     f"{API}.DIRECT.GET.KV_rigflow_last_seen": "pg",
     f"{API}.DIRECT.GET.KV_rigflow_jobs": "wpg",

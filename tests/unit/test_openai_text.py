@@ -45,7 +45,7 @@ class Results:
 async def given(order: list[int], gone: set[int]) -> tuple[list[str], str]:
     """What is given as parts come in this order, and at the end."""
     results: Any = Results(gone)
-    text, made = TextInOrder(results), list[str]()
+    text, made = TextInOrder(results, "main"), list[str]()
     for segment in order:
         part = PartMade(segment, PartHeader(0, segment, 0, True, segment == 3, 1, 0))
         made += [new async for new in text.take(part)]

@@ -1,0 +1,241 @@
+"""`rigflow tenants`: who shares the fleet, in which shares, and the accounts of the broker that keep them apart."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from cli.answers import answers
+from cli.help import Commands
+from cli.interrupts import run_async
+from cli.options import Json, on_fleet
+from cli.text import list_of, say_json, size, stdout, warn
+from cli.topology import line
+from schemas.errors import ExitCode, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from pipelines.tenant_admin import TenantState
+    from pipelines.topology import Change
+    from schemas.settings import Settings
+    from schemas.tenants import Tenant, TenantsFile
+
+app = Commands(
+    name="tenants",
+    help="Tenants of the fleet: their accounts, shares and limits.\n\nExample: rigflow tenants add acme --weight 3",
+)
+
+NameOf: TypeAlias = Annotated[str, typer.Argument(help="The tenant, as in rigflow.media.NAME.PIPELINE.")]
+FileOf: TypeAlias = Annotated[
+    Path, typer.Option("--file", help="The operator's file of tenants; docs/tenants.md.", metavar="FILE")
+]
+User: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--user", help="Public key of one of its programs, by `rigflow keys nats`; repeat it.", metavar="KEY"),
+]
+Weight: TypeAlias = Annotated[
+    float | None, typer.Option(help="Its share of the fleet beside the weights of others. Default: 1.", metavar="N")
+]
+Jobs: TypeAlias = Annotated[
+    int | None, typer.Option(help="Most media that wait in one pipeline. Default: 10000.", metavar="N")
+]
+Queued: TypeAlias = Annotated[int | None, typer.Option(help="Most bytes of them. Default: 268435456.", metavar="BYTES")]
+Storage: TypeAlias = Annotated[
+    int | None, typer.Option(help="Most bytes of results, and of large bodies. Default: 1073741824.", metavar="BYTES")
+]
+Connections: TypeAlias = Annotated[
+    int | None, typer.Option(help="Most connections of its programs. Default: 64.", metavar="N")
+]
+FILE = Path("tenants.toml")
+
+
+@app.command()
+@on_fleet
+def add(
+    name: NameOf,
+    user: User = None,
+    weight: Weight = None,
+    jobs: Jobs = None,
+    queued_bytes: Queued = None,
+    storage_bytes: Storage = None,
+    connections: Connections = None,
+    file: FileOf = FILE,
+    as_json: Json = False,
+    *,
+    settings: "Settings",
+) -> ExitCode:
+    """Add a tenant: its streams, its place in every queue, and an account of the broker for its programs.
+
+    The accounts are written for nats-server, which reads them again if the file names its process.
+
+    Example: rigflow tenants add acme --weight 3 --user UAC... --nats nats://rig1:4222 --credentials operator.nk
+    """
+    limits = _given(user, weight, jobs, queued_bytes, storage_bytes, connections)
+    return _change(settings, file, name, limits, new=True, as_json=as_json)
+
+
+@app.command()
+@on_fleet
+def limit(
+    name: NameOf,
+    user: User = None,
+    weight: Weight = None,
+    jobs: Jobs = None,
+    queued_bytes: Queued = None,
+    storage_bytes: Storage = None,
+    connections: Connections = None,
+    file: FileOf = FILE,
+    as_json: Json = False,
+    *,
+    settings: "Settings",
+) -> ExitCode:
+    """Change limits, the weight or the keys of a tenant; what is not named stays.
+
+    Keys that are named replace all that it had: programs with another one are disconnected.
+
+    Example: rigflow tenants limit acme --weight 1 --storage-bytes 4000000000
+    """
+    limits = _given(user, weight, jobs, queued_bytes, storage_bytes, connections)
+    return _change(settings, file, name, limits, new=False, as_json=as_json)
+
+
+@app.command()
+@on_fleet
+def remove(
+    name: NameOf,
+    drop: Annotated[bool, typer.Option("--drop", help="Also while it has work that is not done.")] = False,
+    file: FileOf = FILE,
+    as_json: Json = False,
+    *,
+    settings: "Settings",
+) -> ExitCode:
+    """Remove a tenant with its account, its media and its results.
+
+    Example: rigflow tenants remove acme
+    """
+    from pipelines.accounts import read_tenants
+    from pipelines.broker import Broker
+    from pipelines.tenant_admin import check_removable, remove_tenant
+
+    known = read_tenants(file)
+    _known(known, name, file)
+    rest = {each: tenant for each, tenant in known.tenant.items() if each != name}
+
+    async def removed() -> "list[Change]":
+        async with Broker.connected(settings, name="rigflow-tenants") as broker:
+            if not drop:
+                await check_removable(broker, name)
+            await _write(settings, file, known.model_copy(update={"tenant": rest}))
+            return await remove_tenant(broker, settings, name)
+
+    refused = run_async(removed())
+    with answers(as_json) as answer:
+        answer(f"tenant {name} is removed", tenant=name, removed=True)
+    return _report(refused)
+
+
+@app.command("list")
+@on_fleet
+def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -> ExitCode:
+    """List the tenants: their weights, and what they have at the broker beside what they may.
+
+    Example: rigflow tenants list
+    """
+    from pipelines.broker import Broker
+    from pipelines.tenant_admin import state_of
+
+    async def found() -> "tuple[Mapping[str, Tenant], Mapping[str, TenantState]]":
+        async with Broker.connected(settings, name="rigflow-tenants") as broker:
+            return broker.tenants, await state_of(broker, list(broker.tenants))
+
+    tenants, states = run_async(found())
+    if as_json:
+        say_json([_facts(name, tenant, states[name]) for name, tenant in sorted(tenants.items())])
+        return ExitCode.OK
+    titles = ("tenant", "weight", "keys", "media waiting", "of", "messages", "stored", "of")
+    rows = (
+        (
+            name,
+            f"{tenant.weight:g}",
+            str(len(tenant.users)),
+            f"{states[name].media} ({size(states[name].media_bytes)})",
+            f"{tenant.jobs} ({size(tenant.queued_bytes)})",
+            str(states[name].queued),
+            size(states[name].stored_bytes),
+            size(2 * tenant.storage_bytes),
+        )
+        for name, tenant in sorted(tenants.items())
+    )
+    nobody = "no tenants: all share one of each queue; rigflow tenants add NAME"
+    stdout().print(list_of(titles, rows, left=1, unless={}, entire=("tenant",)) if tenants else nobody)
+    return ExitCode.OK
+
+
+def _facts(name: str, tenant: "Tenant", state: "TenantState") -> dict[str, Any]:
+    facts = {"media": state.media, "media_bytes": state.media_bytes, "queued": state.queued}
+    return {"tenant": name, **tenant.model_dump(mode="json"), **facts, "stored_bytes": state.stored_bytes}
+
+
+def _given(
+    user: list[str] | None,
+    weight: float | None,
+    jobs: int | None,
+    queued_bytes: int | None,
+    storage_bytes: int | None,
+    connections: int | None,
+) -> dict[str, Any]:
+    numbers = {"weight": weight, "jobs": jobs, "queued_bytes": queued_bytes, "storage_bytes": storage_bytes}
+    return {"users": user, "connections": connections, **numbers}
+
+
+def _known(file: "TenantsFile", name: str, path: Path) -> "Tenant":
+    if name not in file.tenant:
+        hint = f"it has {', '.join(sorted(file.tenant))}" if file.tenant else "rigflow tenants add adds one"
+        raise NotFound(f"{path} has no tenant {name[:100]!a}", hint)
+    return file.tenant[name]
+
+
+def _change(
+    settings: "Settings", path: Path, name: str, limits: Mapping[str, Any], new: bool, as_json: bool
+) -> ExitCode:
+    """Write one tenant, at the broker first: its account may send only where its streams are."""
+    from pipelines.accounts import read_tenants
+    from pipelines.broker import Broker
+    from pipelines.tenant_admin import set_tenants
+    from schemas.tenants import Tenant, TenantsFile, checked, tenant_with
+
+    known = read_tenants(path)
+    if new and name in known.tenant:
+        raise UsageError(f"{path} has tenant {name} already", f"rigflow tenants limit {name} changes it")
+    before = Tenant() if new else _known(known, name, path)
+    tenants = {**known.tenant, name: tenant_with(before, f"tenant {name}", **limits)}
+    file = checked(TenantsFile.model_validate(known.model_dump() | {"tenant": tenants}), str(path))
+
+    async def changed() -> "list[Change]":
+        async with Broker.connected(settings, name="rigflow-tenants") as broker:
+            refused = await set_tenants(broker, settings, file.tenant)
+        await _write(settings, path, file, name if new else "")
+        return refused
+
+    refused = run_async(changed())
+    with answers(as_json) as answer:
+        text = f"tenant {name} {'is added' if new else 'is changed'}: weight {tenants[name].weight:g}"
+        answer(text, tenant=name, **tenants[name].model_dump(mode="json"))
+    return _report(refused)
+
+
+async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: str = "") -> None:
+    from pipelines.accounts import write_tenants
+
+    accounts = path.parent / file.broker.accounts
+    if not await write_tenants(path, file, settings, added):
+        again = "twice: only then does it connect the imports of a new account" if added else "by --signal reload=PID"
+        warn(
+            f"the accounts are in {accounts}: include them from nats-server's configuration, and have it reload {again}"
+        )
+
+
+def _report(refused: "list[Change]") -> ExitCode:
+    for change in refused:
+        warn(line(change))
+    return ExitCode.SOME_FAILED if refused else ExitCode.OK

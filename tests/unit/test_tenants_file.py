@@ -1,0 +1,71 @@
+"""The operator's file of tenants: what is written is read again, and what cannot be is refused in one line."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.roles import configuration
+from schemas.declared import is_token
+from schemas.errors import UsageError
+from schemas.jobs import Priority
+from schemas.subjects import Names
+from schemas.tenants import BrokerFiles, Tenant, TenantsFile, parse_tenants, written
+
+USER = "U" + "A" * 55
+NAME = st.text("aB9_-", min_size=1, max_size=9).map("t".__add__)
+KEY = st.integers(0, 999).map(lambda number: f"U{number:055}")
+TENANTS = st.dictionaries(NAME, st.builds(Tenant, weight=st.floats(0.01, 1000), jobs=st.integers(1, 9)), max_size=3)
+PATH = st.text("ab \"\\'#é[", max_size=9)
+
+
+@settings(max_examples=25)
+@given(tenants=TENANTS, path=PATH, key=KEY)
+def test_a_file_that_is_written_is_read_again(tenants: dict[str, Tenant], path: str, key: str) -> None:
+    first = next(iter(tenants), "")
+    if first:
+        tenants[first] = tenants[first].model_copy(update={"users": (key,)})
+    file = TenantsFile(
+        broker=BrokerFiles(accounts=path, pid_file="/run/nats pid"), tenant=tenants, roles={"worker": key}
+    )
+    assert parse_tenants(written(file), "x") == file
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[tenant.main]", "main is the tenant of all that name none"),
+        ("[tenant.a]\nweight = 0", "weight"),
+        ("[tenant.a]\nweight = nan", "weight"),
+        ("[tenant.a]\nusers = ['SUAB']", "public key"),
+        ('[tenant."a.b"]', "letters, digits"),
+        (f"[tenant.a]\nusers = ['{USER}']\n[tenant.b]\nusers = ['{USER}']", "a and b have the same user"),
+        ("[tenant.a]\nshare = 1", "share"),
+        ("tenant = 1", "tenant"),
+        ("[", "not TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused_in_one_line(text: str, reason: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_tenants(text, "tenants.toml")
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_tenants_the_roles_are_those_of_a_fleet_without() -> None:
+    assert configuration(Names(), "main") == configuration(Names(), "main", TenantsFile())
+
+
+@settings(max_examples=25)
+@given(names=st.sets(NAME, min_size=2, max_size=4), pipeline=NAME)
+def test_no_two_tenants_share_a_stream_or_a_subject(names: set[str], pipeline: str) -> None:
+    fleet = Names(tenants=frozenset(names))
+    own: list[str] = []
+    for tenant in (*names, "main"):
+        own += [fleet.results_of(tenant), fleet.cancel_of(tenant), fleet.media_stream(pipeline, tenant)]
+        own += [fleet.blobs_of(tenant), fleet.work(pipeline, "decode", Priority.BULK, tenant)]
+    assert len(set(own)) == len(own)
+    for tenant in names:
+        for subject in (fleet.media(tenant, pipeline), fleet.work(pipeline, "s", Priority.BULK, tenant)):
+            assert fleet.listed_tenant(subject) == tenant
+        assert fleet.uploads_of(tenant) != fleet.blobs_of(tenant), "programs may not write what workers trust"
+        assert is_token(fleet.consumer(Priority.BULK, tenant))

@@ -1,0 +1,119 @@
+"""Takes the messages of `split` and `collect`: up to a limit at a time, because these stages mostly wait."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.broker import Broker
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
+from schemas.jobs import Priority
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from schemas.subjects import SPLIT
+from workers.in_flight import Queue
+
+Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
+IO_REQUESTS = 8  # open at a queue of `split` or `collect`
+
+
+def queues_of(broker: Broker, spec: PipelineSpec, stage: str) -> list[Queue]:
+    """The queues of a stage: those that tenants share, and those of each listed tenant."""
+    tenants = ("", *sorted(broker.names.tenants))
+    return [Queue(spec.name, stage, priority, tenant) for tenant in tenants for priority in Priority]
+
+
+async def open_pull(broker: Broker, queue: Queue, stream: str, accept: Accept) -> Pull:
+    """A pull at the consumer of a queue; no message comes before it is asked for."""
+
+    async def on_delivery(delivery: Delivery) -> None:
+        await accept(queue, delivery)
+
+    pull = Pull(broker, stream, broker.names.consumer(queue.priority, queue.tenant), on_delivery)
+    await pull.open()
+    return pull
+
+
+@dataclass(slots=True)
+class _IoPull:
+    """A queue of `split` or `collect`: how many messages of it this worker has, and their own bytes."""
+
+    pull: Pull
+    limit: int
+    messages: int = 0
+    nbytes: int = 0
+
+
+class IoIntake:
+    """The queues of `split` and `collect` that this worker hosts."""
+
+    def __init__(self, broker: Broker, settings: Settings) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._pulls: dict[Queue, _IoPull] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    async def host(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
+        """Take messages of a stage, up to `limit` of a queue; fewer where their own bytes are over `credit_bytes`."""
+        names = self._broker.names
+        for queue in queues_of(self._broker, spec, stage):
+            if queue in self._pulls:
+                continue
+            media = names.media_stream(spec.name, queue.tenant)
+            stream = media if stage == SPLIT else names.work_stream(spec.name, stage)
+            accept = functools.partial(self._take, handle)
+            self._pulls[queue] = _IoPull(await open_pull(self._broker, queue, stream, accept), limit)
+            self._ask(self._pulls[queue])
+
+    async def leave(self) -> None:
+        """Take nothing more from the queues of tenants that the fleet no longer has."""
+        for queue in [each for each in self._pulls if each.tenant and each.tenant not in self._broker.names.tenants]:
+            await self._pulls.pop(queue).pull.close()
+
+    async def _take(self, handle: Accept, queue: Queue, delivery: Delivery) -> None:
+        taken = self._pulls.get(queue)
+        if self._stopped or taken is None:
+            await delivery.release()
+            return
+        task = asyncio.create_task(handle(queue, delivery))
+        self._tasks.add(task)
+        taken.messages, taken.nbytes = taken.messages + 1, taken.nbytes + len(delivery.content)
+        task.add_done_callback(functools.partial(self._done, taken, len(delivery.content)))
+        self._ask(taken)
+
+    def _done(self, taken: _IoPull, nbytes: int, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        taken.messages, taken.nbytes = taken.messages - 1, taken.nbytes - nbytes
+        self._ask(taken)
+
+    def _ask(self, taken: _IoPull) -> None:
+        if not self._stopped and taken.nbytes < self._settings.credit_bytes:
+            asked = taken.pull.outstanding
+            taken.pull.request(min(IO_REQUESTS, taken.limit - taken.messages) - asked)
+
+    def stop(self) -> None:
+        """Request nothing more until `go_on`."""
+        self._stopped = True
+        for each in self._pulls.values():
+            each.pull.withdraw()
+
+    def go_on(self) -> None:
+        """Request messages again."""
+        self._stopped = False
+        for each in self._pulls.values():
+            self._ask(each)
+
+    async def close(self) -> None:
+        """Request nothing more, and hand back what is in hand."""
+        self._stopped = True
+        await asyncio.gather(*(each.pull.close() for each in self._pulls.values()))
+        await self.hand_back()
+
+    async def hand_back(self) -> None:
+        """Hand back the messages in hand."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
