@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copyfile
 
 import av
 import numpy as np
@@ -55,15 +56,20 @@ class Clip:
 
 @cache
 def generated(clip: Clip) -> Path:
-    """Path of `clip` in a folder that lives as long as the tests run; made once."""
-    return make_clip(_folder(), clip)
+    """Path of `clip` in a folder that lives as long as the tests run; made once, by one process of `pytest -n`."""
+    path = _folder() / clip.name
+    if not path.exists():
+        beside = _encoded(path.with_name(f"{os.getpid()}-{path.name}"), clip)
+        beside.rename(path)
+    return path
 
 
 def make_clip(folder: Path, clip: Clip) -> Path:
-    """Writes `clip` into `folder`, once, and gives its path."""
-    path = folder / clip.name
-    if path.exists():
-        return path
+    """A copy of `clip` in `folder`: its path."""
+    return Path(copyfile(generated(clip), folder / clip.name))
+
+
+def _encoded(path: Path, clip: Clip) -> Path:
     with av.open(str(path), "w", format=FORMATS[clip.container]) as out:
         video = out.add_stream(ENCODERS[clip.codec], rate=clip.rate, options=_options(clip))
         video.height, video.width = clip.size
@@ -136,7 +142,9 @@ def still(codec: str, size: tuple[int, int] = (48, 64), *, seed: int = 0, pixel_
 
 @cache
 def _folder() -> Path:
-    return kept_folder("clips")
+    folder = Path(home) / "clips" if (home := os.environ.get("TEST_HOME")) else kept_folder("clips")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _options(clip: Clip) -> dict[str, str]:

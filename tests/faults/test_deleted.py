@@ -1,7 +1,12 @@
 """Streams and consumers that are deleted at the broker while a job is at work: they are created again, and it ends."""
 
 import asyncio
+import socket
+import time
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +17,9 @@ from tests.cli import rigflow
 from tests.faults.mix import check
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from workers.inputs import JobOutcome
+from workers.options import WorkerOptions
+from workers.process import start_worker
+from workers.stages import LoadedPipeline
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 1.0})
 QUEUE = "RIGFLOW_WORK_fingerprint_decode"
@@ -29,32 +37,47 @@ DELETED = {
 FOUND_AT_ONCE = {"attempts", "models", "pipelines", "jobs", "purged results"}  # the job may end before it needs them
 
 
+def start_halting(go_on: Path, options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    """A worker that computes one batch, and the others when that file is there."""
+    operate, batches = LoadedPipeline.operate, count()
+
+    def halting(*given: Any) -> Any:
+        halts = next(batches) > 0
+        while halts and not go_on.exists():
+            time.sleep(0.01)
+        return operate(*given)
+
+    LoadedPipeline.operate = halting  # type: ignore[method-assign]
+    start_worker(options, heartbeats)
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return looped(tmp_path_factory.mktemp("clip") / "clip.mp4", 60, "carphone_pristine")
+    return looped(tmp_path_factory.mktemp("clip") / "clip.mp4", 20, "carphone_pristine")
 
 
 @pytest.mark.parametrize("what", DELETED)
 def test_a_run_goes_on_after_a_deletion(what: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("workers.waits.SILENT_S", "pipelines.collect.LOST_S"):
         monkeypatch.setattr(name, 1.0)
-    reports: list[str] = []
+    reports, go_on = list[str](), tmp_path / "go on"
 
     async def trial(fleet: Fleet) -> JobOutcome:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(str(context)))
         listener = Silent()
         broker = await Broker.connect(fleet.settings)
         running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
-        while listener.parts < 3:
+        while not listener.parts:
             await asyncio.sleep(0.005)
         await broker.api(DELETED[what])
+        go_on.touch()
         [outcome] = await running
         await broker.close()
         assert what in FOUND_AT_ONCE or listener.events, "no line says what happened"
         print(f"\n{what}: {listener.events}")
         return outcome
 
-    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", entry=partial(start_halting, go_on)) as fleet:
         check(asyncio.run(trial(fleet)), SPEC)
     assert reports == []
 
