@@ -42,9 +42,13 @@ class Network:
         if set(feed) != set(self.inputs):
             given, wanted = (", ".join(sorted(each)) for each in (feed, self.inputs))
             raise ModelError(f"model {self.name} takes {wanted}, and not {given}", "it is no Stable Diffusion's")
-        typed = {name: value(np.asarray(array, self.inputs[name].dtype)) for name, array in feed.items()}
+        typed = {name: value(self.typed(name, array)) for name, array in feed.items()}
         with ticking(tick, _RUN_S):  # a step of a large picture takes minutes on a processor
             return [np.array(each, np.float32) for each in self._place.fetch(self._session, typed, outputs)]
+
+    def typed(self, name: str, array: Array) -> Array:
+        """Return an array in the type of an input; as it is where there is no such input, which `run` says."""
+        return np.asarray(array, self.inputs[name].dtype) if name in self.inputs else array
 
     def rows(self, name: str) -> int | None:
         """Return how many rows an input takes at a time; None: any number."""

@@ -30,6 +30,7 @@ class Steps:
         shape = unet.inputs["timestep"].shape
         self._times: int | str | None = shape[0] if shape else None
         self._own_rows = unet.rows("sample")
+        self._fixed: tuple[Sequence[Sketch], list[dict[str, Array]]] = ((), [])
 
     def all(self, sketches: Sequence[Sketch]) -> Iterator[tuple[int, ModelError | None]]:
         """Do all steps; yield the number of each picture when it is done, or its error. Raises DeviceLost.
@@ -74,20 +75,37 @@ class Steps:
 
     def _predicted(self, sketches: Sequence[Sketch]) -> list[Array]:
         """The UNet's answer for each picture, `[rows, C, h, w]`, in batches of one size."""
-        fixed = {name: np.concatenate([each.fixed[name] for each in sketches]) for name in sketches[0].fixed}
-        fixed["sample"] = np.concatenate([np.repeat(each.seen(), each.rows, axis=0) for each in sketches])
+        samples = np.concatenate([np.repeat(each.seen(), each.rows, axis=0) for each in sketches])
         times = np.concatenate([np.full(each.rows, each.timestep) for each in sketches])
         most = self._most(sketches[0])
         size = self._own_rows or most * sketches[0].rows
         more = (self._more_rows(sketches[0], most) or 0) if most > 1 else 0
+        batches = [
+            [min(each, len(times) - 1) for each in range(first, first + size + more)]
+            for first in range(0, len(times), size)
+        ]
         answers = []
-        for first in range(0, len(times), size):
-            taken = [min(each, len(times) - 1) for each in range(first, first + size + more)]
-            feed = {name: array[taken] for name, array in fixed.items()}
+        for taken, fixed in zip(batches, self._fixed_inputs(sketches, batches), strict=True):
+            first, feed = taken[0], {**fixed, "sample": samples[taken]}
             feed["timestep"] = times[taken] if self._timestep_a_row(sketches[0]) else self._one_timestep(times[first])
             [answer] = self._unet.run(feed, [next(iter(self._unet.outputs))], self._tick)
             answers.append(answer[: min(size, len(times) - first)])
         return np.split(np.concatenate(answers), len(sketches))
+
+    def _fixed_inputs(self, sketches: Sequence[Sketch], batches: Sequence[Sequence[int]]) -> list[dict[str, Array]]:
+        """The inputs that are the same at each step, of these rows, in the UNet's types.
+
+        They are made once for the same pictures: those of XL are ten times as large as the latents.
+        """
+        known, made = self._fixed
+        if len(known) != len(sketches) or any(one is not other for one, other in zip(known, sketches, strict=True)):
+            arrays = {
+                name: self._unet.typed(name, np.concatenate([each.fixed[name] for each in sketches]))
+                for name in sketches[0].fixed
+            }
+            made = [{name: array[taken] for name, array in arrays.items()} for taken in batches]
+            self._fixed = sketches, made
+        return made
 
     def _most(self, sketch: Sketch) -> int:
         """How many pictures are computed together: as many as wanted, or half of them, and so on."""

@@ -60,6 +60,22 @@ def test_pictures_of_a_batch_have_the_bits_that_they_have_alone(timestep: Any, t
             assert np.abs(found[0].astype(int) - alone[0]).max() <= 1
 
 
+def test_what_is_the_same_at_each_step_is_made_once(tmp_path: Path) -> None:
+    drawn = opened(stable_folder(tmp_path / "m", graphs={"unet": unet(half=True)}), together=True)
+    network, seen = drawn._unet, []
+    run = network.run
+
+    def noted(feed: Any, *more: Any) -> Any:
+        seen.append(feed["encoder_hidden_states"])
+        return run(feed, *more)
+
+    network.run = noted  # type: ignore[method-assign]
+    drawn.draw_all([Drawing(words, steps=6) for words in ("a cat", "dog")], 2, no_tick)
+    assert len(seen) > 6
+    assert len({id(array) for array in seen[-6:]}) == 1
+    assert seen[-1].dtype == np.float16
+
+
 @pytest.mark.parametrize(
     ("every", "batch", "words"), [(1, 3, "one at a time"), (4, 4, "2 at a time"), ("last", 4, ""), ("last two", 3, "")]
 )
