@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults lint format bench bench-short plans clean
+.PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults upgrade lint format bench bench-short plans clean
 
 help:
 	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: shots of yours too"
@@ -53,6 +53,11 @@ test-page: .venv/test-page
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test
 	$(BIN)/python -m pytest -m slow --timeout 1800 -s
+
+# workers of another version are replaced one by one while a fleet works; FROM=REVISION names it
+upgrade: export TEST_UPGRADE_FROM = $(FROM)
+upgrade: .venv/test
+	$(BIN)/python -m pytest -m slow --timeout 1800 -s tests/faults/test_upgrade.py
 
 # requests by the gateway's own description, made by schemathesis: 0 failures
 test-api: export TEST_EXAMPLES ?= 50

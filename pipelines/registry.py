@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from engines.content import Content
 from engines.models.sounds import with_sound
 from engines.models.tensors import as_run, runs_as_added, with_tensors
-from engines.plugins import plugins_of
+from engines.plugins import UPGRADE, plugins_of, unknown_field
 from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
@@ -27,7 +27,7 @@ from pipelines.revisions import needed_revisions
 from pipelines.signing import check_signed, signed, with_signatures
 from pipelines.values import report_skipped
 from schemas.declared import is_token
-from schemas.errors import ModelError, PipelineError, PipelineUnknown
+from schemas.errors import ModelError, PipelineError, PipelineUnknown, PluginMissing
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
 
@@ -140,7 +140,8 @@ async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
 async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
     """A pipeline by its revision, or the newest one of a name.
 
-    Raises PipelineError: none, unreadable, or signed by none of the setting `trusted_signers`.
+    Raises PipelineError: none, unreadable, or signed by none of the setting `trusted_signers`; PluginMissing: a later
+    version of rigflow may read it.
     """
     bucket, revision, body = broker.names.pipelines, name, None
     if is_token(name):
@@ -178,7 +179,7 @@ async def _specs(broker: Broker, names: Mapping[str, str]) -> list[PipelineSpec]
 async def _known(broker: Broker, name: str, revision: str) -> PipelineSpec | None:
     try:
         spec = await load_pipeline(broker, revision)
-    except PipelineError as error:
+    except (PipelineError, PluginMissing) as error:
         report_skipped(f"pipeline {name}", str(error))
         return None
     if spec.name != name:
@@ -214,7 +215,7 @@ async def watch_pipelines(broker: Broker) -> AsyncIterator[PipelineSpec]:
         if key not in seen:
             try:
                 spec = _parse(body, key.removeprefix("revision."))
-            except PipelineError as error:
+            except (PipelineError, PluginMissing) as error:
                 report_skipped(key, str(error))
             else:
                 seen.add(key)
@@ -231,14 +232,18 @@ def _name_in(body: bytes) -> str:
 
 
 def _parse(body: bytes, revision: str) -> PipelineSpec:
+    """Raises PipelineError, and PluginMissing for a revision with fields of a later version of rigflow."""
     try:
         spec = PipelineSpec.model_validate_json(body)
     except ValidationError as error:
+        if found := unknown_field(error):
+            what = f"pipeline revision {revision} at the broker has a field {found} that is not known here"
+            raise PluginMissing(what, UPGRADE) from error
         hint = "it was published by another version of rigflow; publish it again"
         raise PipelineError(f"pipeline revision {revision} at the broker is not readable", hint) from error
-    if spec.revision != revision:
+    if spec.revision != revision:  # fields of stages that are not known here are read as options
         what = f"pipeline revision {revision} at the broker has the content of revision {spec.revision}"
-        raise PipelineError(what, "publish it again")
+        raise PluginMissing(what, UPGRADE)
     return spec
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from engines.beside import runs_on_host
 from engines.plan import plan_pipeline
-from engines.plugins import check_plugins
+from engines.plugins import check_plugins, of_this_version
 from engines.ports import Device, Session
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
@@ -209,7 +209,10 @@ class PipelineCache:
         spec = await load_pipeline(self._broker, revision)
         await asyncio.to_thread(check_plugins, spec)
         cards = {name: await self.opener.models.card(spec.models[name]) for name in spec.models}
-        plan = await asyncio.to_thread(plan_pipeline, spec, cards)  # which imports operators, heads and formats
+        try:
+            plan = await asyncio.to_thread(plan_pipeline, spec, cards)  # which imports operators, heads and formats
+        except PipelineError as error:
+            raise of_this_version(error) from error
         models: dict[str, ModelPlace] = {}  # by stage
         for stage in spec.operators:
             if stage.model is not None and self._hosts(stage):

@@ -19,7 +19,7 @@ from pipelines.job_records import JobRecord, all_manifests, find_manifest
 from pipelines.models import ModelCache
 from pipelines.registry import builtin_pipeline, known_pipelines, load_pipeline, watch_pipelines
 from pipelines.status import fleet_status
-from schemas.errors import ModelError, PipelineError, UsageError
+from schemas.errors import ModelError, PipelineError, PluginMissing, UsageError
 from schemas.jobs import JobRef, Manifest, Priority
 from schemas.results import Attempt
 from schemas.settings import Settings
@@ -52,8 +52,10 @@ async def test_pipelines(settings: Settings, caplog: pytest.LogCaptureFixture) -
         assert await known_pipelines(broker) == [pinned]
         async with aclosing(watch_pipelines(broker)) as watching:
             assert await asyncio.wait_for(anext(watching), 10) == pinned  # type: ignore[arg-type]
+        for name, reason in {"newer": "a field colour that is not known", "forged": "has the content of re"}.items():
+            with pytest.raises(PluginMissing, match=reason):
+                await load_pipeline(broker, name)
         for name, reason in {
-            "newer": "newer at the broker is not readable", "forged": "has the content of revision",
             "0": "not readable", "bad9": "a revision that is not at the broker", "a.b": "knows no pipeline",
             ">": "knows no pipeline",
         }.items():  # fmt: skip
