@@ -15,6 +15,7 @@ from cli.engine import app as engine
 from cli.gateway import gateway
 from cli.help import Commands
 from cli.jobs import app as jobs
+from cli.join_tokens import app as join_tokens
 from cli.keys import app as keys
 from cli.label import label
 from cli.model import app as model
@@ -72,6 +73,7 @@ def _rigflow(
 
 
 keys.add_typer(api_keys)
+keys.add_typer(join_tokens)
 keys.command()(nats)
 app.command()(run)
 app.command()(publish)

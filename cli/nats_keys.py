@@ -19,7 +19,7 @@ def nats(
     """Make a key of a user of the broker.
 
     The seed goes into the file and is shown nowhere, the public key to stdout. The broker needs the public key:
-    deploy/nats/roles.conf takes it from NKEY_WORKER, NKEY_PUBLISHER, NKEY_GATEWAY, NKEY_CLIENT and
+    deploy/nats/roles.conf takes it from NKEY_WORKER, NKEY_PUBLISHER, NKEY_GATEWAY, NKEY_CLIENT, NKEY_JOIN and
     NKEY_OPERATOR.
 
     Example: rigflow keys nats worker.nk

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.help import Commands
-from cli.options import Credentials, FleetUrl, SettingsFile, command_of, ends_well, fleet_from
+from cli.options import Credentials, FleetUrl, SettingsFile, command_of, ends_well, fleet_from, settings_from
 from cli.orders import add_orders, forget
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from schemas.rig import RigSpec, WorkerGroup
+    from schemas.settings import Settings
 
 
 app = Commands(name="rig", invoke_without_command=True)
@@ -31,6 +32,12 @@ def rig(
         str | None,
         typer.Option(help="Address of its metrics and health. Default: 127.0.0.1:9464.", metavar="HOST:PORT"),
     ] = None,
+    join: Annotated[
+        str | None, typer.Option(help="Join the fleet of this broker first; with --token.", metavar="URL")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="A token of `rigflow keys join add`; it is used once.", metavar="TOKEN")
+    ] = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode | None:
@@ -41,11 +48,14 @@ def rig(
     stages each hosts; without it there is a worker for each GPU, or for each core where there is no GPU, with all of
     them.
 
+    --join makes this machine part of a fleet, once: what it gets is kept in ~/.local/share/rigflow/joined, and used by
+    every later `rigflow rig` without --nats and --settings.
+
     Example: rigflow rig --nats nats://rig1:4222 --config rig.toml
     """
     if command_of(context):
         return None
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials, metrics=metrics)
+    settings = _of_fleet(settings_file, join, token, nats=nats, credentials=credentials, metrics=metrics)
     spec = _spec(config, name)
     check_devices(spec)
     from workers.forkserver import start_fork_server
@@ -64,6 +74,21 @@ def rig(
 
 add_orders(app, "rig")
 app.command()(forget)
+
+
+def _of_fleet(file: Path | None, url: str | None, token: str | None, **given: str | None) -> "Settings":
+    """The settings of the fleet that is named, joined now, or was joined before. Raises UsageError, BrokerError."""
+    from cli.joining import join, joined_settings
+
+    if (url is None) != (token is None):
+        raise UsageError("--join and --token go together", "rigflow keys join add makes a token")
+    if url is not None and token is not None:
+        if given["nats"] or given["credentials"]:
+            raise UsageError("--join beside --nats or --credentials", "leave these out: the token brings them")
+        file = join(settings_from(file, **{**given, "nats": url}), token)
+    elif file is None and not given["nats"]:
+        file = joined_settings()
+    return fleet_from(file, **given)
 
 
 def _spec(config: Path | None, name: str) -> "RigSpec":

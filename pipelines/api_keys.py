@@ -55,7 +55,7 @@ async def make_key(
 
 async def all_keys(broker: Broker) -> list[ApiKey]:
     """All keys, oldest first, those that were revoked as well."""
-    found = await broker.items(broker.names.keys)
+    found = await broker.items(broker.names.keys, "*")
     keys = (decoded(ApiKey, body, f"the API key {identity}") for identity, body in found.items())
     return sorted((key for key in keys if key is not None), key=lambda key: key.created_s)
 
@@ -83,7 +83,7 @@ class ApiKeys:
 
     async def follow(self) -> None:
         """Read all keys, then every change, until cancelled."""
-        async for identity, body in follow_bucket(self._broker, self._broker.names.keys, current=self.read):
+        async for identity, body in follow_bucket(self._broker, self._broker.names.keys, "*", current=self.read):
             key = decoded(ApiKey, body, f"the API key {identity}")
             if key is not None and key.id == identity:
                 self._keys[identity] = key

@@ -182,6 +182,16 @@ def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
     )
 
 
+def join(names: Names) -> Role:
+    """A machine that is to become a rig: reads one join token whose id it knows, and marks it as used."""
+    return Role("join", publish=_join_services(names), subscribe=("_INBOX_join.>",))
+
+
+def _join_services(names: Names) -> tuple[str, ...]:
+    token = f"$KV.{names.keys}.join.*"
+    return (f"{API}.DIRECT.GET.KV_{names.keys}.{token}", token)
+
+
 def _keys(bucket: str, *patterns: str) -> Iterable[str]:
     return (f"$KV.{bucket}.{pattern}" for pattern in patterns)
 
@@ -202,7 +212,7 @@ HEAD = """\
 # prefix "{prefix}" and the tenant "{tenant}"; docs/operations.md describes the roles.
 #
 # Users are nkeys. Their public keys come from the environment, so that this file holds no secret:
-#   NKEY_OPERATOR, NKEY_WORKER, NKEY_PUBLISHER, NKEY_GATEWAY, NKEY_CLIENT
+#   NKEY_OPERATOR, NKEY_WORKER, NKEY_PUBLISHER, NKEY_GATEWAY, NKEY_CLIENT, NKEY_JOIN
 # A role's own inbox (the setting `inbox`) keeps it from reading the answers to other roles.
 """
 
@@ -210,15 +220,18 @@ HEAD = """\
 def configuration(names: Names, tenant: str, tenants: TenantsFile | None = None) -> str:
     """The roles as a file that nats-server includes, with an account for each of `tenants`, which `names` lists."""
     tenants = tenants or TenantsFile()
-    keys = {role: f"$NKEY_{role.upper()}" for role in ("operator", "worker", "publisher", "gateway", "client")}
+    keys = {role: f"$NKEY_{role.upper()}" for role in ("operator", "worker", "publisher", "gateway", "client", "join")}
     keys |= {str(role): key for role, key in tenants.roles.items()}
     upper = names.prefix.upper()
-    fleet, clients = upper, f"{upper}_CLIENTS"
+    fleet, clients, joining = upper, f"{upper}_CLIENTS", f"{upper}_JOIN"
     services, fed = _client_services(names, tenant), feeds(names, tenant)
     exports = [f'{{ service: "{subject}", accounts: [{clients}] }}' for subject in services]
     imports = [f'{{ service: {{ account: {fleet}, subject: "{subject}" }} }}' for subject in services]
     exports += [f'{{ stream: "{feed}", accounts: [{clients}] }}' for feed in fed]
     imports += [f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}' for feed in fed]
+    tokens = _join_services(names)
+    exports += [f'{{ service: "{subject}", accounts: [{joining}] }}' for subject in tokens]
+    of_join = [f'{{ service: {{ account: {fleet}, subject: "{subject}" }} }}' for subject in tokens]
     operator = f'{{ nkey: {keys["operator"]}, permissions: {{ publish: ">", subscribe: ">" }} }}'
     roles = (worker(names), publisher(names, tenant), gateway(names))
     users = [operator, *(_user(role, keys[role.name]) for role in roles)]
@@ -228,6 +241,7 @@ def configuration(names: Names, tenant: str, tenants: TenantsFile | None = None)
         + "\naccounts {\n"
         + _account(fleet, "jetstream: enabled", users, "exports", exports + tenant_exports(names, tenants.tenant))
         + _account(clients, "", programs, "imports", imports)
+        + _account(joining, "", [_user(join(names), keys["join"])], "imports", of_join)
         + accounts(names, tenants.tenant)
         + "}\n"
     )

@@ -52,7 +52,7 @@ class TenantsFile(Spec):
     """The operator's file of tenants. `roles`: public keys of the fleet's own; others come from NKEY_... as before."""
 
     broker: BrokerFiles = BrokerFiles()
-    roles: Mapping[Literal["operator", "worker", "publisher", "gateway", "client"], User] = {}
+    roles: Mapping[Literal["operator", "worker", "publisher", "gateway", "client", "join"], User] = {}
     tenant: Mapping[Name, Tenant] = {}
 
 

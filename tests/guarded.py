@@ -48,7 +48,7 @@ def new_key(seed_file: Path) -> str:
 def guarded_broker(tmp_path: Path) -> Iterator[Guarded]:
     """A running broker with its store in a folder. `roles.conf` there may be written anew before a reload."""
     environment = dict(os.environ)
-    seeds = {role: tmp_path / f"{role}.nk" for role in ("operator", "worker", "publisher", "gateway", "client")}
+    seeds = {role: tmp_path / f"{role}.nk" for role in ("operator", "worker", "publisher", "gateway", "client", "join")}
     environment |= {f"NKEY_{role.upper()}": new_key(seed_file) for role, seed_file in seeds.items()}
     (tmp_path / "roles.conf").write_text(ROLES.read_text())
     config = tmp_path / "nats.conf"
@@ -61,13 +61,13 @@ def guarded_broker(tmp_path: Path) -> Iterator[Guarded]:
         tied_to_us([nats_server_binary(), "-c", str(config), "-l", str(tmp_path / "log")]), env=environment
     )
     try:
-        yield Guarded(_url(tmp_path, process.pid), seeds, tmp_path / "log")
+        yield Guarded(url_of(tmp_path, process.pid), seeds, tmp_path / "log")
     finally:
         process.kill()
         process.wait()
 
 
-def _url(folder: Path, pid: int) -> str:
+def url_of(folder: Path, pid: int) -> str:
     ports = folder / f"nats-server_{pid}.ports"
     deadline = time.monotonic() + 60.0
     while not (ports.exists() and (text := ports.read_text())):

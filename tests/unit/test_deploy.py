@@ -114,7 +114,7 @@ def test_the_broker_takes_its_configuration(name: str, with_roles: bool, tmp_pat
         text = file.read_text()
         (tmp_path / file.name).write_text(text.replace("# include", "include") if with_roles else text)
     keys = {}
-    for role in ("OPERATOR", "WORKER", "PUBLISHER", "GATEWAY", "CLIENT"):
+    for role in ("OPERATOR", "WORKER", "PUBLISHER", "GATEWAY", "CLIENT", "JOIN"):
         seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
         keys[f"NKEY_{role}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
     command(

@@ -59,7 +59,7 @@ def test_the_single_broker_listens_on_the_loopback_unless_told(
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze comes with systemd")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     """With programs and a user that are on this machine."""
-    assert [path.stem for path in UNITS] == ["rigflow-broker", "rigflow-gateway", "rigflow-rig"]
+    assert [path.stem for path in UNITS] == ["rigflow-broker", "rigflow-gateway", "rigflow-rig", "rigflow-watch@"]
     for unit in UNITS:
         text = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/sh", unit.read_text())
         (tmp_path / unit.name).write_text(re.sub(r"(?m)^(User|Group)=.*\n", "", text))
@@ -67,6 +67,22 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False)
     ours = [line for line in done.stderr.splitlines() if "rigflow-" in line]
     assert (done.returncode, ours) == (0, [])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze comes with systemd")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_gives_up_what_it_does_not_need(unit: Path) -> None:
+    words = ("security", "--offline=true", "--no-pager", str(unit))
+    done = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stderr
+    assert float(found.group(1)) <= (2.5 if unit.stem == "rigflow-rig" else 2.0), done.stdout
+
+
+def test_the_unit_of_a_rig_leaves_it_its_gpus() -> None:
+    """ProtectClock, too, closes the devices that are not named: it is a rule of devices, for the clock."""
+    unit = (ROOT / "deploy" / "systemd" / "rigflow-rig.service").read_text()
+    assert not re.search(r"(?m)^(PrivateDevices|ProtectClock|DevicePolicy|DeviceAllow)=", unit)
 
 
 def test_units_run_commands_that_exist() -> None:

@@ -1,0 +1,144 @@
+"""`rigflow keys join`: makes, lists and revokes the tokens by which new machines join the fleet."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.answers import answers
+from cli.help import Commands
+from cli.interrupts import run_async
+from cli.options import Json, on_fleet
+from cli.text import age, list_of, one_line, say_json, stdout, warn
+from schemas.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from pipelines.join_tokens import TokenText
+    from schemas.join_tokens import JoinToken
+    from schemas.settings import Settings
+
+app = Commands(
+    name="join",
+    help="Tokens by which new machines join the fleet.\n\nExample: rigflow keys join add rig7 --worker worker.nk",
+)
+
+
+@app.command()
+@on_fleet
+def add(
+    name: Annotated[str, typer.Argument(help="What the token is called, as the machine's name.")],
+    worker: Annotated[
+        Path | None, typer.Option(help="Seed of the role worker, which the machine gets.", metavar="FILE")
+    ] = None,
+    door: Annotated[
+        Path | None, typer.Option(help="Seed of the role join, with which the machine asks for it.", metavar="FILE")
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=8760.0, help="Hours until it expires.")] = 24.0,
+    as_json: Json = False,
+    *,
+    settings: "Settings",
+) -> ExitCode:
+    """Make a token and print it, once.
+
+    One machine can use it, with `rigflow rig --join URL --token TOKEN`. What it gives is at the broker, encrypted; the
+    key is in the token alone. The machine gets the seed, and the certificates of the setting tls_ca. A broker with
+    roles needs both files, one without needs none.
+
+    Example: rigflow keys join add rig7 --worker worker.nk --door join.nk
+    """
+    from pipelines.broker import Broker
+    from pipelines.join_tokens import make_token
+    from schemas.join_tokens import RigAccess, moment
+
+    if (worker is None) != (door is None):
+        raise UsageError("--worker and --door go together", "give both where the broker has roles, and else none")
+    ca = Path(settings.tls_ca)
+    access = RigAccess(
+        seed=_seed(worker).decode() if worker else "",
+        inbox="_INBOX_worker" if worker else settings.inbox,
+        prefix=settings.prefix,
+        tls_ca=_read(ca) if settings.tls_ca else "",
+    )
+    expires_s = time.time() + hours * 3600
+
+    async def made() -> "TokenText":
+        async with Broker.connected(settings, name="rigflow-keys") as broker:
+            return await make_token(broker, name, access, _seed(door) if door else b"", expires_s)
+
+    text = run_async(made())
+    if as_json:
+        say_json({"token": str(text), "id": text.id, "name": name, "expires_s": expires_s})
+    else:
+        print(text)
+    warn(f"join token {name} lets one machine in, until {moment(expires_s)}; it cannot be shown again")
+    return ExitCode.OK
+
+
+@app.command("list")
+@on_fleet
+def list_(as_json: Json = False, *, settings: "Settings") -> ExitCode:
+    """List all join tokens, oldest first.
+
+    Example: rigflow keys join list
+    """
+    from pipelines.broker import Broker
+    from pipelines.join_tokens import all_tokens
+
+    async def found() -> "list[JoinToken]":
+        async with Broker.connected(settings, name="rigflow-keys") as broker:
+            return await all_tokens(broker)
+
+    tokens, now_s = run_async(found()), time.time()
+    if as_json:
+        say_json([token.model_dump(mode="json", exclude={"box"}) for token in tokens])
+        return ExitCode.OK
+    rows = (
+        (one_line(each.name), each.id, each.why_not(now_s) or "valid", age(now_s - each.created_s, units=1))
+        for each in tokens
+    )
+    titles = ("name", "id", "state", "age")
+    stdout().print(list_of(titles, rows, left=3, unless={}, entire=("id",)) if tokens else "no join tokens")
+    return ExitCode.OK
+
+
+@app.command()
+@on_fleet
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name or id of a token.")], as_json: Json = False, *, settings: "Settings"
+) -> ExitCode:
+    """Revoke a join token that no machine used yet.
+
+    Example: rigflow keys join revoke rig7
+    """
+    from pipelines.broker import Broker
+    from pipelines.join_tokens import revoke_token
+
+    async def revoked() -> "JoinToken":
+        async with Broker.connected(settings, name="rigflow-keys") as broker:
+            return await revoke_token(broker, name)
+
+    with answers(as_json) as answer:
+        token = run_async(revoked())
+        answer(f"join token {token.name} is revoked", **token.model_dump(mode="json", exclude={"box"}))
+    return ExitCode.OK
+
+
+def _seed(path: Path) -> bytes:
+    """The seed in a file. Raises UsageError."""
+    import nkeys
+
+    text = _read(path).strip().encode()
+    try:
+        nkeys.from_seed(bytearray(text))
+    except nkeys.NkeysError as error:
+        raise UsageError(f"{path}: not an nkey seed", "rigflow keys nats makes one") from error
+    return text
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise UsageError(f"{path}: {reason}", "check the path") from error

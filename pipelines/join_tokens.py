@@ -1,0 +1,168 @@
+"""Join tokens in the bucket of keys: made and revoked by an operator, used once by a new machine.
+
+The broker has what the machine gets, encrypted; the key is in the token alone. So the connection over which a machine
+fetches it need not be trusted yet, and whoever reads the bucket learns no seed. A token is used by a write that
+succeeds only if nobody wrote since: of two machines with one token, one gets in.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import secrets
+import socket
+import tempfile
+import time
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nacl.exceptions
+import nacl.secret
+import nkeys
+
+from pipelines.answers import headers_of
+from pipelines.broker import Broker
+from pipelines.connection import Connection
+from pipelines.inbox import NoResponders
+from pipelines.local_access import write_private
+from pipelines.values import decoded
+from schemas.declared import is_token
+from schemas.errors import BrokerError, UsageError
+from schemas.join_tokens import JoinToken, RigAccess
+from schemas.settings import Settings
+from schemas.subjects import Names
+
+TOKEN_PREFIX = "rfj_"
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+SEQUENCE = "Nats-Sequence"
+ANOTHER = "make another: rigflow keys join add"
+_SEED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenText:
+    """What a token's text holds: the key of its box, and the seed of the role `join`, if the broker has roles."""
+
+    key: bytes
+    door: bytes = b""
+
+    @property
+    def id(self) -> str:
+        """The token's id at the broker, which does not tell the key."""
+        return hashlib.sha256(b"rigflow join" + self.key).hexdigest()[:32]
+
+    def __str__(self) -> str:
+        given = self.key + self.door
+        checked = given + zlib.crc32(given).to_bytes(4, "big")
+        return TOKEN_PREFIX + base64.urlsafe_b64encode(checked).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> "TokenText":
+        """Raises UsageError for a text that is no token, or not all of it."""
+        body = text.strip().removeprefix(TOKEN_PREFIX)
+        try:
+            raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raw = b""
+        given, check = raw[:-4], raw[-4:]
+        if len(given) not in (32, 32 + _SEED_BYTES) or zlib.crc32(given).to_bytes(4, "big") != check:
+            raise UsageError("--token is no join token", f"copy all of it; it begins with {TOKEN_PREFIX}")
+        return cls(given[:32], given[32:])
+
+
+async def make_token(broker: Broker, name: str, access: RigAccess, door: bytes, expires_s: float) -> TokenText:
+    """Store a token; only the returned text opens it. `door`: the seed of the role join, if any. Raises UsageError."""
+    if not is_token(name):
+        raise UsageError(f"join token {name[:100]!a}", "use letters, digits, - and _, at most 64")
+    now_s = time.time()
+    if any(known.name == name and not known.why_not(now_s) for known in await all_tokens(broker)):
+        raise UsageError(f"there is a join token {name}", "choose another name, or revoke that one first")
+    text = TokenText(secrets.token_bytes(32), nkeys.decode_seed(door)[1] if door else b"")
+    box = base64.b64encode(nacl.secret.SecretBox(text.key).encrypt(access.model_dump_json().encode())).decode()
+    token = JoinToken(id=text.id, name=name, box=box, created_s=now_s, expires_s=expires_s)
+    await broker.put(broker.names.keys, f"join.{token.id}", token.model_dump_json().encode())
+    return text
+
+
+async def all_tokens(broker: Broker) -> list[JoinToken]:
+    """All tokens, oldest first, those that were used or revoked as well."""
+    found = await broker.items(broker.names.keys, "join.*")
+    tokens = (decoded(JoinToken, body, f"the join token {key}") for key, body in found.items())
+    return sorted((token for token in tokens if token is not None), key=lambda token: token.created_s)
+
+
+async def revoke_token(broker: Broker, name: str) -> JoinToken:
+    """Revoke a token that nobody used yet, by its name or id. Raises UsageError."""
+    known = [token for token in await all_tokens(broker) if name in (token.name, token.id)]
+    if not known:
+        raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
+    if reason := known[-1].why_not(time.time()):
+        hint = "to shut its machine out, change the key of the role worker" if known[-1].used_s else ""
+        raise UsageError(f"the join token {name} {reason}", hint)
+    revoked = known[-1].model_copy(update={"revoked_s": time.time(), "box": ""})
+    await broker.put(broker.names.keys, f"join.{revoked.id}", revoked.model_dump_json().encode())
+    return revoked
+
+
+async def read_access(settings: Settings, text: TokenText) -> RigAccess:
+    """What a token opens; it is not used up. Raises UsageError, BrokerError."""
+    unverified = {"tls_verify": False} if not settings.tls_ca else {}  # the box proves who filled it
+    async with _door(settings.model_copy(update=unverified), text) as connection:
+        token, _ = await _token(connection, settings, text)
+    try:
+        opened = nacl.secret.SecretBox(text.key).decrypt(base64.b64decode(token.box))
+        return RigAccess.model_validate_json(opened)
+    except (nacl.exceptions.CryptoError, ValueError) as error:
+        raise UsageError(f"what the join token {token.name} opens was changed at the broker", ANOTHER) from error
+
+
+async def use_up(settings: Settings, text: TokenText) -> JoinToken:
+    """Mark a token as used by this machine. Raises UsageError if it is no longer to be used, BrokerError."""
+    async with _door(settings, text) as connection:
+        token, sequence = await _token(connection, settings, text)
+        used = token.model_copy(update={"used_s": time.time(), "used_by": socket.gethostname(), "box": ""})
+        bucket = Names(settings.prefix).keys
+        subject, body = f"$KV.{bucket}.join.{token.id}", used.model_dump_json().encode()
+        answer = await connection.request(subject, body, {EXPECTED: sequence})
+        if "error" in json.loads(answer.data):
+            await _token(connection, settings, text)  # which says why
+            raise UsageError(f"the join token {token.name} is being used by another machine", ANOTHER)
+    return used
+
+
+async def _token(connection: Connection, settings: Settings, text: TokenText) -> tuple[JoinToken, str]:
+    """The token, if it may be used, and the sequence of its record. Raises UsageError."""
+    bucket = Names(settings.prefix).keys
+    unknown = UsageError("the fleet does not know this join token", f"is it for another fleet? {ANOTHER}")
+    try:
+        answer = await connection.request(f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.join.{text.id}")
+    except NoResponders as error:
+        raise unknown from error
+    headers = headers_of(answer)
+    token = decoded(JoinToken, answer.data, "the join token") if answer.data else None
+    if token is None or SEQUENCE not in headers:
+        raise unknown
+    if reason := token.why_not(time.time()):
+        raise UsageError(f"the join token {token.name} {reason}", ANOTHER)
+    return token, headers[SEQUENCE]
+
+
+@asynccontextmanager
+async def _door(settings: Settings, text: TokenText) -> AsyncIterator[Connection]:
+    """A connection as the role join, or as the URL says where the token has no seed. Raises BrokerError, UsageError."""
+    with tempfile.TemporaryDirectory(prefix="rigflow-join-") as folder:
+        if text.door:
+            path = Path(folder) / "door.nk"
+            write_private(path, nkeys.encode_seed(text.door, nkeys.PREFIX_BYTE_USER).decode())
+            settings = settings.model_copy(update={"credentials": str(path), "inbox": "_INBOX_join"})
+        try:
+            connection = await Connection.open(settings, "rigflow-join")
+        except BrokerError as error:
+            raise BrokerError(error.what, error.hint.replace("--nats", "--join")) from error
+        try:
+            yield connection
+        finally:
+            await connection.close()

@@ -1,0 +1,196 @@
+"""`rigflow keys join` and `rigflow rig --join`, on a broker with the roles of deploy/nats/roles.conf."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cli.joining import join
+from pipelines.broker import Broker
+from pipelines.child import nats_server_binary, tied_to_us
+from pipelines.connection import Connection
+from pipelines.join_tokens import TokenText
+from schemas.declared import is_token
+from schemas.errors import BrokerError
+from schemas.settings import Settings
+from tests.cli import Running, rigflow
+from tests.guarded import Guarded, made_by_the_operator, url_of
+
+
+def operator(guarded: Guarded) -> dict[str, str]:
+    return {f"RIGFLOW_{key.upper()}": value for key, value in guarded.settings("operator").items()}
+
+
+def made(guarded: Guarded, name: str, *words: str) -> str:
+    """A token, which shows no seed."""
+    seeds = ("--worker", guarded.seeds["worker"], "--door", guarded.seeds["join"])
+    added = rigflow("keys", "join", "add", name, *seeds, *words, **operator(guarded))
+    assert added.returncode == 0, added.stderr
+    assert not [seed for seed in guarded.seeds.values() if seed.read_text() in added.stdout + added.stderr]
+    return added.stdout.strip()
+
+
+def joining(url: str, token: str, home: Path, **extra: str) -> tuple[int, str]:
+    """Exit code and message of a join that fails."""
+    home.mkdir(exist_ok=True)
+    ended = rigflow("rig", "--join", url, "--token", token, HOME=str(home), **extra)
+    assert token not in ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert not list((home / ".local/share/rigflow").glob("joined*"))
+    return ended.returncode, ended.stderr
+
+
+def test_a_machine_joins_in_one_command_and_stays_in_the_fleet(
+    guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(made_by_the_operator(guarded))
+    token, home = made(guarded, "rig7"), tmp_path / "home"
+    home.mkdir()
+    words = ("--name", "rig7", "--metrics", "127.0.0.1:0", "--config", str(tmp_path / "rig.toml"))
+    (tmp_path / "rig.toml").write_text("[[worker]]\n")
+    for given in (("--join", guarded.url, "--token", token), ()):
+        with Running("rig", *given, *words, HOME=str(home), CUDA_VISIBLE_DEVICES="") as rig:
+            rig.until("event=serving")
+            rig.until("event=started")
+            assert rig.end(signal.SIGTERM) == 0
+        seed = guarded.seeds["worker"].read_text()
+        assert not [secret for secret in (seed, token) if secret in rig.output]
+    folder = home / ".local/share/rigflow/joined"
+    assert {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())} == {
+        "joined": 0o700,
+        "settings.toml": 0o600,
+        "worker.nk": 0o600,
+    }
+    assert tomllib.loads((folder / "settings.toml").read_text())["inbox"] == "_INBOX_worker"
+    listed = rigflow("keys", "join", "list", **operator(guarded)).stdout
+    assert re.search(r"rig7 +[0-9a-f]{32} +was used by \S+ on ", listed)
+    code, said = joining(guarded.url, token, tmp_path / "another")
+    assert (code, "the join token rig7 was used by " in said) == (2, True), said
+    monkeypatch.setenv("HOME", str(home))
+    assert join(Settings(nats=guarded.url), token) == folder / "settings.toml", "nothing to do"
+    again = rigflow("rig", "--join", guarded.url, "--token", made(guarded, "rig9"), HOME=str(home))
+    assert (again.returncode, "this machine joined a fleet before" in again.stderr) == (2, True)
+    assert "Violation" not in guarded.log.read_text(), "nobody needs more"
+
+
+def test_a_token_that_is_not_to_be_used_says_why(guarded: Guarded, tmp_path: Path) -> None:
+    asyncio.run(made_by_the_operator(guarded))
+    revoked, home = made(guarded, "revoked"), tmp_path / "home"
+    twice = rigflow("keys", "join", "add", "revoked", **operator(guarded))
+    assert "there is a join token revoked: choose another name" in twice.stderr
+    assert rigflow("keys", "join", "revoke", "revoked", **operator(guarded)).returncode == 0
+    assert "the join token revoked was revoked on 20" in joining(guarded.url, revoked, home)[1]
+    again = rigflow("keys", "join", "revoke", "revoked", **operator(guarded))
+    assert "the join token revoked was revoked on" in again.stderr
+    text = made(guarded, "other")
+    wrong = text[:20] + ("A" if text[20] != "A" else "B") + text[21:]
+    for mistyped in (wrong, text[:-5], text + "A", "rfj_AAAA", "hello"):
+        code, said = joining(guarded.url, mistyped, home)
+        assert (code, "--token is no join token: copy all of it" in said) == (2, True), said
+    parsed = TokenText.parse(text)
+    strange = TokenText(bytes(32), parsed.door)
+    assert "the fleet does not know this join token" in joining(guarded.url, str(strange), home)[1]
+    code, said = joining("nats://127.0.0.1:1", text, home)
+    assert (code, "no broker at nats://127.0.0.1:1" in said, "--nats" in said) == (3, True, False), said
+    refused = TokenText(parsed.key, bytes(32))
+    code, said = joining(guarded.url, str(refused), home)
+    assert (code, "refuses these credentials" in said) == (3, True), said
+    alone = rigflow("rig", "--join", guarded.url, HOME=str(home))
+    assert "--join and --token go together" in alone.stderr
+
+
+def test_a_token_expires(guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(made_by_the_operator(guarded))
+    token = made(guarded, "late", "--hours", "1")
+    monkeypatch.setattr("pipelines.join_tokens.time.time", lambda: 4e9)
+    assert "the join token late expired on 20" in joining(guarded.url, token, tmp_path / "home")[1]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_the_certificates_come_with_the_token_and_a_broker_without_them_is_refused(tmp_path: Path) -> None:
+    for name in ("fleet", "other"):
+        subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1")
+        files = ("-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.pem")
+        words = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", *subject, *files)
+        subprocess.run(["openssl", *words], check=True, capture_output=True)
+    with tls_broker(tmp_path, "fleet") as url:
+        given = {"RIGFLOW_NATS": url, "RIGFLOW_TLS_CA": str(tmp_path / "fleet.pem")}
+        assert rigflow("topology", "apply", "fingerprint", **given).returncode == 0
+        token = rigflow("keys", "join", "add", "rig7", **given).stdout.strip()
+        wrong = {"RIGFLOW_TLS_CA": str(tmp_path / "other.pem")}
+        code, said = joining(url, token, tmp_path / "home", **wrong)
+        assert (code, "the certificate of the broker at" in said, "is not trusted" in said) == (3, True, True), said
+        with mock.patch.dict(os.environ, {"HOME": str(tmp_path / "home")}):
+            file = join(Settings(nats=url), token)
+        assert (file.parent / "ca.pem").read_text() == (tmp_path / "fleet.pem").read_text()
+        assert rigflow("status", "--settings", file).returncode == 0
+        other = rigflow("keys", "join", "add", "rig8", **{**given, "RIGFLOW_TLS_CA": str(tmp_path / "both.pem")})
+        assert "both.pem: No such file" in other.stderr
+
+
+@contextmanager
+def tls_broker(folder: Path, name: str) -> Iterator[str]:
+    """A broker without roles, with TLS by the certificate of that name."""
+    config = folder / "nats.conf"
+    files = f'cert_file: "{folder}/{name}.pem", key_file: "{folder}/{name}.key"'
+    config.write_text(
+        f'listen: "127.0.0.1:-1"\nports_file_dir: "{folder}"\nmax_payload: 8MB\ntls {{ {files} }}\n'
+        f'jetstream {{ store_dir: "{folder}/store", max_mem: 64MB, max_file: 16GB }}\n'
+    )
+    process = subprocess.Popen(tied_to_us([nats_server_binary(), "-c", str(config), "-l", str(folder / "log")]))
+    try:
+        yield url_of(folder, process.pid).replace("nats://", "tls://")
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_the_role_join_may_do_nothing_else(guarded: Guarded, tmp_path: Path) -> None:
+    await made_by_the_operator(guarded)
+    text = TokenText.parse(await asyncio.to_thread(made, guarded, "rig7"))
+    settings = Settings.model_validate(guarded.settings("join"))
+    bucket = "KV_rigflow_keys"
+    connection = await Connection.open(settings, "test")
+    try:
+        answer = await connection.request(f"$JS.API.DIRECT.GET.{bucket}.$KV.rigflow_keys.join.{text.id}")
+        assert b'"name":"rig7"' in answer.data
+        assert guarded.seeds["worker"].read_bytes() not in answer.data
+        for subject in (
+            f"$JS.API.DIRECT.GET.{bucket}",
+            f"$JS.API.DIRECT.GET.{bucket}.$KV.rigflow_keys.a",
+            f"$JS.API.STREAM.MSG.GET.{bucket}",
+            f"$JS.API.CONSUMER.CREATE.{bucket}.a",
+            f"$JS.API.STREAM.PURGE.{bucket}",
+            "$JS.API.STREAM.NAMES",
+            "$KV.rigflow_keys.a",
+            "$KV.rigflow_pipelines.name.a",
+            "rigflow.media.main.fingerprint",
+        ):
+            with pytest.raises(BrokerError, match="forbids"):
+                await connection.request(subject)
+        # an answer stays in this role's account, whatever reply its request names
+        await connection.send(
+            f"$JS.API.DIRECT.GET.{bucket}.$KV.rigflow_keys.join.{text.id}", b"", "rigflow.media.main.fingerprint"
+        )
+        await connection.flush()
+    finally:
+        await connection.close()
+    async with Broker.connected(Settings.model_validate(guarded.settings("operator")), "test") as broker:
+        assert (await broker.api("STREAM.INFO.RIGFLOW_MEDIA_fingerprint"))["state"]["messages"] == 0
+
+
+def test_two_tokens_are_different_and_their_ids_are_tokens_of_a_subject() -> None:
+    one, other = TokenText(bytes(32)), TokenText(b"\1" * 32, bytes(32))
+    assert one.id != other.id
+    assert is_token(one.id)
+    assert TokenText.parse(str(one)) == one
+    assert TokenText.parse(f" {other}\n") == other
