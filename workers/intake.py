@@ -12,6 +12,7 @@ import time
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.pull import Pull
+from placement.fair_share import BURST_S
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
@@ -55,6 +56,7 @@ class Intake:
         self.cordoned = False
         self._closed = False
         self.tail = Tail(in_flight)
+        self._weigh()
         self.roles = WorkerRoles()
         self.roles.on_change = self._roles_changed
 
@@ -77,8 +79,17 @@ class Intake:
                     self._pulls[queue] = await open_pull(self._broker, queue, stream, self._take)
         self.refill()
 
+    def _weigh(self) -> None:
+        tenants = self._broker.tenants
+        self._shares, self._shared = self._in_flight.shares, bool(tenants)
+        self._shares.weights = {name: tenant.weight for name, tenant in tenants.items()}
+
     async def leave_tenants(self) -> None:
-        """Take nothing more from the queues of tenants that the fleet no longer has; what is in flight goes on."""
+        """Take the weights of the tenants that the fleet has now, and nothing more from the queues of others.
+
+        What is in flight goes on.
+        """
+        self._weigh()
         for queue in [each for each in self._pulls if each.tenant and each.tenant not in self._broker.names.tenants]:
             self._full.discard(queue)
             self._asked = None if self._asked == queue else self._asked
@@ -154,8 +165,10 @@ class Intake:
                 return
             self._full.discard(self._asked)
             self._late_until_s[self._asked] = self._asked_s + LATE_S
+        if self._shared:
+            self._shares.wait({queue.tenant for queue in self._full})
         for queue, pull in self._pulls.items():
-            if queue not in self._full and not pull.outstanding and self._takes(queue):
+            if queue not in self._full and not pull.outstanding and self._takes(queue) and not self._ahead(queue):
                 pull.request(1)
         self._asked = min(self._full, key=self._turn, default=None)
         if self._asked is not None:
@@ -172,10 +185,23 @@ class Intake:
                 if queue.priority is Priority.INTERACTIVE and not pull.outstanding and self._takes(queue):
                     pull.request(1)
 
-    def _turn(self, queue: Queue) -> tuple[bool, int, int]:
-        """Order of queues: interactive first (except in bulk's turn), then later stages, then the least recent."""
+    def _ahead(self, queue: Queue) -> bool:
+        """Whether others wait whose tenant is to be served before that of a queue, by `placement.fair_share`."""
+        if not self._shared:
+            return False
+        return self._shares.ahead_s(queue.tenant) > (BURST_S if queue.priority is Priority.INTERACTIVE else 0.0)
+
+    def _turn(self, queue: Queue) -> tuple[bool, float, bool, int, int]:
+        """Order of queues: interactive first (except in bulk's turn), unless their tenant is far ahead of its share;
+        then the tenant whose share is next, and of that later stages, then the least recent.
+        """
         first = Priority.BULK if self._taken % BULK_TURN == 0 else Priority.INTERACTIVE
-        return queue.priority != first, -self._depth[queue], self._last_taken.get(queue, 0)
+        later = queue.priority != first
+        tag = self._shares.tag(queue.tenant) if self._shared else 0.0
+        return later or self._ahead_of_all(queue), tag, later, -self._depth[queue], self._last_taken.get(queue, 0)
+
+    def _ahead_of_all(self, queue: Queue) -> bool:
+        return self._shared and self._shares.ahead_s(queue.tenant) > BURST_S
 
     async def _take(self, queue: Queue, delivery: Delivery) -> None:
         if self._paused or self.cordoned or self.tail.leaves(queue, delivery.pending + 1):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from pipelines.cancelled import Cancelled
+from placement.fair_share import FairShare
 from placement.fleet import AHEAD_PARTS, AHEAD_S, FIRST_ITEMS
 from workers.continuing import Continuing, is_urgent
 from workers.in_flight import InFlight, Queue, Task
@@ -23,6 +24,8 @@ class MessagesInFlight:
         self.idle = False  # all messages wait until a batch is full
         self.continuing = Continuing()
         self.throughput = Throughput()
+        self.shares = FairShare()  # of the device, among the tenants
+        self._predicted_s: dict[InFlight, float] = {}  # as the shares count it
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
         self._since_s = 0.0
@@ -111,6 +114,9 @@ class MessagesInFlight:
     def take(self, message: InFlight) -> None:
         """A message came in."""
         message.expected_s = self.pace_s(message.queue)
+        predicted_s = 0.0 if message.expected_s == math.inf else message.expected_s  # unknown: counted at its end
+        self._predicted_s[message] = predicted_s
+        self.shares.serve(message.queue.tenant, predicted_s)
         self.messages.add(message)
 
     def drop(self, message: InFlight) -> None:
@@ -119,6 +125,7 @@ class MessagesInFlight:
         if message not in self.messages:
             return
         self.messages.discard(message)
+        self.shares.end(message.queue.tenant, message.spent_s - self._predicted_s.pop(message))
         self.throughput.ended(message, time.monotonic())
         known = self.pace_s(message.queue)
         pace = message.spent_s if known == math.inf else 0.7 * known + 0.3 * message.spent_s

@@ -1,0 +1,122 @@
+"""What a worker takes from the queues of tenants: shares by weight, counted in work, on a real broker."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.tenant_admin import set_tenants
+from pipelines.topology import apply_topology
+from placement.fair_share import BURST_S
+from schemas.jobs import Priority
+from schemas.settings import Settings
+from schemas.tenants import Tenant
+from tests.integration.queues import SPEC, eventually
+from tests.integration.test_intake import Slow
+
+BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE
+
+
+async def send(broker: Broker, tenant: str, count: int, priority: Priority = BULK) -> None:
+    """Messages of a tenant in front of the first stage."""
+    subject = broker.names.work(SPEC.name, "decode", priority, tenant)
+    sent = (broker.publish(subject, b"x", f"{tenant}-{priority}-{number}") for number in range(count))
+    await asyncio.gather(*sent)
+
+
+@asynccontextmanager
+async def sharing(
+    settings: Settings, weights: Mapping[str, float], waiting: Mapping[str, int], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Broker, Slow]]:
+    """A worker that tenants share, with so many messages of each waiting."""
+    monkeypatch.setattr("workers.intake.PATIENCE_S", 1.0)  # on a busy machine queues answer late
+    settings = settings.model_copy(update={"ack_wait_s": 30.0})
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        tenants = {name: Tenant(weight=weight) for name, weight in weights.items()}
+        monkeypatch.setattr("pipelines.tenant_admin.hosted_pipelines", _only_spec)
+        await set_tenants(broker, settings, tenants)
+        for tenant, count in waiting.items():
+            await send(broker, tenant, count)
+        worker = Slow(broker, settings)
+        await worker.intake.host(SPEC, [stage.name for stage in SPEC.stage])
+        yield broker, worker
+        await worker.intake.close()
+
+
+async def _only_spec(_: Broker) -> list[object]:
+    return [SPEC]
+
+
+async def work(worker: Slow, count: int, seconds: Mapping[str, float]) -> list[str]:
+    """Do so many messages, each of which takes the seconds of its tenant; whose each was."""
+    done: list[str] = []
+    while len(done) < count:
+        await eventually(lambda: bool(worker.in_flight.messages))
+        for message in list(worker.in_flight.messages):
+            done.append(message.queue.tenant)
+            message.spent_s = seconds[message.queue.tenant]
+            await message.ack()
+        worker.intake.refill()
+    return done
+
+
+async def test_two_tenants_have_shares_by_weight(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 1 : 3 within 5 % of the seconds, also where the messages of one take five times as long."""
+    seconds = {"one": 1.0, "three": 5.0}
+    async with sharing(settings, {"one": 1.0, "three": 3.0}, {"one": 100, "three": 100}, monkeypatch) as (_, worker):
+        done = Counter(await work(worker, 130, seconds))
+    one, three = done["one"] * seconds["one"], done["three"] * seconds["three"]
+    assert three / (one + three) == pytest.approx(0.75, rel=0.05)
+
+
+async def test_a_tenant_with_few_messages_has_its_share_beside_one_with_many(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sharing(settings, {"many": 1.0, "few": 1.0}, {"many": 300, "few": 10}, monkeypatch) as (_, worker):
+        done = await work(worker, 24, {"many": 1.0, "few": 1.0})
+    assert done.count("few") == 10
+
+
+async def test_what_a_tenant_leaves_is_used_and_it_has_its_share_when_it_comes_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"there": 1.0, "late": 1.0}
+    async with sharing(settings, {"there": 1.0, "late": 1.0}, {"there": 60}, monkeypatch) as (broker, worker):
+        assert await work(worker, 20, seconds) == ["there"] * 20
+        await send(broker, "late", 20)
+        done = await work(worker, 24, seconds)
+    assert done.count("late") == pytest.approx(12, abs=2)
+
+
+async def test_a_person_goes_first_unless_its_tenant_is_far_ahead(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interactive work of a tenant that floods with it counts like bulk, once it is `BURST_S` ahead of its share."""
+    seconds = {"flood": 1.0, "bulk": 1.0}
+    async with sharing(settings, {"flood": 1.0, "bulk": 1.0}, {"bulk": 100}, monkeypatch) as (broker, worker):
+        await work(worker, 4, seconds)
+        await send(broker, "flood", 80, INTERACTIVE)
+        done = await work(worker, 80, seconds)
+    first, then = done[: int(BURST_S)], done[int(1.5 * BURST_S) :]
+    assert first.count("flood") >= 0.7 * len(first), "people go first"
+    assert then.count("bulk") >= 0.4 * len(then), "and do not keep all others away"
+
+
+async def test_tenants_that_come_and_go_while_a_worker_runs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sharing(settings, {"first": 1.0}, {"first": 1}, monkeypatch) as (broker, worker):
+        assert await work(worker, 1, {"first": 1.0}) == ["first"]
+        await set_tenants(broker, settings, {"first": Tenant(), "second": Tenant(weight=2)})
+        await send(broker, "second", 2)
+        await worker.intake.leave_tenants()
+        await worker.intake.host(SPEC, [stage.name for stage in SPEC.stage])
+        assert await work(worker, 2, {"second": 1.0}) == ["second"] * 2
+        await set_tenants(broker, settings, {"second": Tenant()})
+        await worker.intake.leave_tenants()
+        await send(broker, "second", 4)
+        assert await work(worker, 2, {"second": 1.0}) == ["second"] * 2
