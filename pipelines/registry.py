@@ -82,7 +82,7 @@ async def put_revision(
     entries |= {f"model.{name}": identity.encode() for name, identity in known.items() if name in named}
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
     pinned = signed(_with_signatures_of(held[0], pinned), broker.settings)
-    entries[f"revision.{revision}"] = pinned.body
+    entries[f"revision.{revision}"] = pinned.model_dump_json().encode()
     if not variant and held[1] != revision.encode():
         await audit(broker, "pipeline-published", pinned.name, revision=revision)
     for (key, value), old in zip(entries.items(), held, strict=True):  # the revision first: the name refers to it

@@ -41,7 +41,7 @@ async def is_kept(broker: Broker, revision: str) -> bool:
 async def keep(broker: Broker, spec: PipelineSpec) -> None:
     """Have the broker keep a revision that was published before a job of it is begun."""
     if not await is_kept(broker, spec.revision):
-        await broker.put(broker.names.pipelines, f"{_PREFIX}{spec.revision}", spec.body)
+        await broker.put(broker.names.pipelines, f"{_PREFIX}{spec.revision}", spec.model_dump_json().encode())
 
 
 async def needed_revisions(broker: Broker, retried: bool = True) -> set[str]:

@@ -151,7 +151,10 @@ class PipelineSpec(Spec):
         default={}, description="group/name of a class of an installed package -> package and version; as `models`"
     )
     signatures: tuple[str, ...] = Field(
-        default=(), max_length=64, description="PUBLIC_KEY:SIGNATURE of who published it by an nkey; as `models`"
+        default=(),
+        max_length=64,
+        exclude_if=lambda signatures: not signatures,
+        description="PUBLIC_KEY:SIGNATURE of who published it by an nkey; as `models`",
     )
 
     @field_validator("media", mode="before")
@@ -264,11 +267,6 @@ class PipelineSpec(Spec):
     def revision(self) -> str:
         """The first 16 digits of `digest`."""
         return self.digest[:16]
-
-    @property
-    def body(self) -> bytes:
-        """The pipeline as the broker keeps it."""
-        return self.model_dump_json(exclude=None if self.signatures else {"signatures"}).encode()
 
     def next_stage(self, name: str) -> Stage | None:
         """The stage after the one called `name`; None after the last."""
