@@ -13,7 +13,7 @@ from pipelines.tenant_roles import accounts, feeds
 from pipelines.tenant_roles import exports as tenant_exports
 from schemas.jobs import Priority
 from schemas.subjects import Names
-from schemas.tenants import TenantsFile
+from schemas.tenants import BrokerRole, TenantsFile
 
 API = "$JS.API"
 LOOK = ("STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "CONSUMER.LIST.*", "CONSUMER.INFO.*.*")  # names and counts
@@ -220,7 +220,7 @@ HEAD = """\
 def configuration(names: Names, tenant: str, tenants: TenantsFile | None = None) -> str:
     """The roles as a file that nats-server includes, with an account for each of `tenants`, which `names` lists."""
     tenants = tenants or TenantsFile()
-    keys = {role: f"$NKEY_{role.upper()}" for role in ("operator", "worker", "publisher", "gateway", "client", "join")}
+    keys = {role.value: f"$NKEY_{role.name}" for role in BrokerRole}
     keys |= {str(role): key for role, key in tenants.roles.items()}
     upper = names.prefix.upper()
     fleet, clients, joining = upper, f"{upper}_CLIENTS", f"{upper}_JOIN"

@@ -1,7 +1,8 @@
 """Tenants: who shares a fleet, how much of it each gets, and what it may keep there."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from enum import StrEnum
+from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -48,11 +49,22 @@ class BrokerFiles(Spec):
     pid_file: str = ""
 
 
+class BrokerRole(StrEnum):
+    """A role of the fleet's own users at the broker; `pipelines.roles` says what each may do."""
+
+    OPERATOR = "operator"
+    WORKER = "worker"
+    PUBLISHER = "publisher"
+    GATEWAY = "gateway"
+    CLIENT = "client"
+    JOIN = "join"
+
+
 class TenantsFile(Spec):
     """The operator's file of tenants. `roles`: public keys of the fleet's own; others come from NKEY_... as before."""
 
     broker: BrokerFiles = BrokerFiles()
-    roles: Mapping[Literal["operator", "worker", "publisher", "gateway", "client", "join"], User] = {}
+    roles: Mapping[BrokerRole, User] = {}
     tenant: Mapping[Name, Tenant] = {}
 
 
