@@ -17,6 +17,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process that forks must 
 
 import uvloop  # noqa: E402, F401
 
+import engines.inference.onnxruntime  # noqa: E402
+import engines.inference.own_kernels  # noqa: E402
+import engines.media.animation  # noqa: E402
+import engines.media.images  # noqa: E402
+import engines.media.split  # noqa: E402
+import engines.outputs.columns  # noqa: E402, F401
 import workers.process  # noqa: E402, F401
 
 gc.freeze()  # a collection would write to these objects, and so copy their memory

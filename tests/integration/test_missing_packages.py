@@ -40,6 +40,7 @@ def worker_without(package: str) -> Entry:
 def _start(package: str, options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     for module in [name for name in sys.modules if name.partition(".")[0] == package]:
         del sys.modules[module]
+    sys.modules.pop(f"engines.inference.{package}", None)  # the process that this one is forked from has it
     sys.modules[package] = None  # type: ignore[assignment]
     start_worker(options, heartbeats)
 

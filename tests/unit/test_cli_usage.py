@@ -115,7 +115,7 @@ def test_a_shell_completes_names_of_pipelines() -> None:
     ],
 )
 def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], output: str) -> None:
-    ended = (rigflow_process if arguments[0] == "run" else rigflow)(*arguments)
+    ended = (rigflow_process if "nosuch" in arguments else rigflow)(*arguments)
     assert ended.returncode == ExitCode.USAGE
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
@@ -123,20 +123,20 @@ def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], outp
 
 
 def test_a_device_that_is_not_here_ends_a_run_before_it_starts_workers() -> None:
-    ended = rigflow_process("run", "fingerprint", DOCS / "cli.md", RIGFLOW_DEVICE="cuda:99")
+    ended = rigflow("run", "fingerprint", DOCS / "cli.md", RIGFLOW_DEVICE="cuda:99")
     assert ended.returncode == ExitCode.USAGE
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("rigflow: device cuda:99: there is ")
 
 
 def test_a_file_in_place_of_the_output_folder_is_named() -> None:
-    ended = rigflow_process("run", "fingerprint", __file__, "--out", __file__)
+    ended = rigflow("run", "fingerprint", __file__, "--out", __file__)
     assert ended.returncode == ExitCode.OUTPUT
     assert ended.stderr == f"rigflow: {__file__}: a file is where the folder would be: choose another --out\n"
 
 
 def test_without_arguments_it_prints_its_help() -> None:
-    ended = rigflow_process()
+    ended = rigflow()
     assert ended.returncode == ExitCode.OK
     assert ended.stdout.startswith("Usage: rigflow")
 

@@ -335,7 +335,9 @@ def hdr(folder: Path, transfer: int, signals: list[float]) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("transfer", "name", "white"), [(16, "PQ", 0.58), (18, "HLG", 0.75)])
+@pytest.mark.parametrize(
+    ("transfer", "name", "white"), [(16, "PQ", 0.58), pytest.param(18, "HLG", 0.75, marks=pytest.mark.slow)]
+)
 def test_hdr_is_mapped_to_bt709_where_the_pipeline_wants_it(
     tmp_path: Path, transfer: int, name: str, white: float
 ) -> None:

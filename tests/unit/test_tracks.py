@@ -92,8 +92,15 @@ _SPANS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
-@pytest.mark.parametrize("case", list(_SPANS))
+def _slow_but(case: str, kind: str) -> list[pytest.MarkDecorator]:
+    """mp4 has its own ways to say when a track begins and pauses, so it is tried with each case."""
+    return [] if kind == "mp4" or case in ("second late", "first has a hole") else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [pytest.param(case, kind, marks=_slow_but(case, kind)) for case in _SPANS for kind in ("mp4", "mkv", "ts")],
+)
 def test_a_track_stays_itself_where_it_has_nothing(tmp_path: Path, case: str, kind: str) -> None:
     sounds = [Sound(spans=spans, seed=seed) for seed, spans in enumerate(_SPANS[case])]
     film = make_film(tmp_path / f"film.{kind}", sounds)
