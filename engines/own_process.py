@@ -65,6 +65,9 @@ def in_own_process(
     made, error = pickle.loads(answer)
     if isinstance(error, RigflowError):
         raise error
+    if isinstance(error, MemoryError):
+        what = f"model `{model}`: the process that {does} it needs more memory than there is"
+        raise ModelError(what, "use a machine with more memory, or export the model with smaller sizes") from error
     if error is not None:
         raise ModelError(f"model `{model}`: the process that {does} it fails: {error}", hint)
     result: T = made
@@ -125,11 +128,13 @@ def _main() -> None:
         os.dup2(2, 1)  # the output of a library must not get into the answer
         function, arguments = pickle.load(sys.stdin.buffer)
         made: Any = None
-        error: RigflowError | str | None = None
+        error: RigflowError | MemoryError | str | None = None
         try:
             made = function(*arguments)
         except RigflowError as refused:
             error = refused
+        except MemoryError as full:
+            error = MemoryError(str(full))  # of a class that the other process has
         except Exception as unexpected:
             error = f"{type(unexpected).__name__}: {' '.join(str(unexpected).split())[:300]}"
         pickle.dump((made, error), answer_to, _PICKLE)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from engines.models.given import check_no_pointer
 from engines.scratch import scratch_folder
 from schemas.errors import ModelError, StoreError
 from schemas.model_files import FileSpec
@@ -54,6 +55,7 @@ class NewFiles:
     def take(self, source: Path, name: str) -> FileSpec:
         """Copy a file. Raises ModelError if it cannot be read, StoreError if the copy cannot be written."""
         try:
+            check_no_pointer(source)
             file = source.open("rb")
         except OSError as error:
             raise ModelError(f"cannot read {source}: {error.strerror}", "check the path") from error

@@ -17,6 +17,7 @@ from engines.inference.weights import (
     take_in,
 )
 from engines.models.files import NewFiles
+from engines.models.given import check_no_pointer
 from engines.models.towers import IMAGE, TEXT, Towers, cut
 from schemas.errors import ModelError
 from schemas.model_files import FileSpec
@@ -229,6 +230,7 @@ def _beside(path: Path, location: str) -> Path:
     if not inside or ".." in Path(location).parts or Path(location).is_absolute():
         what = f"model `{path}`: its weights are in {location[:200]}, which is not beside it"
         raise ModelError(what, f"nothing else is read: {ONE_FILE}")
+    check_no_pointer(found)
     return found
 
 

@@ -10,6 +10,7 @@ from engines.inference.session import check_model_card
 from engines.inference.trial import check_rows, limit_memory
 from engines.inference.weights import check_weights
 from engines.models.text import check_text
+from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec
 
 
@@ -39,6 +40,8 @@ def travelling_form(content: Content, name: str, card: ModelCard) -> tuple[Model
     changed = with_graph(content, fronted.body)
     loaded = load(changed, name, once=True)
     inputs, outputs = tensors_of(loaded)
+    if not inputs:
+        raise ModelError(f"model `{name}` has no inputs", "export it with one: its answer is always the same")
     spec = ModelSpec(
         name=card.name,
         version=card.version,

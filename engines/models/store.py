@@ -21,6 +21,7 @@ from engines.models.files import NewFiles, remove_unused
 from engines.models.folder_kinds import folder_of, kind_of_folder, kinds, take_folder
 from engines.models.folders import FIRST_GRAPHS, Taken, take
 from engines.models.ge2e import encoder_of
+from engines.models.given import check_given
 from engines.models.lora import check_alone
 from engines.models.voices import VOCODERS
 from engines.models.zipvoice import check_voiceless
@@ -64,6 +65,8 @@ def find(given: Path, new: NewFiles) -> Found:
 
     if not given.exists():
         raise ModelError(f"{given}: no such file", "check the path")
+    if not given.is_dir():
+        check_given(given)
     if (made := exported(given, new)) is not None and (kind := kind_of_folder(made)) is not None:
         name = given.resolve().name if given.is_dir() else given.stem
         return Found(made / kind.main, name, take_folder(made, kind, new))
@@ -101,6 +104,7 @@ def _in_folder(folder: Path) -> Path:
                 names = ", ".join(each.name for each in found[:4])
                 raise ModelError(f"{place} has several models: {names}", "give the file of the one that you mean")
             if found:
+                check_given(found[0])
                 return found[0]
     raise ModelError(f"{folder} has no model", _readable())
 

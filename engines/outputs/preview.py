@@ -1,6 +1,6 @@
 """Runs a model on one picture, and describes or draws its answer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small if a model takes any size
 _MOST_LINES = 10
+_OVERFLOW = "some networks overflow in fp16: export it in fp32; else correct the card's scale and mean"
 _IMAGE = "image"  # the array of the head of that name
 _LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
@@ -104,24 +105,27 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
         return Answer(picture, outputs, {}, frozenset())
     views = [] if made is None else [view_of((picture.shape[0], picture.shape[1]), made)]
     arrays = {**{name: outputs[name] for name in heads.unread}, **heads.decode(outputs, views)}
+    _check_numbers(spec.name, outputs, np.isnan if _IMAGE not in heads.named else _no_number)
     if _IMAGE in heads.named:
-        _check_image(spec.name, picture, outputs, np.asarray(arrays[_IMAGE]))
+        _check_colours(spec.name, picture, np.asarray(arrays[_IMAGE]))
     labels = {name: tensor.labels for name, tensor in heads.named.items() if tensor.labels}
     return Answer(picture, arrays, labels, frozenset(heads.named))
 
 
-def _check_image(name: str, picture: Array, outputs: Mapping[str, Array], made: Array) -> None:
-    """Refuse a network of pictures that overflows, as GFPGAN does in fp16: its answer is one colour, or no number."""
-    flat = (
-        int(np.ptp(picture)) > 0 and made.size > 3 and int(np.ptp(made.reshape(-1, made.shape[-1]), axis=0).max()) == 0
-    )
-    finite = all(np.isfinite(array).all() for array in outputs.values() if np.asarray(array).dtype.kind == "f")
-    if flat or not finite:
-        found = "is one flat colour" if finite else "has values that are not finite"
-        what = f"model {name}: its answer to the picture {found}"
-        raise ModelError(
-            what, "some networks overflow in fp16: export it in fp32; else correct the card's scale and mean"
-        )
+def _no_number(array: Array) -> Array:
+    return np.asarray(~np.isfinite(array))
+
+
+def _check_numbers(name: str, outputs: Mapping[str, Array], wrong: Callable[[Array], Array]) -> None:
+    """Refuse a network that overflows, as some do in fp16. Scores may be infinite, values of pixels may not."""
+    if any(wrong(array).any() for array in outputs.values() if np.asarray(array).dtype.kind == "f"):
+        raise ModelError(f"model {name}: its answer to the picture has values that are not finite", _OVERFLOW)
+
+
+def _check_colours(name: str, picture: Array, made: Array) -> None:
+    """Refuse a network of pictures whose answer is one colour, as that of GFPGAN in fp16."""
+    if np.ptp(picture) > 0 and made.size > 3 and np.ptp(made.reshape(-1, made.shape[-1]), axis=0).max() == 0:
+        raise ModelError(f"model {name}: its answer to the picture is one flat colour", _OVERFLOW)
 
 
 def _at_height(picture: Array, spec: ModelSpec) -> Array:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -200,7 +201,26 @@ FILES: Mapping[str, Callable[[Path], object]] = {
     "no model": lambda here: (here / "m.onnx").write_bytes(b"x"),
     "half of ncnn": lambda here: (here / "m.param").write_text("7767517\n"),
     "torch": lambda here: (here / "m.pth").write_bytes(b"x"),
+    "pipe": lambda here: os.mkfifo(here / "m.onnx"),
+    "pipe of torch": lambda here: os.mkfifo(here / "m.safetensors"),
+    "empty": lambda here: (here / "m.onnx").touch(),
+    "pointer": lambda here: (here / "model.onnx").write_bytes(POINTER),
+    "page": lambda here: (here / "m.onnx").write_text("\n<!DOCTYPE html><html>Access denied</html>"),
+    "pointer of weights": lambda here: with_pointer(here, "m.onnx.data"),
+    "pointer of words": lambda here: with_pointer(here, "tokenizer.json"),
 }
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n"
+
+
+def with_pointer(here: Path, name: str) -> None:
+    onnx.save(
+        onnx.load_from_string(detector()),
+        here / "m.onnx",
+        save_as_external_data=True,
+        location="m.onnx.data",
+        size_threshold=0,
+    )
+    (here / name).write_bytes(POINTER)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +233,13 @@ FILES: Mapping[str, Callable[[Path], object]] = {
         ("no model", "m.onnx", "m.onnx"),
         ("half of ncnn", "m.param", "cannot read m.bin: No such file or directory: a network has both"),
         ("torch", "m.pth", "m.pth"),
+        ("pipe", "m.onnx", "m.onnx is no regular file: copy its content to a file"),
+        ("pipe of torch", "m.safetensors", "m.safetensors is no regular file"),
+        ("empty", "m.onnx", "m.onnx is empty: download it again"),
+        ("pointer", ".", "model.onnx is a pointer of Git LFS, not the file itself: fetch it by `git lfs pull`"),
+        ("page", "m.onnx", "m.onnx is a web page: download the file itself"),
+        ("pointer of weights", "m.onnx", "m.onnx.data is a pointer of Git LFS"),
+        ("pointer of words", ".", "tokenizer.json is a pointer of Git LFS"),
     ],
 )
 def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: str, given: str, words: str) -> None:

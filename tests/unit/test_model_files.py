@@ -19,6 +19,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import load_model, save_model, travelling
 from engines.models.files import NewFiles
 from engines.models.folders import take
+from engines.models.reading import travelling_form
 from engines.own_process import in_own_process
 from schemas.errors import ExitCode, ModelError
 from schemas.model import ModelCard
@@ -250,6 +251,13 @@ def test_a_model_is_added_nowhere_but_under_a_name_of_its_own(tmp_path: Path, na
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_model_without_inputs_is_refused() -> None:
+    constant = helper.make_node("Constant", [], ["score"], value=numpy_helper.from_array(np.zeros((1, 3), np.float32)))
+    body = model_of([constant], [], [value("score", FLOAT, [1, 3])])
+    with pytest.raises(ModelError, match="model `m` has no inputs: export it with one"):
+        travelling_form(body, "m", ModelCard(name="m"))
+
+
 @pytest.mark.parametrize("command", ["add", "build", "bench"])
 @pytest.mark.parametrize("body", [with_scalar(), as_initializer("../w.bin"), b"", b"no model", one_row_at_a_time()])
 def test_no_command_ends_in_a_traceback(tmp_path: Path, command: str, body: bytes) -> None:
@@ -259,7 +267,7 @@ def test_no_command_ends_in_a_traceback(tmp_path: Path, command: str, body: byte
     ended = rigflow("model" if command == "add" else "engine", command, tmp_path / "m.onnx", *options, **env)
     assert ended.returncode == ExitCode.USAGE
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("rigflow: model `")
+    assert ended.stderr.startswith(("rigflow: model `", f"rigflow: {tmp_path / 'm.onnx'} is empty: "))
 
 
 def test_reading_a_model_imports_no_onnx_runtime_here(tmp_path: Path) -> None:
@@ -287,5 +295,7 @@ def test_a_process_of_its_own_answers_or_says_how_it_ended(monkeypatch: pytest.M
         in_own_process("m", "builds", "", os._exit, 3)
     with pytest.raises(ModelError, match=r"the process that converts it fails: IndexError: list index out of range"):
         in_own_process("m", "converts", "", operator.getitem, [], 0)
+    with pytest.raises(ModelError, match=r"the process that loads it needs more memory than there is: use a machine"):
+        in_own_process("m", "loads", "export it in fp32", np.ones, 1 << 58)
     with pytest.raises(ModelError, match=r"in ONNX Runtime's own format: give its \.onnx file"):
         in_own_process("m", "converts", "", onnxruntime.load, b"ONNXORTM", "m")

@@ -128,7 +128,7 @@ def test_vectors(tmp_path: Path, output: np.ndarray, name: str, kind: str, activ
     assert (found["heads.0.kind"], found.get("heads.0.activation")) == (kind, activation)
 
 
-def upscaler(low: float, high: float, factor: int) -> bytes:
+def upscaler(low: float, high: float, factor: int, channels: int = 3) -> bytes:
     """A network of values low ... high: what is beyond them is cut, as such networks do badly."""
     constants = [
         numpy_helper.from_array(np.array([1, 1, factor, factor], np.float32), "scales"),
@@ -145,7 +145,7 @@ def upscaler(low: float, high: float, factor: int) -> bytes:
         helper.make_node("Add", ["d", "middle"], ["e"]),
         helper.make_node("Resize", ["e", "", "scales"], ["out"], mode="nearest"),
     ]
-    shapes = (["n", 3, "h", "w"], ["n", 3, "oh", "ow"])
+    shapes = (["n", channels, "h", "w"], ["n", channels, "oh", "ow"])
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in zip(("images", "out"), shapes, strict=True)
@@ -153,6 +153,11 @@ def upscaler(low: float, high: float, factor: int) -> bytes:
     made = helper.make_graph(nodes, "g", ports[:1], ports[1:], constants)
     opsets = [helper.make_opsetid("", 17)]
     return helper.make_model(made, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def test_a_network_of_grey_pictures_makes_grey_pictures(tmp_path: Path) -> None:
+    found = values(proposed(tmp_path, upscaler(0, 1, 2, channels=1)).lines)
+    assert (found["heads.0.kind"], found["heads.0.colours"], found["inputs.0.colours"]) == ("image", "gray", "gray")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 255), (-1, 1)])

@@ -37,7 +37,7 @@ def look(model: Model) -> Sequence[Line]:
             continue
         channels, rows, columns = found
         if rows % height == 0 and rows // height == columns / width and channels in (3, picture.channels):
-            return _image(model, picture, name, rows // height)
+            return _image(model, picture, name, channels, rows // height)
     if sum(_layout(shape) is not None for shape in model.shapes.values()) > 1 and "seg" not in model.path.stem:
         return []  # several maps are those of a detector, unless each is a stage of one segmentation
     for name, shape in model.shapes.items():
@@ -59,7 +59,7 @@ def _layout(shape: tuple[int | str, ...]) -> tuple[int, int, int] | None:
     return (sizes[3], sizes[1], sizes[2]) if sizes[3] <= 4 else None
 
 
-def _image(model: Model, picture: Picture, name: str, factor: int) -> list[Line]:
+def _image(model: Model, picture: Picture, name: str, channels: int, factor: int) -> list[Line]:
     size = f"{factor} times as high and wide" if factor > 1 else "as large"
     why = f"output `{name}` is {size} as the input picture"
     lines = [Line("heads.0.kind", "image", Sure.likely, why)]
@@ -74,6 +74,8 @@ def _image(model: Model, picture: Picture, name: str, factor: int) -> list[Line]
         best, sure, why = "unit", Sure.guess, "0 ... 1 is usual; no trial showed the input in the output"
     lines += [Line(f"{picture.path}.{field}", value, sure, why) for field, value in _RANGES[best].items()]
     lines.append(Line("heads.0.range", _SPANS[best], sure, why))
+    if channels == 1:
+        lines.append(Line("heads.0.colours", "gray", Sure.certain, f"output `{name}` has one channel"))
     if picture.channels == 3:
         lines.append(Line(f"{picture.path}.colours", "rgb", Sure.guess, "usual; nothing in the graph says so"))
     if factor > 1 and picture.height and picture.width and min(picture.height, picture.width) > 2 * _OVERLAP:
