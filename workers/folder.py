@@ -21,7 +21,8 @@ from schemas.pipeline import PipelineSpec
 from schemas.text import count, without_path
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger
-from workers.media_folder import MEDIA_TYPES, is_media_by_name, recognised
+from workers.media_folder import recognised
+from workers.media_names import MEDIA_TYPES, is_media_by_name
 from workers.run import as_ours, open_job, run_job
 from workers.waits import Repair, explained, repaired
 from workers.watched import ALL_FILES, Patterns, Quiet, Stamp, content_digest, scan, stamp_of

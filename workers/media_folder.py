@@ -6,11 +6,9 @@ kept, as `engines/outputs/earlier.py` says.
 """
 
 import errno
-import mimetypes
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -23,12 +21,11 @@ from schemas.pipeline import PipelineSpec
 from schemas.text import without_path
 from workers.earlier_results import EarlierResults
 from workers.ledger import Ledger
+from workers.media_names import MEDIA_TYPES, is_media_by_name, kind_of
 from workers.tally import Tally
 from workers.watched import Stamp, content_digest, scan
 
 GROUP = 512  # images: few enough to repeat after a crash, many enough that a fleet has work while one is written
-_KINDS = mimetypes.MimeTypes(filenames=())  # without the lists of this machine: all machines leave the same files alone
-MEDIA_TYPES = ("image", "video", "audio")  # the first half of a MIME type, and kinds of media
 _TEXTS = frozenset(("txt", "json"))  # named as the picture, as programs that train on pictures expect
 
 
@@ -178,10 +175,10 @@ class MediaFolder:
 
     def _may_be_media(self, name: str) -> bool:
         """Whether the suffix of a file is not one of programs and other files that no medium of the pipeline takes."""
-        return _kind_of(os.path.splitext(name)[1]) in ("", *MEDIA_TYPES, *self._spec.media)
+        return kind_of(os.path.splitext(name)[1]) in ("", *MEDIA_TYPES, *self._spec.media)
 
     def _is_media_by_name(self, name: str) -> bool:
-        return _kind_of(os.path.splitext(name)[1]) in (*MEDIA_TYPES, *self._spec.media)
+        return kind_of(os.path.splitext(name)[1]) in (*MEDIA_TYPES, *self._spec.media)
 
     def _unrecognised(self, name: str, error: RigflowError) -> None:
         if is_media_by_name(name, self._spec.media) and not isinstance(error, UsageError):
@@ -232,15 +229,3 @@ def recognised(media: PipelineMedia, spec: PipelineSpec, given: Input) -> Medium
     if medium.timed and medium.kind in MEDIA_TYPES and not is_media_by_name(given.name, spec.media):
         next(medium.split([given], SplitRequest(spec.grid, spec.segment_s, sound_of(spec.encode))), None)
     return medium
-
-
-def is_media_by_name(name: str, media: Collection[str] = MEDIA_TYPES) -> bool:
-    """Whether the suffix of a file is one of pictures, videos or sound, and of these `media`."""
-    kind = _kind_of(os.path.splitext(name)[1])
-    return kind in MEDIA_TYPES and kind in media
-
-
-@cache
-def _kind_of(suffix: str) -> str:
-    """The first half of the MIME type of a suffix; empty where that is not known."""
-    return (_KINDS.guess_type(f"a{suffix}")[0] or "").split("/")[0]

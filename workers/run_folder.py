@@ -24,7 +24,8 @@ from schemas.text import without_path
 from workers.definitions import Models, register, repair
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger, ledger_path
-from workers.media_folder import Entry, MediaFolder, is_media_by_name
+from workers.media_folder import Entry, MediaFolder
+from workers.media_names import is_media_by_name
 from workers.placing import Files, made_of, place, place_whole, token
 from workers.run import PUBLISH_AT_ONCE, ProgressListener, as_ours, open_job, run_job, unfinished
 from workers.tally import Tally

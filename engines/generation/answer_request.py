@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, Strict, ValidationError
 
 from engines.seeds import seed_of_item
 from schemas.errors import MediaError, format_field_error
@@ -25,11 +25,11 @@ class Choices(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    temperature: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=_SEEDS)] | None = None
+    max_tokens: Annotated[int, Strict(), Field(ge=1, le=1 << 20)] | None = None
+    temperature: Annotated[FiniteFloat, Strict(), Field(ge=0, le=100)] | None = None
+    top_p: Annotated[FiniteFloat, Strict(), Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Strict(), Field(ge=0, le=1 << 20)] | None = None
+    seed: Annotated[int, Strict(), Field(ge=0, lt=_SEEDS)] | None = None
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)] | None = None
     json_schema: dict[str, JsonValue] | None = None
 

@@ -83,6 +83,9 @@ def _in_words(label: str, error: Exception) -> UsageError | MediaError:
         return UsageError(f"{label} cannot be read: permission denied", "check its owner and mode")
     if isinstance(error, UnicodeDecodeError):
         return MediaError(f"{label} has metadata that is not UTF-8", "remux it: ffmpeg -i IN -c copy OUT.mkv")
+    if isinstance(error, av.error.PatchWelcomeError):
+        what = "is written in a way that FFmpeg cannot read, as are Ogg files whose channels change inside"
+        return MediaError(f"{label} {what}", "convert it with the program that made it")
     reason = getattr(error, "strerror", None) or str(error)
     return MediaError(f"{label}: {reason}", "see whether `ffprobe` can read it")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, Strict, ValidationError
 
 from engines.diffusion.choice import NAMES
 from engines.diffusion.drawing import Drawing
@@ -36,7 +36,7 @@ def _known(name: str) -> str:
     return name
 
 
-_Side: TypeAlias = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
+_Side: TypeAlias = Annotated[int, Strict(), Field(ge=8, le=2048, multiple_of=8)]
 
 
 class Wishes(BaseModel):
@@ -44,15 +44,15 @@ class Wishes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     negative: Words | None = None
-    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
-    guidance: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
+    steps: Annotated[int, Strict(), Field(ge=1, le=MOST_STEPS)] | None = None
+    guidance: Annotated[FiniteFloat, Strict(), Field(ge=0, le=100)] | None = None
     scheduler: Annotated[str, AfterValidator(_known)] | None = None
     prediction: Prediction | None = None
     spacing: Spacing | None = None
     width: _Side | None = None
     height: _Side | None = None
-    clip_skip: Annotated[int, Field(ge=0, le=MOST_SKIPPED)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    clip_skip: Annotated[int, Strict(), Field(ge=0, le=MOST_SKIPPED)] | None = None
+    seed: Annotated[int, Strict(), Field(ge=0, lt=1 << 63)] | None = None
 
     def over(self, other: "Wishes") -> "Wishes":
         """Return these, and those of `other` for what these leave out."""
@@ -66,9 +66,9 @@ class ImagineOptions(Wishes):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    batch: Annotated[int, Field(ge=1, le=MOST_TOGETHER)] = 1
+    batch: Annotated[int, Strict(), Field(ge=1, le=MOST_TOGETHER)] = 1
     prompt: Words = ""
-    strength: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.7
+    strength: Annotated[FiniteFloat, Strict(), Field(gt=0, le=1)] = 0.7
 
 
 class Imagine(BaseOperator[ImagineOptions]):

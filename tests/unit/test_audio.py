@@ -12,7 +12,7 @@ from engines.media.audio_survey import Rules, placed
 from engines.media.medium import DecodePlace, Input, SplitRequest
 from engines.planned import DecodePlan
 from engines.ragged import Ragged
-from schemas.errors import PipelineError
+from schemas.errors import MediaError, PipelineError
 from schemas.grid import Grid
 from schemas.jobs import Key
 from schemas.pipeline import DecodeStage
@@ -204,3 +204,10 @@ def test_clicks_of_ten_hours_are_at_their_seconds() -> None:
         [part] = Audio(stage).decode(segment, cuts[number].buffers, plan, lambda *_: {}, DecodePlace())
         found.append(part.meta.media.clock.seconds(part.meta.pts[0]) + np.abs(joined([part])).argmax() / 16000)
     assert found == pytest.approx(places, abs=1e-4)
+
+
+def test_ogg_files_that_are_joined_are_one_sound_or_an_error_in_words() -> None:
+    mono, stereo = (file_of(voice(2.0, 48000, channels=count), 48000, "ogg", "libopus") for count in (1, 2))
+    assert 0 <= len(joined(decoded(mono + mono))) - 2 * len(joined(decoded(mono))) < 160, "less than 10 ms of priming"
+    with pytest.raises(MediaError, match="FFmpeg cannot read, as are Ogg files whose channels change inside: convert"):
+        decoded(mono + stereo)

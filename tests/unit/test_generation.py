@@ -80,6 +80,9 @@ def test_a_line_chooses_over_its_stage() -> None:
         ({"stop": ["a"] * 99}, "stop: list should have at most 16 items, not 99: "),
         ({"json_schema": 3}, "json_schema: should be a valid dictionary"),
         ({"top_p": float("nan")}, "top_p: should be a finite number"),
+        ({"max_tokens": True}, "max_tokens: should be a valid integer"),
+        ({"max_tokens": "3"}, "max_tokens: should be a valid integer"),
+        ({"temperature": "0.5"}, "temperature: should be a valid number"),
     ):
         with pytest.raises(MediaError, match=words):
             line_choices(line(**fields))

@@ -17,7 +17,8 @@ from schemas.errors import ExitCode, OutputError
 from tests.cli import rigflow
 from workers import placing
 from workers.ledger import Ledger, ledger_path
-from workers.media_folder import Entry, MediaFolder, is_media_by_name
+from workers.media_folder import Entry, MediaFolder
+from workers.media_names import is_media_by_name
 from workers.placing import made_of, place, token
 from workers.tally import SHOWN
 
@@ -285,6 +286,17 @@ def test_sound_is_not_called_as_media_of_a_pipeline_of_films() -> None:
     assert is_media_by_name("a/film.MP4", ("video", "image"))
     assert is_media_by_name("a/sound.wav")
     assert not is_media_by_name("a/sound.wav", ("video", "image"))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "wma", "amr"])
+def test_a_file_called_as_sound_is_never_left_out_without_a_word(suffix: str) -> None:
+    """A damaged one fails; which suffixes Python knows depends on its version."""
+    assert is_media_by_name(f"talk.{suffix}", ("audio",))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "avi", "m4v", "wmv", "flv", "mxf"])
+def test_nor_one_called_as_a_film(suffix: str) -> None:
+    assert is_media_by_name(f"film.{suffix.upper()}", ("video",))
 
 
 def test_what_is_no_media_of_a_pipeline_is_none_before_a_job_is_made(tmp_path: Path, ledger: Ledger) -> None:
