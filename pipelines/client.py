@@ -19,9 +19,9 @@ from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
 from pipelines.job_records import JobCancelled, JobRecord, job_key
 from pipelines.jobs import begin
+from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
-from pipelines.registry import load_pipeline
 from pipelines.tracing import incoming
 from schemas.declared import is_token
 from schemas.errors import NotFound, UsageError
@@ -31,7 +31,7 @@ from schemas.settings import Settings
 from schemas.wire import Buffer
 
 T = TypeVar("T")
-IN_MEMORY_BYTES = 64 << 20  # of media that come in, all together; more go through the blob store
+IN_MEMORY_BYTES = 64 << 20  # of media that come in, over one connection; more go through the blob store
 PATIENCE_S = 600.0  # how long media waits for a full fleet
 Source = Sequence[Path] | Buffer | AsyncIterable[Buffer]
 
@@ -83,7 +83,6 @@ class Client:
         self.on_sent = on_sent
         self.submitter = submitter
         self._publishing: set[asyncio.Task[Job]] = set()
-        self._free_bytes = IN_MEMORY_BYTES
 
     @classmethod
     @asynccontextmanager
@@ -134,7 +133,8 @@ class Client:
         The same `job` with the same input is the job that is known. Raises OtherInput when it has another input or
         pipeline; FleetFull when the fleet stays full for `patience_s`; MediaError, PipelineError, BrokerError.
         """
-        spec = pipeline if isinstance(pipeline, PipelineSpec) else await load_pipeline(self.broker, pipeline)
+        known, chosen = KnownRevisions.of(self.broker), isinstance(pipeline, PipelineSpec)
+        spec = pipeline if isinstance(pipeline, PipelineSpec) else await known.newest(pipeline)
         if job and not is_token(job):
             raise UsageError(f"job id {job[:100]!a}", "use letters, digits, - and _, at most 64")
         if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray | memoryview):
@@ -145,8 +145,8 @@ class Client:
         with self._in_memory(size) as most_bytes:
             bucket = self.broker.names.uploads_of(self.tenant)
             media = await receive(self.broker, bucket, source, size, most_bytes, patience_s, at_most)
-            await revisions.keep(self.broker, spec)
-            chosen, ref = isinstance(pipeline, PipelineSpec), self.ref(spec, job or uuid.uuid4().hex[:20], priority)
+            await (revisions.keep(self.broker, spec) if chosen else known.keep(spec))
+            ref = self.ref(spec, job or uuid.uuid4().hex[:20], priority)
             return await self.begin(ref, media, name, content_type, patience_s, chosen, own_id=not job)
 
     async def begin(
@@ -183,12 +183,13 @@ class Client:
     def _in_memory(self, size: int | None) -> Iterator[int]:
         """How many bytes of a media of this size may be in memory: none, where that is used up by others."""
         wanted = min(UNKNOWN_BYTES if size is None else size, self.broker.max_body)
-        most = wanted if wanted <= self._free_bytes and (size is None or wanted == size) else 0
-        self._free_bytes -= most
+        free = IN_MEMORY_BYTES - self.broker.media_bytes
+        most = wanted if wanted <= free and (size is None or wanted == size) else 0
+        self.broker.media_bytes += most
         try:
             yield most
         finally:
-            self._free_bytes += most
+            self.broker.media_bytes -= most
 
     def _published(self, publishing: "asyncio.Task[Job]") -> None:
         self._publishing.discard(publishing)

@@ -65,9 +65,12 @@ class Job:
             return record.manifest
         return (await take_inventory(self._broker, record.manifest)).progress
 
-    def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
-        """What happened and happens, until it is over; see `pipelines.job_events.job_events`."""
-        return job_events(self._broker, self.ref, after)
+    def events(self, after: int = 0, found_now: bool = False) -> AsyncGenerator[Event, None]:
+        """What happened and happens, until it is over; see `pipelines.job_events.job_events`.
+
+        `found_now`: its manifest was read just now, and is not read again.
+        """
+        return job_events(self._broker, self.ref, after, self.manifest if found_now else None)
 
     def files(self, after: int = 0, name: str | None = None) -> AsyncGenerator[JobFile, None]:
         """Its finished files at the broker, which a worker collected; those behind `after`, or of one name, alone."""

@@ -79,14 +79,17 @@ class Ended:
 Event: TypeAlias = Progress | PartMade | PartFailed | TextWritten | FileMade | Ended
 
 
-async def job_events(broker: Broker, job: JobRef, after: int = 0) -> AsyncGenerator[Event, None]:
+async def job_events(
+    broker: Broker, job: JobRef, after: int = 0, known: Manifest | None = None
+) -> AsyncGenerator[Event, None]:
     """What happened to a job and what happens, until it is over: results in the order of the stream, each once.
 
-    `after`: without those up to this sequence. Only text that is written from now on is given. Raises BrokerError.
+    `after`: without those up to this sequence. `known`: its manifest, read just now. Only text that is written from now
+    on is given. Raises BrokerError.
     """
-    following = _Following(broker, job, after)
-    await following.open()
+    following = _Following(broker, job, after, known)
     try:
+        await following.open()
         while True:
             event = await following.next()
             yield event
@@ -99,10 +102,11 @@ async def job_events(broker: Broker, job: JobRef, after: int = 0) -> AsyncGenera
 class _Following:
     """Reads results, manifest and new text of a job in tasks, and gives events in one order."""
 
-    def __init__(self, broker: Broker, job: JobRef, after: int) -> None:
+    def __init__(self, broker: Broker, job: JobRef, after: int, known: Manifest | None) -> None:
         self._broker = broker
         self._job = job
         self._after = after
+        self._known = known
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(WAITING)
         self._inventory = Inventory(Manifest(job=job, name=""))
         self._reported_s = 0.0
@@ -110,14 +114,15 @@ class _Following:
         self._subscription: Any = None
 
     async def open(self) -> None:
-        record = await JobRecord.read(self._broker, self._job)
-        if record is not None:
-            self._take(record.manifest)
-            await self._events.put(Progress(self._inventory.progress))
         self._subscription = await self._broker.connection.nc.subscribe(
             self._broker.names.deltas(self._job), cb=self._on_delta
         )
-        await self._broker.connection.flush()
+        if self._known is None:
+            record = await JobRecord.read(self._broker, self._job)
+            self._known = None if record is None else record.manifest
+        if self._known is not None:
+            self._take(self._known)
+            await self._events.put(Progress(self._inventory.progress))
         steps: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (self._results, self._manifest)
         self._tasks = [asyncio.create_task(self._guarded(step)) for step in steps]
 
@@ -125,8 +130,9 @@ class _Following:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(Exception):  # the connection is away: the subscription ended with it
-            await self._subscription.unsubscribe()
+        if self._subscription is not None:
+            with suppress(Exception):  # the connection is away: the subscription ended with it
+                await self._subscription.unsubscribe()
 
     async def next(self) -> Event:
         event = await self._events.get()

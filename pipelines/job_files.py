@@ -14,6 +14,7 @@ from schemas.jobs import JobRef
 from schemas.subjects import HEADER_CONTENT_TYPE, HEADER_ID, HEADER_NAME, HEADER_TYPE
 
 ANY_TYPE = "application/octet-stream"
+HEADER_SIZE = "Nats-Msg-Size"  # of the body, which the server adds where it leaves the body out
 OBJECT_BYTES = 1 << 20  # of a file in a message, given out at a time
 
 
@@ -36,19 +37,23 @@ class JobFile:
     @classmethod
     async def of(cls, broker: Broker, stored: Stored) -> "JobFile | None":
         """The file of a result, of which only the headers may be known; None when it is deleted meanwhile."""
-        entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
-        if entire is None:
-            return None
-        blob = claim_of(entire.subject, entire.headers)
+        blob = claim_of(stored.subject, stored.headers)
+        size = len(stored.body) or int(stored.headers.get(HEADER_SIZE, "0"))
+        if blob:  # its size is the body of the message
+            stream = broker.names.results_for(stored.subject)
+            entire = stored if stored.body else await broker.message(stream, stored.sequence)
+            if entire is None:
+                return None
+            size = int(entire.body) if entire.body.isdigit() else len(entire.body)
         return cls(
-            _name(entire),
-            entire.headers.get(HEADER_CONTENT_TYPE, ANY_TYPE),
-            int(entire.body) if blob and entire.body.isdigit() else len(entire.body),
-            entire.sequence,
-            entire.headers.get(HEADER_ID, "").rpartition("/")[2] or str(entire.sequence),
+            _name(stored),
+            stored.headers.get(HEADER_CONTENT_TYPE, ANY_TYPE),
+            size,
+            stored.sequence,
+            stored.headers.get(HEADER_ID, "").rpartition("/")[2] or str(stored.sequence),
             broker,
             blob,
-            entire.subject,
+            stored.subject,
         )
 
     async def chunks(self, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:

@@ -149,6 +149,7 @@ class MessageStore(JetStream):
         self.names = Names(connection.settings.prefix)
         self.tenants: Mapping[str, Tenant] = {}
         self.uploads = Uploads(self)
+        self.media_bytes = 0  # of media that come in and are in memory, of all clients
         self._flight = _Flight(IN_FLIGHT_BYTES)
         self._refused = 0
 

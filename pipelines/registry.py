@@ -143,19 +143,27 @@ async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
     Raises PipelineError: none, unreadable, or signed by none of the setting `trusted_signers`; PluginMissing: a later
     version of rigflow may read it.
     """
-    bucket, revision, body = broker.names.pipelines, name, None
+    bucket, body = broker.names.pipelines, None
     if is_token(name):
-        body, newest = await asyncio.gather(
-            broker.get(bucket, f"revision.{revision}"), broker.get(bucket, f"name.{name}")
-        )
+        body, newest = await asyncio.gather(broker.get(bucket, f"revision.{name}"), broker.get(bucket, f"name.{name}"))
         if body is None and newest is not None:
-            revision = newest.decode(errors="replace")
-            body = await broker.get(bucket, f"revision.{revision}") if is_token(revision) else None
-            if body is None:
-                raise PipelineError(f"pipeline {name} has a revision that is not at the broker", "publish it again")
+            return await load_newest(broker, name, newest)
     if body is None:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none yet"
         raise PipelineUnknown(f"the broker knows no pipeline {name}", f"it knows {known}")
+    return _trusted(broker, body, name)
+
+
+async def load_newest(broker: Broker, name: str, newest: bytes) -> PipelineSpec:
+    """The newest revision of a name, which the entry of the name is. Raises as `load_pipeline`."""
+    revision = newest.decode(errors="replace")
+    body = await broker.get(broker.names.pipelines, f"revision.{revision}") if is_token(revision) else None
+    if body is None:
+        raise PipelineError(f"pipeline {name} has a revision that is not at the broker", "publish it again")
+    return _trusted(broker, body, revision)
+
+
+def _trusted(broker: Broker, body: bytes, revision: str) -> PipelineSpec:
     spec = _parse(body, revision)
     check_signed(spec, broker.settings.trusted_signers)
     return spec

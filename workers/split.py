@@ -15,7 +15,6 @@ from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import Publisher
 from pipelines.queue_share import QueueShare
 from pipelines.refusal import given_job, refuse_media, source_of
-from pipelines.registry import load_pipeline
 from pipelines.tracing import Context, place_of
 from schemas.errors import PipelineError, StoreError, UsageError
 from schemas.jobs import Manifest
@@ -106,7 +105,7 @@ class SplitHandler:
 
     async def _pipeline_of(self, name: str, revision: str) -> PipelineSpec:
         """The newest revision of a pipeline, or the one that the publisher chose. Raises PipelineError."""
-        spec = await (load_pipeline(self._broker, revision) if revision else self._revisions.newest(name))
+        spec = await (self._revisions.get(revision) if revision else self._revisions.newest(name))
         if spec.name != name:
             raise PipelineError(f"{revision[:100]!a} is no revision of pipeline {name}", "leave out Rigflow-Revision")
         return spec

@@ -81,7 +81,7 @@ async def _lines(job: Job, after: int, stopping: asyncio.Event, caller: Caller) 
 async def _read(job: Job, after: int, coming: "asyncio.Queue[Event | None]") -> None:
     """Put all events of a job, then None."""
     try:
-        async with aclosing(job.events(after)) as following:
+        async with aclosing(job.events(after, found_now=True)) as following:
             async for event in following:
                 await coming.put(event)
     except RigflowError as error:
