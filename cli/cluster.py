@@ -1,6 +1,7 @@
 """`rigflow cluster`: groups media that are alike, by their results."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,10 @@ def cluster(
     ],
     media: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of the videos, for pictures. Default: the results' and this one.", metavar="DIR"),
+        typer.Option(
+            help="Folder of the videos, for pictures; folders in it too. Default: the results' and this one.",
+            metavar="DIR",
+        ),
     ] = None,
     similarity: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Mean similarity that keeps two groups together.")
@@ -119,10 +123,14 @@ def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Pa
     for folder in folders or ():
         if not folder.is_dir():
             raise UsageError(f"{folder}: not a folder", "give --media the folder of the videos")
+    found = _files(path for folder in folders or () for path in sorted(folder.rglob("*")))
     shown, without = [], 0
     for name, result, descriptors in described:
+        if not folders:
+            found = _files(path for folder in (result.parent, Path()) for path in sorted(folder.iterdir()))
         picture = None
-        for file in _files_of(name.rpartition("/")[2], folders or [result.parent, Path()]):
+        near = {result.parent.name, Path(name).parent.name}  # of two files of one name
+        for file in sorted(found[name.rpartition("/")[2]], key=lambda path: path.parent.name not in near):
             try:
                 picture = thumbnail(file, _typical_s(descriptors), PICTURE)
                 break
@@ -136,11 +144,14 @@ def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Pa
     return shown
 
 
-def _files_of(name: str, folders: list[Path]) -> list[Path]:
-    """Files that may be the media `name`: with this name, or with this name and a suffix."""
-    ours = (".npz", ".jsonl", ".html", ".part")
-    entries = [entry for folder in folders for entry in sorted(folder.iterdir()) if entry.suffix not in ours]
-    return [entry for entry in entries if name in (entry.name, entry.stem) and entry.is_file()]
+def _files(paths: Iterable[Path]) -> Mapping[str, Sequence[Path]]:
+    """Files that may be media, by their names and by these without suffix."""
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        if path.suffix not in (".npz", ".jsonl", ".html", ".part") and path.is_file():
+            for name in {path.name, path.stem}:
+                found[name].append(path)
+    return found
 
 
 def _typical_s(descriptors: "Descriptors") -> float:

@@ -46,8 +46,8 @@ def label(
     made, content = labelled(*read_files(path), name, words, vectors)
     made = made.model_copy(update={"sha256": hashlib.sha256(graph_of(content)).hexdigest()})
     spec, _ = travelling(path, made, content)
-    if not (equal := is_kept(made, content)):
-        keep(made, content)
+    equal = is_kept(made, content)
+    keep(made, content)
     of = size(size_of(content))
     about = f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {of}  {count(len(words), 'label')}"
     with answers(as_json) as answer:

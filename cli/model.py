@@ -129,8 +129,7 @@ def add(
         if not (yes or sure or as_json or equal) and not _agreed(spec.name, equal is False):
             warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
             return ExitCode.SOME_FAILED
-        if not equal:
-            keep(made, found.content)
+        keep(made, found.content)
         about = f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(found.content))}"
         answer(kept_text(about, equal), **facts, kept=True, replaced=equal is False)
     return ExitCode.OK
@@ -242,11 +241,12 @@ def remove(name: Name, as_json: Json = False) -> ExitCode:
 
 
 def _agreed(name: str, replaces: bool) -> bool:
-    """Ask at a terminal whether to keep a model; where there is none, the answer is yes."""
+    """Ask at a terminal whether a model is to be kept; where there is none, the answer is yes."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
     try:
-        return typer.confirm(f"keep it as {name}{f' in place of the {name} that is there' if replaces else ''}?", True)
+        place = f" in place of the {name} that is there" if replaces else ""
+        return typer.confirm(f"keep it as {name}{place}?", True)
     except typer.Abort:  # the end of the input, or Ctrl-C
         return False
 

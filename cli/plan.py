@@ -57,11 +57,13 @@ def plan(
     Example: rigflow plan detect film.mp4 --why --nats nats://rig1:4222
     """
     from cli.plan_text import answer_of, show
+    from cli.run_task import check_inputs
     from engines.workload import workload
     from placement.forecast import forecast
 
     if fleet and job:
         raise UsageError("--job is about the fleet that runs", "leave out --fleet")
+    check_inputs([file])
     spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder)
     facts = facts_of_file(spec, file, settings)
     known, manifest = run_async(_known(settings, fleet, job))

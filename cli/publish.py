@@ -50,7 +50,8 @@ def publish(
 
     Each video is a job; images that are given together are one job. A job that was published before is not done twice
     while its results are at the broker; when they were collected, it is done again, and a line says so. If its
-    publishing was interrupted, that continues where it stopped. While the fleet is full, this waits.
+    publishing was interrupted, that continues where it stopped. While the fleet is full, this waits. Of a file that is
+    refused, no job is made.
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
@@ -61,8 +62,8 @@ def publish(
 
     if job and not is_token(job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
-    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     check_inputs(inputs)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     with answers(as_json) as answer:
@@ -130,10 +131,11 @@ async def _send(
     except BrokerError:
         raise
     except RigflowError as error:
-        console.print(f"rigflow: job {outcome.job.id}: {error}", soft_wrap=True, markup=False)
-        if not isinstance(error, JobCancelled):
+        of_job = f"job {outcome.job.id}: " if opened.is_known else ""
+        console.print(f"rigflow: {of_job}{error}", soft_wrap=True, markup=False)
+        if opened.is_known and not isinstance(error, JobCancelled):
             await opened.give_up(error)
-        answer("", **facts, job=outcome.job.id, error=str(error))
+        answer("", **facts, job=outcome.job.id if opened.is_known else None, error=str(error))
         return False
     answer(outcome.job.id, **facts, job=outcome.job.id, error=None)
     return True
@@ -148,5 +150,5 @@ def _before(known: "Manifest") -> str:
     if known.segments:
         return f"continues after the first {known.segments} segments"
     if known.job.generation:
-        return "done before, and its results are not at the broker any more: it is done again"
+        return "published before, and no results of it are at the broker: it is done again"
     return ""

@@ -1,7 +1,7 @@
 """`rigflow run`: media in, results out, by one command."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,10 +23,6 @@ from cli.options import (
     workers_here,
 )
 from schemas.errors import ExitCode
-
-if TYPE_CHECKING:
-    pass
-
 
 OUT = "Folder for the results; made if missing. Or a template, as 'results/{folder}/{stem}.{pipeline}.{ext}'."
 
@@ -78,12 +74,13 @@ def run(
     if workers:
         start_fork_server()  # it imports what workers need while we import what we need
 
-    from cli.run_task import run_task
+    from cli.run_task import checked_inputs, run_task
     from cli.task import Task
     from engines.needs import check_packages
     from engines.outputs.template import out_template
     from schemas.jobs import Priority
 
+    inputs = checked_inputs(inputs, only_new)  # a wrong path is told before a model that is missing
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cli.answers import answers
 from cli.interrupts import CLEANING_UP, run_async
 from cli.output_folder import output_folder
+from cli.stdin import name_stdin
 from cli.task import Task
 from cli.text import say_json, warn
 from engines.files import writing
@@ -89,7 +90,7 @@ def run_prompt(task: Task, path: Path, as_json: bool) -> ExitCode:
         if outcome.done is None:
             raise outcome.error or MediaError("standard input has no answer", "see docs/chat.md")
     except RigflowError as error:
-        error.what, error.hint = (_without_path(text, path) for text in (error.what, error.hint))
+        name_stdin(error, path)
         raise
     names = [path.parent / name for name in outcome.done.files]
     rows = [json.loads(line) for name in names if name.suffix == ".jsonl" for line in name.read_text().splitlines()]
@@ -115,13 +116,6 @@ def _placed(task: Task, made: Path, files: Sequence[Path], as_json: bool) -> Exi
         for path in there:
             answer(f"{path}{earlier.words}", file=str(path))
     return ExitCode.OK
-
-
-def _without_path(text: str, path: Path) -> str:
-    """A text about the file that has what came by standard input."""
-    for name in (str(path.resolve()), str(path), path.name):
-        text = text.replace(name, "standard input")
-    return text
 
 
 def _written(rows: "list[dict[str, str]]", listener: ShownAnswer) -> ExitCode:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cli.output_folder import output_folder
 from cli.progress import Progress
 from cli.run_folder import folder_facts, folder_remarks, folder_results, folder_summary, no_media
 from cli.run_prompt import run_prompt
-from cli.stdin import STDIN, from_stdin
+from cli.stdin import STDIN, from_stdin, name_stdin
 from cli.task import Task
 from cli.text import say_json, stderr, stdout
 from schemas.errors import ExitCode, UsageError
@@ -51,27 +51,34 @@ class _Folder:
     work: FolderRun
 
 
+def checked_inputs(inputs: Sequence[Path], only_new: bool) -> list[Path]:
+    """The inputs of a command line, each once. Raises UsageError for those that cannot be run."""
+    folders = [path for path in inputs if path.is_dir()]
+    files = [path for path in inputs if path not in folders]
+    if only_new and (files or not folders):
+        raise UsageError("--only-new is for folders", "give folders as INPUT")
+    _check_names(list(dict.fromkeys(folders)))
+    if files and STDIN not in files:
+        check_inputs(files)
+    return [*dict.fromkeys(inputs)]
+
+
 def run_task(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
-    """Run all, print what became of it, and return the exit code. Raises UsageError before work begins."""
-    inputs = [*dict.fromkeys(inputs)]
+    """Run all of `checked_inputs`, print what became of it, and return the exit code."""
     if inputs == [STDIN]:
         with from_stdin() as given:
             if given.text and task.shows_text:
                 return run_prompt(task, given.path, as_json)
-            return _run_inputs(task, [given.path], as_json)
-    return _run_inputs(task, inputs, as_json)
+            return _run_inputs(task, inputs, as_json, given.path)
+    with from_stdin() if STDIN in inputs else nullcontext() as given:
+        return _run_inputs(task, inputs, as_json, given.path if given else STDIN)
 
 
-def _run_inputs(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
+def _run_inputs(task: Task, inputs: Sequence[Path], as_json: bool, stdin: Path) -> ExitCode:
+    """`stdin`: the file of what came by standard input."""
     folders = [path for path in inputs if path.is_dir()]
-    files = [path for path in inputs if path not in folders]
-    if task.only_new and (files or not folders):
-        raise UsageError("--only-new is for folders", "give folders as INPUT")
-    _check_names(folders)
-    if files and STDIN not in files:
-        check_inputs(files)
+    named = [stdin if path == STDIN else path for path in inputs if path not in folders]
     with ExitStack() as stack:
-        named = [stack.enter_context(from_stdin()).path if path == STDIN else path for path in files]
         stack.enter_context(output_folder(task.out))
         works = [stack.enter_context(_opened(task, folder, len(inputs) == 1)) for folder in folders]
         progress = stack.enter_context(Progress(stderr()))
@@ -79,6 +86,10 @@ def _run_inputs(task: Task, inputs: Sequence[Path], as_json: bool) -> ExitCode:
         begun = [each for each in works if each.work.first()]
         if named or begun:
             outcomes = run_async(_run(task, named, begun, progress), CLEANING_UP)
+    for outcome in outcomes:
+        if stdin in outcome.inputs and outcome.error is not None:
+            name_stdin(outcome.error, stdin)
+        outcome.inputs = [STDIN if path == stdin else path for path in outcome.inputs]
     return _answer(task, outcomes, works, as_json)
 
 

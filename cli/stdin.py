@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli.text import warn
 from engines.scratch import scratch_folder
-from schemas.errors import MediaError
+from schemas.errors import MediaError, RigflowError
 
 STDIN = Path("-")
 _HEAD = 1 << 16  # bytes by which a text is told from other media
@@ -43,6 +43,12 @@ def from_stdin() -> Iterator[Given]:
         if text:
             path = path.rename(path.with_suffix(".jsonl" if head.lstrip().startswith(b"{") else ".txt"))
         yield Given(path, text)
+
+
+def name_stdin(error: RigflowError, path: Path) -> None:
+    """Have an error about the temporary file be one about standard input."""
+    for name in (str(path.resolve()), str(path), path.name):
+        error.what, error.hint = (text.replace(name, "standard input") for text in (error.what, error.hint))
 
 
 def _is_text(head: bytes) -> bool:

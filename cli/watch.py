@@ -86,7 +86,6 @@ def watch(
     from workers.watched import Patterns
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
-    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file", f"watch a folder, or `rigflow run {pipeline} {folder}`")
     if not folder.is_dir():
@@ -95,6 +94,7 @@ def watch(
     out = out if template is None else template.root
     if out.exists() and out.samefile(folder):
         raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     workers = workers_here(settings, workers)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK

@@ -13,6 +13,7 @@ from schemas.text import rate
 Worker = Mapping[str, Any]  # the last status of a worker
 FULL = 0.95  # of a stream's limit: publishers wait
 STANDING_S = 1.0  # a queue whose oldest message is older than this has a backlog
+NONE = "no worker has reported"  # there is none, or it has just begun
 IDLE = 0.05  # below this share of its time, a worker counts as idle
 
 
@@ -34,9 +35,12 @@ def bottleneck(fleet: FleetStatus) -> str:
     queue = _furthest(late)
     workers = hosts(fleet.workers, queue)
     if not workers:
-        return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, and no worker hosts it."
+        why = "no worker hosts it" if fleet.workers else NONE
+        return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, and {why}."
     if not any(worker.get("ready", True) for worker in workers):
         return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, while {_loading(workers)}."
+    if not _has_worked(workers):
+        return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, and its {_no_work(workers)}."
     busiest, share = _busiest(workers)
     if queue.stage in (SPLIT, COLLECT) or share < IDLE:
         return (
@@ -70,20 +74,24 @@ def _is_given(worker: Worker, queue: QueueStatus) -> bool:
 
 def _nothing_has_backlog(fleet: FleetStatus) -> str:
     if not any(queue.stream.messages for queue in fleet.queues):
-        return "No bottleneck: all queues are empty."
+        return f"No bottleneck: all queues are empty{'' if fleet.workers else f', and {NONE}'}."
     return f"No bottleneck: {in_process(fleet)}."
 
 
 def in_process(fleet: FleetStatus) -> str:
     """What the workers of a fleet do that has no backlog: messages in process, the busiest stage, the longest step."""
+    if not fleet.workers:
+        return NONE
     number = sum(priority.in_flight for queue in fleet.queues for priority in queue.priorities.values())
     busy = [min(1.0, sum(of["busy"] for of in worker["done"])) for worker in fleet.workers]
-    share = sum(busy) / len(busy) if busy else 0.0
     text = f"{number:,} {'message is' if number == 1 else 'messages are'} in process, and "
     loading = [worker for worker in fleet.workers if not worker.get("ready", True)]
     if loading and len(loading) == len(fleet.workers):
         return text + _loading(loading)
-    text += f"{_count(fleet.workers)} {'is' if len(busy) == 1 else 'are'} {share:.0%} busy"
+    if _has_worked(fleet.workers):
+        text += f"{_count(fleet.workers)} {'is' if len(busy) == 1 else 'are'} {sum(busy) / len(busy):.0%} busy"
+    else:
+        text += _no_work(fleet.workers)
     busiest, of_time = _busiest(fleet.workers)
     if of_time >= IDLE:
         speed = rate(_speed(fleet.workers, busiest))
@@ -151,6 +159,15 @@ def _backlog(queue: QueueStatus, workers: Sequence[Worker]) -> str:
 
 def _count(workers: Sequence[Worker]) -> str:
     return f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}"
+
+
+def _has_worked(workers: Sequence[Worker]) -> bool:
+    """Whether any of them has reported work: in its first seconds none has."""
+    return any(worker["done"] for worker in workers)
+
+
+def _no_work(workers: Sequence[Worker]) -> str:
+    return f"{_count(workers)} {'has' if len(workers) == 1 else 'have'} reported no work yet"
 
 
 def _loading(workers: Sequence[Worker]) -> str:

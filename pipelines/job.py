@@ -136,6 +136,11 @@ class OpenJob(Job):
         """
         await self._publisher.publish(self.ref, self._kind, self._inputs, self._record)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the broker knows it: not before the first of it is sent, and not where its files are refused."""
+        return self._record.stored
+
     async def give_up(self, error: RigflowError) -> None:
         """Publish that the rest of it cannot be sent; collectors in other processes wait for it."""
         await self._publisher.give_up(self._record, error)

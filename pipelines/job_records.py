@@ -78,6 +78,15 @@ class JobRecord:
         self.manifest, self._sequence, self.stored = manifest, sequence, True
         return True
 
+    async def forget(self) -> bool:
+        """Delete what this process wrote; False when another process wrote it, too."""
+        if self.stored:
+            key = job_key(self.manifest.job.tenant, self.manifest.job.id)
+            if not await self._broker.delete_key(self._broker.names.jobs, key, self._sequence):
+                return False
+            self.stored = False
+        return True
+
     async def refresh(self) -> None:
         """Read it again. Raises JobCancelled when the job was cancelled, deleted, or started again."""
         job = self.manifest.job

@@ -107,7 +107,8 @@ class Publisher:
     async def publish(self, job: JobRef, kind: str, inputs: Sequence[Input], record: JobRecord | None = None) -> int:
         """Split files of one kind of media and send their segments, tracks first; the number of segments.
 
-        Raises MediaError, UsageError.
+        Of a new job of which nothing was sent because its files are refused, no record stays. Raises MediaError,
+        UsageError.
         """
         record = record or await self._open(job, job_name(kind, [given.name for given in inputs]))
         name, attempt = SPLIT if self._hosted else "publish", time.time_ns()
@@ -152,14 +153,15 @@ class Publisher:
         if record.manifest.total is not None:
             self._on_sent(record.manifest.job.id, record.manifest.sent_s, record.manifest.total)
             return record.manifest.total
-        sending = Sending(PREFETCH, record.manifest)
+        sending, is_new = Sending(PREFETCH, record.manifest), not record.stored
         tasks = [asyncio.create_task(self._send(record, cuts, sending)), asyncio.create_task(_note(record, sending))]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.result()
         except RigflowError as error:
-            if error.disposition is Disposition.REJECT and not isinstance(error, JobCancelled):
+            refused = error.disposition is Disposition.REJECT and not isinstance(error, JobCancelled)
+            if refused and not (is_new and not sending.begun and await record.forget()):
                 await _note_failure(record, sending, error)
             raise
         finally:

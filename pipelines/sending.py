@@ -21,12 +21,14 @@ class Cut:
 class Sending:
     """A few publishes in flight, in order of submission; the next call raises the first failure.
 
-    Counts what is at the broker: `segments`, the first `sent_s` of `duration_s` seconds.
+    Counts what is at the broker: `segments`, the first `sent_s` of `duration_s` seconds. `begun`: whether anything was
+    sent.
     """
 
     def __init__(self, limit: int, known: Manifest) -> None:
         self._limit = limit
         self._in_flight: list[tuple[Cut, asyncio.Task[None]]] = []
+        self.begun = known.segments > 0
         self.segments = known.segments
         self.sent_s = known.sent_s
         self.duration_s = known.duration_s
@@ -39,6 +41,7 @@ class Sending:
     async def submit(self, cut: Cut, key: Key) -> None:
         """Send a cut as the segment of this key, once fewer than the limit are in flight."""
         self.duration_s = cut.duration_s
+        self.begun = True
         self._in_flight.append((cut, asyncio.create_task(cut.send(key))))
         while len(self._in_flight) >= self._limit:
             await self._finish_first()

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from engines.content import Content
 from engines.models.catalogue import builtin_model, builtin_models, is_there, main_file, own_model
+from engines.models.publishers import where_to_get
 from engines.plan import plan_pipeline
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
@@ -49,11 +50,16 @@ def find_models(
             model, content = find_model(name, folder, cache)
         except ModelMissing as error:
             others = [each for each in _heads(spec) if each != name and not _is_here(each, folder)]
-            hint = f"{error.hint}; {_other_model(spec, name)} runs another"
-            raise ModelMissing(error.what, f"{hint}; missing too: {', '.join(others)}" if others else hint) from error
+            hints = [f"{error.hint}; {_other_model(spec, name)} runs another", *map(_missing_too, others)]
+            raise ModelMissing(error.what, "; ".join(hints)) from error
         models[name] = model.with_head(head), content
     plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     return models
+
+
+def _missing_too(model: str) -> str:
+    """A further model that a pipeline lacks, and where people get it."""
+    return f"model {model} is missing too: {where_to_get(model) or '`rigflow model add FILE` keeps one'}"
 
 
 def _is_here(name: str, folder: Path | None) -> bool:

@@ -8,6 +8,7 @@ and the table may be deleted at any time.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ _SUFFIX = ".npz"
 def up_to_date(library: Path) -> Iterator[Table]:
     """The table of a library for the time of the block. Where it cannot be kept in the library, it is made anew.
 
-    Where there never were results, nothing is kept. Raises OSError if the library cannot be read.
+    Where there are no vectors, nothing is kept. Raises OSError if the library cannot be read.
     """
     try:
         if not (library / FOLDER).exists() and next(_results(library), None) is None:
@@ -39,6 +40,8 @@ def up_to_date(library: Path) -> Iterator[Table]:
         (library / FOLDER).mkdir(exist_ok=True)
         with _locked(library / FOLDER):
             table = _updated(library, library / FOLDER)
+            if not table.spaces:
+                shutil.rmtree(library / FOLDER, ignore_errors=True)
     except OSError:
         if not os.access(library, os.R_OK | os.X_OK):
             raise

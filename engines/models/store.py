@@ -153,11 +153,15 @@ def is_kept(card: ModelCard, content: Content) -> bool | None:
 
 
 def keep(card: ModelCard, content: Content) -> None:
-    """Store a model in place of one of its name, whose file may be of the other kind. Raises OutputError, OSError."""
+    """Store a model in place of one of its name, whose file may be of the other kind; an equal one stays as it is.
+
+    Raises OutputError, OSError.
+    """
     before = main_file(models_folder(), card.name)
-    path = save_model(models_folder(), card, content)
-    if before not in (None, path):
-        before.unlink()
+    if not is_kept(card, content):
+        path = save_model(models_folder(), card, content)
+        if before not in (None, path):
+            before.unlink()
 
 
 def kept() -> Iterator[tuple[str, Path, ModelCard | None]]:

@@ -43,7 +43,7 @@ def test_a_job_is_published_and_collected_later_once(tmp_path: Path, capsys: pyt
         assert rigflow("publish", "fingerprint", clip, *where) == 0
         said = capsys.readouterr()
         assert said.out.strip() == job
-        assert "done before, and its results are not at the broker any more: it is done again" in said.err
+        assert "published before, and no results of it are at the broker: it is done again" in said.err
         assert rigflow("results", job, "--follow", "--out", tmp_path / "again", *where) == 0
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
@@ -104,9 +104,6 @@ def test_what_cannot_be_published_is_told_and_the_rest_goes_on(
         reported = capsys.readouterr()
         assert len(reported.out.split()) == 1
         assert "is not media" in reported.err
-        assert rigflow("publish", "fingerprint", text, "--job", "text", *where) == 1
-        assert rigflow("results", "text", "--out", tmp_path / "out", *where) == 1
-        assert "is not media" in capsys.readouterr().err
         assert rigflow("publish", "fingerprint", clip, text, "--job", "one", *where) == 2
         assert rigflow("publish", "fingerprint", clip, "--job", "a/b", *where) == 2
         assert rigflow("publish", "fingerprint", tmp_path / "gone.mp4", *where) == 2
@@ -184,3 +181,19 @@ async def _publish_raw(settings: Settings, media: bytes, job: str, name: str) ->
         done = None if manifest is None else (await take_inventory(broker, manifest)).done
     assert not done.failures
     await broker.close()
+
+
+def test_of_a_file_that_is_refused_no_job_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (noise := tmp_path / "noise.mp4").write_bytes(b"no film")
+    with Fleet((), tmp_path / "cache") as nobody:
+        where = ("--nats", nobody.settings.nats)
+        refused = "noise.mp4 is not media of a format that rigflow reads"
+        assert rigflow("publish", "fingerprint", noise, "--job", "mine", *where) == 1
+        assert capsys.readouterr().err.startswith(f"rigflow: {noise.parent}/{refused}")
+        assert rigflow("run", "fingerprint", noise, "--out", tmp_path / "out", *where) == 1
+        assert refused in capsys.readouterr().err
+        assert rigflow("jobs", "list", *where) == 0
+        assert capsys.readouterr().out == "no jobs\n"
+        clip = make_clip(tmp_path, Clip(frames=20))
+        assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
+        assert capsys.readouterr().err == "", "the id is free"

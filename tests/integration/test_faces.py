@@ -179,7 +179,8 @@ def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "model face_detection_yunet_2023mar is missing: download face_detection_yunet_2023mar.onnx" in done.stderr
-    assert "; --set detect.model=NAME runs another; missing too: " in done.stderr
+    assert "; --set detect.model=NAME runs another; model " in done.stderr
+    assert " is missing too: download " in done.stderr
 
 
 async def test_a_background_that_a_model_upscales(fleet: Fleets, tmp_path: Path) -> None:

@@ -198,7 +198,10 @@ def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "model ch_PP-OCRv4_det_infer is missing: download ch_PP-OCRv4_det_infer.onnx from" in done.stderr
-    assert "; --set find.model=NAME runs another; missing too: ch_ppocr_mobile_v2.0_cls_infer, " in done.stderr
+    assert (
+        "; --set find.model=NAME runs another; model ch_ppocr_mobile_v2.0_cls_infer is missing too: download "
+        in done.stderr
+    )
 
 
 def test_text_needs_a_model_that_reads(tmp_path: Path) -> None:

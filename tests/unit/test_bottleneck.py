@@ -107,6 +107,21 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         ),
         (
             fleet([queue("decode", 2)], [worker({})]),
+            "The bottleneck is up decode: 2 messages wait (2.0 MB, the oldest for 10 s), and its 1 worker has reported "
+            "no work yet.",
+        ),
+        (
+            fleet([queue("decode", 0, held=2)], [worker({})] * 2),
+            "No bottleneck: 2 messages are in process, and 2 workers have reported no work yet.",
+        ),
+        (fleet([queue("decode", 0)], []), "No bottleneck: all queues are empty, and no worker has reported."),
+        (fleet([queue("decode", 0, held=2)], []), "No bottleneck: no worker has reported."),
+        (
+            fleet([queue("decode", 2)], []),
+            "The bottleneck is up decode: 2 messages wait (2.0 MB, the oldest for 10 s), and no worker has reported.",
+        ),
+        (
+            fleet([queue("decode", 2)], [worker({"decode": 0.001})]),
             "The bottleneck is up decode: 2 messages wait (2.0 MB, the oldest for 10 s), and its 1 worker spends 0% of "
             "the time computing.",
         ),
@@ -133,6 +148,11 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         "young",
         "nobody",
         "another",
+        "young worker",
+        "young workers in process",
+        "none",
+        "held by none",
+        "backlog of none",
         "stuck",
         "loading",
         "results",

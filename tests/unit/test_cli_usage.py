@@ -111,7 +111,7 @@ def test_a_shell_completes_names_of_pipelines() -> None:
             ["run", "scenes", "https://a.org/b.mp4"],
             "https:/a.org/b.mp4: it is a URL, not a file: download it first",
         ),
-        (["run", "nosuch", "/no/such.mp4"], "no pipeline is called nosuch: there are "),
+        (["run", "nosuch", str(DOCS / "cli.md")], "no pipeline is called nosuch: there are "),
     ],
 )
 def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], output: str) -> None:
@@ -227,3 +227,11 @@ def test_verbose_shows_what_workers_do(tmp_path: Path) -> None:
     assert "worker local-1 runs all" in ended.stderr
     ended = rigflow_process("run", "fingerprint", real_clip("bikes"), "--out", tmp_path, "--workers", "1", "-q")
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["run", "publish", "watch", "plan"])
+def test_a_wrong_path_is_told_before_a_model_that_is_missing(command: str, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out") if command in ("run", "watch") else ()
+    done = rigflow(command, "chat", tmp_path / "nothing", *out, HOME=str(tmp_path))
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.startswith(f"rigflow: {tmp_path / 'nothing'}: no such f")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from cli.cluster import _pictures, _read
 from engines.clusters import Cluster, Member, find_clusters
 from engines.outputs.clusters import Shown, html_sheet, picture_sheet, write_clusters
 from engines.outputs.thumbnail import thumbnail
@@ -170,3 +172,16 @@ def test_the_command_finds_pictures_and_says_what_is_wrong(tmp_path: Path) -> No
         assert words in wrong.stderr
         assert wrong.stderr.count("\n") == 1
     assert not (tmp_path / "wrong" / "clusters.png").exists()
+
+
+def test_pictures_are_found_in_folders_of_the_media_folder(tmp_path: Path) -> None:
+    """Of two films of one name each result gets that of its folder."""
+    for number, inside in enumerate(("a", "b")):
+        for folder in ("results", "media"):
+            (tmp_path / folder / inside).mkdir(parents=True)
+        image = np.full((40, 60, 3), 250 * number, np.uint8)
+        Image.fromarray(image).save(tmp_path / "media" / inside / "x.png")
+        np.savez(tmp_path / "results" / inside / "x.fingerprint.npz", descriptor=film(number), times=np.zeros(40))
+    described = _read(sorted(tmp_path.glob("results/*/*.npz")))
+    shown = _pictures(described, [tmp_path / "media"])
+    assert [each.picture is not None and round(float(each.picture.mean())) for each in shown] == [0, 250]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cli.run_prompt import ShownAnswer, _without_path
+from cli.run_prompt import ShownAnswer
 from pipelines.growing_answer import GrowingAnswer
 from schemas.jobs import JobRef, Key
 from schemas.results import Delta
@@ -49,12 +49,6 @@ def test_nothing_is_shown_after_a_delta_that_did_not_arrive() -> None:
         answer.take(Delta(key=Key(job=JOB, segment=0), generation=1, row=0, number=number, text=text))
     assert answer.text == "The cap"
     assert answer.finish("The capital of France") == "ital of France"
-
-
-def test_errors_of_standard_input_name_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "stdin.txt"
-    for given in (path, path.resolve(), path.name):
-        assert _without_path(f"{given}: no sound, see docs", path) == "standard input: no sound, see docs"
 
 
 def test_what_is_no_delta_is_left_out() -> None:

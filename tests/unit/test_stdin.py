@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cli.stdin import from_stdin
+from cli.stdin import from_stdin, name_stdin
 from schemas.errors import MediaError
 
 
@@ -32,3 +32,11 @@ def test_closed_and_empty_input_are_errors_in_words(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
     with pytest.raises(MediaError, match="standard input has nothing in it: give a text or a file"), from_stdin():
         pass
+
+
+def test_errors_name_no_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"noise")))
+    with from_stdin() as file:
+        error = MediaError(f"{file.path} is no film", f"look into {file.path.name}")
+        name_stdin(error, file.path)
+    assert str(error) == "standard input is no film: look into standard input"
