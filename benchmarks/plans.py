@@ -31,7 +31,6 @@ from tests.fleet import Silent
 from tests.paced_machine import machine_entry, names_of, paced_workers
 from workers.definitions import register
 from workers.forkserver import WorkerProcess
-from workers.inputs import JobOutcome
 from workers.options import WorkerOptions
 from workers.run import run_jobs
 
@@ -40,14 +39,14 @@ START_S = 120.0
 
 
 class Times(Silent):
-    """When a run began to publish, and when its last result came."""
+    """When the first segment of a job was at the broker, and when its last result came."""
 
     def __init__(self) -> None:
         super().__init__()
         self.began_s = self.ended_s = 0.0
 
-    def planned(self, outcomes: list[JobOutcome]) -> None:
-        self.began_s = time.monotonic()
+    def sent(self, job: str, seconds: float, segments: int) -> None:
+        self.began_s = self.began_s or time.monotonic()
 
     def part(self, job: str, meta: PartMeta) -> None:
         self.ended_s = time.monotonic()

@@ -56,7 +56,9 @@ def show(text: str, facts: "MediaFacts", fleet: "Fleet", submission: "Submission
     for gain in _gains(fleet, submission):
         say_sentence(gain)
     if outcome.repeated:
-        say_sentence(f"{count(outcome.repeated, 'part')} were computed again after a fault.")
+        say_sentence(
+            f"{count(outcome.repeated, 'part')} were computed twice: after a fault, or because a worker was late."
+        )
     if outcome.grouped > 1:
         say_sentence(f"So many segments are counted in groups of {outcome.grouped}.")
     if any(not device.profile.measured_s for _, device in fleet.places()):

@@ -101,6 +101,9 @@ class Format(Protocol):
 
     anywhere: bool
     """Whether it takes arrays where they are, on a GPU too."""
+    stored: Mapping[str, float]
+    """The share that it stores of the bytes of an array, by name, in the mean; of other arrays it stores all. By this
+    predictions know how large results are."""
 
     @property
     def each(self) -> tuple[str, ...]:

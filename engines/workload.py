@@ -8,7 +8,7 @@ from engines.content import Content, graph_of, size_of
 from engines.media.medium import Input, PipelineMedia, SplitRequest
 from engines.media.source import open_media
 from engines.models.operations import operations
-from engines.outputs.format import sound_of
+from engines.outputs.format import load_format
 from engines.plan import Plan, plan_pipeline
 from engines.planned import Arrays, Tensor, planned_pictures, planned_sounds
 from placement.costs import StageWork, Work, cost
@@ -146,10 +146,10 @@ def _stage(stage: Stage, plan: Plan, models: Models, sizes: _Sizes, frames: floa
         nbytes = _RAW * frames * media.width * media.height if plan.decode.resized else nbytes
         return StageWork(stage.name, "decode", frames, media.width, media.height, media.codec, gives_bytes=nbytes)
     if not isinstance(stage, OperatorStage):
-        last = plan.arrays[plan.spec.stage[-2].name]
-        nbytes = _total(last, sizes)
-        if sound_of(plan.spec.encode) is None:  # no film with tracks
-            return StageWork(stage.name, "encode", gives_bytes=nbytes)
+        last, format_ = plan.arrays[plan.spec.stage[-2].name], load_format(plan.spec.encode)
+        if format_.sound is None:  # no film with tracks
+            nbytes = _total(last, sizes, format_.stored)
+            return StageWork(stage.name, "encode", gives_bytes=nbytes, takes_bytes=_total(last, sizes))
         width, height = _picture(last, sizes)
         stored = _STORED * width * height * sizes.shown
         return StageWork(stage.name, "encode", sizes.shown, width, height, "h264", gives_bytes=stored)
@@ -171,8 +171,10 @@ def _stage(stage: Stage, plan: Plan, models: Models, sizes: _Sizes, frames: floa
     )
 
 
-def _total(arrays: Arrays, sizes: _Sizes) -> float:
-    return sum(sizes.nbytes(name, tensor) for name, tensor in arrays.items() if "@" not in name)
+def _total(arrays: Arrays, sizes: _Sizes, shares: Mapping[str, float] | None = None) -> float:
+    """Bytes of arrays of a piece, or of their `shares`, by name."""
+    shares = shares or {}
+    return sum(shares.get(name, 1.0) * sizes.nbytes(name, tensor) for name, tensor in arrays.items() if "@" not in name)
 
 
 def _picture(arrays: Arrays, sizes: _Sizes) -> tuple[int, int]:

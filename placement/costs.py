@@ -25,8 +25,8 @@ class StageWork:
 
     `rows` of `model` (its identity), each with `operations` (a multiplication and an addition are two); `frames` of
     `width` x `height` that it decodes, changes or encodes, in `codec`. `gives_bytes` is the size of what it gives, as
-    it travels to another rig. `model_bytes`: memory of the model. `of_decode`: it stays with decode, which
-    does it in the same step, or in order.
+    it travels to another rig; `takes_bytes` that of the arrays that encode gets, if its results have another size.
+    `model_bytes`: memory of the model. `of_decode`: it stays with decode, which does it in the same step, or in order.
     """
 
     name: str
@@ -40,6 +40,7 @@ class StageWork:
     operations: float = 0.0
     model_bytes: int = 0
     gives_bytes: float = 0.0
+    takes_bytes: float = 0.0
     of_decode: bool = False
 
 
@@ -169,8 +170,9 @@ def _decode(work: Work, stage: StageWork, rig: Rig, device: Device) -> Cost:
 
 
 def _encode(stage: StageWork, rig: Rig, device: Device) -> Cost:
-    """By the rig's cores, which is the default; pixels of a GPU cross the link first."""
-    link_s = 0.0 if device.is_cpu else _over(stage.gives_bytes, device.profile.from_device_bytes_per_s)
+    """By the rig's cores, which is the default; arrays of a GPU cross the link first."""
+    taken = stage.takes_bytes or stage.gives_bytes
+    link_s = 0.0 if device.is_cpu else _over(taken, device.profile.from_device_bytes_per_s)
     if not stage.codec:  # numbers, text: their size alone
         core_s = _PIECE_CORE_S + _over(_TOUCHED * stage.gives_bytes, _core_bytes_per_s(rig))
         return Cost(core_s=core_s, link_s=link_s, estimated=True)

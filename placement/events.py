@@ -18,6 +18,11 @@ class Clock:
         self._calls: list[tuple[float, int, Call, tuple[Any, ...]]] = []
         self._number = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._calls
+
     def after(self, seconds: float, call: Call, *given: Any) -> None:
         """Make a call so many seconds from now."""
         self._number += 1

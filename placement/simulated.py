@@ -69,7 +69,8 @@ class QueueUse:
 class Simulated:
     """What happened. `finish_s`: the end of the last job that ended; `flow_s`: until no piece waited any more.
 
-    `pieces` are those that each device began and finished. `repeated`: parts that were computed again after a fault.
+    `pieces` are those that each device began and finished. `repeated`: parts that were computed twice, after a fault
+    or because a worker was late.
     `grouped`: so many pieces were counted as one.
     """
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from placement.events import Clock
 from placement.simulated_machine import Taker, WorkerRules
 from placement.simulated_queues import Message, Piece, SimJob, SimQueue
+from placement.simulated_stragglers import Stragglers
 from placement.tail import PAUSE_S, Leaving, TailWorker
 
 
@@ -22,9 +23,10 @@ class SimBroker:
         self._leaving: dict[Taker, Leaving[tuple[int, int]]] = {}
         self._clock, self._rules = clock, rules
         self._on_flow_end = on_flow_end
+        self._stragglers = Stragglers(clock, self)
         self._flowing = True
         self._arriving = jobs  # those whose pieces are not all published
-        self._waiting: dict[Taker, None] = {}  # workers that wait for a message, in the order of their requests
+        self.idle: dict[Taker, None] = {}  # workers that wait for a message, in the order of their requests
         self._publishing: tuple[deque[Iterator[Piece]], deque[Iterator[Piece]]] = (deque(), deque())
         self._next: list[Piece | None] = [None, None]
         self._busy = [False, False]
@@ -44,7 +46,8 @@ class SimBroker:
                     found = queue
             if found and not self._left(worker, found, found.waiting[bulk]):
                 return found.waiting[bulk].popleft()
-        self._waiting[worker] = None
+        self.idle[worker] = None
+        self._stragglers.begin()
         if self._flowing and not self._arriving and not any(queue.messages_waiting for queue in self.queues.values()):
             self._flowing = False
             self._on_flow_end()
@@ -70,7 +73,7 @@ class SimBroker:
         """Whether another worker waits at the queue of a stage; true once for each that waits."""
         kind, queue = piece.job.kind, self.queue_of(piece, stage)
         promised = queue.messages_waiting + queue.promised
-        for other in self._waiting:
+        for other in self.idle:
             if other is not worker and stage in other.roles[kind].takes and other.wants():
                 promised -= 1
                 if promised < 0:
@@ -96,14 +99,14 @@ class SimBroker:
 
     def _offer(self, queue: SimQueue) -> None:
         """Let workers that wait take what a queue has."""
-        for worker in list(self._waiting):
+        for worker in list(self.idle):
             waiting = queue.waiting[0] or queue.waiting[1]
             if not waiting:
                 return
             if not worker.wants():
-                del self._waiting[worker]
+                del self.idle[worker]
             elif queue.stage in worker.roles[waiting[0].piece.job.kind].takes:
-                del self._waiting[worker]
+                del self.idle[worker]
                 worker.give()
 
     def result(self, piece: Piece, part: int) -> None:
@@ -130,6 +133,16 @@ class SimBroker:
         """A message that a worker did not finish waits again."""
         message.queue.return_(message)
         self._offer(message.queue)
+
+    def copy(self, message: Message) -> None:
+        """A copy of a message waits, too, if its queue has room."""
+        message.copied = True
+        queue = message.queue
+        if queue.has_room(message.nbytes):
+            again = Message(message.piece, queue, message.first, message.parts, message.nbytes)
+            again.copied = True
+            queue.push(again)
+            self._offer(queue)
 
     def _pump(self) -> None:
         """Publish pieces while their queues have room; interactive jobs do not wait behind bulk."""

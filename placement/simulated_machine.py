@@ -99,6 +99,10 @@ class Taker(Protocol):
         """A message has come for which it waits."""
         ...
 
+    def hand_back(self, message: Message) -> bool:
+        """Give back a message that it has not begun; whether it had not."""
+        ...
+
 
 class Broker(Protocol):
     """What a worker asks the simulation for."""

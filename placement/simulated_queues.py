@@ -43,13 +43,17 @@ class Piece:
 
 
 class Message:
-    """Some parts of a piece in front of a stage: all of them in front of the first one, later one each."""
+    """Some parts of a piece in front of a stage: all of them in front of the first one, later one each.
 
-    __slots__ = ("first", "nbytes", "parts", "piece", "queue", "taken")
+    `copied`: it is a copy, or has one.
+    """
+
+    __slots__ = ("copied", "first", "nbytes", "parts", "piece", "queue", "taken")
 
     def __init__(self, piece: Piece, queue: "SimQueue", first: int, parts: int, nbytes: float) -> None:
         self.piece, self.queue, self.first, self.parts, self.nbytes = piece, queue, first, parts, nbytes
         self.taken = 0  # how often a worker took it
+        self.copied = False
 
 
 class SimQueue:

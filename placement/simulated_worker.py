@@ -17,10 +17,8 @@ _AHEAD = 2  # parts of one piece that a decoder makes before they are taken
 
 class SimWorker:
     """One worker process on a device. `overlapped`: it decodes on threads of their own, as on a GPU, `concurrency`
-    segments at a time.
-
-    `costs` and `roles`: what each stage costs, and which it does, by kind of job. `generation` counts its starts:
-    what an earlier process began, ends without effect.
+    segments at a time. `costs` and `roles`: what each stage costs, and which it does, by kind of job. `generation`
+    counts its starts: what an earlier process began, ends without effect.
     """
 
     def __init__(
@@ -51,8 +49,6 @@ class SimWorker:
         self._decoding, self._undecoded, self._coming, self._nbytes = 0, 0, 0, 0.0
         self._running: list[Held] = []
         self._since_s, self._blocked, self._again_s, self._ended_s = 0.0, 0, math.inf, 0.0
-
-    # fetching
 
     def wants(self) -> int:
         """How many messages it fetches now."""
@@ -125,8 +121,6 @@ class SimWorker:
         if generation == self.generation:
             call()
 
-    # decode
-
     def _decode_ahead(self) -> None:
         """Keep the decoders busy, each segment at most `_AHEAD` parts ahead of the computing thread."""
         for waiting in self._to_decode:
@@ -190,8 +184,6 @@ class SimWorker:
         if not held.untaken or not self._ready.is_step(held):
             return False
         return self._others_wait(message, message.piece.job.decoded)
-
-    # the computing thread
 
     def _step(self) -> None:
         """Begin the next step: the latest stage first, interactive first; without one, a decode."""
@@ -280,13 +272,21 @@ class SimWorker:
             return
         since_s, self._ended_s = max(self._ended_s, held.taken_s), self._clock.now_s
         self.credit.took((message.piece.job.kind, message.queue.stage), held.spent_s, self._clock.now_s - since_s)
-        del self.held[message]
         self._nbytes -= message.nbytes
+        del self.held[message]
         self.pieces += held.stage == 0
         message.queue.settle(message)
         self.refill()
 
-    # faults
+    def hand_back(self, message: Message) -> bool:
+        """Give back a segment that it has not begun to decode; whether it had not."""
+        held, waiting = self.held[message], self._to_decode[not message.piece.job.interactive]
+        if held.decoded or held not in waiting:
+            return False
+        waiting.remove(held)
+        self._undecoded -= 1
+        self._nbytes -= self.held.pop(message).message.nbytes
+        return True
 
     def end(self) -> list[Message]:
         """The process ends now; the messages that it held."""

@@ -1,11 +1,13 @@
 """Workers that run real pipelines as slowly as the costs of a fleet say: every part of a machine takes its time.
 
 The pictures are decoded, computed and encoded in earnest, so that results can be checked; a part that would take longer
-on the imitated machine waits for the rest. What cards of one rig share, they share as files.
+on the imitated machine waits for the rest. What cards of one rig share, they share as files. A step that begins late,
+because this machine was busy with something else, ends when it would have ended without that: see `_Machine.take`.
 """
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from workers.in_flight import InFlight
 from workers.options import WorkerOptions
 from workers.process import start_worker
 from workers.stages import LoadedPipeline
+
+CATCH_UP_S = 0.3  # a thread that begins a step so soon after its last one was not idle: the imitating machine was late
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,16 @@ class _Machine:
         self._cores = Paced(worker.cores)
         self._compute, self._decoder, self._encoder = Paced(), Paced(), Paced()
         self._link = {True: Paced(), False: Paced()}  # to the device, where pictures are decoded, and back
+        self._thread = threading.local()  # `ended_s`: when its last step ended on the imitated machine
 
     def take(self, seconds: Cost, frames: float, since_s: float, decodes: bool = False) -> None:
-        """Take what so many frames cost, of one part of the machine after the other; the first began at `since_s`."""
-        share = frames / self.worker.frames
+        """Take what so many frames cost, of one part of the machine after the other, in a step that began at `since_s`.
+
+        A thread that had work all the time begins where its last step ended. So the time that this machine was late is
+        made up for, as long as it does the real work in less time than the imitated one.
+        """
+        share, ended_s = frames / self.worker.frames, getattr(self._thread, "ended_s", -CATCH_UP_S)
+        since_s = ended_s if since_s - ended_s < CATCH_UP_S else since_s
         for part, taken_s in (
             (self._link[decodes], seconds.link_s),
             (self._decoder, seconds.decoder_s),
@@ -104,6 +114,7 @@ class _Machine:
             (self._cores, seconds.core_s),
         ):
             since_s = part.serve(share * taken_s, since_s)
+        self._thread.ended_s = since_s
 
     async def carry(self, direction: int, nbytes: int) -> None:
         """Take the time of so many bytes on the network link: 0 in, 1 out."""

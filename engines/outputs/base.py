@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from engines.encoding import PictureEncoder
 from engines.files import PartFile
@@ -36,6 +36,7 @@ class BaseFormat(Generic[OptionsT]):
         self._encoder = encoder
 
     anywhere = False
+    stored: ClassVar[Mapping[str, float]] = {}
 
     @property
     def each(self) -> tuple[str, ...]:

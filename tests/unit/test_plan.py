@@ -85,6 +85,17 @@ def test_the_work_of_a_film(film: Path) -> None:
     assert work.piece_bytes * 5 == pytest.approx(film.stat().st_size, rel=0.3)
 
 
+def test_a_sheet_of_shots_is_far_smaller_than_its_pictures_which_cross_the_link_of_a_card(film: Path) -> None:
+    spec = builtin_pipeline("scenes")
+    facts = media_facts(spec, [Input(film, film.name)], SplitRequest(spec.grid, 2.0))
+    encode = workload(spec, find_models(spec, None), facts).stages[-1]
+    assert encode.takes_bytes > 50 * 90 * 160 * 3
+    assert encode.gives_bytes < 0.02 * encode.takes_bytes
+    rig = Rig("a", 4, (Device("a-gpu0", assumed_card()),))
+    there = cost(Work("scenes", (encode,)), encode, rig, rig.devices[0])
+    assert there.link_s == pytest.approx(encode.takes_bytes / assumed_card().from_device_bytes_per_s)
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
