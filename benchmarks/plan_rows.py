@@ -101,7 +101,9 @@ cores = 6
 network = 10e9
 """,
 }
-FRAMES, RATE, SIZE = 40, 10, (48, 64)  # of a segment; a second; height and width
+SEGMENT_S, SIZE = 4, (48, 64)  # seconds of a segment; height and width
+# frames a second: few, because this machine must compute them in less time than the imagined fleet
+RATES = {"fingerprint": 10, "scenes": 3, "upscale2x": 5, "classify": 5}
 EACH = 20  # segments for each worker
 ROUNDS = 6  # of approaching the seconds of a job
 
@@ -128,9 +130,11 @@ def models_of(name: str) -> tuple[PipelineSpec, Models]:
     return parse_pipeline(CLASSIFY, "classify.toml"), {card.name: (card, body)}
 
 
-def film_of(folder: Path, segments: int) -> Path:
+def film_of(folder: Path, pipeline: str, segments: int) -> Path:
     """A film of so many segments."""
-    return make_clip(folder, Clip(frames=FRAMES * segments, gop=FRAMES, b_frames=0, size=SIZE, rate=RATE))
+    rate = RATES[pipeline]
+    frames = SEGMENT_S * rate
+    return make_clip(folder, Clip(frames=frames * segments, gop=frames, b_frames=0, size=SIZE, rate=rate))
 
 
 def slowed(fleet: Fleet, times: float) -> Fleet:
@@ -158,7 +162,7 @@ def row_of(pipeline: str, fleet: str, folder: Path, seconds: float, each: int = 
     spec, models = models_of(pipeline)
     known = imagined_fleet(parse_fleet(FLEETS[fleet], fleet), [])
     pieces = each * sum(device.workers for _, device in known.places())
-    film = film_of(folder, pieces)
+    film = film_of(folder, pipeline, pieces)
     limits = Limits.of(Settings())
     request: SplitRequest = SplitRequest(spec.grid, spec.segment_s, sound_of(spec.encode), limits, SharedFolders.of(""))
     facts = media_facts(spec, [Input(film, film.name)], request)

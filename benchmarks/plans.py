@@ -107,7 +107,7 @@ async def measured(row: Row, folder: Path) -> float:
         async with Broker.connected(real.settings, name="plans") as broker:
             spec = await register(broker, real.settings, row.spec, row.models)
             async with placed(broker, row, spec, workers):
-                for film in (film_of(folder, len(workers)), row.film):
+                for film in (film_of(folder, row.spec.name, len(workers)), row.film):
                     times = Times()
                     out = folder / film.stem
                     out.mkdir()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.plan_rows import row_of
+from benchmarks.plan_rows import RATES, SEGMENT_S, row_of
 from tests.paced_machine import paced_workers
 
 
@@ -16,4 +16,4 @@ def test_plan_and_simulation_predict_the_same_of_a_slowed_fleet(tmp_path: Path, 
     workers = paced_workers(row.fleet, row.work, tmp_path)
     assert len(workers) == sum(device.workers for _, device in row.fleet.places())
     assert {worker.decoders for worker in workers.values()} <= {0, 3}  # a core, or two more than one engine or core
-    assert row.work.frames == 40
+    assert row.work.frames == SEGMENT_S * RATES[pipeline]
