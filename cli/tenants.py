@@ -46,6 +46,10 @@ Storage: TypeAlias = Annotated[
 Connections: TypeAlias = Annotated[
     int | None, typer.Option(help="Most connections of its programs. Default: 64.", metavar="N")
 ]
+DeviceS: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--device-s-a-day", help="Most seconds of devices a day, of UTC; 0: no limit.", metavar="SECONDS"),
+]
 FILE = Path("tenants.toml")
 
 
@@ -59,6 +63,7 @@ def add(
     queued_bytes: Queued = None,
     storage_bytes: Storage = None,
     connections: Connections = None,
+    device_s_a_day: DeviceS = None,
     file: FileOf = FILE,
     as_json: Json = False,
     *,
@@ -70,7 +75,7 @@ def add(
 
     Example: rigflow tenants add acme --weight 3 --user UAC... --nats nats://rig1:4222 --credentials operator.nk
     """
-    limits = _given(user, weight, jobs, queued_bytes, storage_bytes, connections)
+    limits = _given(locals())
     return _change(settings, file, name, limits, new=True, as_json=as_json)
 
 
@@ -84,6 +89,7 @@ def limit(
     queued_bytes: Queued = None,
     storage_bytes: Storage = None,
     connections: Connections = None,
+    device_s_a_day: DeviceS = None,
     file: FileOf = FILE,
     as_json: Json = False,
     *,
@@ -95,7 +101,7 @@ def limit(
 
     Example: rigflow tenants limit acme --weight 1 --storage-bytes 4000000000
     """
-    limits = _given(user, weight, jobs, queued_bytes, storage_bytes, connections)
+    limits = _given(locals())
     return _change(settings, file, name, limits, new=False, as_json=as_json)
 
 
@@ -152,7 +158,7 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
     if as_json:
         say_json([_facts(name, tenant, states[name]) for name, tenant in sorted(tenants.items())])
         return ExitCode.OK
-    titles = ("tenant", "weight", "keys", "media waiting", "of", "messages", "stored", "of")
+    titles = ("tenant", "weight", "keys", "media waiting", "of", "messages", "stored", "of", "device s today", "of")
     rows = (
         (
             name,
@@ -163,6 +169,8 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
             str(states[name].queued),
             size(states[name].stored_bytes),
             size(2 * tenant.storage_bytes),
+            f"{states[name].used_s:.0f}",
+            f"{tenant.device_s_a_day:.0f}" if tenant.device_s_a_day else "no limit",
         )
         for name, tenant in sorted(tenants.items())
     )
@@ -172,20 +180,14 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
 
 
 def _facts(name: str, tenant: "Tenant", state: "TenantState") -> dict[str, Any]:
-    facts = {"media": state.media, "media_bytes": state.media_bytes, "queued": state.queued}
+    facts = {"media": state.media, "media_bytes": state.media_bytes, "queued": state.queued, "used_s": state.used_s}
     return {"tenant": name, **tenant.model_dump(mode="json"), **facts, "stored_bytes": state.stored_bytes}
 
 
-def _given(
-    user: list[str] | None,
-    weight: float | None,
-    jobs: int | None,
-    queued_bytes: int | None,
-    storage_bytes: int | None,
-    connections: int | None,
-) -> dict[str, Any]:
-    numbers = {"weight": weight, "jobs": jobs, "queued_bytes": queued_bytes, "storage_bytes": storage_bytes}
-    return {"users": user, "connections": connections, **numbers}
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a tenant among the options of a command."""
+    limits = ("weight", "jobs", "queued_bytes", "storage_bytes", "connections", "device_s_a_day")
+    return {"users": options["user"], **{name: options[name] for name in limits}}
 
 
 def _known(file: "TenantsFile", name: str, path: Path) -> "Tenant":

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: what happened, and what to do. Other APIs give them a form of their own."""
 
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from gateway.invalid import place_of, unknown_fields, wrong_fields
 from pipelines.job_records import JobCancelled
 from pipelines.jobs import OtherInput
 from pipelines.message_store import FleetFull, NeverFits
+from pipelines.quotas import QuotaReached, TenantFull
 from pipelines.resumable import UploadMoved
 from pipelines.variants import ModelInUse
 from schemas.errors import (
@@ -35,6 +37,8 @@ log = logging.getLogger("rigflow")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = (2, 8)  # clients that were refused together come back one by one; a broker that starts is there sooner
 _STATUS: tuple[tuple[type[RigflowError], HTTPStatus], ...] = (  # the first class that fits
+    (TenantFull, HTTPStatus.TOO_MANY_REQUESTS),
+    (QuotaReached, HTTPStatus.TOO_MANY_REQUESTS),
     (FleetFull, HTTPStatus.SERVICE_UNAVAILABLE),
     (NeverFits, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (ItemTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -107,7 +111,9 @@ def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
         hint=for_callers(str(RigflowError(error.hint))),
     )
     headers = error.headers if isinstance(error, HttpError) else {}
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+    if isinstance(error, QuotaReached):
+        headers = {"Retry-After": str(math.ceil(error.again_s))}
+    elif isinstance(error, FleetFull) or status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": str(random.randint(*RETRY_AFTER_S)), **headers}
     return problem, headers
 

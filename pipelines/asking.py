@@ -66,8 +66,9 @@ class Asker:
         """Send the segments of a media, and return the results of their parts in order.
 
         When this is cancelled, workers drop what they have of it. Raises FleetFull at once when the first queue is
-        full, RequestFailed, MessageError, BrokerError.
+        full, QuotaReached, RequestFailed, MessageError, BrokerError.
         """
+        await self._broker.quotas.check(tenant)
         job = JobRef(
             id=uuid.uuid4().hex,
             tenant=tenant,

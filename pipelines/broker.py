@@ -14,6 +14,7 @@ from pipelines.connection import Connection
 from pipelines.jetstream import ApiError, Stored
 from pipelines.message_store import MessageStore
 from pipelines.otlp import OtlpExporter, open_exporter
+from pipelines.quotas import Quotas
 from pipelines.values import decoded
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
@@ -47,6 +48,7 @@ class Broker(MessageStore):
         super().__init__(connection)
         self._readers: dict[tuple[str, str], _Reader] = {}
         self.tracer: OtlpExporter | None = None
+        self.quotas = Quotas(self)
 
     @classmethod
     async def connect(cls, settings: Settings, name: str = "rigflow") -> "Broker":

@@ -133,6 +133,7 @@ class Client:
         The same `job` with the same input is the job that is known. Raises OtherInput when it has another input or
         pipeline; FleetFull when the fleet stays full for `patience_s`; MediaError, PipelineError, BrokerError.
         """
+        await self.broker.quotas.check(self.tenant)
         known, chosen = KnownRevisions.of(self.broker), isinstance(pipeline, PipelineSpec)
         spec = pipeline if isinstance(pipeline, PipelineSpec) else await known.newest(pipeline)
         if job and not is_token(job):
@@ -206,6 +207,7 @@ class Client:
         again: bool = False,
     ) -> OpenJob:
         """Begin or continue a job of files, without sending it; see `pipelines.jobs.begin`. Raises OtherInput."""
+        await self.broker.quotas.check(self.tenant)
         await revisions.keep(self.broker, spec)
         publisher = Publisher(self.broker, spec, self.tenant, priority, self.on_sent, submitter=self.submitter)
         ref, nbytes = publisher.ref(job or files.identity), await asyncio.to_thread(lambda: files.nbytes)

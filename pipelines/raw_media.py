@@ -16,6 +16,7 @@ from pipelines.broker import ApiError, Broker
 from pipelines.claims import SUBJECT, claim_name
 from pipelines.jetstream import pause
 from pipelines.message_store import FleetFull
+from pipelines.quotas import TenantFull
 from pipelines.tracing import traced
 from schemas.errors import MediaError
 from schemas.jobs import Manifest
@@ -187,6 +188,8 @@ async def _store(
             if not error.full:
                 raise
             if time.monotonic() >= until_s:
+                if tenant := broker.names.listed_tenant(subject):
+                    raise TenantFull(tenant, broker.tenants[tenant]) from error
                 raise FleetFull("the queue of media") from error
         attempt += 1
         await pause(attempt)

@@ -92,6 +92,7 @@ class Uploads:
 
         Raises UploadMoved, NeverFits, FleetFull when there is no space for all of it for `patience_s`.
         """
+        await self._broker.quotas.check(self._client.tenant)
         if job:
             with suppress(NotFound):
                 known = await self.find(job)

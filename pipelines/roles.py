@@ -54,7 +54,7 @@ def worker(names: Names) -> Role:
     prefix, own = names.prefix, _of_tenants(names)
     models, engines = (f"OBJ_{bucket}" for bucket in (names.models, names.engines))
     buckets = (names.pipelines, names.jobs, names.attempts, names.profiles, names.rigs, names.tenants_bucket)
-    read = (*own.results, *(f"KV_{bucket}" for bucket in buckets), *own.stores, models, engines)
+    read = (*own.results, names.usage_stream, *(f"KV_{bucket}" for bucket in buckets), *own.stores, models, engines)
     consumers = (names.consumer(priority, tenant) for tenant in own.tenants for priority in Priority)
     return Role(
         "worker",
@@ -98,7 +98,7 @@ def publisher(names: Names, tenant: str) -> Role:
     prefix, results = names.prefix, names.results_stream
     blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
     buckets = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.profiles, names.tenants_bucket)
-    read = (results, *(f"KV_{bucket}" for bucket in buckets), blobs, models)
+    read = (results, names.usage_stream, *(f"KV_{bucket}" for bucket in buckets), blobs, models)
     return Role(
         "publisher",
         publish=(

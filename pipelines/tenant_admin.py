@@ -17,12 +17,15 @@ from schemas.tenants import Tenant, TenantList
 
 @dataclass(frozen=True, slots=True)
 class TenantState:
-    """What a tenant has at the broker: media that wait, messages of its jobs, and bytes that are stored."""
+    """What a tenant has at the broker: media that wait, messages of its jobs, bytes that are stored, and its seconds of
+    devices today.
+    """
 
     media: int = 0
     media_bytes: int = 0
     queued: int = 0
     stored_bytes: int = 0
+    used_s: float = 0.0
 
 
 async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, Tenant]) -> list[Change]:
@@ -54,6 +57,7 @@ async def state_of(broker: Broker, tenants: Sequence[str]) -> dict[str, TenantSt
             media_bytes=sum(state["bytes"] for state in own),
             queued=queued.get(name, 0),
             stored_bytes=sum(infos[stream]["bytes"] for stream in stores if stream in infos),
+            used_s=await broker.quotas.used_s(name),
         )
     return states
 

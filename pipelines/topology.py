@@ -92,9 +92,12 @@ async def plan(broker: Broker, wanted: Sequence[StreamPlan], keep: bool = False)
 
 
 async def apply(broker: Broker, changes: Sequence[Change]) -> None:
-    """Make these changes, streams before consumers. Raises BrokerError, StoreError."""
-    for for_consumers in (False, True):
-        now = [change for change in changes if bool(change.consumer) is for_consumers and change.action != "refuse"]
+    """Make these changes, streams before consumers, and first those that may free subjects for new streams.
+
+    Raises BrokerError, StoreError.
+    """
+    for for_consumers, action in ((False, "update"), (False, "create"), (True, "update"), (True, "create")):
+        now = [change for change in changes if (bool(change.consumer), change.action) == (for_consumers, action)]
         await asyncio.gather(*(_make(broker, change) for change in now))
 
 

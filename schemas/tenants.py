@@ -27,7 +27,8 @@ class Tenant(Spec):
     """One tenant. `users` are the public keys of its programs; a tenant of the gateway alone needs none.
 
     Limits: `jobs` that wait for their turn in one pipeline, `queued_bytes` of their media, `storage_bytes` of results
-    and as much again of bodies that are larger than a message, `connections` of its programs.
+    and as much again of bodies that are larger than a message, `connections` of its programs, and `device_s_a_day`
+    seconds of devices a day (UTC; 0: no limit).
     """
 
     users: tuple[User, ...] = ()
@@ -36,6 +37,7 @@ class Tenant(Spec):
     queued_bytes: int = Field(default=256 << 20, ge=1 << 20, le=1 << 44)
     storage_bytes: int = Field(default=1 << 30, ge=16 << 20, le=1 << 44)
     connections: int = Field(default=64, ge=1, le=100_000)
+    device_s_a_day: FiniteFloat = Field(default=0.0, ge=0, le=1e9)
 
 
 class BrokerFiles(Spec):

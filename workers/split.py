@@ -14,6 +14,7 @@ from pipelines.jobs import finish_cancel
 from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import Publisher
 from pipelines.queue_share import QueueShare
+from pipelines.quotas import QuotaReached
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.tracing import Context, place_of
 from schemas.errors import PipelineError, StoreError, UsageError
@@ -29,6 +30,7 @@ from workers.in_flight import InFlight
 from workers.media_turns import MediaTurns
 
 Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
+AGAIN_S = 60.0  # media of a tenant that has used its day are looked at again: its limit may have changed
 FEW_BYTES = 32_768  # for fewer, handing the call to a thread takes longer than the call
 
 
@@ -52,6 +54,11 @@ class SplitHandler:
     async def _run(self, message: InFlight) -> None:
         delivery = message.delivery
         where = delivery.subject, delivery.stream_seq, delivery.headers
+        try:
+            await self._broker.quotas.check(message.queue.tenant)
+        except QuotaReached as error:  # it waits in the tenant's own queue
+            await message.mark_for_retry(min(error.again_s, AGAIN_S))
+            return
         try:
             media = await delivery.load()
         except StoreError as error:  # its object is gone, or damaged

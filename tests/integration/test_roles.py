@@ -205,6 +205,7 @@ PUBLISH = {  # subject -> the roles that may publish there, by their first lette
     "$KV.rigflow_keys.key": "",
     "$KV.rigflow_tenants.listed": "",
     f"{API}.DIRECT.GET.KV_rigflow_tenants": "wpg",
+    f"{API}.DIRECT.GET.RIGFLOW_USAGE": "wpg",
     "$KV.rigflow_last_seen.rig.r": "w",
     f"{API}.DIRECT.GET.KV_rigflow_last_seen": "pg",
     f"{API}.DIRECT.GET.KV_rigflow_jobs": "wpg",

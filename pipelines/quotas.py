@@ -1,0 +1,79 @@
+"""What tenants may use in a day, and when they may again: seconds of devices, as the ends of jobs were recorded."""
+
+import math
+import time
+
+from pipelines.message_store import FleetFull, MessageStore
+from schemas.errors import Disposition, RigflowError, StoreError
+from schemas.tenants import Tenant
+from schemas.usage import EndedJob, day_of
+
+LOOK_S = 5.0  # between two looks at what a tenant has used: jobs that end meanwhile count a little later
+DAY_S = 86400.0
+
+
+class QuotaReached(StoreError):
+    """A tenant has used what it may; after `again_s` it may send again."""
+
+    disposition = Disposition.REJECT
+
+    def __init__(self, tenant: str, used_s: float, may_s: float, again_s: float) -> None:
+        what = f"tenant {tenant} has used {used_s:,.0f} s of devices today, and may use {may_s:,.0f} s"
+        super().__init__(what, f"send it again after 00:00 UTC, in {_hours(again_s)}")
+        self.again_s = again_s
+
+
+class TenantFull(FleetFull):
+    """As much of a tenant waits in one pipeline as may."""
+
+    def __init__(self, name: str, tenant: Tenant) -> None:
+        may = f"{tenant.jobs:,} media or {tenant.queued_bytes / 1e6:,.0f} MB"
+        what = f"tenant {name} has as much waiting in this pipeline as it may, {may}"
+        RigflowError.__init__(self, what, "send it again when some of it is done; rigflow tenants limit changes it")
+
+
+class Quotas:
+    """Counts the seconds of devices of the jobs that a tenant began today (UTC); each look goes on where one ended."""
+
+    def __init__(self, store: MessageStore) -> None:
+        self._store = store
+        self._day = ""
+        self._seconds: dict[str, dict[str, float]] = {}  # of each tenant: the subject of a job -> its seconds
+        self._next: dict[str, int] = {}
+        self._looked_s: dict[str, float] = {}
+
+    async def used_s(self, tenant: str) -> float:
+        """Seconds that the jobs of a tenant took which began today, and are over."""
+        day = day_of(time.time())
+        if day != self._day:
+            self._day, self._seconds, self._next, self._looked_s = day, {}, {}, {}
+        found = self._seconds.setdefault(tenant, {})
+        if time.monotonic() - self._looked_s.get(tenant, -LOOK_S) >= LOOK_S:
+            names = self._store.names
+            subject = names.usage(tenant, "*", "*", day, "*")
+            async for stored in self._store.read(names.usage_stream, subject, self._next.get(tenant, 1)):
+                self._next[tenant] = stored.sequence + 1
+                found[stored.subject] = _seconds_of(stored.body)
+            self._looked_s[tenant] = time.monotonic()
+        return sum(found.values())
+
+    async def check(self, tenant: str) -> None:
+        """Raise QuotaReached when a tenant has used all that it may today."""
+        listed = self._store.tenants.get(tenant)
+        if listed is None or not listed.device_s_a_day:
+            return
+        used_s = await self.used_s(tenant)
+        if used_s >= listed.device_s_a_day:
+            raise QuotaReached(tenant, used_s, listed.device_s_a_day, DAY_S - time.time() % DAY_S)
+
+
+def _hours(seconds: float) -> str:
+    minutes = max(1, math.ceil(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _seconds_of(body: bytes) -> float:
+    try:
+        return EndedJob.model_validate_json(body).computed_s
+    except ValueError:
+        return 0.0
