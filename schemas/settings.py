@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schemas.errors import UsageError, format_field_error
+from schemas.hours import Hours
 from schemas.toml import TomlError, parse_toml
 
 MIB = 1 << 20
@@ -134,6 +135,11 @@ class Settings(BaseModel):
         description="hosts from which the gateway fetches media by URL, `,` between them; docs/gateway.md",
     )
     json_bytes: int = Field(default=32 * MIB, ge=1024, description="most bytes of JSON in a request to the gateway")
+    hours: str = Field(
+        default="",
+        max_length=200,
+        description="when workers take work, by the machine's clock, as `mon-fri 22:00-08:00, sat-sun`; empty: always",
+    )
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     log_format: LogFormat = Field(
         default=LogFormat.LOGFMT, description="lines of the log of a rig, worker or gateway: logfmt or json"
@@ -171,6 +177,12 @@ class Settings(BaseModel):
         description="most seconds that a GPU's worker tries options of a model that its kind of GPU did not; 0: none",
     )
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
+
+    @field_validator("hours")
+    @classmethod
+    def _are_hours(cls, value: str) -> str:
+        Hours.parse(value)
+        return value
 
     @field_validator("shared", mode="before")
     @classmethod

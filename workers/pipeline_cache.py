@@ -157,6 +157,10 @@ class PipelineCache:
                 [revision for revision in self._pipelines.keys() - needed if self._used_s[revision] < oldest_s]
             )
 
+    async def unload_idle(self) -> None:
+        """Unload all that no message needs; it is loaded again when one does."""
+        await self._unload(list(self._pipelines.keys() - self.in_flight()))
+
     async def _unload(self, revisions: Sequence[str]) -> None:
         """Unload these revisions, and close the sessions that no other one uses."""
         for revision in revisions:

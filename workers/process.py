@@ -22,11 +22,11 @@ from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import Stage
 from schemas.settings import LogFormat, LogLevel
 from schemas.subjects import COLLECT
-from workers import obedience
 from workers.computing import ComputingThread
 from workers.failures import Failures
 from workers.forkserver import end_with_parent
 from workers.hosting import Hosting
+from workers.obedience import Obedience
 from workers.options import WorkerOptions
 from workers.pipeline_cache import PipelineCache
 from workers.reporter import Reporter
@@ -107,7 +107,7 @@ class Worker:
             functools.partial(runner.in_flight.follow, runner.cancelled),
             reporter.to_fleet,
             Stragglers(broker, self.name, runner.in_flight, runner.intake, runner.handoff).run,
-            functools.partial(obedience.follow, broker, runner, self._options, self.name),
+            Obedience(broker, runner, self._options, self.name, pipelines.unload_idle).follow,
         ]
         if self._options.auto:
             loops.append(functools.partial(follow_roles, broker, runner.intake.roles, reporter.device_name))

@@ -93,11 +93,11 @@ class Reporter:
 
     @property
     def state(self) -> str:
-        """`draining`, `cordoned`, `starting` (engines are loaded), `working` or `idle`."""
+        """`draining`, `cordoned`, `off hours`, `starting` (engines are loaded), `working` or `idle`."""
         if self.draining:
             return "draining"
         if self._runner.intake.cordoned:
-            return "cordoned"
+            return "off hours" if self._runner.intake.off_hours else "cordoned"
         if self._runner.in_flight.messages:
             return "working"
         return "starting" if self._pipelines.starting else "idle"

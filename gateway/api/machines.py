@@ -23,7 +23,7 @@ class WorkerView(BaseModel):
     device: str
     gpu: str = Field(description="empty for the CPU")
     stages: list[str]
-    state: str = Field(description="starting, idle, working, cordoned or draining")
+    state: str = Field(description="starting, idle, working, cordoned, off hours or draining")
     why: str = Field(description="why it is not ready for a pipeline; empty when it is")
     order: Order
     in_flight: int = Field(description="messages that it holds")
