@@ -8,6 +8,7 @@ import typer
 from cli.api_keys import app as api_keys
 from cli.audit import audit
 from cli.backup import backup, restore
+from cli.bundle import bundle
 from cli.cluster import cluster
 from cli.dead import app as dead
 from cli.doctor import doctor
@@ -29,6 +30,7 @@ from cli.results import results
 from cli.rig import app as rig
 from cli.run import run
 from cli.search import search
+from cli.selftest import selftest
 from cli.simulate import simulate
 from cli.status import status
 from cli.tenants import app as tenants
@@ -92,6 +94,8 @@ app.add_typer(model)
 app.add_typer(engine)
 app.add_typer(topology)
 app.add_typer(tenants)
+app.command()(bundle)
+app.command()(selftest)
 app.command()(near)
 app.command()(cluster)
 app.command()(search)

@@ -1,0 +1,43 @@
+"""What a bundle for each kind of machine has beside rigflow and its dependencies."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BundleProfile:
+    """`capability` is CUDA's (major, minor), None for the CPU. `last`: what is installed again after all others."""
+
+    what: str
+    requirements: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+    capability: tuple[int, int] | None = None
+    own_files: str = ""  # what only the owner can give, with --add
+
+
+# onnxruntime-gpu and onnxruntime have the same files: the one for GPUs is written last, and both are of one version
+PROFILES = {
+    "cpu": BundleProfile("the CPU"),
+    "sm75": BundleProfile(
+        "NVIDIA GPUs of Turing (sm 7.5) and newer, CUDA 13",
+        ("onnxruntime-gpu[cuda,cudnn]>=1.24", "nvidia-ml-py>=12.560", "tensorrt-rtx>=1.2"),
+        last=("onnxruntime-gpu",),
+        capability=(7, 5),
+        own_files="a wheel of pycuda, built on a machine with the CUDA toolkit: pip wheel pycuda",
+    ),
+    "sm61": BundleProfile(
+        "NVIDIA GPUs of Pascal (sm 6.1), CUDA 12",
+        # the last releases with code for Pascal: of ONNX Runtime 1.23, of cuDNN 9.10
+        (
+            "onnxruntime-gpu[cuda,cudnn]==1.23.2",
+            "onnxruntime==1.23.2",
+            "nvidia-cudnn-cu12>=9,<9.11",
+            "nvidia-cuda-nvrtc-cu12>=12.4,<13",
+            "nvidia-ml-py>=12.560",
+            "ctranslate2>=4.6",
+            "tokenizers>=0.20",
+        ),
+        last=("onnxruntime-gpu",),
+        capability=(6, 1),
+        own_files="wheels of pycuda, built with CUDA 12, and of TensorRT 8.6, from NVIDIA",
+    ),
+}

@@ -1,0 +1,129 @@
+"""`rigflow bundle`: what it writes, with small wheels made here; the whole of it, without a network, as a slow test."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cli.bundle import pins_of, write_lists
+from cli.bundle_profiles import PROFILES
+from tests.cli import environment, rigflow, rigflow_process
+
+ROOT = Path(__file__).parents[2]
+SELFTEST = '#!/bin/sh\necho "selftest $*"\n'
+
+
+def wheel(folder: Path, name: str, version: str, script: str = "", said: str = "") -> Path:
+    """A wheel of one module, and of a script `rigflow`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.py", f"said = {said!r}\n")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        if script:
+            entry = zipfile.ZipInfo(f"{name}-{version}.data/scripts/rigflow")
+            entry.external_attr = 0o100755 << 16
+            file.writestr(entry, script)
+        file.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def installed(bundle: Path, to: Path) -> subprocess.CompletedProcess[str]:
+    """The script of a bundle; pip is that of the environment it makes."""
+    words = ["sh", str(bundle / "install.sh"), str(to)]
+    given = environment() | {"PYTHON": sys.executable, "PYTHONPATH": ""}
+    return subprocess.run(words, capture_output=True, text=True, env=given, check=False)
+
+
+@pytest.mark.slow
+def test_a_bundle_is_installed_by_hash_and_a_changed_wheel_is_not(tmp_path: Path) -> None:
+    bundle = tmp_path / "a bundle"
+    wheel(bundle / "wheels", "rigflow", "9.9", SELFTEST)
+    changed = wheel(bundle / "wheels", "Other_Name", "1.0")
+    write_lists(bundle, "cpu", PROFILES["cpu"])
+    listed = (bundle / "requirements.txt").read_text()
+    assert re.findall(r"(?m)^(\S+) --hash=sha256:[0-9a-f]{64}$", listed) == ["Other_Name==1.0", "rigflow==9.9"]
+    done = installed(bundle, tmp_path / "venv")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "selftest selftest --for cpu"), done.stderr
+    wheel(changed.parent, "Other_Name", "1.0", said="changed")
+    refused = installed(bundle, tmp_path / "venv")
+    assert refused.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in refused.stderr
+
+
+def test_the_list_has_the_hash_of_each_wheel(tmp_path: Path) -> None:
+    files = [wheel(tmp_path / "wheels", name, "9.9") for name in ("rigflow", "Other_Name")]
+    write_lists(tmp_path, "cpu", PROFILES["cpu"])
+    hashes = {path.name.split("-")[0]: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    listed = (tmp_path / "requirements.txt").read_text().splitlines()
+    assert listed == [f"{name}==9.9 --hash=sha256:{hashes[name]}" for name in ("Other_Name", "rigflow")]
+    assert not (tmp_path / "last.txt").exists()
+
+
+def test_the_wheels_for_gpus_are_written_last(tmp_path: Path) -> None:
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        wheel(tmp_path / "wheels", name, "1.23.2")
+    write_lists(tmp_path, "sm61", PROFILES["sm61"])
+    [last] = (tmp_path / "last.txt").read_text().splitlines()
+    assert last.startswith("onnxruntime_gpu==1.23.2 --hash=sha256:")
+    script = (tmp_path / "install.sh").read_text()
+    assert script.index("requirements.txt") < script.index("last.txt") < script.index("selftest --for sm61")
+    assert subprocess.run(["sh", "-n", tmp_path / "install.sh"], check=False).returncode == 0
+
+
+def test_another_python_is_named(tmp_path: Path) -> None:
+    wheel(tmp_path / "wheels", "rigflow", "9.9", SELFTEST)
+    write_lists(tmp_path, "cpu", PROFILES["cpu"])
+    script = tmp_path / "install.sh"
+    script.write_text(script.read_text().replace(f"!= ({sys.version_info.major}, ", "!= (2, "))
+    done = installed(tmp_path, tmp_path / "venv")
+    assert (done.returncode, "this bundle is for Python" in done.stderr) == (1, True)
+    assert not (tmp_path / "venv").exists()
+
+
+def test_pins_are_the_versions_of_a_lock_file_with_their_conditions() -> None:
+    lock = (
+        "a-b==1.0 \\\n    --hash=sha256:00\n    # via c\n"
+        "c==2.0 ; sys_platform != 'win32' \\\n    --hash=sha256:01 \\\n    --hash=sha256:02\nd==3\n"
+    )
+    assert pins_of(lock) == ["a-b==1.0", "c==2.0 ; sys_platform != 'win32'", "d==3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--for", "sm99"), "--for sm99: there are cpu, sm75, sm61"),
+        (("--source", "/usr"), "/usr is not rigflow's source"),
+        (("--add", "none.whl"), "--add none.whl: no wheel"),
+    ],
+)
+def test_wrong_options_are_named(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    ended = rigflow("bundle", tmp_path / "new", *words)
+    assert (ended.returncode, reason in ended.stderr) == (2, True), ended.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU here")
+def test_a_selftest_without_the_gpu_it_is_for_says_so() -> None:
+    ended = rigflow("selftest", "--for", "sm61", CUDA_VISIBLE_DEVICES="")
+    assert (ended.returncode, ended.stderr.startswith("rigflow: fail: ")) == (1, True), ended.stderr
+
+
+@pytest.mark.slow
+def test_a_whole_bundle_is_installed_without_a_network_and_passes(tmp_path: Path) -> None:
+    made = rigflow_process("bundle", "--for", "cpu", "--source", ROOT, tmp_path / "bundle")
+    assert made.returncode == 0, made.stderr
+    alone = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        alone = []  # it may not be asked for here; --no-index is in the script
+    words = [*alone, "sh", str(tmp_path / "bundle" / "install.sh"), str(tmp_path / "venv")]
+    given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHON": sys.executable}
+    done = subprocess.run(words, capture_output=True, text=True, env=given, check=False)
+    assert "pass: a film of 6 s was decoded, computed and collected on cpu" in done.stdout, done.stdout + done.stderr
