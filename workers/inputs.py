@@ -14,7 +14,7 @@ from typing import NamedTuple
 from engines.files import delete_files
 from engines.media.medium import Input, Medium, PipelineMedia
 from engines.media.shared import located
-from engines.outputs.earlier import Earlier, earlier_results
+from engines.outputs.earlier import Comparison, compared
 from engines.outputs.names import OutputNames, Wanted
 from engines.outputs.template import OutTemplate
 from pipelines.client import Client, Files
@@ -51,7 +51,7 @@ class JobOutcome:
     seconds: float = 0.0
     names: list[str] = field(default_factory=list)
     wanted: Wanted | None = None
-    earlier: Earlier = field(default_factory=Earlier)
+    earlier: Comparison = field(default_factory=Comparison)
 
     def reserve(self, names: OutputNames, wanted: Wanted) -> None:
         """Reserve a name for its result. Raises OutputError."""
@@ -60,7 +60,7 @@ class JobOutcome:
     def compare(self, names: OutputNames, _: str, files: Sequence[Path]) -> Sequence[Path]:
         """Compare its new files with earlier results, and return the equal ones if there are such."""
         if self.wanted is not None:
-            self.earlier = earlier_results(names.earlier(self.wanted, self.target), self.target, files)
+            self.earlier = compared(names.earlier(self.wanted, self.target), self.target, files)
         return self.earlier.equal
 
     @property

@@ -15,8 +15,8 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """What is there of earlier results: `equal` files have the content of the new ones; `kept`: others are there."""
+class Comparison:
+    """Earlier results beside new ones: `equal` files have the content of the new ones; `kept`: others are there."""
 
     equal: Sequence[Path] = ()
     kept: bool = False
@@ -27,21 +27,21 @@ class Earlier:
         return ", equal to those that were there" if self.equal else ", beside earlier ones" if self.kept else ""
 
 
-def earlier_results(earlier: Iterable[Path], target: Path, files: Sequence[Path]) -> Earlier:
+def compared(earlier: Iterable[Path], target: Path, files: Sequence[Path]) -> Comparison:
     """Compare the new `files` of `target`, whose names begin with its own, with those of `earlier` targets."""
     kept = False
     for each in earlier:
         rests = {file: str(file.relative_to(target.parent)).removeprefix(target.name) for file in files}
         there = {file: target.parent / f"{each.name}{rest}" for file, rest in rests.items()}
         if files and all(equal(*pair) for pair in there.items()):
-            return Earlier(equal=tuple(there.values()))
+            return Comparison(equal=tuple(there.values()))
         kept = kept or _has_results(each)
-    return Earlier(kept=kept)
+    return Comparison(kept=kept)
 
 
-def settled(earlier: Iterable[Path], target: Path, files: Sequence[Path]) -> tuple[Sequence[Path], Earlier]:
+def settled(earlier: Iterable[Path], target: Path, files: Sequence[Path]) -> tuple[Sequence[Path], Comparison]:
     """Delete the new `files` if equal ones are there. Returns where the results are, and what was there."""
-    found = earlier_results(earlier, target, files)
+    found = compared(earlier, target, files)
     if found.equal:
         delete_files(files, target)
     return found.equal or files, found

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,13 +48,6 @@ from workers.inputs import JobOutcome
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")
-
-
-@pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
-    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
-    yield opened
-    opened.close()
 
 
 def test_gpus_are_found_by_their_uuid() -> None:

@@ -1,6 +1,5 @@
 """Compact upscalers by rigflow's own kernels: near the answers of the CPU, and the same bits alone and together."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,8 @@ from schemas.model import ModelSpec
 from schemas.model_profile import ComputeOptions
 from tests.weights import weights
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300), pytest.mark.usefixtures("since_ampere")]
 OPTIONS = ComputeOptions(precision="fp16", kernels=True)
-
-
-@pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
-    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
-    if opened.facts.capability < (8, 0):
-        pytest.skip("the kernels are for GPUs since Ampere")
-    yield opened
-    opened.close()
 
 
 def upscaler(folder: Path, graph: bytes, height: int, width: int) -> tuple[ModelSpec, bytes]:

@@ -1,6 +1,5 @@
 """Memory of a GPU while runs are queued: what one of them reads stays as it was, and a copy is complete at once."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +14,6 @@ from engines.inference.resident import Place, place_of, value
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 LONG_SIDE, PRODUCTS = 4096, 24  # of a run that takes some 50 ms, while others are queued behind it
 SIZE = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
-    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
-    yield opened
-    opened.close()
 
 
 def graph(*nodes: Any) -> bytes:

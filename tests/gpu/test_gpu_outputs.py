@@ -1,6 +1,5 @@
 """What a GPU's kernels leave of outputs, and what a session on it copies back: as their twin and the host have it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,13 +32,6 @@ from tests.weights import weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 PICTURE = PictureSpec(size=(6, 8))
-
-
-@pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
-    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
-    yield opened
-    opened.close()
 
 
 def session_of(gpu: CudaGpu, spec: ModelSpec, model: bytes) -> CudaSession:

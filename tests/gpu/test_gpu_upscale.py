@@ -1,6 +1,5 @@
 """Pictures that are resized, cut into tiles, upscaled and made planes on a GPU have the bytes of the host's."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,13 +36,6 @@ from tests.unit.test_tiles import HEAD, Array, inferred, noise, part_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 INPUT = model_picture_name("infer", "input")
-
-
-@pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
-    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
-    yield opened
-    opened.close()
 
 
 def frame_of(clip: str) -> Array:
