@@ -58,8 +58,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("what", DELETED)
 def test_a_run_goes_on_after_a_deletion(what: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("workers.waits.SILENT_S", "pipelines.collect.LOST_S"):
-        monkeypatch.setattr(name, 1.0)
+    for name, seconds in (("workers.waits.SILENT_S", 1.0), ("pipelines.collect.LOST_S", 3.0)):
+        monkeypatch.setattr(name, seconds)
     reports, go_on = list[str](), tmp_path / "go on"
 
     async def trial(fleet: Fleet) -> JobOutcome:
