@@ -21,6 +21,7 @@ from schemas.segments import Segment
 from schemas.wire import Buffer
 
 _LAST = 1 << 61  # FFmpeg's numbers have 64 bits
+_BACK_S = (0, 1, 4, 16, 64)  # before the time that is looked for
 _MOST_FRAMES = 250  # decoded after a keyframe: the picture may be an earlier one if keyframes are rare
 
 
@@ -68,19 +69,7 @@ class Video(BaseMedium[VideoDecodeOptions]):
             stream = picture_stream(container, str(path))
             base = stream.time_base or Fraction(1)
             target = (stream.start_time or 0) + min(round(at_s / base), _LAST)
-            if at_s > 0:
-                container.seek(target, stream=stream)
-            found: av.VideoFrame | None = None
-            end: int | None = None
-            for number, frame in enumerate(container.decode(stream)):
-                if found is not None and frame.pts is not None and frame.pts > target:
-                    break
-                if number > _MOST_FRAMES:
-                    end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
-                    break
-                found = frame
-            else:
-                end = _end_of(found, stream)
+            found, end = _last_before(container, stream, target, at_s > 0)
             if end is not None and at_s > 0 and target >= end:
                 end_s = float((end - (stream.start_time or 0)) * base)
                 raise UsageError(f"{path} has no picture at {at_s:.2f} s", f"it ends at {end_s:.2f} s")
@@ -88,6 +77,44 @@ class Video(BaseMedium[VideoDecodeOptions]):
                 raise MediaError(f"{path} has no picture that can be decoded", "see whether `ffprobe` can read it")
             aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
             return Shown(found, orientation_of(found), aspect)
+
+
+def _last_before(
+    container: av.container.InputContainer, stream: av.VideoStream, target: int, seek: bool
+) -> tuple[av.VideoFrame | None, int | None]:
+    """The last frame at or before `target`, and the film's end where that was seen. Without `seek` the first frame.
+
+    A container without an index, as MPEG-TS, does not seek to a keyframe: the first frame that can be decoded is then
+    behind the target, or there is none. So it seeks farther back until one is not.
+    """
+    first, base = stream.start_time or 0, stream.time_base or Fraction(1)
+    for back_s in _BACK_S if seek else (0,):
+        start = target - round(back_s / base)
+        if seek:
+            try:
+                container.seek(start, stream=stream)
+            except av.FFmpegError:  # some demuxers refuse a time before the first frame; MPEG-TS wants one
+                container.seek(first, stream=stream)
+        found, end = _decoded(container, stream, target)
+        if found is not None and (found.pts is None or found.pts <= target):
+            break
+        if start < first:  # that is the beginning
+            break
+    return found, end
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, target: int
+) -> tuple[av.VideoFrame | None, int | None]:
+    """The last frame at or before `target` from here on, or else the first, and the film's end where that was seen."""
+    found: av.VideoFrame | None = None
+    for number, frame in enumerate(container.decode(stream)):
+        if found is not None and frame.pts is not None and frame.pts > target:
+            return found, None
+        if number > _MOST_FRAMES:
+            return found, None if stream.duration is None else (stream.start_time or 0) + stream.duration
+        found = frame
+    return found, _end_of(found, stream)
 
 
 def _end_of(last: av.VideoFrame | None, stream: av.VideoStream) -> int | None:
