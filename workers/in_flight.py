@@ -90,9 +90,11 @@ class Task:
     @property
     def beside(self) -> bool:
         """Whether its next step is for `workers.beside`, and not for the computing thread."""
-        if self.parts is not None:
-            return self.prefetch is not None and self.pipeline.feeds_beside(self.stage)
-        return self.pipeline.beside(self.stage, self.prepared)
+        if not self.pipeline.works_beside:
+            return False
+        if self.parts is None:
+            return self.pipeline.beside(self.stage, self.prepared)
+        return self.prefetch is not None and self.pipeline.feeds_beside(self.stage)
 
     @property
     def weight(self) -> int:

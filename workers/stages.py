@@ -51,6 +51,8 @@ class LoadedPipeline:
         beside = plan.operators.items() if device.host_is_free else ()
         self._preparing = {name: each for name, each in beside if isinstance(each, Prepares)}
         self._on_host = {name for name, each in beside if runs_on_host(each)}
+        # whether some steps need no device, which works on other parts meanwhile; read for each task at each event
+        self.works_beside = bool(self._preparing or self._on_host)
         self._batch_s: dict[str, float] = {}  # of a stage's full batches, lately
         decode = self.plan.decode
         self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
@@ -140,11 +142,6 @@ class LoadedPipeline:
     def beside(self, stage: str, prepared: bool) -> bool:
         """Whether the next step of a part at a stage needs no device, which works on other parts meanwhile."""
         return stage in self._on_host or (stage in self._preparing and not prepared)
-
-    @property
-    def works_beside(self) -> bool:
-        """Whether some of its steps need no device, which works on other parts meanwhile."""
-        return bool(self._on_host or self._preparing)
 
     def feeds_beside(self, stage: str) -> bool:
         """Whether the part that a stage gives has such a step next, in this process."""
