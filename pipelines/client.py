@@ -18,7 +18,7 @@ from pipelines import revisions
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
 from pipelines.job_records import JobCancelled, JobRecord, job_key
-from pipelines.jobs import begin
+from pipelines.jobs import begin, check_same
 from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
@@ -131,7 +131,8 @@ class Client:
         ends with an error or this is cancelled before all bytes came, nothing stays.
 
         The same `job` with the same input is the job that is known. Raises OtherInput when it has another input or
-        pipeline; FleetFull when the fleet stays full for `patience_s`; MediaError, PipelineError, BrokerError.
+        pipeline, unless it was cancelled; FleetFull when the fleet stays full for `patience_s`; MediaError,
+        PipelineError, BrokerError.
         """
         await self.broker.quotas.check(self.tenant)
         known, chosen = KnownRevisions.of(self.broker), isinstance(pipeline, PipelineSpec)
@@ -249,6 +250,8 @@ class Client:
                 # the caller repeats its request, and the pipeline may have been updated meanwhile
                 job = wanted.job.model_copy(update={"revision": known.manifest.job.revision})
                 wanted = wanted.model_copy(update={"job": job})
+            if known is not None and known.manifest.state is not JobState.CANCELLED:
+                check_same(known.manifest, wanted)  # also where the job failed or its results are gone
             record = JobRecord(self.broker, wanted) if own_id else await begin(self.broker, wanted)
             if known is None and record.stored:
                 continue  # another process began it meanwhile, perhaps with other media

@@ -278,7 +278,7 @@ class Collector:
     async def _finish(self, job: CollectedJob) -> None:
         files, equal = await job.closed(self._compare)
         if job.finished.done():  # cancelled or abandoned meanwhile
-            delete_files(files, job.target)
+            await asyncio.to_thread(delete_files, files, job.target)
             return
         done = job.done([*equal] or files)
         try:
@@ -289,10 +289,10 @@ class Collector:
                 await publish_done(self._broker, done, str(job.last_seq))
         except (JobCancelled, asyncio.CancelledError) as error:
             if isinstance(error, JobCancelled) or job.finished.done():  # its cancelled Done came meanwhile
-                delete_files(files, job.target)
+                await asyncio.to_thread(delete_files, files, job.target)
             raise
         if equal:
-            delete_files(files, job.target)
+            await asyncio.to_thread(delete_files, files, job.target)
         if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
             await job.forget_results(self._broker)
         if done.failures or self._deliver is not None:

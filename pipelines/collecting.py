@@ -153,7 +153,7 @@ class CollectedJob:
             await in_thread(lambda: files.extend(self.close()), stop=self.abort)
             return files, await in_thread(compare, self.ref.id, files)
         except BaseException:
-            delete_files(files, self.target)
+            await asyncio.to_thread(delete_files, files, self.target)
             raise
 
     def close(self) -> list[Path]:

@@ -102,7 +102,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
             return False  # its Done is published, and its manifest is about to be written
         if stale:
             return False
-        _check_same(known, wanted)
+        check_same(known, wanted)
         return not await _is_lost(broker, known)
     if known.state is JobState.FAILED and (again or known.total is None):
         return False
@@ -114,7 +114,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
         return False
     if is_other_media:
         return False
-    _check_same(known, wanted)
+    check_same(known, wanted)
     return True
 
 
@@ -148,13 +148,14 @@ async def _is_lost(broker: Broker, known: Manifest) -> bool:
 def _is_same(known: Manifest, wanted: Manifest) -> bool:
     """Whether two manifests have the same input, pipeline and revision."""
     try:
-        _check_same(known, wanted)
+        check_same(known, wanted)
     except OtherInput:
         return False
     return True
 
 
-def _check_same(known: Manifest, wanted: Manifest) -> None:
+def check_same(known: Manifest, wanted: Manifest) -> None:
+    """Raise OtherInput if a manifest has another input, pipeline or revision."""
     if (known.job.pipeline, known.job.revision) != (wanted.job.pipeline, wanted.job.revision):
         pipeline = f"{known.job.pipeline} {known.job.revision}"
         raise OtherInput(f"job {known.job.id} goes through another pipeline ({pipeline})", known.job)

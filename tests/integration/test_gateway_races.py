@@ -15,6 +15,7 @@ pytest.importorskip("uvicorn")
 
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.job_records import find_manifest  # noqa: E402
+from pipelines.usage import read_usage  # noqa: E402
 from schemas.settings import MIB  # noqa: E402
 from tests.clips import Clip, make_clip, real_clip  # noqa: E402
 from tests.faults.test_gateway_kills import Killed  # noqa: E402
@@ -77,6 +78,34 @@ async def test_one_key_at_two_gateways_is_one_job_of_one_of_the_media(
         ended = await _done(both[0], f"race-{size}")
         alone = (await both[1].post(f"{JOBS}?pipeline=simulated", content=media[taken.pop()])).json()["id"]
         assert ended["digest"] == (await _done(both[1], alone))["digest"]
+
+
+async def test_a_key_stays_that_of_its_media_after_the_job_failed(fleet: Fleet, urls: tuple[str, str]) -> None:
+    async with clients(urls) as both, Broker.connected(fleet.settings, "test") as broker:
+
+        async def send(body: bytes) -> int:
+            found = await both[0].post(
+                f"{JOBS}?pipeline=simulated", content=body, headers={"Idempotency-Key": "failed"}
+            )
+            return int(found.status_code)
+
+        async def failed(times: int) -> None:
+            """Wait until it failed so often; each of them counts."""
+            while True:
+                ended = await read_usage(broker, "main", "2020-01-01", "9999-01-01", ("key",))
+                shown = (await both[1].get(f"{JOBS}/failed")).json()
+                if sum(each.failed for each in ended.values()) == times and shown["state"] == "failed":
+                    return
+                await asyncio.sleep(0.05)
+
+        assert await send(b"no media") == 201
+        await failed(1)
+        assert await send(b"other media") == 409
+        assert await send(b"no media") == 201, "nothing of it could be read, so it starts again"
+        await failed(2)
+        assert (await both[1].delete(f"{JOBS}/failed")).status_code == 204
+        assert await send(b"other media") == 201
+        await failed(3)
 
 
 async def test_bytes_of_two_senders_are_never_mixed(fleet: Fleet, urls: tuple[str, str]) -> None:
