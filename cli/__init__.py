@@ -15,7 +15,22 @@ def main() -> None:
     except (KeyboardInterrupt, RuntimeError):  # a RuntimeError is what a class makes of it while it is defined
         os.write(2, b"rigflow: interrupted\n")
         os._exit(130)
+    _keep_closed_files()
     run_to_its_end(_command)
+
+
+def _keep_closed_files() -> None:
+    """Have what was started without stdin, stdout or stderr write to nowhere there, and no file get their numbers.
+
+    `sys.stdin` stays None: commands that read it say that it is closed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # the lowest number that is free, which is this one
+            if number:
+                setattr(sys, name, os.fdopen(number, "w", closefd=False, encoding="utf-8"))
 
 
 def _command() -> "Callable[[], int]":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @ends_well
 def cluster(
     results: Annotated[
-        list[Path], typer.Argument(help="Results of fingerprint, or of clip-features.", metavar="RESULT...")
+        list[Path], typer.Argument(help="Results of fingerprint, of clip-features or of embed.", metavar="RESULT...")
     ],
     media: Annotated[
         list[Path] | None,
@@ -31,10 +31,14 @@ def cluster(
         ),
     ] = None,
     similarity: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Mean similarity that keeps two groups together.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Mean similarity, 0 to 1, that keeps two groups together.", metavar="COSINE"
+        ),
     ] = 0.8,
     duplicate: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Similarity from which on two are near-duplicates.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Similarity from which on two are near-duplicates.", metavar="COSINE"),
     ] = 0.95,
     out: Annotated[
         Path | None, typer.Option(help="Folder for contact sheets and clusters.jsonl; made if missing.", metavar="DIR")

@@ -96,11 +96,13 @@ def _choices(param: Any) -> str:
 
 
 def _default(param: Any) -> str:
-    """The default of an option, unless its help says it or there is none."""
+    """The default of an option, unless its help says it or there is none; whether it has to be given."""
+    if param.required:
+        return "Required."
     default = param.default.value if isinstance(param.default, Enum) else param.default
     if default in (None, False, "", ()) or callable(default) or "Default" in (param.help or "") or param.is_flag:
         return ""
-    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    shown = f"{default:,.12g}" if isinstance(default, float) else str(default)
     return f"Default: {'the current folder' if shown == '.' else shown}."
 
 

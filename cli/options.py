@@ -12,7 +12,7 @@ import typer
 from cli.closed_output import reader_gone
 from cli.interrupts import came_from_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
-from schemas.errors import ExitCode, RigflowError, UsageError, first_error
+from schemas.errors import ExitCode, ModelMissing, RigflowError, UsageError, first_error
 from schemas.text import count
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
@@ -132,18 +132,30 @@ def check_workers(number: int) -> None:
 
 
 def chosen_pipeline(
-    name: str, model: str | None, fields: Sequence[str] | None, stream: int | None, cache: Path
+    name: str,
+    model: str | None,
+    fields: Sequence[str] | None,
+    stream: int | None,
+    cache: Path,
+    inputs: Sequence[Path] = (),
 ) -> "tuple[PipelineSpec, Models, bool]":
     """A pipeline with what the command line changes of it, its models, and whether that makes it a variant.
 
-    A variant is for the jobs of this command alone, see `pipelines.registry`. Raises PipelineError, ModelError.
+    A variant is for the jobs of this command alone, see `pipelines.registry`. Raises PipelineError, ModelError; where a
+    model is missing and none of the `inputs` is media of the pipeline, the error of the first of them.
     """
     from schemas.given_fields import parse_fields
     from workers.definitions import find_models, find_pipeline
+    from workers.inputs import check_media
 
     found, folder = find_pipeline(name)
     spec = found.with_fields(parse_fields(fields or (), "--set", "encode.crf=16")).with_model(model).with_stream(stream)
-    return spec, find_models(spec, folder, cache), spec.revision != found.revision
+    try:
+        models = find_models(spec, folder, cache)
+    except ModelMissing:
+        check_media(inputs, spec)
+        raise
+    return spec, models, spec.revision != found.revision
 
 
 def default_store() -> Path:

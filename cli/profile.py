@@ -29,10 +29,14 @@ def profile(
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds to measure a device, or a model on one, for, about.")
+        float,
+        typer.Option(min=1, help="About how long a device, or a model on one, is measured.", metavar="SECONDS"),
     ] = SECONDS,
     sustained: Annotated[
-        float, typer.Option(min=0, help="Seconds more under load, to see whether a GPU keeps its clocks; 0: none.")
+        float,
+        typer.Option(
+            min=0, help="So long more under load, to see whether a GPU keeps its clocks; 0: not.", metavar="SECONDS"
+        ),
     ] = SUSTAINED_S,
     dim: Annotated[
         list[str] | None, typer.Option(help="Of a model: size of a free dimension.", metavar="NAME=SIZE")

@@ -63,7 +63,7 @@ def publish(
     if job and not is_token(job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
     check_inputs(inputs)
-    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder, inputs)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     with answers(as_json) as answer:

@@ -81,7 +81,8 @@ def run(
     from schemas.jobs import Priority
 
     inputs = checked_inputs(inputs, only_new)  # a wrong path is told before a model that is missing
-    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    files = [path for path in inputs if path.is_file()]
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder, files)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     folder = out or Path(".")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Json, ModelName, Overwrite, SettingsFile, ends_well, settings_from
+from cli.options import Json, Overwrite, SettingsFile, ends_well, settings_from
 from cli.text import cell, say_sentence, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import count
@@ -36,11 +36,13 @@ def search(
     ] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Find near-duplicates.")] = False,
     similarity: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="The cosine from which on pictures are near-duplicates.")
+        float, typer.Option(min=0.0, max=1.0, help="From which on pictures are near-duplicates.", metavar="COSINE")
     ] = 0.95,
     most: Annotated[int, typer.Option(min=1, max=10_000, help="How many are shown.", metavar="N")] = 20,
     every: Annotated[bool, typer.Option("--every", help="Every picture of a film, not its best one.")] = False,
-    model: ModelName = None,
+    model: Annotated[
+        str | None, typer.Option(help="Which model's vectors, of a library of several.", metavar="NAME")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with pictures, one file that works offline.", metavar="FILE")
     ] = None,

@@ -29,23 +29,27 @@ def simulate(
         Path | None,
         typer.Option("--fleet", help="TOML file of an imagined fleet instead; see docs/placement.md.", metavar="FILE"),
     ] = None,
-    job: Annotated[str, typer.Option(help="A file, or a film such as '2h 1080p h264'; and ` x N` of them.")] = "",
+    job: Annotated[
+        str, typer.Option(help="A file, or a film such as '2h 1080p h264'; and ` x N` of them.", metavar="FILM")
+    ] = "",
     pipeline: Annotated[str, typer.Option(help="A pipeline's name, or the path of its file.")] = "fingerprint",
     link: Annotated[
         str,
         typer.Option(help="PCIe link of cards: x1, '3.0 x16', own. Default: x1 for those for mining, else own."),
     ] = "",
     cores: Annotated[
-        int, typer.Option(min=0, max=1024, help="Cores of each rig. Default: 2 with cards for mining, else 8.")
+        int,
+        typer.Option(min=0, max=1024, help="Cores of each rig. Default: 2 with cards for mining, else 8.", metavar="N"),
     ] = 0,
-    network: Annotated[
-        float, typer.Option(min=1e3, max=1e12, help="Bits a second of each rig's network.", show_default="1e9")
-    ] = 1e9,
+    network: Annotated[float, typer.Option(min=1e3, max=1e12, help="Of each rig's network.", metavar="BITS/S")] = 1e9,
     fault: Annotated[
-        list[str] | None, typer.Option(help="'rig1-gpu2 at 60': it dies; 'rig2 at 60 for 180': it reboots. Seconds.")
+        list[str] | None,
+        typer.Option(help="'rig1-gpu2 at 60': it dies; 'rig2 at 60 for 180': it reboots. Seconds.", metavar="TEXT"),
     ] = None,
-    jitter: Annotated[float, typer.Option(min=0.0, max=2.0, help="Spread of the segments' times.")] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="Of the spread: equal seeds give equal answers.")] = 0,
+    jitter: Annotated[
+        float, typer.Option(min=0.0, max=2.0, help="Spread of the segments' times: 0.05 is 5%.", metavar="SHARE")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the spread: equal seeds give equal answers.", metavar="N")] = 0,
     cards: Annotated[bool, typer.Option("--cards", help="List the cards whose figures are known.")] = False,
     model: ModelName = None,
     fields: StageFields = None,

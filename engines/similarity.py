@@ -60,6 +60,8 @@ def load_media(path: Path) -> dict[str, Descriptors]:
         # opened here, because np.load does not close a file that it cannot read
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*_VECTORS, "times", "names") if name in file}
+    except IsADirectoryError as error:
+        raise UsageError(f"{path}: is a folder", f"name its results, for example {path}/*.fingerprint.npz") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
     # np.load returns an array for .npy, and raises ValueError, EOFError or BadZipFile for other files

@@ -115,6 +115,15 @@ def look_at(inputs: Sequence[Path], spec: PipelineSpec) -> Inspected:
     return [(path, _inspect(path, *found, media)) for path, found in zip(each.values(), located(each), strict=True)]
 
 
+def check_media(inputs: Sequence[Path], spec: PipelineSpec) -> None:
+    """Raise the error of the first file if none of them can be sent through a pipeline."""
+    found = look_at(inputs, spec)
+    if found and all(isinstance(file, RigflowError) for _, file in found):
+        path, error = found[0]
+        assert isinstance(error, RigflowError)
+        raise error if path.name in error.what else type(error)(f"{path}: {error.what}", error.hint)
+
+
 def plan_jobs(client: Client, spec: PipelineSpec, inspected: Inspected, priority: Priority) -> list[JobOutcome]:
     """One job a file whose media has times; all others of one kind together are one.
 

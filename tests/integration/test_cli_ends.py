@@ -1,6 +1,7 @@
 """However a command is ended, it leaves no store, no half-written file and no process."""
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -94,3 +95,15 @@ def test_a_folder_for_temporary_files_with_too_long_a_path_is_a_line(tmp_path: P
         words = f"no worker can be started: AF_UNIX path too long: {long} is the folder for temporary files"
         assert ended.stderr.endswith(f"{words}: set TMPDIR to a folder with a short path\n"), ended.stderr
         assert ended.returncode == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_standard_files_hinder_no_command(closed: str, tmp_path: Path) -> None:
+    """Workers inherit them, and no file of ours gets their numbers."""
+    (tmp_path / "a.jpg").write_bytes(still("mjpeg"))
+    words = shlex.join([*COMMAND, "run", "fingerprint", "a.jpg", "--workers", "1", "--out", "out"])
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {closed}"], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "out" / "a.fingerprint.npz").exists()

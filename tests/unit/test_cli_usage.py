@@ -235,3 +235,27 @@ def test_a_wrong_path_is_told_before_a_model_that_is_missing(command: str, tmp_p
     done = rigflow(command, "chat", tmp_path / "nothing", *out, HOME=str(tmp_path))
     assert done.returncode == ExitCode.USAGE
     assert done.stderr.startswith(f"rigflow: {tmp_path / 'nothing'}: no such f")
+
+
+@pytest.mark.parametrize("command", ["run", "publish"])
+def test_a_file_of_another_kind_is_told_before_a_model_that_is_missing(command: str, tmp_path: Path) -> None:
+    film = real_clip("bikes")
+    done = rigflow(command, "chat", film, HOME=str(tmp_path))
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.startswith(f"rigflow: {film}: pipeline chat takes text, this is video: ")
+
+
+def test_help_says_which_options_are_required() -> None:
+    assert re.search(
+        r"^  --out DIR +.*\n(?: {10,}.*\n)* +.*Required\.$", rigflow("watch", "--help").stdout, re.MULTILINE
+    )
+
+
+def test_results_of_a_folder_are_to_be_named(tmp_path: Path) -> None:
+    for command in (("cluster", tmp_path), ("near", tmp_path, tmp_path)):
+        done = rigflow(*command)
+        assert done.returncode == ExitCode.USAGE
+        assert (
+            done.stderr
+            == f"rigflow: {tmp_path}: is a folder: name its results, for example {tmp_path}/*.fingerprint.npz\n"
+        )
