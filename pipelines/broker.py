@@ -14,7 +14,7 @@ from pipelines.connection import Connection
 from pipelines.jetstream import ApiError, Stored
 from pipelines.message_store import MessageStore
 from pipelines.otlp import OtlpExporter, open_exporter
-from pipelines.quotas import Quotas
+from pipelines.quotas import Quotas, StorageFull
 from pipelines.values import decoded
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
@@ -26,6 +26,7 @@ __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
 LEAST_PAYLOAD = 8192  # headers of dead letters, manifests and status must fit into one message
 READER_IDLE_S = 300.0  # the server deletes a reader that gets no request for this time
+FULL_S = 0.5  # that a message of a tenant waits for room in its own storage
 DROP_S = 2.0  # longest wait for the deletion of a reader
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE = 10071  # JetStream's own error number
@@ -123,6 +124,31 @@ class Broker(MessageStore):
         if not acked.new and attempts == 1:  # the earlier message has a blob of its own
             await discard_claims(self, bucket, [blob])
         return acked.new
+
+    async def publish_soon(
+        self, subject: str, body: Buffer | Pieces | Path, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """`publish`, but a message of a listed tenant does not wait while the tenant's own storage is full.
+
+        Whoever works for all tenants must not stand still for one. Raises StorageFull.
+        """
+        tenant = self.names.listed_tenant(subject)
+        while True:
+            try:
+                async with asyncio.timeout(FULL_S if tenant else None):
+                    await self.publish(subject, body, message_id, headers)
+                return
+            except TimeoutError:
+                size = body.stat().st_size if isinstance(body, Path) else len(body)
+                if self.connection.connected and await self._is_full(tenant, size):
+                    raise StorageFull(tenant) from None
+
+    async def _is_full(self, tenant: str, nbytes: int) -> bool:
+        for stream in (self.names.results_of(tenant), f"OBJ_{self.names.blobs_of(tenant)}"):
+            info = await self.api(f"STREAM.INFO.{stream}")
+            if 0 < int(info["config"]["max_bytes"]) < int(info["state"]["bytes"]) + nbytes:
+                return True
+        return False
 
     # readers: consumers of one pull, without acks
 

@@ -66,7 +66,7 @@ async def dead_letter(
     dated = failure.model_copy(update={"at_s": time.time()})
     result, identity = broker.names.results(failure.key.job), _identity(failure, subject, sequence)
     await dead_letter_unread(broker, dated, body, subject, sequence, headers)
-    await broker.publish(result, dated.encode(), identity, {HEADER_TYPE: "failure"})
+    await broker.publish_soon(result, dated.encode(), identity, {HEADER_TYPE: "failure"})
 
 
 async def dead_letter_unread(

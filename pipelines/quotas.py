@@ -32,6 +32,16 @@ class TenantFull(FleetFull):
         RigflowError.__init__(self, what, "send it again when some of it is done; rigflow tenants limit changes it")
 
 
+class StorageFull(StoreError):
+    """Unfinished jobs fill all that a tenant may store: its work is done again later, and others go on."""
+
+    disposition = Disposition.ELSEWHERE
+
+    def __init__(self, tenant: str) -> None:
+        hint = "rigflow tenants limit raises storage_bytes; cancelled and finished jobs make room"
+        super().__init__(f"unfinished jobs of tenant {tenant} fill all that it may store", hint)
+
+
 class Quotas:
     """Counts the seconds of devices of the jobs that a tenant began today (UTC); each look goes on where one ended."""
 

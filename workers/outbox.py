@@ -55,7 +55,7 @@ class Outbox:
 
     async def _send(self, task: Task, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]) -> None:
         try:
-            await self._broker.publish(subject, body, message_id, headers)
+            await self._broker.publish_soon(subject, body, message_id, headers)
         except Exception as error:
             await self._on_error(task, error)
         finally:

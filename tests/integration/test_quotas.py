@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -13,14 +13,19 @@ from gateway.problems import problem_of
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.client import Client
+from pipelines.jetstream import ApiError
+from pipelines.job import Job
+from pipelines.job_events import Ended
 from pipelines.quotas import DAY_S, QuotaReached, TenantFull
 from pipelines.registry import builtin_pipeline
 from pipelines.tenant_admin import set_tenants, state_of
 from pipelines.usage import record_usage
 from schemas.jobs import JobRef, JobState, Manifest, Priority
 from schemas.settings import Settings
-from schemas.subjects import SPLIT
+from schemas.subjects import HEADER_ID, SPLIT
 from schemas.tenants import Tenant
+from tests.clips import real_clip
+from tests.fleet import ONE_WORKER, Fleet
 from tests.integration.queues import eventually
 from workers.definitions import find_models, register
 from workers.failures import Failures
@@ -102,6 +107,43 @@ async def test_media_of_a_tenant_that_has_used_its_day_wait_in_its_queue(setting
         waiting = (await broker.api(f"STREAM.INFO.{broker.names.media_stream(SPEC.name, 'small')}"))["state"]
         assert waiting["messages"] == 1
         await asyncio.gather(pull.close())
+
+
+def test_a_tenant_whose_storage_is_full_keeps_no_worker_from_others(tmp_path: Path) -> None:
+    """Its own work waits, and is done once there is room."""
+    clip = real_clip("bikes").read_bytes()
+
+    async def jobs(fleet: Fleet) -> None:
+        tenants = {"full": Tenant(storage_bytes=16 << 20), "other": Tenant()}
+        async with tenants_of(fleet.settings, tenants) as broker:
+            for number in range(5):  # parts of a job that nobody finishes
+                subject = f"rigflow.results.full.{SPEC.name}.endless"
+                with suppress(ApiError):
+                    await broker.store(subject, bytes(4_000_000), {HEADER_ID: f"{number}"}, until_full=True)
+            while True:  # to the last byte
+                with suppress(ApiError):
+                    await broker.store(subject, bytes(1000), {}, until_full=True)
+                    continue
+                break
+            fleet.add(*ONE_WORKER)
+            waiting = await Client(broker, "full").submit(SPEC.name, clip, job="film")
+            async with asyncio.timeout(60):
+                await ended(await Client(broker, "other").submit(SPEC.name, clip, job="film"))
+            assert not waiting.manifest.state.ended
+            await broker.purge(broker.names.results_of("full"), subject)
+            async with asyncio.timeout(60):
+                await ended(waiting)
+
+    with Fleet((), tmp_path / "cache") as fleet:
+        asyncio.run(jobs(fleet))
+
+
+async def ended(job: Job) -> None:
+    """Wait for the end of a job, which is a good one."""
+    async with aclosing(job.events()) as events:
+        async for event in events:
+            if isinstance(event, Ended):
+                assert not event.done.failures
 
 
 async def _begun(_: object) -> None: ...
