@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults upgrade lint format bench bench-short plans clean
+.PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults upgrade lint format bench bench-short plans lock sbom clean
 
 help:
 	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: shots of yours too"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint format  what the code must look like"
 	@echo "make bench        measures this machine side by side with other programs; bench-short: the least of it"
 	@echo "make plans        what \`rigflow plan\` and \`simulate\` predict beside real workers that take their time; 12 minutes"
+	@echo "make lock sbom    requirements.lock: versions and hashes; sbom.json: a bill of materials of it"
 	@echo "make kernels      compiles the kernels for GPUs, where the CUDA toolkit is"
 	@echo "make clean        removes .venv and demo-out"
 
@@ -95,6 +96,16 @@ bench-short: .venv/bench
 plans: .venv/test
 	$(BIN)/python -m benchmarks.plans --seconds 24
 
+# the versions and hashes of all that an installation with these extras has, for every system; checked in
+LOCKED := --extra gateway --extra search --extra cluster --extra otel
+lock: .venv/lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCKED) --universal --python-version 3.11 --generate-hashes --quiet \
+		--custom-compile-command "make lock" --output-file requirements.lock
+
+# what is in requirements.lock, as CycloneDX: sbom.json
+sbom: .venv/base
+	$(BIN)/python deploy/sbom.py > sbom.json
+
 clean:
 	rm -rf .venv demo-out build *.egg-info
 
@@ -133,6 +144,10 @@ clean:
 
 .venv/test-api: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-api]'
+	@touch $@
+
+.venv/lock: | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	@touch $@
 
 .venv/bench: pyproject.toml | .venv/bin/python
