@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,9 @@ if "TEST_HOME" not in os.environ:
     if has_room_in_memory():
         tempfile.tempdir = str(MEMORY)
     os.environ["TEST_HOME"] = str(kept_folder("home"))
-    os.environ["TMPDIR"] = str(kept_folder("temporary"))
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="rigflow-temporary-")
+    # last of all: multiprocessing's own folder is in it
+    Finalize(None, shutil.rmtree, (os.environ["TMPDIR"], True), exitpriority=-1000)
 os.environ["HOME"], tempfile.tempdir = os.environ["TEST_HOME"], None
 
 if "TEST_ASM" in os.environ:
