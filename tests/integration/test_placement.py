@@ -29,7 +29,7 @@ from workers.process import start_worker
 
 SPEC = simulated()
 FAST_MS, SLOW_MS = 3.0, 60.0  # a frame
-MOST_JOBS = 40
+MOST_JOBS = 60
 FILM = real_clip("bigbuckbunny")  # 132 frames, which take as long to decode as the fast worker computes
 
 
@@ -78,7 +78,7 @@ async def roles_of(broker: Broker) -> dict[str, tuple[Sequence[str], Sequence[st
 
 async def apart(broker: Broker) -> None:
     """Wait until the workers have the roles that follow from their paces."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         while True:
             workers = (await fleet_status(broker)).workers
             runs = {each["worker"]: each["roles"].get(SPEC.name, {}).get("runs", ["?"]) for each in workers}
@@ -97,7 +97,7 @@ async def _slow_rig_leaves_the_model(fleet: Fleet, out: Path) -> None:
             jobs = []
             while not placed.done() and len(jobs) < MOST_JOBS:  # a fleet without work is not placed
                 jobs.append(await client.submit(spec, FILM.read_bytes(), job=f"job{len(jobs)}"))
-                await asyncio.wait([placed], timeout=0.4)
+                await asyncio.wait([placed], timeout=0.8)
             await placed
             dones = [await job.done() for job in jobs]
             known = await known_fleet(broker)
