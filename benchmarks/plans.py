@@ -2,8 +2,8 @@
 
 Four pipelines on three fleets. Each row is one job, on a fleet that is slowed down until the job takes `--seconds` by
 the plan: as `plan` and as `simulate` predict it, and as a real broker and real workers take for it, whose every part of
-a machine takes the time that the plan has for it (tests/paced_machine.py), placed as the plan says. A busy machine adds
-to what is measured; its load is printed.
+a machine takes the time that the plan has for it (tests/simulated_machine.py), placed as the plan says. A busy machine
+adds to what is measured; its load is printed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from schemas.placed import PlacedDevice, PlacedPipeline
 from schemas.settings import Settings
 from tests.fleet import Fleet as RealFleet
 from tests.fleet import Silent
-from tests.paced_machine import machine_entry, names_of, paced_workers
+from tests.simulated_machine import machine_entry, names_of, simulated_workers
 from workers.definitions import register
 from workers.forkserver import WorkerProcess
 from workers.options import WorkerOptions
@@ -53,17 +53,17 @@ class Times(Silent):
 
 
 @contextmanager
-def paced_fleet(row: Row, settings: Settings, folder: Path) -> Iterator[list[str]]:
+def simulated_fleet(row: Row, settings: Settings, folder: Path) -> Iterator[list[str]]:
     """Workers that imitate the fleet of a row, each on a rig of its name: the names of them all."""
-    paced = paced_workers(row.fleet, row.work, folder)
+    machines = simulated_workers(row.fleet, row.work, folder)
     processes = []
     for device in (device for _, device in row.fleet.places()):
         for name in names_of(device):
             options = WorkerOptions(settings=settings, name=name, rig=device.name, auto=True)
-            processes.append(WorkerProcess(options, machine_entry(paced)))
+            processes.append(WorkerProcess(options, machine_entry(machines)))
             processes[-1].start_now()
     try:
-        yield list(paced)
+        yield list(machines)
     finally:
         for process in processes:
             process.send_signal(signal.SIGKILL)
@@ -102,8 +102,8 @@ async def placed(broker: Broker, row: Row, spec: PipelineSpec, workers: Sequence
 
 
 async def measured(row: Row, folder: Path) -> float:
-    """Seconds that the job of a row takes on a real fleet of paced workers."""
-    with RealFleet([], folder / "cache") as real, paced_fleet(row, real.settings, folder) as workers:
+    """Seconds that the job of a row takes on a real fleet of simulated workers."""
+    with RealFleet([], folder / "cache") as real, simulated_fleet(row, real.settings, folder) as workers:
         async with Broker.connected(real.settings, name="plans") as broker:
             spec = await register(broker, real.settings, row.spec, row.models)
             async with placed(broker, row, spec, workers):

@@ -1,8 +1,9 @@
-"""Holds the simulation of fleets against real fleets of paced workers: `python -m benchmarks.simulate [FLEET ...]`.
+"""Holds the simulation of fleets against real fleets of simulated workers: `python -m benchmarks.simulate [FLEET ...]`.
 
 Every worker is a real process at a real broker; decoder, PCIe link, network and arithmetic of its card pass time
-without work (tests/paced.py). Each row is one job: the seconds from the first piece published to the last result, as
-the simulation predicts them and as they were measured. A busy machine adds to what is measured; its load is printed.
+without work (tests/simulated_card.py). Each row is one job: the seconds from the first piece published to the last
+result, as the simulation predicts them and as they were measured. A busy machine adds to what is measured; its load is
+printed.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from placement.simulated_machine import WorkerRules
 from placement.simulation import simulate
 from schemas.rig import ALL_STAGES
 from tests import fleet as real
-from tests.paced import Card, cards_entry, shared
+from tests.simulated_card import Card, cards_entry, shared
 
 PIPELINE = "simulated"
 STAGES = ("decode", "resize", "infer", "encode")
@@ -106,7 +107,7 @@ def _device(name: str, card: Card) -> Device:
 
 
 def measured(case: Case, folder: Path) -> Run:
-    """The job of a case on a real fleet of paced workers."""
+    """The job of a case on a real fleet of simulated workers."""
     networks = [shared(folder / f"network{number}") for number in range(len(case.rigs))]
     cards: dict[str, Card] = {}
     for network, rig in zip(networks, case.rigs, strict=True):

@@ -59,7 +59,7 @@ class StandIn(PrefetchingHost):
         super().__init__(settings, 4)
 
 
-class Paced:
+class SimulatedModel:
     """CTranslate2's Whisper, on a device that takes `chunk_ms` for a chunk. `log`: a line a call, begin and end."""
 
     def __init__(self, session: WhisperSession, chunk_ms: float, log: Path) -> None:
@@ -94,15 +94,15 @@ def _aligned(tokens: int, states: int) -> Any:
     return SimpleNamespace(text_token_probs=[0.9] * tokens, alignments=path)
 
 
-class PacedSession(WhisperSession):
+class SimulatedSession(WhisperSession):
     """The session of a GPU: batches have chunks of one window."""
 
-    paced: Any = None
+    model: Any = None
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._on_cpu = self.any_batch = False
-        self._model = type(self).paced(self)
+        self._model = type(self).model(self)
 
 
 def start_stand_in(
@@ -111,8 +111,8 @@ def start_stand_in(
     """Run a worker whose device is the stand-in."""
     StandIn.host_is_free = apart
     engines.device.Host = StandIn  # type: ignore[attr-defined, misc]
-    PacedSession.paced = partial(Paced, chunk_ms=chunk_ms, log=log)
-    engines.inference.whisper.WhisperSession = PacedSession  # type: ignore[misc]
+    SimulatedSession.model = partial(SimulatedModel, chunk_ms=chunk_ms, log=log)
+    engines.inference.whisper.WhisperSession = SimulatedSession  # type: ignore[misc]
     start_worker(options, heartbeats)
 
 

@@ -63,7 +63,7 @@ class Machine:
         return tuple((resource, seconds / parts) for resource, seconds in pairs if seconds > 0.0)
 
 
-class Paced(Protocol):
+class Pace(Protocol):
     """The pace of a worker."""
 
     def message_s(self, queue: tuple[int, int]) -> float:
@@ -83,7 +83,7 @@ class Taker(Protocol):
         ...
 
     @property
-    def credit(self) -> "Paced":
+    def credit(self) -> "Pace":
         """What it knows of its pace."""
         ...
 

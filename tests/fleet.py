@@ -15,7 +15,7 @@ from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.rig import ALL_STAGES
 from schemas.settings import Settings
-from tests.simulated import DEFAULT_MS, models_of, paced
+from tests.simulated import DEFAULT_MS, at_pace, models_of
 from workers.forkserver import Entry, WorkerProcess
 from workers.inputs import JobOutcome
 from workers.options import WorkerOptions
@@ -141,7 +141,7 @@ class Fleet:
             device=self._devices[number % len(self._devices)],
         )
         pace_ms = self._paces[number] if self._paces else self._pace_ms
-        worker = WorkerProcess(options, paced(self.entry, pace_ms))
+        worker = WorkerProcess(options, at_pace(self.entry, pace_ms))
         worker.start_now()
         return worker
 

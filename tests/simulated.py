@@ -41,11 +41,11 @@ def write_model(folder: Path) -> None:
     save_model(folder, CARD.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()}), body)
 
 
-def paced(entry: Entry, pace_ms: float) -> Entry:
+def at_pace(entry: Entry, pace_ms: float) -> Entry:
     """What a worker process runs that takes so many milliseconds for a frame."""
-    return partial(_start_paced, entry, pace_ms)
+    return partial(_start_at_pace, entry, pace_ms)
 
 
-def _start_paced(entry: Entry, pace_ms: float, options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+def _start_at_pace(entry: Entry, pace_ms: float, options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     os.environ[PACE] = str(pace_ms)
     entry(options, heartbeats)

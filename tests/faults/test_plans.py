@@ -1,4 +1,4 @@
-"""What `rigflow plan` predicts, against real fleets of paced workers: a short version of benchmarks/plans.py."""
+"""What `rigflow plan` predicts, against real fleets of simulated workers: a short version of benchmarks/plans.py."""
 
 import asyncio
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""The simulation of fleets against real fleets of paced workers, a short version of benchmarks/simulate.py."""
+"""The simulation of fleets against real fleets of simulated workers, a short version of benchmarks/simulate.py."""
 
 from pathlib import Path
 
 import pytest
 
 from benchmarks.simulate import Case, measured, predicted
-from tests.paced import Card
+from tests.simulated_card import Card
 
 pytestmark = pytest.mark.slow  # `make faults`
 

@@ -20,7 +20,7 @@ from tests.cli import rigflow
 from tests.clips import real_clip
 from tests.fleet import Fleet
 from tests.rig import Rig
-from tests.simulated import models_of, paced
+from tests.simulated import at_pace, models_of
 from workers.definitions import register
 from workers.forkserver import WorkerProcess
 from workers.options import WorkerOptions
@@ -39,7 +39,7 @@ def rigs(settings: Settings, paces: dict[str, float]) -> Iterator[None]:
     workers = []
     for rig, pace_ms in paces.items():
         options = WorkerOptions(settings=settings, name=f"{rig}-cpu0", rig=rig, auto=True)
-        workers.append(WorkerProcess(options, paced(start_worker, pace_ms)))
+        workers.append(WorkerProcess(options, at_pace(start_worker, pace_ms)))
         workers[-1].start_now()
     try:
         yield

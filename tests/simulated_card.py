@@ -40,7 +40,7 @@ class Card:
     decoders: int = 8
 
 
-class Paced:
+class Resource:
     """Something that serves one after the other; in a file of `shared`, for several processes."""
 
     def __init__(self, file: str = "") -> None:
@@ -77,19 +77,19 @@ class Paced:
 
 
 def shared(path: Path, count: int = 1) -> str:
-    """A file for a `Paced` of several processes, which serves `count` at a time."""
+    """A file for a `Resource` of several processes, which serves `count` at a time."""
     path.write_bytes(array("d", [0.0] * count).tobytes())
     return str(path)
 
 
-class PacedCard(PrefetchingHost):
+class SimulatedCard(PrefetchingHost):
     """The host's cores, which decode several segments ahead, each frame as slowly as `card` says."""
 
     card = Card(0.0)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, self.card.decoders)
-        self._decoder, self._link, self._network = Paced(), Paced(), Paced(self.card.network)
+        self._decoder, self._link, self._network = Resource(), Resource(), Resource(self.card.network)
 
     def _decoded(self, parts: Iterator[Part]) -> Iterator[Part]:
         for part in parts:
@@ -108,6 +108,6 @@ def _start_card(cards: Mapping[str, Card], options: WorkerOptions, heartbeats: s
     card = cards[options.name]
     os.environ[PACE] = str(1000 * card.compute_s)
     if card.decoders:
-        PacedCard.card = card
-        engines.device.Host = PacedCard  # type: ignore[attr-defined, misc]
+        SimulatedCard.card = card
+        engines.device.Host = SimulatedCard  # type: ignore[attr-defined, misc]
     start_worker(options, heartbeats)

@@ -27,8 +27,8 @@ from schemas.errors import RigflowError
 from schemas.pipeline import OperatorStage
 from schemas.segments import Segment
 from schemas.settings import Settings
-from tests.paced import Paced, shared
 from tests.prefetching import PrefetchingHost
+from tests.simulated_card import Resource, shared
 from workers.forkserver import Entry
 from workers.in_flight import InFlight
 from workers.options import WorkerOptions
@@ -39,7 +39,7 @@ CATCH_UP_S = 0.3  # a thread that begins a step so soon after its last one was n
 
 
 @dataclass(frozen=True)
-class PacedWorker:
+class SimulatedWorker:
     """What a worker imitates: the cost of a piece for each stage of one pipeline, and what it shares, by file.
 
     `frames` are those of a piece. `decodes`: the stages that are one step with decode. `decoders`: segments that it
@@ -55,7 +55,7 @@ class PacedWorker:
     network_bytes_per_s: float
 
 
-def paced_workers(fleet: Fleet, work: Work, folder: Path) -> dict[str, PacedWorker]:
+def simulated_workers(fleet: Fleet, work: Work, folder: Path) -> dict[str, SimulatedWorker]:
     """The workers of a fleet for a job, by name: one for each card, and one for each core that computes."""
     found = {}
     for rig in fleet.rigs:
@@ -63,7 +63,7 @@ def paced_workers(fleet: Fleet, work: Work, folder: Path) -> dict[str, PacedWork
         network = shared(folder / f"{rig.name}.in"), shared(folder / f"{rig.name}.out")
         for device in rig.devices:
             costs = {stage.name: cost(work, stage, rig, device) for stage in work.stages}
-            worker = PacedWorker(
+            worker = SimulatedWorker(
                 costs,
                 work.frames,
                 _of_decode(work.stages),
@@ -90,12 +90,12 @@ def _of_decode(stages: Sequence[StageWork]) -> tuple[str, ...]:
 class _Machine:
     """The parts of the machine that a worker process imitates."""
 
-    def __init__(self, worker: PacedWorker) -> None:
+    def __init__(self, worker: SimulatedWorker) -> None:
         self.worker = worker
-        self.network = tuple(Paced(file) for file in worker.network)
-        self._cores = Paced(worker.cores)
-        self._compute, self._decoder, self._encoder = Paced(), Paced(), Paced()
-        self._link = {True: Paced(), False: Paced()}  # to the device, where pictures are decoded, and back
+        self.network = tuple(Resource(file) for file in worker.network)
+        self._cores = Resource(worker.cores)
+        self._compute, self._decoder, self._encoder = Resource(), Resource(), Resource()
+        self._link = {True: Resource(), False: Resource()}  # to the device, where pictures are decoded, and back
         self._thread = threading.local()  # `ended_s`: when its last step ended on the imitated machine
 
     def take(self, seconds: Cost, frames: float, since_s: float, decodes: bool = False) -> None:
@@ -133,13 +133,13 @@ class _Machine:
             yield part
 
 
-def machine_entry(paced: Mapping[str, PacedWorker]) -> Entry:
+def machine_entry(machines: Mapping[str, SimulatedWorker]) -> Entry:
     """What workers run that imitate machines, by the name of the worker."""
-    return partial(_start, dict(paced))
+    return partial(_start, dict(machines))
 
 
-def _start(paced: Mapping[str, PacedWorker], options: WorkerOptions, heartbeats: socket.socket | None) -> None:
-    machine = _Machine(paced[options.name])
+def _start(machines: Mapping[str, SimulatedWorker], options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    machine = _Machine(machines[options.name])
 
     class Gpu(PrefetchingHost):
         def __init__(self, settings: Settings) -> None:
