@@ -184,9 +184,7 @@ class InFlight:
     @property
     def decoded(self) -> bool:
         """Whether it keeps no decoder busy any more: its parts go through the later stages."""
-        if self.state is State.TAKEN:
-            return False
-        return all(task.parts is None for tasks in (self.waiting, self._active) for task in tasks)
+        return self.state is not State.TAKEN and all(task.parts is None for task in (*self.waiting, *self._active))
 
     @property
     def begun(self) -> bool:
