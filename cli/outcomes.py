@@ -5,7 +5,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.text import cell, is_quiet
+from cli.text import cell, is_quiet, line_about
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
 
@@ -41,12 +41,12 @@ def remarks(outcomes: list[JobOutcome]) -> list[Text]:
     for outcome in outcomes:
         done = outcome.done
         if done is None:
-            lines.append(_line_about(outcome.name, str(outcome.error), "red"))
+            lines.append(line_about(outcome.name, str(outcome.error), "red"))
             continue
-        lines += [_line_about(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:FAILURES]]
+        lines += [line_about(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:FAILURES]]
         if done.failed > FAILURES:
-            lines.append(_line_about(outcome.name, count(done.failed - FAILURES, "more failure"), "red"))
-        lines += [_line_about(outcome.name, note, "yellow") for note in done.notes]
+            lines.append(line_about(outcome.name, count(done.failed - FAILURES, "more failure"), "red"))
+        lines += [line_about(outcome.name, note, "yellow") for note in done.notes]
     return lines
 
 
@@ -88,8 +88,3 @@ def facts_of(outcome: JobOutcome) -> dict[str, Any]:
         "failed": done.failed,
         "notes": list(done.notes),
     }
-
-
-def _line_about(name: str, text: str, style: str) -> Text:
-    """A line about a job, which names it once."""
-    return cell(text if name in text else f"{name}: {text}", style)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.text import cell
+from cli.text import cell, line_about
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def folder_remarks(tally: "Tally") -> list[Text]:
         reasons.setdefault(reason, []).append(name)
     for reason, names in [*reasons.items()][:_SHOWN]:
         lines.append(cell(f"{_and_more(names[0], len(names))}: failed: {reason}", "red"))
-    lines += [cell(f"{_and_more(first, jobs)}: {text}", "yellow") for text, (first, jobs) in tally.notes.items()]
+    for text, (first, jobs) in tally.notes.items():
+        lines.append(line_about(_and_more(first, jobs), text, "yellow"))
     return lines
 
 

@@ -98,6 +98,11 @@ def cell(text: object, style: str = "") -> "Text":
     return Text(printable(without_passwords(str(text))), style=style)
 
 
+def line_about(name: str, text: str, style: str) -> "Text":
+    """A line about a job, which names it once."""
+    return cell(text if name in text else f"{name}: {text}", style)
+
+
 def cells(*parts: tuple[object, str]) -> "Text":
     """A `cell` of several parts, each with its style."""
     from rich.text import Text

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cli.run_folder import folder_results
+from cli.run_folder import folder_remarks, folder_results
 from cli.samples import draw_samples
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode, OutputError
@@ -20,7 +20,7 @@ from workers.ledger import Ledger, ledger_path
 from workers.media_folder import Entry, MediaFolder
 from workers.media_names import is_media_by_name
 from workers.placing import made_of, place, token
-from workers.tally import SHOWN
+from workers.tally import SHOWN, Tally
 
 TAG = builtin_pipeline("tag")
 
@@ -311,3 +311,9 @@ def test_what_is_no_media_of_a_pipeline_is_none_before_a_job_is_made(tmp_path: P
     )
     assert (run.tally.no_media, run.tally.failed) == (4, [])
     assert not is_media_by_name("notes.txt", ("text",))
+
+
+def test_a_note_names_its_file_once() -> None:
+    notes = {"clip.avi: 1 frame is damaged": ("clip.avi", 1), "its alpha is left out": ("a.webm", 2)}
+    lines = [line.plain for line in folder_remarks(Tally(notes=notes))]
+    assert lines == ["clip.avi: 1 frame is damaged", "a.webm and 1 more: its alpha is left out"]
