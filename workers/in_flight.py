@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -90,8 +90,6 @@ class Task:
     @property
     def beside(self) -> bool:
         """Whether its next step is for `workers.beside`, and not for the computing thread."""
-        if not self.pipeline.works_beside:
-            return False
         if self.parts is None:
             return self.pipeline.beside(self.stage, self.prepared)
         return self.prefetch is not None and self.pipeline.feeds_beside(self.stage)
@@ -116,8 +114,7 @@ class Task:
     @property
     def queue(self) -> Queue:
         """The queue in front of its stage."""
-        of = self.message.queue
-        return Queue(self.pipeline.spec.name, self.stage, of.priority, of.tenant)
+        return replace(self.message.queue, pipeline=self.pipeline.spec.name, stage=self.stage)
 
     @property
     def rows(self) -> Mapping[RowKind, int]:

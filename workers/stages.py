@@ -145,7 +145,7 @@ class LoadedPipeline:
 
     def feeds_beside(self, stage: str) -> bool:
         """Whether the part that a stage gives has such a step next, in this process."""
-        following = self.after(stage)
+        following = self.after(stage) if self.works_beside else None
         return following is not None and following in self.hosted and self.beside(following, False)
 
     def prepare(self, stage: str, part: Part) -> Part:
