@@ -117,6 +117,10 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._writing = None
         super().resume_writing()
 
+    def _should_upgrade(self) -> bool:
+        """No: a request that may also be one of another protocol is one of HTTP/1.1. uvicorn logs lines of each."""
+        return False
+
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are no HTTP."""
         error = sys.exc_info()[1]

@@ -251,6 +251,15 @@ def test_old_clients_are_answered(gateway: Gateway) -> None:
     assert answer.endswith(b"2")
 
 
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+def test_a_request_that_may_be_one_of_another_protocol_is_one_of_http(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, protocol: bytes
+) -> None:
+    upgrade = b"Connection: Upgrade, close\r\nUpgrade: %b\r\nContent-Length: 2\r\n\r\nab" % protocol
+    assert gateway.answers(HEAD + upgrade).startswith(b"HTTP/1.1 200")
+    assert not caplog.records, "nobody may fill the log"
+
+
 def test_a_server_that_stops_at_once_closes_every_connection() -> None:
     gateway = Gateway()
     with gateway.client() as client:
