@@ -58,7 +58,8 @@ def fleet() -> dict[str, Any]:
     ]
     queue = {"pipeline": "upscale", "stage": "infer", "messages": 1234, "bytes": 2.1e8, "limit_bytes": 2.7e8}
     queue |= {"oldest_s": 75.0, "interactive": 4, "bulk": 1200, "in_flight": 30}
-    said = "The bottleneck is upscale infer: it takes 93% of the time of 3 workers (12 frames/s)."
+    said = "The bottleneck is upscale infer: it takes 93% of the time of 3 workers (12 frames/s), while 1204 messages "
+    said += "wait (210.0 MB, the oldest for 75 s) in front of it."
     return {"bottleneck": said, "store_bytes": 4.2e9, "dead_letters": 2, "workers": workers, "rigs": [up, *gone]} | {
         "queues": [queue]
     }
