@@ -183,10 +183,19 @@ async def _on_disconnect(_: Request, error: Exception) -> Response:
 
 
 def _of_unexpected(request: Request, error: Exception) -> tuple[Problem, dict[str, str], str | None]:
-    log.error("%s %s: %s", request.method, clean_name(request.url.path), type(error).__name__, exc_info=error)
+    place, late = f"{request.method} {clean_name(request.url.path)}", too_late(error)
+    if late is None:
+        log.error("%s: %s", place, type(error).__name__, exc_info=error)
+    else:
+        log.warning("the answer to %s breaks off: %s", place, late)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     what, hint = f"unexpected {type(error).__name__}", "ask the operator to see the gateway's log and to report it"
     return Problem(title=status.phrase, status=status, detail=what, code="unexpected", hint=hint), {}, None
+
+
+def too_late(error: Exception) -> RigflowError | None:
+    """The error that came within an answer, which it cannot replace, if the framework's `error` is about one."""
+    return error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, RigflowError) else None
 
 
 def code_of_status(status: HTTPStatus) -> str:

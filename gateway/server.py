@@ -21,7 +21,7 @@ from gateway.app import NAME, create_app
 from gateway.callers import anyone
 from gateway.connection import Connection
 from gateway.keys import KeyHolders
-from gateway.problems import MEDIA_TYPE, Problem, body_of
+from gateway.problems import MEDIA_TYPE, Problem, body_of, too_late
 from pipelines.api_keys import all_keys
 from pipelines.broker import Broker
 from schemas.errors import ExitCode, UsageError
@@ -124,6 +124,9 @@ class Unbroken:
 
         try:
             await self._app(scope, receive, send_if_possible)
+        except RuntimeError as error:
+            if too_late(error) is None:  # else it is logged
+                raise
         except asyncio.CancelledError:
             if begun or scope["type"] != "http":
                 raise

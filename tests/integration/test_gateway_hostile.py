@@ -11,12 +11,16 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
+from fastapi import APIRouter  # noqa: E402
+from fastapi.responses import StreamingResponse  # noqa: E402
+
 from gateway.callers import anyone  # noqa: E402
 from gateway.keys import KeyHolders  # noqa: E402
 from pipelines.api_keys import make_key, revoke_key  # noqa: E402
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.job_records import all_manifests  # noqa: E402
 from schemas.api_roles import ApiRole  # noqa: E402
+from schemas.errors import StoreError  # noqa: E402
 from schemas.settings import MIB, Settings  # noqa: E402
 from tests.gateway import Gateway  # noqa: E402
 from tests.integration.test_gateway import JOBS, _registered  # noqa: E402
@@ -27,6 +31,27 @@ def url(settings: Settings) -> Iterator[str]:
     asyncio.run(_registered(settings))
     with Gateway(settings) as gateway:
         yield gateway.url
+
+
+def test_an_answer_whose_source_is_deleted_breaks_off_without_a_traceback(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = APIRouter()
+
+    @router.get("/archive")
+    async def archive() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"first file"
+            raise StoreError("film.mp4 is gone from the broker", "publish the job again")
+
+        return StreamingResponse(pieces())
+
+    with Gateway(settings, further=[router]) as gateway:
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"{gateway.url}/archive")
+        assert httpx.get(f"{gateway.url}/livez").status_code == 200
+    assert "the answer to GET /archive breaks off: film.mp4 is gone from the broker" in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
 
 
 @pytest.mark.parametrize(
