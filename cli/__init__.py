@@ -26,9 +26,8 @@ def _keep_closed_files() -> None:
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.set_inheritable(
-                os.open(os.devnull, os.O_RDWR), True
-            )  # the lowest number that is free, which is this one
+            free = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.set_inheritable(free, True)
             if number:
                 setattr(sys, name, os.fdopen(number, "w", closefd=False, encoding="utf-8"))
 
