@@ -1,0 +1,46 @@
+"""Every command line of the documents is one that the command line takes."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from cli.app import app
+
+ROOT = Path(__file__).parents[2]
+GROUP = typer.main.get_group(app)
+DOCUMENTS = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
+_ENDS = re.compile(r"\s*(?:\||&&|;|>|<)\s*")  # of a command of a shell's line
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """The words of each command `rigflow` of a document, without the name; variables of the shell are a number."""
+    for line in re.findall(r"^\$ (.*rigflow .*)$", path.read_text(), re.MULTILINE):
+        for part in _ENDS.split(re.sub(r"\s+(#.*|\\)$", "", line)):
+            words = shlex.split(re.sub(r'"?\$\w+"?', "1", part))
+            while words and re.match(r"\w+=", words[0]):
+                words.pop(0)
+            if words and words[0] == "rigflow":
+                yield [word for word in words[1:] if word not in ("-v", "-q")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+def test_the_commands_of_a_document_have_their_arguments_and_options(path: Path) -> None:
+    for words in commands(path):
+        command, left = GROUP, list(words)
+        while left and left[0] in getattr(command, "commands", {}):
+            command = command.commands[left.pop(0)]  # type: ignore[assignment]
+        assert command is not GROUP, words
+        try:
+            command.make_context("rigflow", left)
+        except typer.Exit:
+            pass  # `--version`
+        except Exception as error:
+            pytest.fail(f"rigflow {shlex.join(words)}: {error}")
+
+
+def test_there_are_commands_to_be_checked() -> None:
+    assert sum(len(list(commands(path))) for path in DOCUMENTS) > 150
