@@ -47,10 +47,11 @@ class SimBroker:
             if found and not self._left(worker, found, found.waiting[bulk]):
                 return found.waiting[bulk].popleft()
         self.idle[worker] = None
-        self._stragglers.begin()
         if self._flowing and not self._arriving and not any(queue.messages_waiting for queue in self.queues.values()):
             self._flowing = False
             self._on_flow_end()
+        if not self._flowing:
+            self._stragglers.begin()
         return None
 
     def _left(self, worker: Taker, queue: SimQueue, waiting: deque[Message]) -> bool:

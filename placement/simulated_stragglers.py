@@ -1,4 +1,7 @@
-"""What simulated workers have for too long while a faster one is free is done again there, as workers/stragglers.py."""
+"""What simulated workers have for too long while a faster one is free is done again there, as workers/stragglers.py.
+
+Here only once no piece waits any more: while a publisher waits for room in a queue, real workers copy messages, too.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

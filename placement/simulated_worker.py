@@ -110,8 +110,8 @@ class SimWorker:
         self.refill()
 
     def _go_on(self) -> None:
-        """Begin whatever can begin: decoders, and one step of the computing thread."""
-        if not self._running and not self._blocked:
+        """Begin whatever can begin: decoders, and a step, also while a queue is full: it may hold our own parts."""
+        if not self._running:
             self._take_ahead()
             self._step()
         if self.overlapped:
@@ -210,7 +210,7 @@ class SimWorker:
                 return batch, first, self._stages.end(batch[0][0].message, first)
             if feeds and self.overlapped:
                 break  # until its next part is decoded
-            if waiting and not self.overlapped:
+            if waiting and not self.overlapped and not self._blocked:
                 return [(waiting[0], -1)], 0, waiting.popleft().message.piece.job.decoded
         return [], 0, 0
 

@@ -35,7 +35,7 @@ from workers.options import WorkerOptions
 from workers.process import start_worker
 from workers.stages import LoadedPipeline
 
-CATCH_UP_S = 0.3  # a thread that begins a step so soon after its last one was not idle: the imitating machine was late
+CATCH_UP_S = 0.5  # a thread that begins a step so soon after its last one was not idle: the imitating machine was late
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,16 @@ def test_stages_on_different_devices_hand_their_pieces_on() -> None:
     assert [queue.stage for queue in outcome.queues] == ["decode", "infer"]
 
 
+def test_a_worker_computes_what_it_has_while_the_queue_is_full_of_it() -> None:
+    """A card that waits for room in a queue whose only part it has itself would wait for ever."""
+    cards = card("a", 0.2, decode_s=0.4), card("b", 0.05, decode_s=0.4), card("c", 0.5, decode_s=0.1)
+    fleet = fleet_of(cards, cores=1, link=2e7)
+    given = Submission(work(60, 1e6, 1.2e7), parts=4)
+    outcome = run(fleet, given, rules=WorkerRules(queue_bytes=3e6), jitter=0.2, seed=1)
+    assert outcome.unfinished == 0
+    assert not outcome.repeated
+
+
 def test_many_pieces_are_counted_in_groups_and_take_as_long() -> None:
     fleet = fleet_of(tuple(card(f"c{n}", 0.05) for n in range(4)))
     outcome = run(fleet, Submission(work(MOST_PIECES), 10))
