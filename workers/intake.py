@@ -118,9 +118,10 @@ class Intake:
         else:
             self._full_since_s = math.inf
             self._ask(free_items, shortfall_s)
-            again_s = self._settings.prefetch_s if self._asked is None else PATIENCE_S
+            again_s = PATIENCE_S if self._asked is not None or self._full else self._settings.prefetch_s
         again_s = min(again_s, self.tail.left_s or math.inf)
-        if again_s < math.inf and (self._in_flight.messages or self._asked is not None or self.tail.left_s):
+        asking = self._asked is not None or bool(self._full)
+        if again_s < math.inf and (self._in_flight.messages or asking or self.tail.left_s):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
     def _lasts(self, shortfall_s: float) -> bool:
@@ -165,12 +166,13 @@ class Intake:
                 return
             self._full.discard(self._asked)
             self._late_until_s[self._asked] = self._asked_s + LATE_S
-        if self._shared:
-            self._shares.wait({queue.tenant for queue in self._full})
+        if self._shared:  # a queue of which the answer is late has work, too, most likely
+            late = {queue for queue, until_s in self._late_until_s.items() if now < until_s}
+            self._shares.wait({queue.tenant for queue in self._full | late})
         for queue, pull in self._pulls.items():
             if queue not in self._full and not pull.outstanding and self._takes(queue) and not self._ahead(queue):
                 pull.request(1)
-        self._asked = min(self._full, key=self._turn, default=None)
+        self._asked = min((each for each in self._full if not self._ahead(each)), key=self._turn, default=None)
         if self._asked is not None:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             more = int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked)))
