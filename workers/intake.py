@@ -16,6 +16,7 @@ from placement.fair_share import BURST_S
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
+from workers.continuing import is_urgent
 from workers.in_flight import Queue, Task
 from workers.io_intake import Accept, IoIntake, open_pull, queues_of
 from workers.messages_in_flight import MessagesInFlight
@@ -26,6 +27,7 @@ PATIENCE_S = 0.005  # a queue with messages answers within this
 LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
 HELD_S = 0.1  # requests stay open so long without credit, where items soon end
 _DECODED_TIMES = 2  # items that are decoded and not yet done, for each that the device works on at a time
+PREEMPTING = 2  # interactive messages that a worker takes while it has bulk work for long: the next one waits here
 BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
 
 
@@ -112,7 +114,7 @@ class Intake:
         too_large = self._in_flight.nbytes >= self._settings.credit_bytes
         if self._in_flight.messages and (shortfall_s <= 0.0 or free_items <= 0 or too_large):
             if self._lasts(shortfall_s):
-                self._withdraw(urgent_too=not self._in_flight.continuing.busy)
+                self._withdraw(urgent_too=not (self._in_flight.continuing.busy or self._preempts()))
             self._ask_urgent()
             again_s = max(0.001, -shortfall_s) if shortfall_s <= 0.0 else PATIENCE_S
         else:
@@ -181,11 +183,20 @@ class Intake:
             self._asked_s = now
 
     def _ask_urgent(self) -> None:
-        """Keep requests at interactive queues while a message of them could join the work that is going on."""
-        if self._in_flight.urgent_room > 0 and self._in_flight.nbytes < self._settings.credit_bytes:
-            for queue, pull in self._pulls.items():
-                if queue.priority is Priority.INTERACTIVE and not pull.outstanding and self._takes(queue):
-                    pull.request(1)
+        """Keep requests at interactive queues while a message of them could join the work that is going on, or go
+        before it at its next step.
+        """
+        room = self._in_flight.urgent_room > 0 or self._preempts()
+        if room and self._in_flight.nbytes < self._settings.credit_bytes:
+            urgent = (each for each in self._pulls if each.priority is Priority.INTERACTIVE and self._takes(each))
+            for queue in urgent:
+                if not self._pulls[queue].outstanding and not self._ahead(queue):
+                    self._pulls[queue].request(1)
+
+    def _preempts(self) -> bool:
+        """Whether a person would wait for bulk work that is in hand, and more of it waits for the whole fleet."""
+        urgent = sum(map(is_urgent, self._in_flight.messages))
+        return bool(self._full) and urgent < PREEMPTING
 
     def _ahead(self, queue: Queue) -> bool:
         """Whether others wait whose tenant is to be served before that of a queue, by `placement.fair_share`."""

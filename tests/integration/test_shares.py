@@ -106,6 +106,22 @@ async def test_a_person_goes_first_unless_its_tenant_is_far_ahead(
     assert then.count("bulk") >= 0.4 * len(then), "and do not keep all others away"
 
 
+async def test_a_person_does_not_wait_for_the_end_of_a_long_message(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker with work for long asks for no more bulk, but takes what a person waits for: it goes first then."""
+    async with sharing(settings, {"bulk": 1.0, "person": 1.0}, {"bulk": 20}, monkeypatch) as (broker, worker):
+        await work(worker, 3, {"bulk": 100.0})
+        await eventually(lambda: bool(worker.in_flight.messages))
+        (long,) = worker.in_flight.messages
+        await send(broker, "person", 1, INTERACTIVE)
+        await eventually(lambda: len(worker.in_flight.messages) == 2)
+        assert {message.queue.tenant for message in worker.in_flight.messages} == {"bulk", "person"}
+        assert not long.ended
+        for message in list(worker.in_flight.messages):
+            await message.ack()
+
+
 async def test_tenants_that_come_and_go_while_a_worker_runs(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
