@@ -9,6 +9,7 @@ from placement.fair_share import BURST_S, FairShare
 from tests.shares import Load, jain, simulate
 
 SPAN_S = 150.0
+SLOW = [pytest.param(range(first, first + 190), marks=pytest.mark.slow) for first in range(50, 1000, 190)]
 
 
 def mix(seed: int) -> tuple[dict[str, Load], list[float], float]:
@@ -35,7 +36,7 @@ def check(seed: int) -> tuple[float, float]:
     return fair, outcome.work_conserving
 
 
-@pytest.mark.parametrize("seeds", [range(50), pytest.param(range(50, 1000), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [range(50), *SLOW])
 def test_random_mixes_are_shared_by_weight_and_no_worker_idles_beside_work(seeds: range) -> None:
     found = [check(seed) for seed in seeds]
     fair, conserving = zip(*found, strict=True)
