@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.blob_upload import put_blob
 from pipelines.blobs import discard_claims
 from pipelines.claims import SUBJECT, claim_name
-from pipelines.connection import Connection
+from pipelines.connection import Connection, Forbidden
 from pipelines.jetstream import ApiError, Stored
 from pipelines.message_store import MessageStore
 from pipelines.otlp import OtlpExporter, open_exporter
@@ -71,7 +71,11 @@ class Broker(MessageStore):
 
     async def _read_tenants(self) -> None:
         """Take the list of tenants; a broker without one has none. Raises BrokerError."""
-        body = await self.get(self.names.tenants_bucket, LISTED)
+        try:
+            body = await self.get(self.names.tenants_bucket, LISTED)
+        except Forbidden as error:
+            what = "the permissions of the broker are of an older version: the list of tenants may not be read"
+            raise Forbidden(what, "write them again, `rigflow topology roles`, and have nats-server reload") from error
         listed = None if body is None else decoded(TenantList, body, "the list of tenants")
         if listed is not None:
             self.take_tenants(listed)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import httpx
@@ -294,6 +296,22 @@ async def test_a_client_writes_nowhere_by_a_reply(guarded: Guarded) -> None:
     assert [stored async for stored in operator.read(WORK)] == []
     await client.close()
     await operator.close()
+
+
+async def test_permissions_of_an_older_version_are_named(guarded: Guarded) -> None:
+    """Those of before there were tenants: the error says what to do."""
+    roles = guarded.log.parent / "roles.conf"
+    roles.write_text("\n".join(each for each in ROLES.read_text().splitlines() if "rigflow_tenants" not in each))
+    os.kill(int((guarded.log.parent / "pid").read_text()), signal.SIGHUP)
+
+    async def is_named() -> bool:
+        try:
+            async with Broker.connected(Settings.model_validate(guarded.settings("worker")), "test"):
+                return False
+        except BrokerError as error:
+            return "rigflow topology roles" in str(error)
+
+    await eventually(is_named)
 
 
 @pytest.mark.parametrize("bucket", ["$KV.rigflow_jobs.main.x", "$KV.rigflow_pipelines.x.x", "$O.rigflow_models.M.x"])
