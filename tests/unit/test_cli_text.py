@@ -70,7 +70,7 @@ def test_a_terminal_breaks_an_error_between_words() -> None:
     try:
         termios.tcsetwinsize(theirs, (24, 30))
         ended = subprocess.run(
-            [*COMMAND, "run", "nosuch", "film.mp4"], stderr=theirs, env=environment(), timeout=100, check=False
+            [*COMMAND, "run", "nosuch", __file__], stderr=theirs, env=environment(), timeout=100, check=False
         )
         shown = os.read(ours, 10_000).decode()
     finally:
