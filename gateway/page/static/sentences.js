@@ -46,6 +46,7 @@ export const errors = {
   "results-evicted": "结果在被收取之前已从消息服务器删除。",
   "service-unavailable": "暂时无法提供服务，请稍后重试。",
   "stage-field-error": "流水线阶段的选项不正确。",
+  "storage-full": "未完成的作业已占满该租户的存储空间。",
   "store-error": "消息服务器的存储已满或无法读取。",
   "stream-gone": "消息服务器上没有所需的数据流。",
   "taken-over": "另一个发送者正在继续这个上传。",
