@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: shots of yours too"
 	@echo "make install      the command rigflow for this user; EXTRAS='[gateway,search]' adds these"
-	@echo "make test         the tests; test-models, test-clients, test-js, test-page, test-api, faults: more of them"
+	@echo "make test         the tests; test-models, test-clients, test-js, test-page, test-api, faults, upgrade: more of them"
 	@echo "make lint format  what the code must look like"
 	@echo "make bench        measures this machine side by side with other programs; bench-short: the least of it"
 	@echo "make plans        what \`rigflow plan\` and \`simulate\` predict beside real workers that take their time; 12 minutes"
