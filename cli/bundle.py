@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from cli.bundle_profiles import PROFILES, BundleProfile
-from cli.options import ends_well
-from cli.text import say, size, warn
+from cli.options import Json, ends_well
+from cli.text import say, say_json, size, warn
 from schemas.errors import ExitCode, OutputError, RigflowError, UsageError
 
 INSTALL = """\
@@ -48,6 +48,7 @@ def bundle(
         list[Path] | None, typer.Option("--add", help="A wheel of your own to have in it; repeat it.", metavar="FILE")
     ] = None,
     source: Annotated[Path, typer.Option(help="Folder of rigflow's source.", metavar="DIR")] = Path(),
+    as_json: Json = False,
 ) -> ExitCode:
     """Write a bundle: all wheels, their hashes, and a script that installs them without internet.
 
@@ -72,8 +73,11 @@ def bundle(
     except BaseException:
         shutil.rmtree(to, ignore_errors=True)
         raise
-    total = sum(file.stat().st_size for file in wheels.iterdir())
-    say(f"{to}: {len(list(wheels.iterdir()))} wheels for {profile.what}, {size(total)}")
+    sizes = [file.stat().st_size for file in wheels.iterdir()]
+    if as_json:
+        say_json({"folder": str(to), "for": kind, "wheels": len(sizes), "nbytes": sum(sizes)})
+    else:
+        say(f"{to}: {len(sizes)} wheels for {profile.what}, {size(sum(sizes))}")
     if profile.own_files and not add:
         warn(f"not in it: {profile.own_files}; add them with --add FILE")
     return ExitCode.OK

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cli.bundle_profiles import PROFILES
-from cli.options import ends_well
-from cli.text import say
+from cli.options import Json, ends_well
+from cli.text import say, say_json
 from schemas.errors import ExitCode, RigflowError, UsageError
 
 
@@ -19,6 +19,7 @@ def selftest(
     kind: Annotated[
         str, typer.Option("--for", help="What this machine should have: cpu, sm75 or sm61.", metavar="KIND")
     ] = "cpu",
+    as_json: Json = False,
 ) -> ExitCode:
     """Draw a film, run a pipeline over it, and say pass, or why not.
 
@@ -30,7 +31,11 @@ def selftest(
         raise UsageError(f"--for {kind}", f"there are {', '.join(PROFILES)}")
     capability = PROFILES[kind].capability
     device = "cpu" if capability is None else gpu_of(capability)
-    say(f"pass: {run_on(device)}")
+    what = run_on(device)
+    if as_json:
+        say_json({"passed": True, "device": device, "what": what})
+    else:
+        say(f"pass: {what}")
     return ExitCode.OK
 
 

@@ -17,6 +17,7 @@ from schemas.errors import ExitCode
 from schemas.model import HeadSpec, InputCard, ModelCard
 from schemas.pipeline import PipelineSpec
 from tests.answering import graph
+from tests.cases import stills
 
 PIPELINE = """
 name = "boxes"
@@ -98,8 +99,9 @@ def dogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_check_and_run_refuse_an_option_of_a_head_by_stage_and_field(
     dogs: Path, capsys: pytest.CaptureFixture[str], field: str, reason: str
 ) -> None:
+    (picture,) = stills(dogs.parent, sizes=((8, 8),))
     option, _, value = field.partition(" = ")
-    assert answer(["run", str(dogs), "nothing.png", "--set", f"find.head.{option}={value}"]) == ExitCode.USAGE
+    assert answer(["run", str(dogs), str(picture), "--set", f"find.head.{option}={value}"]) == ExitCode.USAGE
     error = capsys.readouterr().err
     assert f"stage find, {reason}" in error
     assert error.count("\n") == 1

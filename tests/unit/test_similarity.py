@@ -155,7 +155,7 @@ def write_damaged(path: Path) -> None:
     ("write", "words"),
     [
         (lambda path: None, "No such file"),
-        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.mkdir(), "is a folder: name its results"),
         (lambda path: path.write_bytes(b""), "is not an npz file"),
         (lambda path: path.write_text("hello, world"), "is not an npz file"),
         (write_npy, "is not an npz file"),

@@ -154,7 +154,7 @@ def test_labels_make_a_model_that_names_pictures(tmp_path: Path) -> None:
         options = ("--labels", tmp_path / "labels.txt", "--name", "colours", "--template", "a {}", "--template", "{} !")
         done = rigflow("model", "label", layout, *options, HOME=os.environ["HOME"])
         assert done.returncode == ExitCode.OK, done.stderr
-        assert done.stdout.endswith(" 3 labels\n")
+        assert " 3 labels" in done.stdout
         spec, content = own_model("colours")
         assert (spec.text, len(spec.files)) == (None, 3), "workers need no tower of texts"
         outputs = OnnxRuntimeSession(content, spec).run({"pixel_values": picture[None]})
