@@ -12,7 +12,7 @@ from pipelines.claims import claim_of
 from pipelines.connection import Forbidden
 from pipelines.inventory import take_inventory
 from pipelines.job_end import publish_done
-from pipelines.job_records import JobCancelled, JobRecord, job_key, was_deleted
+from pipelines.job_records import JobCancelled, JobRecord, was_deleted
 from pipelines.queued import delete_queued, is_idle
 from pipelines.result_index import result_index
 from pipelines.tracing import trace_job
@@ -229,7 +229,11 @@ async def delete(broker: Broker, manifest: Manifest) -> None:
         await cancel(broker, manifest)
     await drop_queued(broker, manifest.job)  # also where all results were there and a collector was at work
     await _forget_results(broker, manifest.job)
-    await broker.delete_key(broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id))
+    while (record := await JobRecord.read(broker, manifest.job)) is not None:
+        if record.manifest.job.generation > manifest.job.generation:  # begun anew meanwhile: that is not deleted
+            return
+        if await record.forget():
+            return
 
 
 async def _forget_results(broker: Broker, job: JobRef, kept: int = 0, last_seq: float = math.inf) -> None:

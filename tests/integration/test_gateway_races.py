@@ -76,7 +76,8 @@ async def test_one_key_at_two_gateways_is_one_job_of_one_of_the_media(
         assert {status for number, status in answers if number not in taken} == {409}, answers
         ended = await _done(both[0], f"race-{size}")
         alone = (await both[1].post(f"{JOBS}?pipeline=simulated", content=media[taken.pop()])).json()["id"]
-        assert ended["digest"] == (await _done(both[1], alone))["digest"]
+        again = await _done(both[1], alone)
+        assert ended["digest"] == again["digest"], (ended, again)
 
 
 async def test_a_key_stays_that_of_its_media_after_the_job_failed(fleet: Fleet, urls: tuple[str, str]) -> None:
@@ -192,7 +193,7 @@ async def test_a_job_that_is_cancelled_deleted_and_retried_at_once_ends_and_leav
             async with asyncio.timeout(60):
                 followed = [asyncio.create_task(events(http)) for http in both]
                 answers = await asyncio.gather(*asked)
-                assert all(each.status_code < 500 for each in answers), [each.text for each in answers]
+                assert not [each.text for each in answers if each.status_code >= 500]
                 await both[turn % 2].delete(f"{JOBS}/{job}")
                 assert set(await asyncio.gather(*followed)) <= {200, 404}
             async with Broker.connected(fleet.settings, "test") as broker:
