@@ -14,6 +14,7 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
   `_flush_queue`);
   looks at each character of the name of each header (`_parse_header_lines`);
+  signs whatever a server sends as the nonce of a login (`_connect_command`, `_server_info`, `_signature_cb`);
   loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
 """
 
@@ -23,6 +24,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeAlias
 from urllib.parse import ParseResult
 
+import nats.errors
 import nats.protocol.parser
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -41,6 +43,7 @@ nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+
 Body: TypeAlias = bytes | Pieces
 _LARGE_BYTES = 1 << 16  # a larger payload is worth the pieces that it is sent in
 _NEWLINES = str.maketrans("\r\n", "  ")
+_NONCE = re.compile("[A-Za-z0-9_-]{11,64}")  # base64url; nats-server's have 15 characters
 
 
 class NatsClient(Client):
@@ -108,6 +111,14 @@ class NatsClient(Client):
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
 
+    def _connect_command(self) -> bytes:
+        """The login. Raises nats.errors.Error for a nonce that may be anything else, as a pipeline to be signed."""
+        nonce = self._server_info.get("nonce")
+        if self._signature_cb is not None and nonce is not None and not _is_nonce(nonce):
+            raise nats.errors.Error("nats: its nonce is none that a key may sign")
+        command: bytes = super()._connect_command()
+        return command
+
     async def _process_pong(self) -> None:
         """The answer to a flush that was given up: nats-py would stop reading, because it cannot set that result."""
         if self._pongs and self._pongs[0].done():
@@ -152,6 +163,11 @@ class NatsClient(Client):
                 self._transport.close()  # type: ignore[no-untyped-call]
                 self._transport = None
             raise
+
+
+def _is_nonce(given: Any) -> bool:
+    """Whether a login may sign this. What `pipelines.signing` signs is no nonce."""
+    return isinstance(given, str) and _NONCE.fullmatch(given) is not None
 
 
 def _know_tls(transport: Any) -> None:

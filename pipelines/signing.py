@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import nkeys
 
 _SEED = re.compile(rb"\bSU[A-Z2-7]{56}\b")  # of a user, alone in a file or in a .creds file
-_SIGNED = "rigflow pipeline "
+_SIGNED = "rigflow pipeline\n\0"  # no nonce of a login has these characters: `pipelines.nats_client`
 _MOST = 8  # signatures of a pipeline
 
 

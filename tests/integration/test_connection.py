@@ -73,6 +73,26 @@ async def test_wrong_credentials_are_an_error_at_once(tmp_path: Path) -> None:
         await broker.close()
 
 
+@pytest.mark.parametrize(
+    "nonce", ["rigflow pipeline " + "0" * 64, "rigflow pipeline\n\0" + "0" * 64, "", "a" * 10, "a" * 65, "é" * 15, 7]
+)
+async def test_a_server_gets_no_signature_of_what_is_no_nonce(tmp_path: Path, nonce: object) -> None:
+    (tmp_path / "key.nk").write_bytes(nkeys.encode_seed(bytes(32), nkeys.PREFIX_BYTE_USER))
+    received = bytearray()
+
+    async def hostile(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"nonce": nonce, "auth_required": True, "max_payload": 1 << 20, "headers": True}
+        writer.write(f"INFO {json.dumps(info)}\r\n".encode())
+        received.extend(await reader.readline())
+        writer.close()
+
+    async with await asyncio.start_server(hostile, "127.0.0.1", 0) as server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(BrokerError, match="its nonce is none"):
+            await Broker.connect(Settings(nats=url, credentials=str(tmp_path / "key.nk")))
+    assert b"sig" not in received
+
+
 async def test_nkey_seeds(tmp_path: Path) -> None:
     seeds = [nkeys.encode_seed(bytes([number]) * 32, nkeys.PREFIX_BYTE_USER) for number in range(2)]
     public = nkeys.from_seed(bytearray(seeds[0])).public_key.decode()

@@ -1,5 +1,6 @@
 """Signatures of pipelines: whose they are, and what they cover."""
 
+import base64
 import os
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def test_a_signature_covers_models_stages_and_plugins(tmp_path: Path, change: di
     changed = signed(SPEC, given_to).model_copy(update=change)
     with pytest.raises(PipelineError, match="was signed by"):
         check_signed(changed, {public})
+
+
+def test_what_a_login_signs_is_no_signature_of_a_pipeline(tmp_path: Path) -> None:
+    public, given_to = a_key(tmp_path)
+    pair = nkeys.from_seed(bytearray(Path(given_to.credentials).read_bytes().strip()))
+    for nonce in (f"rigflow pipeline {SPEC.digest}", SPEC.digest):
+        signature = f"{public}:{base64.b64encode(pair.sign(nonce.encode())).decode()}"
+        with pytest.raises(PipelineError):
+            check_signed(SPEC.model_copy(update={"signatures": (signature,)}), {public})
 
 
 @pytest.fixture(scope="module")
