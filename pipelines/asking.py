@@ -22,7 +22,7 @@ from pipelines.broker import ApiError, Broker
 from pipelines.cancelled import drop_queued
 from pipelines.claims import claim_of
 from pipelines.jetstream import Stored
-from pipelines.message_store import FleetFull
+from pipelines.message_store import fleet_full
 from pipelines.usage import record_usage
 from schemas.errors import MessageError, RigflowError
 from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
@@ -104,9 +104,9 @@ class Asker:
             except ApiError as error:
                 if not error.full:
                     raise
-                raise FleetFull(f"the queue of pipeline {spec.name}") from error
+                raise fleet_full(f"the queue of pipeline {spec.name}") from error
             except TimeoutError as error:
-                raise FleetFull("the store of large messages") from error
+                raise fleet_full("the store of large messages") from error
 
     def _later(self, step: Any) -> None:
         task = asyncio.create_task(step)

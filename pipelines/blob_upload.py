@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines.blobs import info_subject, stored_digest
 from pipelines.jetstream import ApiError
-from pipelines.message_store import FleetFull, MessageStore, Reservation
+from pipelines.message_store import MessageStore, Reservation, fleet_full
 from schemas.errors import BrokerError
 from schemas.subjects import HEADER_ID
 from schemas.wire import Buffer
@@ -85,7 +85,7 @@ async def send_stream(
     except BaseException as error:
         await remove_chunks(broker, bucket, chunks_id)
         if isinstance(error, ApiError) and error.full:
-            raise FleetFull(f"the broker's store {bucket}") from error
+            raise fleet_full(f"the broker's store {bucket}") from error
         raise
 
 
@@ -115,7 +115,7 @@ async def describe_blob(
         await _describe(broker, bucket, chunks, name, metadata)
     except ApiError as error:
         if error.full:
-            raise FleetFull(f"the broker's store {bucket}") from error
+            raise fleet_full(f"the broker's store {bucket}") from error
         raise
 
 

@@ -32,8 +32,10 @@ class NeverFits(StoreError):
 class FleetFull(StoreError):
     """What a job needs is full, and stayed so for as long as its caller waits."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the fleet is full: {what} takes no more now", "send it again in a while")
+
+def fleet_full(what: str) -> FleetFull:
+    """The error for a store or queue of the fleet that is full."""
+    return FleetFull(f"the fleet is full: {what} takes no more now", "send it again in a while")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class Uploads:
 
 
 def _full(stream: str) -> FleetFull:
-    return FleetFull(f"the broker's store {stream.removeprefix('OBJ_')}")
+    return fleet_full(f"the broker's store {stream.removeprefix('OBJ_')}")
 
 
 class MessageStore(JetStream):

@@ -4,7 +4,7 @@ import math
 import time
 
 from pipelines.message_store import FleetFull, MessageStore
-from schemas.errors import Disposition, RigflowError, StoreError
+from schemas.errors import Disposition, StoreError
 from schemas.tenants import Tenant
 from schemas.usage import EndedJob, day_of
 
@@ -29,7 +29,7 @@ class TenantFull(FleetFull):
     def __init__(self, name: str, tenant: Tenant) -> None:
         may = f"{tenant.jobs:,} media or {tenant.queued_bytes / 1e6:,.0f} MB"
         what = f"tenant {name} has as much waiting in this pipeline as it may, {may}"
-        RigflowError.__init__(self, what, "send it again when some of it is done; rigflow tenants limit changes it")
+        super().__init__(what, "send it again when some of it is done; rigflow tenants limit changes it")
 
 
 class StorageFull(StoreError):

@@ -15,7 +15,7 @@ from pipelines.blobs import discard_claims
 from pipelines.broker import ApiError, Broker
 from pipelines.claims import SUBJECT, claim_name
 from pipelines.jetstream import pause
-from pipelines.message_store import FleetFull
+from pipelines.message_store import fleet_full
 from pipelines.quotas import TenantFull
 from pipelines.tracing import traced
 from schemas.errors import MediaError
@@ -190,6 +190,6 @@ async def _store(
             if time.monotonic() >= until_s:
                 if tenant := broker.names.listed_tenant(subject):
                     raise TenantFull(tenant, broker.tenants[tenant]) from error
-                raise FleetFull("the queue of media") from error
+                raise fleet_full("the queue of media") from error
         attempt += 1
         await pause(attempt)

@@ -25,7 +25,7 @@ from pipelines.broker import EXPECTED, WRONG_SEQUENCE, ApiError, Broker, Stored
 from pipelines.client import Client
 from pipelines.job import Job
 from pipelines.job_records import find_manifest
-from pipelines.message_store import FleetFull
+from pipelines.message_store import fleet_full
 from pipelines.queued import is_queued
 from pipelines.raw_media import ReceivedMedia, source_of
 from pipelines.registry import load_pipeline
@@ -202,7 +202,7 @@ class Uploads:
             if error.code == WRONG_SEQUENCE:
                 raise TakenOver(f"another sender adds to upload {upload.id}", "ask how much is there") from error
             if error.full:
-                raise FleetFull("the store of media") from error
+                raise fleet_full("the store of media") from error
             raise
         return at
 
