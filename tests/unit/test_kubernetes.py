@@ -166,6 +166,12 @@ def test_what_keda_asks_for_is_there() -> None:
     streams = {
         plan.name: {each["durable_name"] for each in plan.consumers} for plan in desired(Names(), Settings(), specs)
     }
+    queues = [each["metadata"] for each in scaled["spec"]["triggers"] if each["type"] == "nats-jetstream"]
+    assert {(each["stream"], each["consumer"]) for each in queues} == {
+        (stream, consumer)
+        for stream in ("RIGFLOW_WORK_scenes_decode", "RIGFLOW_MEDIA_scenes")
+        for consumer in ("interactive", "bulk")
+    }, "whatever waits there wakes a rig"
     kinds = [trigger["type"] for trigger in scaled["spec"]["triggers"]]
     assert set(kinds) == {"nats-jetstream", "prometheus"}
     for trigger in scaled["spec"]["triggers"]:
