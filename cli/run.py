@@ -80,7 +80,7 @@ def run(
     from engines.outputs.template import out_template
     from schemas.jobs import Priority
 
-    inputs = checked_inputs(inputs, only_new)  # a wrong path is told before a model that is missing
+    inputs = checked_inputs(inputs, only_new)  # a wrong path is reported before a model that is missing
     files = [path for path in inputs if path.is_file()]
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder, files)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)

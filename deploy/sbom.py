@@ -42,7 +42,7 @@ def licence_of(name: str) -> str:
 
 
 def bill(lock: str, project: dict[str, Any]) -> dict[str, Any]:
-    """The bill; equal for equal lock files."""
+    """The bill; equal for equal lock files where the same packages are installed, which name the licences."""
     own = f"pkg:pypi/{project['name']}@{project['version']}"
     application = {"type": "application", "bom-ref": own, "name": project["name"], "version": project["version"]}
     parts = list(components(lock))

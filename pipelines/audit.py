@@ -1,4 +1,4 @@
-"""The audit log: who changed what of a fleet, in a stream that the broker lets nobody shorten.
+"""The audit log: who changed what of a fleet, in a stream whose entries no client can delete.
 
 An entry is stored before its change is made, so that no change of a rigflow process is without one; a change that then
 fails has an entry, too. Jobs that are submitted have no entries: their manifests and `pipelines.usage` say as much.

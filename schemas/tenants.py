@@ -43,7 +43,7 @@ class Tenant(Spec):
 class BrokerFiles(Spec):
     """The files of the operator's nats-server: `accounts` is written, `config` includes it, `pid_file` has its process.
 
-    Paths are relative to the file that they stand in. Without `pid_file` nobody tells the server to read it again.
+    Paths are relative to the file that they stand in. Without `pid_file` the server gets no signal to reload.
     """
 
     accounts: str = "accounts.conf"

@@ -1,6 +1,7 @@
 """The one thread of a worker that computes; the event loop talks to the broker meanwhile.
 
-Sessions compute, and are closed, on this thread: ONNX Runtime GenAI and CUDA let no other one free what it made.
+Sessions of the device compute, and are closed, on this thread: ONNX Runtime GenAI and CUDA let no other one free what
+it made. Models that a step on the host uses compute on a thread of `workers.beside` where that is in use.
 """
 
 import asyncio

@@ -135,7 +135,7 @@ class SessionOpener:
                 self.on_loading()
 
     async def close(self, session: Session) -> None:
-        """Close a session on the thread that it computes on: what it made there no other thread may free."""
+        """Close a session on the computing thread: what one of the device made there no other thread may free."""
         await self._computing.run(session.close)
 
 
