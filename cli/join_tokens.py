@@ -31,7 +31,7 @@ def add(
     worker: Annotated[
         Path | None, typer.Option(help="Seed of the role worker, which the machine gets.", metavar="FILE")
     ] = None,
-    door: Annotated[
+    join_key: Annotated[
         Path | None, typer.Option(help="Seed of the role join, with which the machine asks for it.", metavar="FILE")
     ] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=8760.0, help="Hours until it expires.")] = 24.0,
@@ -45,14 +45,14 @@ def add(
     key is in the token alone. The machine gets the seed, and the certificates of the setting tls_ca. A broker with
     roles needs both files, one without needs none.
 
-    Example: rigflow keys join add rig7 --worker worker.nk --door join.nk
+    Example: rigflow keys join add rig7 --worker worker.nk --join-key join.nk
     """
     from pipelines.broker import Broker
     from pipelines.join_tokens import make_token
     from schemas.join_tokens import RigAccess, moment
 
-    if (worker is None) != (door is None):
-        raise UsageError("--worker and --door go together", "give both where the broker has roles, and else none")
+    if (worker is None) != (join_key is None):
+        raise UsageError("--worker and --join-key go together", "give both where the broker has roles, and else none")
     ca = Path(settings.tls_ca)
     access = RigAccess(
         seed=_seed(worker).decode() if worker else "",
@@ -64,7 +64,7 @@ def add(
 
     async def made() -> "TokenText":
         async with Broker.connected(settings, name="rigflow-keys") as broker:
-            return await make_token(broker, name, access, _seed(door) if door else b"", expires_s)
+            return await make_token(broker, name, access, _seed(join_key) if join_key else b"", expires_s)
 
     text = run_async(made())
     if as_json:

@@ -14,6 +14,7 @@ from schemas.errors import ExitCode
 from schemas.text import count
 
 if TYPE_CHECKING:
+    from pipelines.broker import Broker
     from pipelines.streams import StreamPlan
     from pipelines.sweep import Swept
     from pipelines.topology import Change
@@ -129,7 +130,6 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
     from pipelines.broker import Broker
     from pipelines.registry import hosted_pipelines, publish_pipeline
     from pipelines.streams import desired
-    from pipelines.topology import apply_topology
     from pipelines.topology import plan as differences
     from workers.definitions import find_models, find_pipeline
 
@@ -141,10 +141,27 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
         wanted: list[StreamPlan] = desired(broker.names, settings, specs, broker.tenants)
         changes = await differences(broker, wanted)
         if applying:
-            await apply_topology(broker, settings, specs)
+            await _apply(broker, settings, specs, changes)
             for spec, models in ready:  # streams without a pipeline would take media that no worker can process
                 await publish_pipeline(broker, spec, models)
         return changes
+
+
+async def _apply(
+    broker: "Broker", settings: "Settings", specs: "list[PipelineSpec]", changes: "Sequence[Change]"
+) -> None:
+    """Make the changes, with an entry of the audit log before them; after them where they create the log."""
+    from pipelines.audit import audit
+    from pipelines.topology import apply_topology
+
+    made = sorted({change.stream for change in changes if change.action != "refuse"})
+    facts = {"streams": ", ".join(made)[:1000]}
+    has_log = all(each.action != "create" or each.stream != broker.names.audit_stream for each in changes)
+    if made and has_log:
+        await audit(broker, "topology-applied", count(len(made), "stream"), **facts)
+    await apply_topology(broker, settings, specs)
+    if made and not has_log:
+        await audit(broker, "topology-applied", count(len(made), "stream"), **facts)
 
 
 def _report(changes: "Sequence[Change]", otherwise: str, as_json: bool) -> None:

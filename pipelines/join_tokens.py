@@ -1,4 +1,4 @@
-"""Join tokens in the bucket of keys: made and revoked by an operator, used once by a new machine.
+"""Join tokens in a bucket of their own: made and revoked by an operator, used once by a new machine.
 
 The broker has what the machine gets, encrypted; the key is in the token alone. So the connection over which a machine
 fetches it need not be trusted yet, and whoever reads the bucket learns no seed. A token is used by a write that
@@ -24,9 +24,11 @@ import nacl.secret
 import nkeys
 
 from pipelines.answers import headers_of
+from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.connection import Connection
 from pipelines.inbox import NoResponders
+from pipelines.jetstream import Gone
 from pipelines.local_access import write_private
 from pipelines.values import decoded
 from schemas.declared import is_token
@@ -47,15 +49,15 @@ class TokenText:
     """What a token's text holds: the key of its box, and the seed of the role `join`, if the broker has roles."""
 
     key: bytes
-    door: bytes = b""
+    join_seed: bytes = b""
 
     @property
     def id(self) -> str:
-        """The token's id at the broker, which does not tell the key."""
+        """The token's id at the broker, from which the key cannot be computed."""
         return hashlib.sha256(b"rigflow join" + self.key).hexdigest()[:32]
 
     def __str__(self) -> str:
-        given = self.key + self.door
+        given = self.key + self.join_seed
         checked = given + zlib.crc32(given).to_bytes(4, "big")
         return TOKEN_PREFIX + base64.urlsafe_b64encode(checked).decode().rstrip("=")
 
@@ -73,23 +75,27 @@ class TokenText:
         return cls(given[:32], given[32:])
 
 
-async def make_token(broker: Broker, name: str, access: RigAccess, door: bytes, expires_s: float) -> TokenText:
-    """Store a token; only the returned text opens it. `door`: the seed of the role join, if any. Raises UsageError."""
+async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: bytes, expires_s: float) -> TokenText:
+    """Store a token; only the returned text opens it. `join_seed`: that of the role join, if any. Raises UsageError."""
     if not is_token(name):
         raise UsageError(f"join token {name[:100]!a}", "use letters, digits, - and _, at most 64")
     now_s = time.time()
     if any(known.name == name and not known.why_not(now_s) for known in await all_tokens(broker)):
         raise UsageError(f"there is a join token {name}", "choose another name, or revoke that one first")
-    text = TokenText(secrets.token_bytes(32), nkeys.decode_seed(door)[1] if door else b"")
+    text = TokenText(secrets.token_bytes(32), nkeys.decode_seed(join_seed)[1] if join_seed else b"")
     box = base64.b64encode(nacl.secret.SecretBox(text.key).encrypt(access.model_dump_json().encode())).decode()
     token = JoinToken(id=text.id, name=name, box=box, created_s=now_s, expires_s=expires_s)
-    await broker.put(broker.names.keys, f"join.{token.id}", token.model_dump_json().encode())
+    await audit(broker, "join-token-made", name, id=token.id)
+    try:
+        await broker.put(broker.names.join_tokens, token.id, token.model_dump_json().encode())
+    except Gone as error:
+        raise BrokerError("the fleet has no bucket of join tokens", "run rigflow topology apply") from error
     return text
 
 
 async def all_tokens(broker: Broker) -> list[JoinToken]:
     """All tokens, oldest first, those that were used or revoked as well."""
-    found = await broker.items(broker.names.keys, "join.*")
+    found = await broker.items(broker.names.join_tokens, "*")
     tokens = (decoded(JoinToken, body, f"the join token {key}") for key, body in found.items())
     return sorted((token for token in tokens if token is not None), key=lambda token: token.created_s)
 
@@ -99,18 +105,30 @@ async def revoke_token(broker: Broker, name: str) -> JoinToken:
     known = [token for token in await all_tokens(broker) if name in (token.name, token.id)]
     if not known:
         raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
-    if reason := known[-1].why_not(time.time()):
-        hint = "to shut its machine out, change the key of the role worker" if known[-1].used_s else ""
+    bucket, identity = broker.names.join_tokens, known[-1].id
+    _check_revocable(known[-1], name)
+    await audit(broker, "join-token-revoked", known[-1].name, id=identity)
+    while True:  # a machine that uses it at this moment writes first, or is refused
+        entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{identity}")
+        token = decoded(JoinToken, entry.body, f"the join token {identity}") if entry is not None else None
+        if entry is None or token is None:
+            raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
+        _check_revocable(token, name)
+        revoked = token.model_copy(update={"revoked_s": time.time(), "box": ""})
+        if await broker.replace(bucket, identity, revoked.model_dump_json().encode(), entry.sequence) is not None:
+            return revoked
+
+
+def _check_revocable(token: JoinToken, name: str) -> None:
+    if reason := token.why_not(time.time()):
+        hint = "to shut its machine out, change the key of the role worker" if token.used_s else ""
         raise UsageError(f"the join token {name} {reason}", hint)
-    revoked = known[-1].model_copy(update={"revoked_s": time.time(), "box": ""})
-    await broker.put(broker.names.keys, f"join.{revoked.id}", revoked.model_dump_json().encode())
-    return revoked
 
 
 async def read_access(settings: Settings, text: TokenText) -> RigAccess:
     """What a token opens; it is not used up. Raises UsageError, BrokerError."""
     unverified = {"tls_verify": False} if not settings.tls_ca else {}  # the box proves who filled it
-    async with _door(settings.model_copy(update=unverified), text) as connection:
+    async with _as_join(settings.model_copy(update=unverified), text) as connection:
         token, _ = await _token(connection, settings, text)
     try:
         opened = nacl.secret.SecretBox(text.key).decrypt(base64.b64decode(token.box))
@@ -121,11 +139,11 @@ async def read_access(settings: Settings, text: TokenText) -> RigAccess:
 
 async def use_up(settings: Settings, text: TokenText) -> JoinToken:
     """Mark a token as used by this machine. Raises UsageError if it is no longer to be used, BrokerError."""
-    async with _door(settings, text) as connection:
+    async with _as_join(settings, text) as connection:
         token, sequence = await _token(connection, settings, text)
         used = token.model_copy(update={"used_s": time.time(), "used_by": socket.gethostname(), "box": ""})
-        bucket = Names(settings.prefix).keys
-        subject, body = f"$KV.{bucket}.join.{token.id}", used.model_dump_json().encode()
+        bucket = Names(settings.prefix).join_tokens
+        subject, body = f"$KV.{bucket}.{token.id}", used.model_dump_json().encode()
         answer = await connection.request(subject, body, {EXPECTED: sequence})
         if "error" in json.loads(answer.data):
             await _token(connection, settings, text)  # which says why
@@ -135,10 +153,10 @@ async def use_up(settings: Settings, text: TokenText) -> JoinToken:
 
 async def _token(connection: Connection, settings: Settings, text: TokenText) -> tuple[JoinToken, str]:
     """The token, if it may be used, and the sequence of its record. Raises UsageError."""
-    bucket = Names(settings.prefix).keys
+    bucket = Names(settings.prefix).join_tokens
     unknown = UsageError("the fleet does not know this join token", f"is it for another fleet? {ANOTHER}")
     try:
-        answer = await connection.request(f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.join.{text.id}")
+        answer = await connection.request(f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.{text.id}")
     except NoResponders as error:
         raise unknown from error
     headers = headers_of(answer)
@@ -151,12 +169,12 @@ async def _token(connection: Connection, settings: Settings, text: TokenText) ->
 
 
 @asynccontextmanager
-async def _door(settings: Settings, text: TokenText) -> AsyncIterator[Connection]:
+async def _as_join(settings: Settings, text: TokenText) -> AsyncIterator[Connection]:
     """A connection as the role join, or as the URL says where the token has no seed. Raises BrokerError, UsageError."""
     with tempfile.TemporaryDirectory(prefix="rigflow-join-") as folder:
-        if text.door:
-            path = Path(folder) / "door.nk"
-            write_private(path, nkeys.encode_seed(text.door, nkeys.PREFIX_BYTE_USER).decode())
+        if text.join_seed:
+            path = Path(folder) / "join.nk"
+            write_private(path, nkeys.encode_seed(text.join_seed, nkeys.PREFIX_BYTE_USER).decode())
             settings = settings.model_copy(update={"credentials": str(path), "inbox": "_INBOX_join"})
         try:
             connection = await Connection.open(settings, "rigflow-join")

@@ -183,13 +183,17 @@ def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
 
 
 def join(names: Names) -> Role:
-    """A machine that is to become a rig: reads one join token whose id it knows, and marks it as used."""
+    """A machine that is to become a rig: reads its join token, and marks it as used.
+
+    Permissions know no ids: it can also read and overwrite the records of other tokens. They are encrypted, so that it
+    learns no seed and makes no token. It can write into no other bucket.
+    """
     return Role("join", publish=_join_services(names), subscribe=("_INBOX_join.>",))
 
 
 def _join_services(names: Names) -> tuple[str, ...]:
-    token = f"$KV.{names.keys}.join.*"
-    return (f"{API}.DIRECT.GET.KV_{names.keys}.{token}", token)
+    token = f"$KV.{names.join_tokens}.*"
+    return (f"{API}.DIRECT.GET.KV_{names.join_tokens}.{token}", token)
 
 
 def _keys(bucket: str, *patterns: str) -> Iterable[str]:

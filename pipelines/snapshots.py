@@ -36,7 +36,15 @@ async def streams_of(broker: Broker) -> list[str]:
             break
     names = broker.names
     own = [name for name in found if re.match(rf"(KV_|OBJ_)?{names.prefix}_", name, re.IGNORECASE)]
-    kept = (names.tenants_bucket, names.pipelines, names.keys, names.profiles, names.jobs, names.attempts)
+    kept = (
+        names.tenants_bucket,
+        names.pipelines,
+        names.keys,
+        names.join_tokens,
+        names.profiles,
+        names.jobs,
+        names.attempts,
+    )
     tenants = ("", *sorted(names.tenants))
     first = [f"KV_{name}" for name in kept] + [f"OBJ_{names.models}", f"OBJ_{names.engines}"]
     first += map(names.cancel_of, tenants)

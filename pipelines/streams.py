@@ -35,6 +35,7 @@ AUDIT_BYTES = 64 << 20  # about 200,000 changes; the oldest go when it is full
 USAGE_BYTES = 512 << 20  # about a million jobs
 UNBOUNDED = -1  # limited only by the size of the broker's store
 TENANTS_BYTES = 1 << 20  # the list of tenants
+JOIN_TOKENS_BYTES = 1 << 20  # some hundreds
 
 
 def desired(
@@ -50,6 +51,7 @@ def desired(
         StreamPlan(bucket(names.pipelines, UNBOUNDED)),
         StreamPlan(bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
         StreamPlan(bucket(names.keys, SMALL_BYTES)),
+        StreamPlan(bucket(names.join_tokens, JOIN_TOKENS_BYTES)),
         StreamPlan(bucket(names.tenants_bucket, TENANTS_BYTES)),
         StreamPlan(bucket(names.profiles, SMALL_BYTES)),
         StreamPlan(bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),

@@ -182,6 +182,11 @@ class Names:
         return f"{self.prefix}_keys"
 
     @property
+    def join_tokens(self) -> str:
+        """KV bucket of join tokens: `<id>` -> JoinToken. The role join may write there, so nothing else is in it."""
+        return f"{self.prefix}_join_tokens"
+
+    @property
     def profiles(self) -> str:
         """KV bucket of profiles: `<device id>` -> DeviceProfile, `model.<device id>.<model>` -> ModelProfile and
         `choice.<model and kind of device>` -> ModelChoice, as json.

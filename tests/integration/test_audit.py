@@ -12,11 +12,13 @@ from pipelines.audit import Audited, audit, read_audit
 from pipelines.broker import Broker
 from pipelines.client import Client
 from pipelines.jetstream import ApiError
+from pipelines.join_tokens import make_token, revoke_token
 from pipelines.registry import builtin_pipeline, put_revision, withdraw_pipeline
 from pipelines.topology import apply_topology
 from pipelines.variants import put_model, remove_model
 from schemas.api_roles import ApiRole
 from schemas.errors import BrokerError
+from schemas.join_tokens import RigAccess
 from schemas.settings import Settings
 from tests.clips import real_clip
 from tests.guarded import Guarded, made_by_the_operator
@@ -34,6 +36,8 @@ def test_each_change_has_an_entry_once(settings: Settings, capsys: pytest.Captur
         ("pipeline-removed", "fingerprint"),
         ("model-published", "fingerprint"),
         ("model-removed", "fingerprint"),
+        ("join-token-made", "rig7"),
+        ("join-token-revoked", "rig7"),
     ]
     assert {each.role for each in found} == {"any"}
     assert all(each.entry.machine for each in found)
@@ -42,10 +46,16 @@ def test_each_change_has_an_entry_once(settings: Settings, capsys: pytest.Captur
     assert answer(["audit", "--nats", settings.nats, "--action", "pipeline-published", "--json"]) == 0
     (printed,) = json.loads(capsys.readouterr().out)
     assert printed["facts"] == {"revision": revision}
-    assert answer(["audit", "--nats", settings.nats, "--last", "2"]) == 0
+    assert answer(["audit", "--nats", settings.nats, "--last", "3"]) == 0
     table = capsys.readouterr().out
     assert "model-removed" in table
     assert "api-key-made" not in table
+    for _ in range(2):  # the second one changes nothing
+        assert answer(["topology", "apply", "--nats", settings.nats]) == 0
+    capsys.readouterr()
+    assert answer(["audit", "--nats", settings.nats, "--action", "topology-applied", "--json"]) == 0
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert "KV_rigflow_profiles" in printed["facts"]["streams"]
 
 
 async def changed(settings: Settings) -> tuple[str, str, str, list[Audited]]:
@@ -65,6 +75,9 @@ async def changed(settings: Settings) -> tuple[str, str, str, list[Audited]]:
         await withdraw_pipeline(broker, spec.name)
         await put_model(broker, card, content)
         await remove_model(broker, card.name)
+        await make_token(broker, "rig7", RigAccess(inbox="_INBOX", prefix="rigflow"), b"", 4e9)
+        await revoke_token(broker, "rig7")
+        await broker.api(f"STREAM.DELETE.KV_{broker.names.profiles}")
         found = [each async for each in read_audit(broker)]
     return job.id, pinned.revision, text.rpartition("_")[2], found
 
@@ -94,4 +107,7 @@ async def test_an_old_fleet_without_the_stream_works(
         await apply_topology(broker, settings, [])
         await broker.api(f"STREAM.DELETE.{broker.names.audit_stream}")
         await make_key(broker, "website", "main", [ApiRole.READ])
+        await broker.api(f"STREAM.DELETE.KV_{broker.names.join_tokens}")
+        with pytest.raises(BrokerError, match="run rigflow topology apply"):
+            await make_token(broker, "rig7", RigAccess(inbox="_INBOX", prefix="rigflow"), b"", 4e9)
     assert "run rigflow topology apply" in caplog.text

@@ -18,9 +18,11 @@ from cli.joining import join
 from pipelines.broker import Broker
 from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.connection import Connection
-from pipelines.join_tokens import TokenText
+from pipelines.join_tokens import TokenText, all_tokens, make_token, revoke_token, use_up
+from pipelines.topology import apply_topology
 from schemas.declared import is_token
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, UsageError
+from schemas.join_tokens import RigAccess
 from schemas.settings import Settings
 from tests.cli import Running, rigflow
 from tests.guarded import Guarded, made_by_the_operator, url_of
@@ -32,7 +34,7 @@ def operator(guarded: Guarded) -> dict[str, str]:
 
 def made(guarded: Guarded, name: str, *words: str) -> str:
     """A token, which shows no seed."""
-    seeds = ("--worker", guarded.seeds["worker"], "--door", guarded.seeds["join"])
+    seeds = ("--worker", guarded.seeds["worker"], "--join-key", guarded.seeds["join"])
     added = rigflow("keys", "join", "add", name, *seeds, *words, **operator(guarded))
     assert added.returncode == 0, added.stderr
     assert not [seed for seed in guarded.seeds.values() if seed.read_text() in added.stdout + added.stderr]
@@ -97,7 +99,7 @@ def test_a_token_that_is_not_to_be_used_says_why(guarded: Guarded, tmp_path: Pat
         code, said = joining(guarded.url, mistyped, home)
         assert (code, "--token is no join token: copy all of it" in said) == (2, True), said
     parsed = TokenText.parse(text)
-    strange = TokenText(bytes(32), parsed.door)
+    strange = TokenText(bytes(32), parsed.join_seed)
     assert "the fleet does not know this join token" in joining(guarded.url, str(strange), home)[1]
     code, said = joining("nats://127.0.0.1:1", text, home)
     assert (code, "no broker at nats://127.0.0.1:1" in said, "--nats" in said) == (3, True, False), said
@@ -158,34 +160,74 @@ async def test_the_role_join_may_do_nothing_else(guarded: Guarded, tmp_path: Pat
     await made_by_the_operator(guarded)
     text = TokenText.parse(await asyncio.to_thread(made, guarded, "rig7"))
     settings = Settings.model_validate(guarded.settings("join"))
-    bucket = "KV_rigflow_keys"
+    bucket, keys = "KV_rigflow_join_tokens", "$KV.rigflow_join_tokens"
+    another = await asyncio.to_thread(made, guarded, "rig8")
     connection = await Connection.open(settings, "test")
     try:
-        answer = await connection.request(f"$JS.API.DIRECT.GET.{bucket}.$KV.rigflow_keys.join.{text.id}")
+        answer = await connection.request(f"$JS.API.DIRECT.GET.{bucket}.{keys}.{text.id}")
         assert b'"name":"rig7"' in answer.data
         assert guarded.seeds["worker"].read_bytes() not in answer.data
+        newest = await connection.request(f"$JS.API.DIRECT.GET.{bucket}.{keys}.*")
+        assert b'"name":"rig8"' in newest.data, "permissions know no ids"
+        assert not [each for each in guarded.seeds.values() if each.read_bytes() in newest.data]
+        assert another.encode() not in newest.data
         for subject in (
             f"$JS.API.DIRECT.GET.{bucket}",
-            f"$JS.API.DIRECT.GET.{bucket}.$KV.rigflow_keys.a",
+            f"$JS.API.DIRECT.GET.{bucket}.{keys}.a.b",
             f"$JS.API.STREAM.MSG.GET.{bucket}",
             f"$JS.API.CONSUMER.CREATE.{bucket}.a",
             f"$JS.API.STREAM.PURGE.{bucket}",
             "$JS.API.STREAM.NAMES",
             "$KV.rigflow_keys.a",
+            "$KV.rigflow_keys.join.a",
+            "$JS.API.DIRECT.GET.KV_rigflow_keys.$KV.rigflow_keys.join.a",
             "$KV.rigflow_pipelines.name.a",
             "rigflow.media.main.fingerprint",
         ):
             with pytest.raises(BrokerError, match="forbids"):
                 await connection.request(subject)
         # an answer stays in this role's account, whatever reply its request names
-        await connection.send(
-            f"$JS.API.DIRECT.GET.{bucket}.$KV.rigflow_keys.join.{text.id}", b"", "rigflow.media.main.fingerprint"
-        )
+        await connection.send(f"$JS.API.DIRECT.GET.{bucket}.{keys}.{text.id}", b"", "rigflow.media.main.fingerprint")
         await connection.flush()
     finally:
         await connection.close()
     async with Broker.connected(Settings.model_validate(guarded.settings("operator")), "test") as broker:
         assert (await broker.api("STREAM.INFO.RIGFLOW_MEDIA_fingerprint"))["state"]["messages"] == 0
+
+
+async def test_a_token_that_is_used_while_it_is_revoked_stays_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [])
+        text = await make_token(broker, "rig7", RigAccess(inbox="_INBOX", prefix="rigflow"), b"", 4e9)
+
+        async def used_meanwhile(*_: object, **__: object) -> None:
+            await use_up(settings, text)
+
+        monkeypatch.setattr("pipelines.join_tokens.audit", used_meanwhile)
+        with pytest.raises(UsageError, match="the join token rig7 was used by"):
+            await revoke_token(broker, "rig7")
+        assert [(each.used_s > 0, each.revoked_s) for each in await all_tokens(broker)] == [(True, 0)]
+
+
+def test_a_folder_left_from_before_costs_no_token(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def made_one() -> TokenText:
+        async with Broker.connected(settings, "test") as broker:
+            await apply_topology(broker, settings, [])
+            return await make_token(broker, "rig7", RigAccess(inbox="_INBOX", prefix="rigflow"), b"", 4e9)
+
+    text = str(asyncio.run(made_one()))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".local/share/rigflow/joined"
+    folder.mkdir(parents=True)
+    (folder / "worker.nk").touch()
+    with pytest.raises(UsageError, match="is left from an earlier join"):
+        join(settings, text)
+    (folder / "worker.nk").unlink()
+    assert join(settings, text).exists(), "the token is not used, and an empty folder is none"
 
 
 def test_two_tokens_are_different_and_their_ids_are_tokens_of_a_subject() -> None:
