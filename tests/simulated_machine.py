@@ -27,6 +27,7 @@ from schemas.errors import RigflowError
 from schemas.pipeline import OperatorStage
 from schemas.segments import Segment
 from schemas.settings import Settings
+from schemas.subjects import Names
 from tests.prefetching import PrefetchingHost
 from tests.simulated_card import Resource, shared
 from workers.forkserver import Entry
@@ -173,9 +174,9 @@ def _start(machines: Mapping[str, SimulatedWorker], options: WorkerOptions, hear
     workers.pipeline_cache.LoadedPipeline = Loaded  # type: ignore[misc]
     read_content, publish = workers.runner.read_content, Broker.publish
 
-    async def read_late(message: InFlight) -> Any:
+    async def read_late(message: InFlight, names: Names) -> Any:
         await machine.carry(0, message.nbytes)
-        return await read_content(message)
+        return await read_content(message, names)
 
     async def publish_late(broker: Broker, subject: str, body: Any, *args: Any) -> bool:
         await machine.carry(1, len(body))

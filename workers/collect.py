@@ -28,7 +28,7 @@ from schemas.messages import CollectRequest, decode
 from schemas.results import Done, Failure
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
 from workers.failures import Failures
-from workers.first_task import check_tenant
+from workers.first_task import check_queue
 from workers.in_flight import InFlight
 
 
@@ -65,8 +65,8 @@ class CollectHandler:
     async def run(self, message: InFlight) -> None:
         """Finish the job that one message asks for."""
         request = await _request_of(message)
+        check_queue(message, request.job, self._broker.names)
         message.job = request.job
-        check_tenant(message)
         await self._failures.look_up(message)  # counts errors only: collecting is not stored as begun
         try:
             await self._collect(request)
@@ -120,6 +120,4 @@ async def _request_of(message: InFlight) -> CollectRequest:
     request, _ = decode(await message.delivery.load())
     if not isinstance(request, CollectRequest):
         raise RigflowError(f"a message of type {request.type} does not belong in the queue of stage {COLLECT}")
-    if request.job.pipeline != message.queue.pipeline:
-        raise RigflowError(f"a message of pipeline {request.job.pipeline} is in the queue of another pipeline")
     return request

@@ -2,32 +2,39 @@
 
 from engines.part import Tick, decode_part
 from schemas.errors import RigflowError
+from schemas.jobs import JobRef
 from schemas.messages import decode
 from schemas.parts import PartMessage
 from schemas.segments import Segment
+from schemas.subjects import Names
 from workers.in_flight import InFlight, Task
 from workers.stages import LoadedPipeline
 
 Content = Segment | PartMessage
 
 
-async def read_content(message: InFlight) -> tuple[Content, list[memoryview]]:
+async def read_content(message: InFlight, names: Names) -> tuple[Content, list[memoryview]]:
     """What a message holds, and its buffers. Raises RigflowError when it does not belong in its queue."""
     content, buffers = decode(await message.delivery.load())
     if not isinstance(content, Segment | PartMessage):
         stage = message.queue.stage
         raise RigflowError(f"a message of type {content.type} does not belong in the queue of stage {stage}")
+    check_queue(message, content.key.job, names)
     message.job = content.key.job
-    if message.job.pipeline != message.queue.pipeline:
-        raise RigflowError(f"a message of pipeline {message.job.pipeline} is in the queue of another pipeline")
-    check_tenant(message)
     return content, buffers
 
 
-def check_tenant(message: InFlight) -> None:
-    """Raise RigflowError for a message of another tenant than its queue: its results would be that tenant's."""
-    if message.job is not None and message.queue.tenant not in ("", message.job.tenant):
-        raise RigflowError(f"a message of tenant {message.job.tenant} is in the queue of tenant {message.queue.tenant}")
+def check_queue(message: InFlight, job: JobRef, names: Names) -> None:
+    """Raise RigflowError for a message of another pipeline or tenant than its queue: its results would be theirs.
+
+    Call it before `message.job` is set: the failure of a message with a job is published under that job.
+    """
+    queue = message.queue
+    if job.pipeline != queue.pipeline:
+        raise RigflowError(f"a message of pipeline {job.pipeline} is in the queue of another pipeline")
+    if queue.tenant != (job.tenant if job.tenant in names.tenants else ""):
+        whose = f"of tenant {queue.tenant}" if queue.tenant else "that tenants share"
+        raise RigflowError(f"a message of tenant {job.tenant} is in the queue {whose}")
 
 
 def first_task(

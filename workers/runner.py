@@ -160,7 +160,7 @@ class Runner:
 
         Raises RigflowError when the message or its pipeline cannot be used.
         """
-        content, buffers = await read_content(message)
+        content, buffers = await read_content(message, self._broker.names)
         if self.cancelled.has(content.key.job):
             await message.cancel()
             return None
