@@ -121,14 +121,15 @@ def remove(
     """
     from pipelines.accounts import read_tenants
     from pipelines.broker import Broker
-    from pipelines.tenant_admin import check_removable, remove_tenant
+    from pipelines.tenant_admin import check_removable, is_known, remove_tenant
 
     known = read_tenants(file)
-    _known(known, name, file)
     rest = {each: tenant for each, tenant in known.tenant.items() if each != name}
 
     async def removed() -> "list[Change]":
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
+            if not await is_known(broker, name):  # the file has lost one whose removal was interrupted
+                _known(known, name, file)
             if not drop:
                 await check_removable(broker, name)
             await _write(settings, file, known.model_copy(update={"tenant": rest}))
@@ -201,7 +202,7 @@ def _change(
     settings: "Settings", path: Path, name: str, limits: Mapping[str, Any], new: bool, as_json: bool
 ) -> ExitCode:
     """Write one tenant, at the broker first: its account may send only where its streams are."""
-    from pipelines.accounts import read_tenants
+    from pipelines.accounts import check_accounts, read_tenants
     from pipelines.broker import Broker
     from pipelines.tenant_admin import set_tenants
     from schemas.tenants import Tenant, TenantsFile, checked, tenant_with
@@ -215,6 +216,7 @@ def _change(
 
     async def changed() -> "list[Change]":
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
+            check_accounts(path, file, settings)
             refused = await set_tenants(broker, settings, file.tenant)
         await _write(settings, path, file, name if new else "")
         return refused

@@ -49,9 +49,26 @@ async def write_tenants(path: Path, file: TenantsFile, settings: Settings, added
             await _introduce(accounts, path, file, settings, added)
         atomic_write(path, written(file).encode())
     except BaseException:
-        accounts.unlink(missing_ok=True) if before is None else atomic_write(accounts, before)
+        _restore(accounts, before)
         raise
     return bool(file.broker.pid_file) and (bool(added) or _reload(path, file))
+
+
+def check_accounts(path: Path, file: TenantsFile, settings: Settings) -> None:
+    """Have nats-server check the accounts of a file, where it names its configuration; what is written stays as it is.
+
+    Raises BrokerError, OSError.
+    """
+    accounts = path.parent / file.broker.accounts
+    before = accounts.read_bytes() if accounts.exists() else None
+    try:
+        _write_accounts(accounts, path, file, settings)
+    finally:
+        _restore(accounts, before)
+
+
+def _restore(accounts: Path, before: bytes | None) -> None:
+    accounts.unlink(missing_ok=True) if before is None else atomic_write(accounts, before)
 
 
 def _write_accounts(accounts: Path, path: Path, file: TenantsFile, settings: Settings) -> None:

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.broker import Broker
-from pipelines.job_records import all_manifests
+from pipelines.job_records import job_key
 from pipelines.registry import hosted_pipelines
 from pipelines.tenants import store_tenants
 from pipelines.topology import Change, apply_topology, listed
+from pipelines.values import decoded
 from schemas.errors import UsageError
-from schemas.jobs import Priority
+from schemas.jobs import Manifest, Priority
 from schemas.settings import Settings
-from schemas.subjects import Names
-from schemas.tenants import Tenant, TenantList
+from schemas.subjects import Names, given_by
+from schemas.tenants import MAIN, Tenant, TenantList
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +32,45 @@ class TenantState:
 async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, Tenant]) -> list[Change]:
     """Give the fleet these tenants: their streams, then the list. Returns refused changes of streams.
 
-    Raises UsageError when a new one has jobs that are not over: their results would go elsewhere.
+    Raises UsageError when a tenant of the fleet is not among them, and when work of one that is new is not over, or
+    before the first list that of any but `main`: its results would go elsewhere.
     """
-    for name in tenants.keys() - broker.tenants.keys():
-        unfinished = [each.job.id for each in await all_manifests(broker, name) if not each.state.ended]
-        if unfinished:
-            what = f"{len(unfinished)} jobs of tenant {name} are not over, such as {unfinished[0]}"
-            raise UsageError(what, "wait for them or cancel them, then add the tenant")
+    if missing := sorted(broker.tenants.keys() - tenants.keys()):
+        what = f"the fleet has tenants that the file has not: {', '.join(missing)}"
+        raise UsageError(what, "name their file with --file; rigflow tenants remove NAME removes one")
+    await _check_over(broker, tenants)
     broker.take_tenants(TenantList(tenants=tenants))
     refused = await apply_topology(broker, settings, await hosted_pipelines(broker))
     await store_tenants(broker, TenantList(tenants=tenants))
     return refused
 
 
+async def _check_over(broker: Broker, tenants: Mapping[str, Tenant]) -> None:
+    """Raise UsageError when new tenants, or before the first list all but `main`, have jobs or media that wait."""
+    names, first = broker.names, bool(tenants) and not broker.tenants
+    for each in ("*",) if first else tenants.keys() - broker.tenants.keys():
+        for key, body in (await broker.items(names.jobs, job_key(each, "*"))).items():
+            manifest = decoded(Manifest, body, f"the manifest of job {key}")
+            if manifest is not None and not manifest.state.ended and manifest.job.tenant != MAIN:
+                what = f"job {manifest.job.id} of tenant {manifest.job.tenant} is not over"
+                raise UsageError(what, "wait for its jobs or cancel them, then add the tenant")
+    for stream in await _all_streams(broker):
+        if first and stream.startswith(names.media_stream("")):
+            state = (await broker.api(f"STREAM.INFO.{stream}", {"subjects_filter": ">"}))["state"]
+            for subject, count in (state.get("subjects") or {}).items():
+                tenant, pipeline, _ = given_by(subject)
+                if tenant != MAIN:
+                    what = f"{count} media of tenant {tenant} wait for pipeline {pipeline}"
+                    raise UsageError(what, "wait until workers have taken them, then add the tenant")
+
+
 async def state_of(broker: Broker, tenants: Sequence[str]) -> dict[str, TenantState]:
     """What each of these tenants has at the broker."""
-    names, states = broker.names, {name: TenantState() for name in tenants}
+    names, states = _with(broker.names, *tenants), {name: TenantState() for name in tenants}
     infos = {info["config"]["name"]: info["state"] for info in await listed(broker, "STREAM.LIST", "streams")}
-    queued = await _queued(broker, [name for name in infos if name.startswith(names.work_stream("", "")[:-1])])
+    queued = await _queued(broker, names, [name for name in infos if _is_work(names, name)])
     for name in tenants:
-        own = [state for stream, state in infos.items() if stream.endswith(f"@{name}")]
+        own = [state for stream, state in infos.items() if _is_media(names, name, stream)]
         stores = (names.results_of(name), f"OBJ_{names.blobs_of(name)}")
         states[name] = TenantState(
             media=sum(state["messages"] for state in own),
@@ -62,12 +82,12 @@ async def state_of(broker: Broker, tenants: Sequence[str]) -> dict[str, TenantSt
     return states
 
 
-async def _queued(broker: Broker, streams: Sequence[str]) -> dict[str, int]:
+async def _queued(broker: Broker, names: Names, streams: Sequence[str]) -> dict[str, int]:
     """Messages in the queues of the stages by tenant."""
     counts: dict[str, int] = {}
     for stream in streams:
         for consumer in await listed(broker, f"CONSUMER.LIST.{stream}", "consumers"):
-            tenant = broker.names.listed_tenant(consumer["config"].get("filter_subject", ""))
+            tenant = names.listed_tenant(consumer["config"].get("filter_subject", ""))
             counts[tenant] = counts.get(tenant, 0) + consumer["num_pending"] + consumer["num_ack_pending"]
     return counts
 
@@ -81,12 +101,15 @@ async def check_removable(broker: Broker, name: str) -> None:
 
 
 async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[Change]:
-    """Delete all that a tenant has at the broker, and take it from the list. Returns refused changes of streams."""
-    streams = await _all_streams(broker)
-    own = _own_streams(broker.names, name, streams)
-    consumers = [broker.names.consumer(priority, name) for priority in Priority]
+    """Delete a tenant's streams and stores, and its messages in queues, and take it from the list.
+
+    Its manifests, dead letters, usage and API keys stay. Returns refused changes of streams.
+    """
+    streams, names = await _all_streams(broker), _with(broker.names, name)
+    own = _own_streams(names, name, streams)
+    consumers = [names.consumer(priority, name) for priority in Priority]
     rest = {each: tenant for each, tenant in broker.tenants.items() if each != name}
-    work = [stream for stream in streams if "_WORK_" in stream]
+    work = [stream for stream in streams if _is_work(broker.names, stream)]
     await store_tenants(broker, TenantList(tenants=rest))  # workers leave its queues
     for stream in work:
         await broker.purge(stream, f"{broker.names.prefix}.work.*.*.*.{name}")
@@ -97,6 +120,16 @@ async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[C
     return await apply_topology(broker, settings, await hosted_pipelines(broker))
 
 
+async def is_known(broker: Broker, name: str) -> bool:
+    """Whether the broker has a tenant, or streams of one whose removal was interrupted."""
+    return name in broker.tenants or bool(_own_streams(_with(broker.names, name), name, await _all_streams(broker)))
+
+
+def _with(names: Names, *tenants: str) -> Names:
+    """The names of these tenants, too: those of one that is not listed would be the shared ones."""
+    return Names(names.prefix, names.tenants.union(tenants))
+
+
 async def _all_streams(broker: Broker) -> list[str]:
     return [str(info["config"]["name"]) for info in await listed(broker, "STREAM.LIST", "streams")]
 
@@ -104,4 +137,13 @@ async def _all_streams(broker: Broker) -> list[str]:
 def _own_streams(names: Names, tenant: str, streams: Sequence[str]) -> list[str]:
     stores = (f"OBJ_{names.blobs_of(tenant)}", f"OBJ_{names.uploads_of(tenant)}")
     kept = {names.results_of(tenant), names.cancel_of(tenant), *stores}
-    return [stream for stream in streams if stream in kept or stream.endswith(f"@{tenant}")]
+    return [stream for stream in streams if stream in kept or _is_media(names, tenant, stream)]
+
+
+def _is_work(names: Names, stream: str) -> bool:
+    return stream.startswith(names.work_stream("", "")[:-1])
+
+
+def _is_media(names: Names, tenant: str, stream: str) -> bool:
+    """Whether a stream, of ours and not of a rigflow with another prefix, has the media of a listed tenant."""
+    return stream.startswith(names.media_stream("")) and stream.endswith(f"@{tenant}")

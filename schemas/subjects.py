@@ -41,6 +41,10 @@ class Names:
     prefix: str = "rigflow"
     tenants: frozenset[str] = frozenset()
 
+    def lacks(self, tenant: str) -> bool:
+        """Whether a queue is that of a tenant which is not listed any more; empty: the queue that all others share."""
+        return bool(tenant) and tenant not in self.tenants
+
     @property
     def _upper(self) -> str:
         return self.prefix.upper()

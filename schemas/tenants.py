@@ -120,8 +120,7 @@ def written(file: TenantsFile) -> str:
 
 def _toml(value: object) -> str:
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return '"' + "".join(f"\\u{ord(c):04x}" if c in '\\"\x7f' or c < " " else c for c in value) + '"'
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return str(value)

@@ -7,6 +7,7 @@ from schemas.messages import decode
 from schemas.parts import PartMessage
 from schemas.segments import Segment
 from schemas.subjects import Names
+from schemas.tenants import MAIN
 from workers.in_flight import InFlight, Task
 from workers.stages import LoadedPipeline
 
@@ -35,6 +36,8 @@ def check_queue(message: InFlight, job: JobRef, names: Names) -> None:
     if queue.tenant != (job.tenant if job.tenant in names.tenants else ""):
         whose = f"of tenant {queue.tenant}" if queue.tenant else "that tenants share"
         raise RigflowError(f"a message of tenant {job.tenant} is in the queue {whose}")
+    if names.tenants and job.tenant not in (MAIN, *names.tenants):  # no stream takes its results
+        raise RigflowError(f"the fleet has no tenant {job.tenant} any more")
 
 
 def first_task(

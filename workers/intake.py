@@ -89,10 +89,13 @@ class Intake:
     async def leave_tenants(self) -> None:
         """Take the weights of the tenants that the fleet has now, and nothing more from the queues of others.
 
-        What is in flight goes on.
+        What they have in flight is dropped: no stream takes its results any more.
         """
         self._weigh()
-        for queue in [each for each in self._pulls if each.tenant and each.tenant not in self._broker.names.tenants]:
+        for message in list(self._in_flight.messages):
+            if self._broker.names.lacks(message.queue.tenant):
+                await message.cancel()
+        for queue in [each for each in self._pulls if self._broker.names.lacks(each.tenant)]:
             self._full.discard(queue)
             self._asked = None if self._asked == queue else self._asked
             await self._pulls.pop(queue).close()

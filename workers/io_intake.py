@@ -53,7 +53,7 @@ class IoIntake:
         self._broker = broker
         self._settings = settings
         self._pulls: dict[Queue, _IoPull] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Queue] = {}
         self._stopped = False
 
     async def host(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
@@ -69,9 +69,12 @@ class IoIntake:
             self._ask(self._pulls[queue])
 
     async def leave(self) -> None:
-        """Take nothing more from the queues of tenants that the fleet no longer has."""
-        for queue in [each for each in self._pulls if each.tenant and each.tenant not in self._broker.names.tenants]:
+        """Take nothing more from the queues of tenants that the fleet no longer has, and end what they have in hand."""
+        for queue in [each for each in self._pulls if self._broker.names.lacks(each.tenant)]:
             await self._pulls.pop(queue).pull.close()
+        for task, queue in self._tasks.items():
+            if self._broker.names.lacks(queue.tenant):
+                task.cancel()
 
     async def _take(self, handle: Accept, queue: Queue, delivery: Delivery) -> None:
         taken = self._pulls.get(queue)
@@ -79,13 +82,13 @@ class IoIntake:
             await delivery.release()
             return
         task = asyncio.create_task(handle(queue, delivery))
-        self._tasks.add(task)
+        self._tasks[task] = queue
         taken.messages, taken.nbytes = taken.messages + 1, taken.nbytes + len(delivery.content)
         task.add_done_callback(functools.partial(self._done, taken, len(delivery.content)))
         self._ask(taken)
 
     def _done(self, taken: _IoPull, nbytes: int, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         taken.messages, taken.nbytes = taken.messages - 1, taken.nbytes - nbytes
         self._ask(taken)
 

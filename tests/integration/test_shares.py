@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.tenant_admin import set_tenants
+from pipelines.tenant_admin import remove_tenant, set_tenants
 from pipelines.topology import apply_topology
 from placement.fair_share import BURST_S
 from schemas.jobs import Priority
@@ -16,6 +16,7 @@ from schemas.settings import Settings
 from schemas.tenants import Tenant
 from tests.integration.queues import SPEC, eventually
 from tests.integration.test_intake import Slow
+from workers.in_flight import State
 
 BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE
 
@@ -132,7 +133,11 @@ async def test_tenants_that_come_and_go_while_a_worker_runs(
         await worker.intake.leave_tenants()
         await worker.intake.host(SPEC, [stage.name for stage in SPEC.stage])
         assert await work(worker, 2, {"second": 1.0}) == ["second"] * 2
-        await set_tenants(broker, settings, {"second": Tenant()})
+        await send(broker, "first", 2)
+        await eventually(lambda: bool(worker.in_flight.messages))
+        (held,) = worker.in_flight.messages
+        await remove_tenant(broker, settings, "first")
         await worker.intake.leave_tenants()
+        assert held.state is State.CANCELLED
         await send(broker, "second", 4)
         assert await work(worker, 2, {"second": 1.0}) == ["second"] * 2

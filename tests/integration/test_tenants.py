@@ -305,7 +305,12 @@ async def test_a_removed_tenant_leaves_nothing_and_its_program_is_out(shared: Sh
     async with shared.program("acme") as acme:
         await acme.request("rigflow.media.acme.fingerprint", b"media")
         assert await asyncio.to_thread(shared.tenants, "remove", "acme") == 2, "its media are not done"
+        without_it = re.sub(r"\[tenant.acme\]\n.*?\n\n", "", shared.file.read_text(), flags=re.DOTALL)
+        assert "acme" not in without_it
+        shared.file.write_text(without_it)  # as after a removal that was interrupted
+        assert await asyncio.to_thread(shared.tenants, "limit", "evil", "--weight", "2") == 2, "the file lacks one"
         assert await asyncio.to_thread(shared.tenants, "remove", "acme", "--drop") == 0
+        assert await asyncio.to_thread(shared.tenants, "remove", "acme", "--drop") == 2, "it is not there any more"
         await eventually(lambda: not acme.is_connected)
     async with shared.operating() as operator:
         streams = [each["config"]["name"] for each in (await operator.api("STREAM.LIST"))["streams"]]
@@ -347,4 +352,7 @@ async def test_a_configuration_that_the_server_refuses_changes_nothing(shared: S
     good = config.read_text()
     config.write_text(good + "\nno_such_option: 1\n")
     assert await asyncio.to_thread(shared.tenants, "limit", "acme", "--weight", "2") == 3
+    assert await asyncio.to_thread(shared.tenants, "add", "third") == 3
     assert (shared.file.read_text(), (shared.folder / "roles.conf").read_text()) == before
+    async with shared.operating() as operator:
+        assert (operator.tenants.keys(), operator.tenants["acme"].weight) == ({"acme", "evil"}, 1.0)

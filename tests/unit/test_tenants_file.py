@@ -15,7 +15,7 @@ USER = "U" + "A" * 55
 NAME = st.text("aB9_-", min_size=1, max_size=9).map("t".__add__)
 KEY = st.integers(0, 999).map(lambda number: f"U{number:055}")
 TENANTS = st.dictionaries(NAME, st.builds(Tenant, weight=st.floats(0.01, 1000), jobs=st.integers(1, 9)), max_size=3)
-PATH = st.text("ab \"\\'#é[", max_size=9)
+PATH = st.text("ab \"\\'#é[\n\t\x1b\x7f", max_size=9)
 
 
 @settings(max_examples=25)

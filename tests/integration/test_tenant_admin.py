@@ -1,0 +1,112 @@
+"""Changes of the list of tenants, at the broker: nothing else is lost, and an interrupted removal is repeated."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.delivery import Delivery
+from pipelines.job_records import JobRecord
+from pipelines.registry import builtin_pipeline
+from pipelines.tenant_admin import is_known, remove_tenant, set_tenants, state_of
+from pipelines.topology import listed
+from schemas.errors import UsageError
+from schemas.jobs import JobRef, Manifest
+from schemas.settings import Settings
+from schemas.subjects import SPLIT
+from schemas.tenants import Tenant
+from workers.definitions import find_models, register
+from workers.in_flight import Queue
+from workers.io_intake import IoIntake
+
+SPEC = builtin_pipeline("fingerprint")
+
+
+@asynccontextmanager
+async def fleet_of(settings: Settings, *tenants: str) -> AsyncIterator[Broker]:
+    """A fleet without workers that has these tenants."""
+    async with Broker.connected(settings, "test") as broker:
+        await register(broker, settings, SPEC, find_models(SPEC, None))
+        await set_tenants(broker, settings, dict.fromkeys(tenants, Tenant()))
+        yield broker
+
+
+async def streams(broker: Broker) -> Sequence[str]:
+    return [info["config"]["name"] for info in await listed(broker, "STREAM.LIST", "streams")]
+
+
+async def test_a_list_without_tenants_of_the_fleet_is_refused(settings: Settings) -> None:
+    async with fleet_of(settings, "acme", "evil") as broker:
+        before = await streams(broker)
+        with pytest.raises(UsageError, match="the fleet has tenants that the file has not: acme, evil"):
+            await set_tenants(broker, settings, {"third": Tenant()})
+        assert broker.tenants.keys() == {"acme", "evil"}
+        assert await streams(broker) == before
+
+
+async def test_a_rigflow_of_another_prefix_keeps_its_streams(settings: Settings) -> None:
+    other = settings.model_copy(update={"prefix": "other"})
+    async with fleet_of(settings, "acme") as broker, fleet_of(other, "acme") as second:
+        await second.publish(second.names.media("acme", SPEC.name), b"media", "media")
+        before = [each for each in await streams(second) if "OTHER" in each.upper()]
+        assert (await state_of(broker, ["acme"]))["acme"].media == 0
+        await remove_tenant(broker, settings, "acme")
+        assert [each for each in await streams(second) if "OTHER" in each.upper()] == before
+        assert (await state_of(second, ["acme"]))["acme"].media == 1
+
+
+@pytest.mark.parametrize("tenant", ["acme", "unlisted"])
+@pytest.mark.parametrize("what", ["media", "job"])
+async def test_before_the_first_list_the_work_of_all_but_main_is_over(
+    settings: Settings, tenant: str, what: str
+) -> None:
+    async with fleet_of(settings) as broker:
+        for each in ("main", tenant):
+            if what == "media":
+                await broker.publish(broker.names.media(each, SPEC.name), b"media", f"media-{each}")
+            else:
+                ref = JobRef(id="film", tenant=each, pipeline=SPEC.name, revision="r")
+                assert await JobRecord(broker, Manifest(job=ref, name="film")).write(Manifest(job=ref, name="film"))
+        with pytest.raises(UsageError, match=f"of tenant {tenant} "):
+            await set_tenants(broker, settings, {"acme": Tenant()})
+        assert not broker.tenants
+
+
+async def test_a_worker_drops_what_it_has_of_a_tenant_that_is_removed(settings: Settings) -> None:
+    async with fleet_of(settings, "acme", "evil") as broker:
+        taken, dropped = asyncio.Event(), asyncio.Event()
+
+        async def splitting(queue: Queue, _: Delivery) -> None:
+            try:
+                taken.set()
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                assert queue.tenant == "acme"
+                dropped.set()
+                raise
+
+        intake = IoIntake(broker, settings)
+        await intake.host(SPEC, SPLIT, splitting, 1)
+        await broker.publish(broker.names.media("acme", SPEC.name), b"media", "media")
+        await taken.wait()
+        await remove_tenant(broker, settings, "acme")
+        await intake.leave()
+        await dropped.wait()
+        await intake.close()
+
+
+async def test_a_removal_is_repeated_after_an_interruption(settings: Settings) -> None:
+    async with fleet_of(settings, "acme", "evil") as broker:
+        removing = asyncio.create_task(remove_tenant(broker, settings, "acme"))
+        while "acme" in broker.tenants:
+            await asyncio.sleep(0)
+        removing.cancel()
+        await asyncio.gather(removing, return_exceptions=True)
+        assert await is_known(broker, "acme")
+        await remove_tenant(broker, settings, "acme")
+        assert not await is_known(broker, "acme")
+        left = await streams(broker)
+        assert {"RIGFLOW_RESULTS", "RIGFLOW_CANCEL", "RIGFLOW_RESULTS_evil"} <= set(left)
+        assert not [each for each in left if each.endswith("acme")]
