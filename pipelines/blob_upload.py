@@ -53,7 +53,7 @@ async def put_blob(
     size = body.stat().st_size if isinstance(body, Path) else len(body)
     with broker.waiting_for_fleet() as wait:
         for attempt in itertools.count(1):
-            async with broker.uploads.reserve(f"OBJ_{bucket}", _stored_bytes(broker, size)) as space:
+            async with broker.uploads.reserve(f"OBJ_{bucket}", stored_bytes(broker, size)) as space:
                 chunks_id = broker.connection.unique()
                 try:
                     chunks = await _send_chunks(broker, bucket, chunks_id, _cut(body, chunk_bytes_of(broker)), space)
@@ -93,7 +93,7 @@ def media_space(
     broker: MessageStore, bucket: str, size: int, patience_s: float
 ) -> contextlib.AbstractAsyncContextManager[Reservation]:
     """Space for media of a size, which leave a part of their store free. Raises as `Uploads.reserve`."""
-    nbytes = _stored_bytes(broker, size) if size else 0
+    nbytes = stored_bytes(broker, size) if size else 0
     return broker.uploads.reserve(f"OBJ_{bucket}", nbytes, patience_s, MEDIA_SHARE)
 
 
@@ -124,7 +124,7 @@ def chunk_bytes_of(broker: MessageStore) -> int:
     return min(CHUNK_BYTES, broker.max_body)
 
 
-def _stored_bytes(broker: MessageStore, size: int) -> int:
+def stored_bytes(broker: MessageStore, size: int) -> int:
     """What an object of this size takes in its store."""
     return size + RECORD_BYTES * (2 + size // chunk_bytes_of(broker))
 

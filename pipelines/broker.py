@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.blob_upload import put_blob
+from pipelines.blob_upload import put_blob, stored_bytes
 from pipelines.blobs import discard_claims
 from pipelines.claims import SUBJECT, claim_name
 from pipelines.connection import Connection, Forbidden
 from pipelines.jetstream import ApiError, Stored
-from pipelines.message_store import MessageStore
+from pipelines.message_store import HEADERS_BYTES, MessageStore
 from pipelines.otlp import OtlpExporter, open_exporter
 from pipelines.quotas import Quotas, StorageFull
 from pipelines.values import decoded
@@ -26,7 +26,7 @@ __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
 LEAST_PAYLOAD = 8192  # headers of dead letters, manifests and status must fit into one message
 READER_IDLE_S = 300.0  # the server deletes a reader that gets no request for this time
-FULL_S = 0.5  # that a message of a tenant waits for room in its own storage
+FULL_S = 0.5  # between two looks whether a message of a tenant waits for room in its own storage
 DROP_S = 2.0  # longest wait for the deletion of a reader
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE = 10071  # JetStream's own error number
@@ -137,18 +137,26 @@ class Broker(MessageStore):
         Whoever works for all tenants must not stand still for one. Raises StorageFull.
         """
         tenant = self.names.listed_tenant(subject)
-        while True:
-            try:
-                async with asyncio.timeout(FULL_S if tenant else None):
-                    await self.publish(subject, body, message_id, headers)
-                return
-            except TimeoutError:
+        publishing = asyncio.create_task(self.publish(subject, body, message_id, headers))
+        try:
+            while not (await asyncio.wait([publishing], timeout=FULL_S if tenant else None))[0]:
+                if not self.connection.connected or not self.is_refused(publishing):
+                    continue  # it moves, however slowly
                 size = body.stat().st_size if isinstance(body, Path) else len(body)
-                if self.connection.connected and await self._is_full(tenant, size):
-                    raise StorageFull(tenant) from None
+                if await self._is_full(tenant, size) and not publishing.done():
+                    raise StorageFull(tenant)
+            publishing.result()
+        finally:
+            publishing.cancel()
+            await asyncio.wait([publishing])
 
-    async def _is_full(self, tenant: str, nbytes: int) -> bool:
-        for stream in (self.names.results_of(tenant), f"OBJ_{self.names.blobs_of(tenant)}"):
+    async def _is_full(self, tenant: str, size: int) -> bool:
+        """Whether a tenant's storage has no room for a message with a body of so many bytes."""
+        large = size > self.max_body
+        needed = {self.names.results_of(tenant): HEADERS_BYTES + (0 if large else size)}
+        if large:
+            needed[f"OBJ_{self.names.blobs_of(tenant)}"] = stored_bytes(self, size)
+        for stream, nbytes in needed.items():
             info = await self.api(f"STREAM.INFO.{stream}")
             if 0 < int(info["config"]["max_bytes"]) < int(info["state"]["bytes"]) + nbytes:
                 return True

@@ -12,6 +12,7 @@ from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
 from pipelines.job_end import reopen
 from pipelines.job_records import find_manifest
+from pipelines.quotas import StorageFull
 from pipelines.values import decoded
 from schemas.declared import is_token
 from schemas.errors import NotFound, UsageError
@@ -65,19 +66,26 @@ async def dead_letter(
     """
     dated = failure.model_copy(update={"at_s": time.time()})
     result, identity = broker.names.results(failure.key.job), _identity(failure, subject, sequence)
-    await dead_letter_unread(broker, dated, body, subject, sequence, headers)
+    dated = await dead_letter_unread(broker, dated, body, subject, sequence, headers)
     await broker.publish_soon(result, dated.encode(), identity, {HEADER_TYPE: "failure"})
 
 
 async def dead_letter_unread(
     broker: Broker, failure: Failure, body: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
-) -> None:
-    """Publish a dead letter, but no failure: no job waits for the result of an input that cannot be read."""
-    described = {HEADER_FAILURE: _header(failure), HEADER_SUBJECT: subject}
-    given = {name: headers[name] for name in GIVEN if name in headers}
-    job = failure.key.job
+) -> Failure:
+    """Publish a dead letter, but no failure: no job waits for the result of an input that cannot be read.
+
+    Returns the failure in it, which says so if the tenant's storage has no room for the input.
+    """
+    given = {name: headers[name] for name in GIVEN if name in headers} | {HEADER_SUBJECT: subject}
+    job, identity = failure.key.job, _identity(failure, subject, sequence)
     dead = broker.names.dead(job.pipeline, failure.stage, job.tenant)
-    await broker.publish(dead, body, _identity(failure, subject, sequence), described | given)
+    try:
+        await broker.publish_soon(dead, body, identity, given | {HEADER_FAILURE: _header(failure)})
+    except StorageFull as full:
+        failure = failure.model_copy(update={"error": f"{failure.error}; its input is not kept: {full}"})
+        await broker.publish_soon(dead, b"", identity, given | {HEADER_FAILURE: _header(failure)})
+    return failure
 
 
 def _identity(failure: Failure, subject: str, sequence: int) -> str:

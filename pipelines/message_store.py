@@ -96,8 +96,11 @@ class Uploads:
         """
         full, until_s = _full(stream), time.monotonic() + patience_s
         try:
-            async with asyncio.timeout(None if patience_s == math.inf else patience_s):
-                await self._turns[stream].acquire()
+            with self._broker.waiting_for_fleet() as wait:
+                if self._turns[stream].locked():
+                    wait()
+                async with asyncio.timeout(None if patience_s == math.inf else patience_s):
+                    await self._turns[stream].acquire()
         except TimeoutError:
             raise full from None
         reservation = Reservation(self, stream, share)
@@ -153,7 +156,7 @@ class MessageStore(JetStream):
         self.uploads = Uploads(self)
         self.media_bytes = 0  # of media that come in and are in memory, of all clients
         self._flight = _Flight(IN_FLIGHT_BYTES)
-        self._refused = 0
+        self._refused: list[asyncio.Task[object] | None] = []  # tasks whose message a full stream has refused
 
     def take_tenants(self, listed: TenantList) -> None:
         """Take the tenants that the operator has listed."""
@@ -175,17 +178,23 @@ class MessageStore(JetStream):
     @contextmanager
     def waiting_for_fleet(self) -> Iterator[Callable[[], None]]:
         """Within the block, after a call of the function it yields, `waiting` is "the fleet"."""
-        refused = False
+        refused, task = False, asyncio.current_task()
 
         def wait() -> None:
             nonlocal refused
-            self._refused += not refused
+            if not refused:
+                self._refused.append(task)
             refused = True
 
         try:
             yield wait
         finally:
-            self._refused -= refused
+            if refused:
+                self._refused.remove(task)
+
+    def is_refused(self, publishing: asyncio.Task[bool]) -> bool:
+        """Whether a task waits for room."""
+        return publishing in self._refused
 
     async def store(
         self, subject: str, body: Body, headers: Mapping[str, str], until_full: bool = False

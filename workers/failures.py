@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.dead import dead_letter, dead_letter_unread
+from pipelines.quotas import StorageFull
 from schemas.errors import Disposition, RigflowError, format_error
 from schemas.jobs import JobRef, Key
 from schemas.messages import decode
@@ -22,6 +23,7 @@ from workers.telemetry import Event, Fact, log_event
 RETRY_S = 0.5  # pause before the second attempt, twice that before the third ...
 DETAIL_CHARACTERS = 1500
 UNPUBLISHED_S = 5.0  # pause before a message whose failure could not be published is delivered again
+LONGEST_FULL_S = 30.0  # pause while the storage of a tenant stays full: until there is room, all work is done in vain
 
 
 class Place(NamedTuple):
@@ -79,7 +81,7 @@ class Failures:
             return True
         disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY
         if disposition is Disposition.ELSEWHERE:
-            await message.mark_for_retry(pause_s)
+            await message.mark_for_retry(_pause_s(message, error, pause_s))
             return True
         # it may have failed before `look_up`, for example because its object is gone
         message.attempts = message.attempts or await self._attempts.of(message.delivery)
@@ -140,7 +142,7 @@ class Failures:
         """A failure could not be published: have the message delivered again later, so that it is not lost."""
         what = f"a failure of {message.delivery.subject} could not be published: {format_error(error)}"
         log_event(Event("unpublished", what, logging.ERROR, {"detail": _traceback(error)}))
-        await message.mark_for_retry(UNPUBLISHED_S)
+        await message.mark_for_retry(_pause_s(message, error, UNPUBLISHED_S))
 
     def _failure(self, message: InFlight, error: Exception, stage: str, place: Place) -> Failure:
         attempts = message.attempts if isinstance(error, GaveUp) else (*message.attempts, self._ended(message, error))
@@ -197,6 +199,13 @@ async def _body_of(message: InFlight) -> Buffer:
         return await message.delivery.load()
     except RigflowError:
         return b""
+
+
+def _pause_s(message: InFlight, error: Exception, pause_s: float) -> float:
+    """`pause_s`, but twice as long each time while a tenant's storage is full."""
+    if not isinstance(error, StorageFull):
+        return pause_s
+    return min(LONGEST_FULL_S, pause_s * 2.0 ** min(message.delivery.deliveries, 10))
 
 
 def _traceback(error: Exception) -> str:

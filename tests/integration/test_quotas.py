@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,14 +14,17 @@ from gateway.problems import problem_of
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.client import Client
+from pipelines.dead import dead_letter, letters
 from pipelines.jetstream import ApiError
 from pipelines.job import Job
 from pipelines.job_events import Ended
-from pipelines.quotas import DAY_S, QuotaReached, TenantFull
+from pipelines.quotas import DAY_S, QuotaReached, StorageFull, TenantFull
 from pipelines.registry import builtin_pipeline
 from pipelines.tenant_admin import set_tenants, state_of
 from pipelines.usage import record_usage
-from schemas.jobs import JobRef, JobState, Manifest, Priority
+from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Failure
 from schemas.settings import Settings
 from schemas.subjects import HEADER_ID, SPLIT
 from schemas.tenants import Tenant
@@ -136,6 +140,54 @@ def test_a_tenant_whose_storage_is_full_keeps_no_worker_from_others(tmp_path: Pa
 
     with Fleet((), tmp_path / "cache") as fleet:
         asyncio.run(jobs(fleet))
+
+
+async def test_what_a_tenant_stores_slowly_is_stored(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it fills most of the tenant's storage: its own bytes there are no reason to begin again."""
+    monkeypatch.setattr("pipelines.broker.FULL_S", 0.001)
+    async with tenants_of(settings, {"slow": Tenant(storage_bytes=32 << 20)}) as broker:
+        subject = broker.names.results(JobRef(id="film", tenant="slow", pipeline=SPEC.name, revision="r"))
+        async with asyncio.timeout(60):
+            await broker.publish_soon(subject, bytes(20 << 20), "large")
+        state = (await broker.api(f"STREAM.INFO.OBJ_{broker.names.blobs_of('slow')}"))["state"]
+        assert state["bytes"] > 20 << 20
+        assert (await broker.api(f"STREAM.INFO.{broker.names.results_of('slow')}"))["state"]["messages"] == 1
+
+
+async def test_a_dead_letter_waits_for_no_room_in_a_full_storage(settings: Settings) -> None:
+    """It is without its input then, and says so."""
+    async with tenants_of(settings, {"full": Tenant(storage_bytes=16 << 20)}) as broker:
+        chunks = f"$O.{broker.names.blobs_of('full')}.C.unfinished"
+        with suppress(ApiError):
+            for _ in range(16):
+                await broker.store(chunks, bytes(1_000_000), {}, until_full=True)
+        ref = JobRef(id="film", tenant="full", pipeline=SPEC.name, revision="r")
+        failure = Failure(key=Key(job=ref, segment=0), stage="decode", entire_segment=True, error="bad")
+        subject = broker.names.work(SPEC.name, "decode", Priority.BULK, "full")
+        async with asyncio.timeout(60):
+            await dead_letter(broker, failure, bytes(broker.max_body + 1), subject, 1, {})
+        [letter] = [letter async for letter in letters(broker)]
+        assert (letter.nbytes, letter.queue) == (0, subject)
+        [result] = [stored async for stored in broker.read(broker.names.results_of("full"))]
+        told, _ = decode(result.body)
+        assert isinstance(told, Failure)
+        for each in (told, letter.failure):
+            assert each.error.startswith("bad; its input is not kept: unfinished jobs of tenant full fill all")
+
+
+@pytest.mark.parametrize("deliveries", [1, 3, 50])
+async def test_work_for_a_full_storage_is_done_again_ever_later(settings: Settings, deliveries: int) -> None:
+    """All of it would be in vain."""
+    marked = list[float]()
+
+    async def mark_for_retry(pause_s: float) -> None:
+        marked.append(pause_s)
+
+    delivery = SimpleNamespace(deliveries=deliveries)
+    message = SimpleNamespace(is_copy=False, useless=False, delivery=delivery, mark_for_retry=mark_for_retry)
+    broker = SimpleNamespace(settings=settings)
+    assert await Failures(broker, None, "w").retry(message, StorageFull("full"), 0.5)  # type: ignore[arg-type]
+    assert marked == [min(30.0, 0.5 * 2**deliveries)]
 
 
 async def ended(job: Job) -> None:
