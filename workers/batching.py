@@ -51,7 +51,7 @@ class Batching:
             first = Priority.BULK if self._turn % BULK_TURN == 0 else Priority.INTERACTIVE
             chosen = max(ready, key=lambda task: (task.message.queue.priority == first, task.depth, -task.since_s))
             chosen = self._filling(chosen, ready) or await self._feeding(chosen)
-            if chosen in chosen.message.waiting:  # its job may have been cancelled during the request to the broker
+            if chosen in self.runnable():  # its job may have been cancelled during the request to the broker
                 return chosen
         return None
 

@@ -69,6 +69,8 @@ class Beside:
                 kind = _kind(task)
                 if kind in busy or (kind is Kind.TAKE and (task.pending or held >= AHEAD)):
                     continue
+                if task not in self._batching.runnable():
+                    continue  # what has just begun is a poison candidate, and runs alone
                 if kind is Kind.TAKE:
                     held += 1
                 else:

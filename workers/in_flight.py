@@ -186,7 +186,7 @@ class InFlight:
     @property
     def begun(self) -> bool:
         """Whether work on it has begun and is not over, and may crash this process now."""
-        return self.state is State.BEGUN and not self.paused
+        return (self.state is State.BEGUN or (self.state is State.TAKEN and bool(self._active))) and not self.paused
 
     @property
     def poison_candidate(self) -> bool:
