@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -13,6 +14,11 @@ from nats.errors import NoRespondersError
 from pipelines.blobs import info_subject, stored_digest
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
+from pipelines.tenant_admin import set_tenants
+from pipelines.tenants import keep_tenants
+from schemas.errors import BrokerError
+from schemas.settings import Settings
+from schemas.tenants import Tenant
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.guarded import Guarded, new_key
@@ -356,3 +362,26 @@ async def test_a_configuration_that_the_server_refuses_changes_nothing(shared: S
     assert (shared.file.read_text(), (shared.folder / "roles.conf").read_text()) == before
     async with shared.operating() as operator:
         assert (operator.tenants.keys(), operator.tenants["acme"].weight) == ({"acme", "evil"}, 1.0)
+
+
+async def test_a_gateway_keeps_the_list_after_an_error_of_the_broker(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipelines.tenants.AGAIN_S", 0.0)
+    create, errors = Broker.create_reader, [BrokerError("no answer")]
+
+    async def fails_once(broker: Broker, *args: Any, **kwargs: Any) -> int:
+        if errors:
+            raise errors.pop()
+        return await create(broker, *args, **kwargs)
+
+    async with Broker.connected(settings, "operator") as operator, Broker.connected(settings, "gateway") as gateway:
+        await set_tenants(operator, settings, {"first": Tenant()})
+        monkeypatch.setattr(Broker, "create_reader", fails_once)
+        keeping = asyncio.create_task(keep_tenants(gateway))
+        await eventually(lambda: set(gateway.tenants) == {"first"})
+        await set_tenants(operator, settings, {"first": Tenant(), "second": Tenant()})
+        await eventually(lambda: set(gateway.tenants) == {"first", "second"})
+        assert "could not be followed" in caplog.text
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
