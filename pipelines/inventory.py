@@ -11,9 +11,9 @@ from pipelines.broker import Broker, Stored
 from pipelines.result_index import follow_result_index
 from schemas.jobs import JobState, Manifest
 from schemas.messages import decode
-from schemas.parts import PartHeader
+from schemas.parts import PartHeader, computed_s_of
 from schemas.results import Done, Failure, Result
-from schemas.subjects import HEADER_PART, HEADER_TYPE
+from schemas.subjects import HEADER_COMPUTED, HEADER_PART, HEADER_TYPE
 
 REASONS = 16  # failures whose text a manifest has
 FAILURES = 1000  # failures that an inventory holds: a job may have more than fit into the memory
@@ -60,6 +60,7 @@ class Inventory:
     given_up: bool = False
     frames: int = 0
     lost: int = 0
+    computed_s: float = 0.0  # of the parts that say it
     _segments: dict[int, _Seen] = field(default_factory=dict)
     _failures_of_job: int = 0
 
@@ -106,12 +107,13 @@ class Inventory:
         if key.last:
             seen.last = key.part
 
-    def add_part(self, header: PartHeader) -> None:
-        """Count a result by its header."""
+    def add_part(self, header: PartHeader, computed_s: float = 0.0) -> None:
+        """Count a result by its headers."""
         seen = self._segment(header.segment, header.final)
         if header.part not in seen.parts:
             self.frames += header.frames
             self.lost += header.lost
+            self.computed_s += computed_s
         seen.parts.add(header.part)
         if header.last:
             seen.last = header.part
@@ -209,7 +211,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
     elif kind == "part":
         header = _part_header_of(stored)
         if header is not None and header.generation == job.generation:
-            inventory.add_part(header)
+            inventory.add_part(header, computed_s_of(stored.headers.get(HEADER_COMPUTED, "")))
     elif kind in ("failure", "done"):
         entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
         if entire is None:  # deleted meanwhile, by a retry or a collector

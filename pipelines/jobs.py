@@ -16,6 +16,7 @@ from pipelines.job_records import JobCancelled, JobRecord, was_deleted
 from pipelines.queued import delete_queued, is_idle
 from pipelines.result_index import result_index
 from pipelines.tracing import trace_job
+from pipelines.usage import record_usage
 from pipelines.values import decoded
 from schemas.errors import NotFound, RigflowError, UsageError
 from schemas.jobs import JobRef, JobState, Manifest
@@ -208,6 +209,9 @@ async def _carry_out_cancel(broker: Broker, cancelled: Manifest, queued: bool) -
     job, stream = cancelled.job, broker.names.results_of(cancelled.job.tenant)
     last_seq = (await broker.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"]
     inventory = await take_inventory(broker, cancelled)
+    if inventory.done is None and inventory.computed_s:  # its limit of seconds a day counts what was computed for it
+        used = {"frames": inventory.frames, "lost": inventory.lost, "computed_s": inventory.computed_s}
+        await record_usage(broker, cancelled.model_copy(update=used))
     # not what came later: another process may cancel the job, too, and its Done is not published again by its id
     await _forget_results(broker, job, inventory.done_seq, last_seq)
     if inventory.done is None:

@@ -16,6 +16,7 @@ from schemas.media import Items, MediaInfo
 from schemas.wire import Buffer
 
 _PART_HEADER = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 
 
 class PartMeta(BaseModel):
@@ -114,3 +115,8 @@ class PartHeader:
         if max(number, segment, part) >= 1 << 31 or max(frames, lost) >= 1 << 53:
             raise MessageError(f"the header of a part has a number that is too large: {header}")
         return cls(number, segment, part, bool(last), bool(final), frames, lost)
+
+
+def computed_s_of(header: str) -> float:
+    """The seconds that a part's header says; 0 where it says none."""
+    return float(header) if _SECONDS.fullmatch(header) else 0.0

@@ -8,6 +8,7 @@ HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
 HEADER_REVISION = "Rigflow-Revision"  # optional on media: the revision of the pipeline, if not the newest
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file; delta on deltas
 HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of PartHeader
+HEADER_COMPUTED = "Rigflow-Computed"  # on parts: seconds that devices computed for it
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
 HEADER_COPY = "Rigflow-Copy"  # on work that another worker has had for too long: a copy of its message
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from engines.part import Part
 from pipelines.broker import Broker
 from schemas.parts import PartHeader
-from schemas.subjects import HEADER_PART, HEADER_TYPE
+from schemas.subjects import HEADER_COMPUTED, HEADER_PART, HEADER_TYPE
 from workers.in_flight import Task
 from workers.tracing import onward
 
@@ -33,6 +33,7 @@ class Outbox:
         """Publish a part's result."""
         key = part.meta.key
         headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header(), **onward(task)}
+        headers[HEADER_COMPUTED] = f"{part.meta.computed_s:.6f}"
         self._send_later(task, part, self._broker.names.results(key.job), body, key.message_id("result"), headers)
 
     def send_on(self, task: Task, part: Part, stage: str, body: bytes) -> None:

@@ -18,15 +18,18 @@ from pipelines.dead import dead_letter, letters
 from pipelines.jetstream import ApiError
 from pipelines.job import Job
 from pipelines.job_events import Ended
+from pipelines.job_records import JobRecord
+from pipelines.jobs import cancel, finish_cancel
 from pipelines.quotas import DAY_S, QuotaReached, StorageFull, TenantFull
 from pipelines.registry import builtin_pipeline
 from pipelines.tenant_admin import set_tenants, state_of
 from pipelines.usage import record_usage
 from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
 from schemas.messages import decode
+from schemas.parts import PartHeader
 from schemas.results import Failure
 from schemas.settings import Settings
-from schemas.subjects import HEADER_ID, SPLIT
+from schemas.subjects import HEADER_COMPUTED, HEADER_ID, HEADER_PART, HEADER_TYPE, SPLIT
 from schemas.tenants import Tenant
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
@@ -78,6 +81,21 @@ async def test_a_tenant_that_has_used_its_day_learns_when_it_may_send_again(
         assert (await state_of(broker, ["small"]))["small"].used_s == 11.0
         await set_tenants(broker, settings, {"small": Tenant(device_s_a_day=20.0), "free": Tenant()})
         assert await Client(broker, "small").submit(SPEC.name, b"media", job="over")
+
+
+async def test_a_cancelled_job_counts_with_the_parts_that_were_there(settings: Settings) -> None:
+    """Once, also where another process finishes the cancelling: its results are deleted by then."""
+    async with tenants_of(settings, {"small": Tenant(device_s_a_day=10.0)}) as broker:
+        ref = JobRef(id="film", tenant="small", pipeline=SPEC.name, revision="r")
+        record = JobRecord(broker, Manifest(job=ref, name="film", created_s=time.time()))
+        assert await record.write(record.manifest)
+        for part, seconds in enumerate(("4.5", "3.25", "-9.0", "nan", "")):
+            header = PartHeader(0, 0, part, last=False, final=False, frames=1, lost=0).header()
+            headers = {HEADER_TYPE: "part", HEADER_PART: header, HEADER_COMPUTED: seconds}
+            await broker.publish(broker.names.results(ref), b"", f"part-{part}", headers)
+        await cancel(broker, record.manifest)
+        await finish_cancel(broker, ref, again=True)
+        assert (await state_of(broker, ["small"]))["small"].used_s == 7.75
 
 
 async def test_a_tenant_whose_queue_is_full_learns_its_limit_and_others_go_on(settings: Settings) -> None:
