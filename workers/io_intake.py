@@ -38,12 +38,11 @@ async def open_pull(broker: Broker, queue: Queue, stream: str, accept: Accept) -
 
 @dataclass(slots=True)
 class _IoPull:
-    """A queue of `split` or `collect`: how many messages of it this worker has, and their own bytes."""
+    """A queue of `split` or `collect`, and how many messages of it this worker has."""
 
     pull: Pull
     limit: int
     messages: int = 0
-    nbytes: int = 0
 
 
 class IoIntake:
@@ -54,10 +53,11 @@ class IoIntake:
         self._settings = settings
         self._pulls: dict[Queue, _IoPull] = {}
         self._tasks: dict[asyncio.Task[None], Queue] = {}
+        self._nbytes = 0  # the own bytes of the messages in hand
         self._stopped = False
 
     async def host(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
-        """Take messages of a stage, up to `limit` of a queue; fewer where their own bytes are over `credit_bytes`."""
+        """Take messages of a stage, up to `limit` of a queue; fewer where the bytes of all are over `credit_bytes`."""
         names = self._broker.names
         for queue in queues_of(self._broker, spec, stage):
             if queue in self._pulls:
@@ -83,19 +83,27 @@ class IoIntake:
             return
         task = asyncio.create_task(handle(queue, delivery))
         self._tasks[task] = queue
-        taken.messages, taken.nbytes = taken.messages + 1, taken.nbytes + len(delivery.content)
+        taken.messages, self._nbytes = taken.messages + 1, self._nbytes + len(delivery.content)
         task.add_done_callback(functools.partial(self._done, taken, len(delivery.content)))
         self._ask(taken)
 
     def _done(self, taken: _IoPull, nbytes: int, task: "asyncio.Task[None]") -> None:
         del self._tasks[task]
-        taken.messages, taken.nbytes = taken.messages - 1, taken.nbytes - nbytes
-        self._ask(taken)
+        full = self._full
+        taken.messages, self._nbytes = taken.messages - 1, self._nbytes - nbytes
+        for each in self._pulls.values() if full and not self._full else (taken,):
+            self._ask(each)
+
+    @property
+    def _full(self) -> bool:
+        return self._nbytes >= self._settings.credit_bytes
 
     def _ask(self, taken: _IoPull) -> None:
-        if not self._stopped and taken.nbytes < self._settings.credit_bytes:
-            asked = taken.pull.outstanding
-            taken.pull.request(min(IO_REQUESTS, taken.limit - taken.messages) - asked)
+        """Request as many as there is credit for; one always, so that no queue waits for the messages of another."""
+        if self._stopped:
+            return
+        wanted = 1 - taken.messages if self._full else min(IO_REQUESTS, taken.limit - taken.messages)
+        taken.pull.request(wanted - taken.pull.outstanding)
 
     def stop(self) -> None:
         """Request nothing more until `go_on`."""

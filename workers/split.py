@@ -9,7 +9,7 @@ from engines.media.pcm import with_header
 from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
-from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.job_records import JobCancelled, JobRecord, find_manifest
 from pipelines.jobs import finish_cancel
 from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import Publisher
@@ -18,7 +18,7 @@ from pipelines.quotas import QuotaReached
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.tracing import Context, place_of
 from schemas.errors import PipelineError, StoreError, UsageError
-from schemas.jobs import Manifest
+from schemas.jobs import JobRef, Manifest
 from schemas.messages import CollectRequest
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
@@ -106,9 +106,15 @@ class SplitHandler:
         name = _name_of(delivery) or identity
         trace = delivery.headers.get(HEADER_TRACE, "")
         trace = trace if Context.parse(trace) else ""
-        anew = delivery.deliveries == 1
-        record = await publisher.begin(publisher.ref(identity), name, source, anew, len(media), trace)
+        ref = publisher.ref(identity)
+        anew = delivery.deliveries == 1 or await self._ended_before(ref, delivery)
+        record = await publisher.begin(ref, name, source, anew, len(media), trace)
         return publisher, record
+
+    async def _ended_before(self, job: JobRef, delivery: Delivery) -> bool:
+        """Whether a job was over when its media were sent again; they may have waited, and were delivered before."""
+        known = await find_manifest(self._broker, job.id, job.tenant)
+        return known is not None and 0 < known.ended_s < delivery.stored_ns / 1e9
 
     async def _pipeline_of(self, name: str, revision: str) -> PipelineSpec:
         """The newest revision of a pipeline, or the one that the publisher chose. Raises PipelineError."""

@@ -15,12 +15,15 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.client import Client
 from pipelines.dead import dead_letter, letters
+from pipelines.delivery import Delivery
 from pipelines.jetstream import ApiError
 from pipelines.job import Job
 from pipelines.job_events import Ended
 from pipelines.job_records import JobRecord
 from pipelines.jobs import cancel, finish_cancel
+from pipelines.known_revisions import KnownRevisions
 from pipelines.quotas import DAY_S, QuotaReached, StorageFull, TenantFull
+from pipelines.refusal import source_of
 from pipelines.registry import builtin_pipeline
 from pipelines.tenant_admin import set_tenants, state_of
 from pipelines.usage import record_usage
@@ -29,7 +32,7 @@ from schemas.messages import decode
 from schemas.parts import PartHeader
 from schemas.results import Failure
 from schemas.settings import Settings
-from schemas.subjects import HEADER_COMPUTED, HEADER_ID, HEADER_PART, HEADER_TYPE, SPLIT
+from schemas.subjects import HEADER_COMPUTED, HEADER_ID, HEADER_JOB, HEADER_PART, HEADER_TYPE, SPLIT
 from schemas.tenants import Tenant
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
@@ -96,6 +99,40 @@ async def test_a_cancelled_job_counts_with_the_parts_that_were_there(settings: S
         await cancel(broker, record.manifest)
         await finish_cancel(broker, ref, again=True)
         assert (await state_of(broker, ["small"]))["small"].used_s == 7.75
+
+
+@pytest.mark.parametrize(("ended_s", "generation"), [(1.0, 1), (4e9, 0)])
+async def test_media_that_waited_begin_a_job_again_that_had_failed_before(
+    settings: Settings, ended_s: float, generation: int
+) -> None:
+    """They come with more than one delivery; those of which the job failed since do not begin it again."""
+    async with tenants_of(settings, {"small": Tenant()}) as broker:
+        revision = (await KnownRevisions(broker).newest(SPEC.name)).revision
+        ref = JobRef(id="film", tenant="small", pipeline=SPEC.name, revision=revision)
+        source = source_of(b"media")
+        known = Manifest(job=ref, name="film", source=source, hosted=True, state=JobState.FAILED, created_s=time.time())
+        await JobRecord(broker, known).write(known.model_copy(update={"ended_s": ended_s, "total": 1}))
+        key = Key(job=ref, segment=-1, final=True)
+        failure = Failure(key=key, stage=SPLIT, entire_segment=True, error="no", worker="w", deliveries=1)
+        await broker.publish(broker.names.results(ref), failure.encode(), "failure", {HEADER_TYPE: "failure"})
+        media = broker.names.media("small", SPEC.name)
+        await broker.publish(media, b"media", "media", {HEADER_JOB: "film"})
+        taken: list[Delivery] = []
+
+        async def accept(_: Queue, delivery: Delivery) -> None:
+            taken.append(delivery)
+            if len(taken) == 1:
+                await delivery.release()
+
+        queue = Queue(SPEC.name, SPLIT, Priority.INTERACTIVE, "small")
+        pull = await open_pull(broker, queue, broker.names.media_stream(SPEC.name, "small"), accept)
+        pull.request(2)
+        await eventually(lambda: len(taken) == 2)
+        failures = Failures(broker, Attempts(broker, "worker", "host", "cpu"), "worker")
+        splitting = SplitHandler(broker, failures, _begun)
+        _, record = await splitting._job_of(InFlight(taken[1], queue, lambda _: None), b"media")
+        assert (taken[1].deliveries, record.manifest.job.generation) == (2, generation)
+        await pull.close()
 
 
 async def test_a_tenant_whose_queue_is_full_learns_its_limit_and_others_go_on(settings: Settings) -> None:

@@ -13,13 +13,14 @@ from pipelines.registry import builtin_pipeline
 from pipelines.tenant_admin import is_known, remove_tenant, set_tenants, state_of
 from pipelines.topology import listed
 from schemas.errors import UsageError
-from schemas.jobs import JobRef, Manifest
+from schemas.jobs import JobRef, Manifest, Priority
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
 from schemas.tenants import Tenant
+from tests.integration.queues import eventually
 from workers.definitions import find_models, register
 from workers.in_flight import Queue
-from workers.io_intake import IoIntake
+from workers.io_intake import IO_REQUESTS, IoIntake
 
 SPEC = builtin_pipeline("fingerprint")
 
@@ -94,6 +95,30 @@ async def test_a_worker_drops_what_it_has_of_a_tenant_that_is_removed(settings: 
         await remove_tenant(broker, settings, "acme")
         await intake.leave()
         await dropped.wait()
+        await intake.close()
+
+
+async def test_the_bytes_of_all_tenants_count_together(settings: Settings) -> None:
+    settings = settings.model_copy(update={"credit_bytes": 250_000})
+    async with fleet_of(settings, "acme", "evil") as broker:
+        taken: list[str] = []
+        go_on = asyncio.Event()
+
+        async def splitting(queue: Queue, delivery: Delivery) -> None:
+            taken.append(queue.tenant)
+            await go_on.wait()
+            await delivery.ack()
+
+        intake = IoIntake(broker, settings)
+        await intake.host(SPEC, SPLIT, splitting, 64)
+        for name, count, nbytes in (("acme", 3, 100_000), ("evil", 30, 10)):
+            for number in range(count):
+                await broker.publish(broker.names.media(name, SPEC.name), bytes(nbytes), f"{name}-{number}")
+            await eventually(lambda name=name: name in taken and taken.count("acme") == 3)  # type: ignore[misc]
+        evil = intake._pulls[Queue(SPEC.name, SPLIT, Priority.INTERACTIVE, "evil")].pull
+        await eventually(lambda: taken.count("evil") == IO_REQUESTS and not evil.outstanding)  # those open before
+        go_on.set()
+        await eventually(lambda: len(taken) == 33)
         await intake.close()
 
 
