@@ -65,6 +65,8 @@ class Obedience:
                 changes = "takes no work" if self._runner.intake.off_hours else "takes work"
                 self._log(f"{changes} for {self._hours.changes_in(now)} min, by the setting hours")
                 self._obey()
+            elif self._runner.intake.off_hours and (self._handing_back is None or self._handing_back.done()):
+                await self._unload()  # what was loaded since, as it is at a start and when a pipeline is published
             await asyncio.sleep(LOOK_S)
 
     def _log(self, what: str) -> None:
@@ -92,4 +94,4 @@ class Obedience:
             await self._runner.intake.io.hand_back()
             await in_flight.hand_back_all()
         if self._runner.intake.off_hours:
-            await self._unload()
+            await asyncio.shield(self._unload())  # half of it would leave models loaded that nobody knows any more

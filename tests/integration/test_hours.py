@@ -23,9 +23,12 @@ async def test_a_worker_hands_back_at_the_end_of_its_hours_and_works_again_in_th
 ) -> None:
     monkeypatch.setattr("workers.obedience.LOOK_S", 0.01)
     settings = settings.model_copy(update={"ack_wait_s": 30.0, "hours": "08:00-22:00", "stop_grace_s": 0.0})
-    clock, unloaded = [DAY], list[bool]()
+    clock, begun, unloaded, may_end = [DAY], list[bool](), list[bool](), asyncio.Event()
+    may_end.set()
 
     async def unload() -> None:
+        begun.append(True)
+        await may_end.wait()
         unloaded.append(True)
 
     async with Broker.connected(settings, "test") as broker:
@@ -41,11 +44,20 @@ async def test_a_worker_hands_back_at_the_end_of_its_hours_and_works_again_in_th
         await eventually(lambda: bool(unloaded))
         assert worker.intake.cordoned
         assert not worker.in_flight.messages, "other workers have it at once"
+        await eventually(lambda: len(unloaded) > 1)  # models that were loaded since
         clock[0] = DAY
         await eventually(lambda: bool(worker.in_flight.messages))
         assert not worker.intake.cordoned
         assert [message.delivery.deliveries for message in worker.in_flight.messages] == [2]
         await worker.finish_all(spent_s=1.0)
+        may_end.clear()
+        before = len(begun)
+        clock[0] = NIGHT
+        await eventually(lambda: len(begun) > before)
+        clock[0] = DAY
+        await eventually(lambda: not worker.intake.cordoned)
+        may_end.set()
+        await eventually(lambda: len(unloaded) > before)  # the end of the night leaves nothing half unloaded
         obeying.cancel()
         await asyncio.gather(obeying, return_exceptions=True)
         await worker.intake.close()
