@@ -17,7 +17,6 @@ from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare, generation_of, in_thread
 from pipelines.delivery import Delivery
-from pipelines.follow import pending
 from pipelines.jetstream import Gone
 from pipelines.job_end import end, publish_done
 from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
@@ -96,9 +95,7 @@ class Collector:
         self._tasks = {asyncio.create_task(self._note())}
 
     async def wait(self, job: str) -> Done:
-        """The job's Done, once its files are in place. Raises the error that ended the job, such as OutputError, or
-        Gone when results of it were deleted from the broker.
-        """
+        """The job's Done, once its files are in place. Raises what ended it, as OutputError; Gone: lost results."""
         return await asyncio.shield(self._jobs[job].finished)  # a wait that is cancelled does not end the job
 
     def abandon(self, job: str) -> None:
@@ -239,9 +236,9 @@ class Collector:
                         self._on_share(job.ref.id, job.share)
                     if job.has_news:
                         await self._guarded(job, partial(job.note_progress, self._broker))
-                if self._moved_s + LOST_S < time.monotonic():
-                    await self._end_lost_jobs()
-                    self._moved_s = time.monotonic()
+            if self._moved_s + LOST_S < time.monotonic():
+                await self._end_lost_jobs()
+                self._moved_s = time.monotonic()
 
     async def _on_gone(self, error: Gone) -> None:
         """The stream of results was deleted: end all jobs with that error."""
@@ -252,19 +249,22 @@ class Collector:
     async def _end_lost_jobs(self) -> None:
         """End jobs of which results are missing while no stage has a message: they aged out, or were deleted."""
         with contextlib.suppress(RigflowError):  # the broker does not answer: check again later
-            pipelines = {job.ref.pipeline for job in self._unfinished()}
-            idle = [pipeline for pipeline in pipelines if await is_idle(self._broker, pipeline)]
-            if not idle or await pending(self._broker, self._stream, self._consumer):
+            idle = [one for one in {job.ref.pipeline for job in self._unfinished()} if await is_idle(self._broker, one)]
+            reader = await self._broker.api_unless_gone(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
+            if not idle or reader is None or reader["num_pending"]:  # one that is gone is made again, and reads first
                 return
-            for job in (each for each in self._unfinished() if not each.finishing):
-                record = await JobRecord.read(self._broker, job.ref)
-                if record is None or (known := record.manifest).job != job.ref:
-                    continue
-                if known.state is JobState.CANCELLED:
-                    await self._end(job, JobCancelled(job.ref))
-                elif known.total is not None and job.ref.pipeline in idle:
-                    what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
-                    job.fail(Gone(what, "publish it again; it is started again then"))
+            async with self._busy:  # what has come meanwhile is taken first
+                if self._moved_s + LOST_S >= time.monotonic():
+                    return
+                for job in (each for each in self._unfinished() if not each.finishing):
+                    record = await JobRecord.read(self._broker, job.ref)
+                    if record is None or (known := record.manifest).job != job.ref:
+                        continue
+                    if known.state is JobState.CANCELLED:
+                        await self._end(job, JobCancelled(job.ref))
+                    elif known.total is not None and job.ref.pipeline in idle:
+                        what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
+                        job.fail(Gone(what, "publish it again; it is started again then"))
 
     async def _note_evicted(self) -> None:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""
