@@ -31,7 +31,7 @@ class Hosting:
     ) -> None:
         self._broker, self._options = broker, options
         self._runner, self._pipelines = runner, pipelines
-        self._split = SplitHandler(broker, failures, runner.begin)
+        self._split = SplitHandler(broker, failures, runner.begin, runner.intake.io.withhold)
         self._collect = CollectHandler(broker, failures)
         self._lock = asyncio.Lock()  # revisions of a pipeline share its queues
         self._hosted: dict[str, PipelineSpec] = {}  # one revision of each name

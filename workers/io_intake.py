@@ -1,6 +1,7 @@
 """Takes the messages of `split` and `collect`: up to a limit at a time, because these stages mostly wait."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.pull import Pull
+from schemas.errors import RigflowError
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
@@ -16,6 +18,7 @@ from schemas.subjects import SPLIT
 from workers.in_flight import Queue
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
+AGAIN_S = 60.0  # between two looks at a tenant that has used its day: its limit may have changed
 IO_REQUESTS = 8  # open at a queue of `split` or `collect`
 
 
@@ -43,6 +46,7 @@ class _IoPull:
     pull: Pull
     limit: int
     messages: int = 0
+    withheld: bool = False
 
 
 class IoIntake:
@@ -53,6 +57,7 @@ class IoIntake:
         self._settings = settings
         self._pulls: dict[Queue, _IoPull] = {}
         self._tasks: dict[asyncio.Task[None], Queue] = {}
+        self._withheld: dict[str, asyncio.Task[None]] = {}  # tenants that have used their day
         self._nbytes = 0  # the own bytes of the messages in hand
         self._stopped = False
 
@@ -100,10 +105,34 @@ class IoIntake:
 
     def _ask(self, taken: _IoPull) -> None:
         """Request as many as there is credit for; one always, so that no queue waits for the messages of another."""
-        if self._stopped:
+        if self._stopped or taken.withheld:
             return
         wanted = 1 - taken.messages if self._full else min(IO_REQUESTS, taken.limit - taken.messages)
         taken.pull.request(wanted - taken.pull.outstanding)
+
+    def withhold(self, tenant: str) -> None:
+        """Fetch no raw media of a tenant until its quota admits it: they would be delivered, and put back."""
+        if self._stopped:  # nothing is fetched
+            return
+        self._hold(tenant, withheld=True)
+        if tenant not in self._withheld:
+            self._withheld[tenant] = asyncio.create_task(self._until_admitted(tenant))
+
+    def _hold(self, tenant: str, withheld: bool) -> None:
+        for queue, each in self._pulls.items():
+            if (queue.tenant, queue.stage) == (tenant, SPLIT):
+                each.withheld = withheld
+                each.pull.withdraw() if withheld else self._ask(each)
+
+    async def _until_admitted(self, tenant: str) -> None:
+        admitted = False
+        while not admitted:
+            await asyncio.sleep(AGAIN_S)
+            with contextlib.suppress(RigflowError):  # the quota is reached, or the broker is away
+                await self._broker.quotas.check(tenant)
+                admitted = True
+        del self._withheld[tenant]
+        self._hold(tenant, withheld=False)
 
     def stop(self) -> None:
         """Request nothing more until `go_on`."""
@@ -120,6 +149,8 @@ class IoIntake:
     async def close(self) -> None:
         """Request nothing more, and hand back what is in hand."""
         self._stopped = True
+        for waiting in self._withheld.values():
+            waiting.cancel()
         await asyncio.gather(*(each.pull.close() for each in self._pulls.values()))
         await self.hand_back()
 

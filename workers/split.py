@@ -27,21 +27,25 @@ from schemas.wire import Buffer
 from workers.computing import T
 from workers.failures import Failures
 from workers.in_flight import InFlight
+from workers.io_intake import AGAIN_S
 from workers.media_turns import MediaTurns
 
 Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
-AGAIN_S = 60.0  # media of a tenant that has used its day are looked at again: its limit may have changed
 FEW_BYTES = 32_768  # for fewer, handing the call to a thread takes longer than the call
 
 
 class SplitHandler:
     """Takes raw media, asks a collector to finish the job for the publisher, and cuts the media."""
 
-    def __init__(self, broker: Broker, failures: Failures, begin: Begin) -> None:
-        """`begin` stores that work on a message begins: media may crash the process that reads it."""
+    def __init__(self, broker: Broker, failures: Failures, begin: Begin, withhold: Callable[[str], None]) -> None:
+        """`begin` stores that work on a message begins: media may crash the process that reads it.
+
+        `withhold` has no more media of a tenant fetched until its quota admits it.
+        """
         self._broker = broker
         self._failures = failures
         self._begin = begin
+        self._withhold = withhold
         self._turns = MediaTurns()
         self._revisions = KnownRevisions(broker)
         self._suspects = asyncio.Lock()
@@ -57,6 +61,7 @@ class SplitHandler:
         try:
             await self._broker.quotas.check(message.queue.tenant)
         except QuotaReached as error:  # it waits in the tenant's own queue
+            self._withhold(message.queue.tenant)
             await message.mark_for_retry(min(error.again_s, AGAIN_S))
             return
         try:

@@ -40,7 +40,7 @@ from tests.integration.queues import eventually
 from workers.definitions import find_models, register
 from workers.failures import Failures
 from workers.in_flight import InFlight, Queue, State
-from workers.io_intake import open_pull
+from workers.io_intake import IoIntake, open_pull
 from workers.split import SplitHandler
 
 SPEC = builtin_pipeline("fingerprint")
@@ -101,6 +101,33 @@ async def test_a_cancelled_job_counts_with_the_parts_that_were_there(settings: S
         assert (await state_of(broker, ["small"]))["small"].used_s == 7.75
 
 
+async def test_no_media_of_a_tenant_are_fetched_until_it_may_go_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.io_intake.AGAIN_S", 0.01)
+    tenants = {"small": Tenant(device_s_a_day=1.0), "other": Tenant()}
+    async with tenants_of(settings, tenants) as broker:
+        await use(broker, "small", "job", 2.0)
+        taken: list[str] = []
+
+        async def accept(queue: Queue, delivery: Delivery) -> None:
+            taken.append(queue.tenant)
+            await delivery.ack()
+
+        intake = IoIntake(broker, settings)
+        await intake.host(SPEC, SPLIT, accept, 1)
+        intake.withhold("small")
+        pulls = {queue.tenant: each.pull for queue, each in intake._pulls.items()}
+        assert (pulls["small"].outstanding, pulls["other"].outstanding) == (0, 1)
+        for name in ("small", "other"):
+            await broker.publish(broker.names.media(name, SPEC.name), b"media", name)
+        await eventually(lambda: taken == ["other"])
+        assert pulls["small"].outstanding == 0
+        await set_tenants(broker, settings, tenants | {"small": Tenant(device_s_a_day=9.0)})
+        await eventually(lambda: taken == ["other", "small"])
+        await intake.close()
+
+
 @pytest.mark.parametrize(("ended_s", "generation"), [(1.0, 1), (4e9, 0)])
 async def test_media_that_waited_begin_a_job_again_that_had_failed_before(
     settings: Settings, ended_s: float, generation: int
@@ -129,7 +156,7 @@ async def test_media_that_waited_begin_a_job_again_that_had_failed_before(
         pull.request(2)
         await eventually(lambda: len(taken) == 2)
         failures = Failures(broker, Attempts(broker, "worker", "host", "cpu"), "worker")
-        splitting = SplitHandler(broker, failures, _begun)
+        splitting = SplitHandler(broker, failures, _begun, lambda _: None)
         _, record = await splitting._job_of(InFlight(taken[1], queue, lambda _: None), b"media")
         assert (taken[1].deliveries, record.manifest.job.generation) == (2, generation)
         await pull.close()
@@ -161,7 +188,9 @@ async def test_media_of_a_tenant_that_has_used_its_day_wait_in_its_queue(setting
         pull.request(1)
         await eventually(lambda: bool(taken))
         failures = Failures(broker, Attempts(broker, "worker", "host", "cpu"), "worker")
-        await SplitHandler(broker, failures, _begun).run(taken[0])
+        withheld: list[str] = []
+        await SplitHandler(broker, failures, _begun, withheld.append).run(taken[0])
+        assert withheld == ["small"]
         assert taken[0].state is State.RETRIED
         waiting = (await broker.api(f"STREAM.INFO.{broker.names.media_stream(SPEC.name, 'small')}"))["state"]
         assert waiting["messages"] == 1

@@ -93,7 +93,7 @@ async def test_media_whose_object_is_gone_is_answered(settings: Settings) -> Non
         await taken.until(1)
         message = InFlight(taken.deliveries[0], Queue("p", SPLIT, Priority.INTERACTIVE), lambda _: None)
         failures = Failures(broker, Attempts(broker, "w", "h", "cpu"), "w")
-        await SplitHandler(broker, failures, lambda _: asyncio.sleep(0)).run(message)
+        await SplitHandler(broker, failures, lambda _: asyncio.sleep(0), lambda _: None).run(message)
         await message.ack()
         await pull.close()
         here = await answers(broker, "rigflow.results.main.p.mine")
