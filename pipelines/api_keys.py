@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
+from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.api_keys import ApiKey
 from schemas.api_roles import ApiRole
@@ -48,6 +49,7 @@ async def make_key(
         created_s=time.time(),
         expires_s=expires_s,
     )
+    await ensure_topology(broker, broker.settings, [])  # the fleet may be new
     await audit(broker, "api-key-made", name, id=identity, tenant=tenant, roles=",".join(key.roles))
     await broker.put(broker.names.keys, identity, key.model_dump_json().encode())
     return key, f"{PREFIX}_{identity}_{secret}"

@@ -74,8 +74,10 @@ class Broker(MessageStore):
         try:
             body = await self.get(self.names.tenants_bucket, LISTED)
         except Forbidden as error:
-            what = "the permissions of the broker are of an older version: the list of tenants may not be read"
-            raise Forbidden(what, "write them again, `rigflow topology roles`, and have nats-server reload") from error
+            what = "these credentials may not read the list of tenants"
+            hint = "those of a client or a tenant are for plain NATS, docs/clients.md; if they are of another role, the"
+            hint += " permissions are of an older version: write them again, `rigflow topology roles`, and reload them"
+            raise Forbidden(what, hint) from error
         listed = None if body is None else decoded(TenantList, body, "the list of tenants")
         if listed is not None:
             self.take_tenants(listed)

@@ -237,6 +237,7 @@ class Connection:
     async def _on_connect(self) -> None:
         first, self._handshaking = self._handshaking, False
         self._connected.set()
+        self._inbox.forbid(None)  # the permissions may be others now
         unsettled, self._unsettled = self._unsettled, []
         for reply, verdict in unsettled:
             await self.settle(reply, verdict)
@@ -265,6 +266,9 @@ class Connection:
         elif not isinstance(error, nats.errors.Error | OSError | TimeoutError):
             # a callback of ours failed
             asyncio.get_running_loop().call_exception_handler({"message": self._last_error, "exception": error})
+        elif f'violation for subscription to "{self._inbox.prefix.lower()}.' in self._last_error:
+            what = f"the broker lets these credentials receive no answers on {self.settings.inbox}"
+            self._inbox.forbid(BrokerError(what, "set RIGFLOW_INBOX to the inbox of their role, as _INBOX_publisher"))
         elif "permissions violation" in self._last_error:
             denied = Forbidden(f"the broker forbids this ({self._last_error})", "use credentials that may")
             self._inbox.fail(denied, named_in=self._last_error)

@@ -28,6 +28,7 @@ class Inbox:
         self.prefix = ""
         self._numbers = itertools.count()
         self._asked: dict[str, tuple[str, Answers]] = {}
+        self._forbidden: Exception | None = None  # why no answer can come
 
     @contextmanager
     def asking(self, subject: str) -> Iterator[tuple[str, Answers]]:
@@ -35,6 +36,8 @@ class Inbox:
         token = str(next(self._numbers))
         answers: Answers = asyncio.Queue()
         self._asked[token] = (subject, answers)
+        if self._forbidden is not None:
+            answers.put_nowait(self._forbidden)
         try:
             yield f"{self.prefix}.{token}", answers
         finally:
@@ -45,6 +48,12 @@ class Inbox:
         asked = self._asked.get(message.subject.rpartition(".")[2])
         if asked is not None:
             asked[1].put_nowait(message)
+
+    def forbid(self, error: Exception | None) -> None:
+        """End all requests with an error, later ones too, until None is given: the broker lets no answer through."""
+        self._forbidden = error
+        if error is not None:
+            self.fail(error)
 
     def fail(self, error: Exception, named_in: str | None = None) -> None:
         """End all requests with an error, or only those whose subject stands in quotes in `named_in`."""

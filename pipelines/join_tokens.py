@@ -28,8 +28,8 @@ from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.connection import Connection
 from pipelines.inbox import NoResponders
-from pipelines.jetstream import Gone
 from pipelines.local_access import write_private
+from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.declared import is_token
 from schemas.errors import BrokerError, UsageError
@@ -85,11 +85,9 @@ async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: by
     text = TokenText(secrets.token_bytes(32), nkeys.decode_seed(join_seed)[1] if join_seed else b"")
     box = base64.b64encode(nacl.secret.SecretBox(text.key).encrypt(access.model_dump_json().encode())).decode()
     token = JoinToken(id=text.id, name=name, box=box, created_s=now_s, expires_s=expires_s)
+    await ensure_topology(broker, broker.settings, [])  # the fleet may be new
     await audit(broker, "join-token-made", name, id=token.id)
-    try:
-        await broker.put(broker.names.join_tokens, token.id, token.model_dump_json().encode())
-    except Gone as error:
-        raise BrokerError("the fleet has no bucket of join tokens", "run rigflow topology apply") from error
+    await broker.put(broker.names.join_tokens, token.id, token.model_dump_json().encode())
     return text
 
 

@@ -106,8 +106,20 @@ async def test_an_old_fleet_without_the_stream_works(
     async with Broker.connected(settings, "test") as broker:
         await apply_topology(broker, settings, [])
         await broker.api(f"STREAM.DELETE.{broker.names.audit_stream}")
-        await make_key(broker, "website", "main", [ApiRole.READ])
-        await broker.api(f"STREAM.DELETE.KV_{broker.names.join_tokens}")
-        with pytest.raises(BrokerError, match="run rigflow topology apply"):
-            await make_token(broker, "rig7", RigAccess(inbox="_INBOX", prefix="rigflow"), b"", 4e9)
+        await audit(broker, "rig-forgotten", "rig7")
     assert "run rigflow topology apply" in caplog.text
+
+
+async def test_the_first_command_of_a_fleet_may_make_a_key(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await make_token(broker, "rig7", RigAccess(inbox="_INBOX", prefix="rigflow"), b"", 4e9)
+        await make_key(broker, "website", "main", [ApiRole.READ])
+        assert [each.entry.action async for each in read_audit(broker)] == ["join-token-made", "api-key-made"]
+
+
+async def test_a_role_with_the_inbox_of_another_is_told_so(guarded: Guarded) -> None:
+    """The broker would let no answer through: a request would wait for ever."""
+    settings = Settings.model_validate(guarded.settings("publisher") | {"inbox": "_INBOX"})
+    with pytest.raises(BrokerError, match=r"receive no answers on _INBOX: set RIGFLOW_INBOX .* as _INBOX_publisher"):
+        async with Broker.connected(settings, "test"):
+            raise AssertionError
