@@ -175,10 +175,12 @@ class _Following:
     async def _on_last_known(self) -> None:
         """All that is at the broker is read. The Done of a job that has just ended may come behind it."""
         record = await JobRecord.read(self._broker, self._job)
-        if record is not None and 0 <= time.time() - record.manifest.ended_s < LAST_S * LOOKS:
+        if record is None or not record.manifest.state.ended:  # not read again here: its Done comes after its end
+            return
+        if 0 <= time.time() - record.manifest.ended_s < LAST_S * LOOKS:
             self._tasks.append(asyncio.create_task(self._guarded(self._end_late)))
         else:
-            await self._end_without_done()
+            await self._events.put(Ended(0, _done_of(record.manifest)))
 
     async def _end_late(self) -> None:
         """Wait for the Done of a job that has just ended; not for long where all its results were deleted."""
