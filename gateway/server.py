@@ -28,6 +28,7 @@ from schemas.errors import ExitCode, UsageError
 from schemas.settings import Settings
 
 GRACE_S = 10  # requests that are under way at a signal may end
+IDLE_S = 65  # until a connection without a request is closed: clients close theirs before, httpx after 5 s
 BACKLOG = 4096
 
 
@@ -158,6 +159,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             lifespan="on",
+            timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=GRACE_S,
             server_header=False,
             ssl_certfile=certificate,

@@ -87,4 +87,7 @@ async def _sent(fleet: Fleet, clip: Path) -> int:
         spec = await register(broker, fleet.settings, SPEC, models_of(SPEC))
         publisher = Publisher(broker, spec, "main", Priority.BULK)
         await publisher.publish(publisher.ref("job"), "video", [Input(clip, "film")])
-        return await _held(broker)
+        async with asyncio.timeout(60):
+            while (held := await _held(broker)) < SEGMENTS:  # the consumer's count follows that of its stream
+                await asyncio.sleep(0.01)
+        return held
