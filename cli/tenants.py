@@ -175,8 +175,8 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
         )
         for name, tenant in sorted(tenants.items())
     )
-    nobody = "no tenants: all share one of each queue; rigflow tenants add NAME"
-    stdout().print(list_of(titles, rows, left=1, unless={}, entire=("tenant",)) if tenants else nobody)
+    none = "no tenants: all share one of each queue; rigflow tenants add NAME"
+    stdout().print(list_of(titles, rows, left=1, unless={}, entire=("tenant",)) if tenants else none)
     return ExitCode.OK
 
 

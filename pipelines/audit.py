@@ -1,7 +1,8 @@
 """The audit log: who changed what of a fleet, in a stream whose entries no client can delete.
 
-An entry is stored before its change is made, so that no change of a rigflow process is without one; a change that then
-fails has an entry, too. Jobs that are submitted have no entries: their manifests and `pipelines.usage` say as much.
+An entry is stored before its change is made; a change that then fails has an entry, too. Where the stream is missing,
+as in a fleet of an earlier version, changes are made without entries, and that is logged. Jobs that are submitted have
+no entries: their manifests and `pipelines.usage` say as much.
 """
 
 import getpass

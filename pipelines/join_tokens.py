@@ -1,8 +1,8 @@
 """Join tokens in a bucket of their own: made and revoked by an operator, used once by a new machine.
 
 The broker has what the machine gets, encrypted; the key is in the token alone. So the connection over which a machine
-fetches it need not be trusted yet, and whoever reads the bucket learns no seed. A token is used by a write that
-succeeds only if nobody wrote since: of two machines with one token, one gets in.
+fetches it need not be trusted yet, and a reader of the bucket learns no seed. A token is used by a write that succeeds
+only if there was no other write since: of two machines with one token, one gets in.
 """
 
 import base64
@@ -23,9 +23,9 @@ import nacl.exceptions
 import nacl.secret
 import nkeys
 
-from pipelines.answers import headers_of
+from pipelines.answers import PLACE, headers_of
 from pipelines.audit import audit
-from pipelines.broker import Broker
+from pipelines.broker import EXPECTED, Broker
 from pipelines.connection import Connection
 from pipelines.inbox import NoResponders
 from pipelines.local_access import write_private
@@ -38,8 +38,6 @@ from schemas.settings import Settings
 from schemas.subjects import Names
 
 TOKEN_PREFIX = "rfj_"
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-SEQUENCE = "Nats-Sequence"
 ANOTHER = "make another: rigflow keys join add"
 _SEED_BYTES = 32
 
@@ -99,7 +97,7 @@ async def all_tokens(broker: Broker) -> list[JoinToken]:
 
 
 async def revoke_token(broker: Broker, name: str) -> JoinToken:
-    """Revoke a token that nobody used yet, by its name or id. Raises UsageError."""
+    """Revoke a token that is not used yet, by its name or id. Raises UsageError."""
     known = [token for token in await all_tokens(broker) if name in (token.name, token.id)]
     if not known:
         raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
@@ -159,11 +157,11 @@ async def _token(connection: Connection, settings: Settings, text: TokenText) ->
         raise unknown from error
     headers = headers_of(answer)
     token = decoded(JoinToken, answer.data, "the join token") if answer.data else None
-    if token is None or SEQUENCE not in headers:
+    if token is None or PLACE not in headers:
         raise unknown
     if reason := token.why_not(time.time()):
         raise UsageError(f"the join token {token.name} {reason}", ANOTHER)
-    return token, headers[SEQUENCE]
+    return token, headers[PLACE]
 
 
 @asynccontextmanager
