@@ -44,6 +44,7 @@ def start_waiting(options: WorkerOptions, heartbeats: socket.socket | None) -> N
     """A worker that sends heartbeats and does nothing; it ends at SIGTERM, as any program."""
     assert heartbeats is not None
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the fork server's processes begin with it blocked
     while True:
         heartbeats.send(Heartbeat("working", True).encode())
         time.sleep(0.05)
