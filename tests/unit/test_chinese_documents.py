@@ -60,6 +60,14 @@ def test_links_of_both_languages_lead_to_files(path: Path) -> None:
     assert [each for each in links(path.read_text(), path) if not each.exists()] == []
 
 
-def test_each_readme_names_the_other() -> None:
-    for name, other in (PAIRS[0], PAIRS[0][::-1]):
-        assert f"]({other.name})" in name.read_text()
+@pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=[each.name for each, _ in PAIRS])
+def test_each_document_names_the_other_at_its_top(english: Path, chinese: Path) -> None:
+    for path, other in ((english, chinese), (chinese, english)):
+        [target] = re.findall(r"^\[(?:中文|English)\]\((.*)\)$", path.read_text(), re.MULTILINE)
+        assert (path.parent / target).resolve() == other
+
+
+def test_the_chinese_readme_leads_to_the_chinese_documents() -> None:
+    text = PAIRS[0][1].read_text()
+    assert [each.name for _, each in PAIRS[1:] if f"](docs/zh-CN/{each.name})" not in text] == []
+    assert {each.name for _, each in PAIRS[1:]} >= {"quick-start.md", "operations.md", "models.md"}
