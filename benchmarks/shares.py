@@ -1,8 +1,10 @@
 """Measures what tenants get of a fleet, on real workers of a simulated pace.
 
 `python -m benchmarks.shares [--seconds 600] [--bulk 10000] [--clips 40]`. First two tenants of weights 1 and 3 keep
-their queues full, and the shares of what workers did for each are printed. Then a person sends clips of five seconds,
-one after the other: with nothing else to do, and behind so many segments of bulk work of another tenant.
+their queues full, and the shares of what workers did for each are printed; `--seconds 0` leaves that out. Then a person
+sends clips of five seconds, one after the other: with nothing else to do, and behind so many segments of bulk work of
+another tenant, of the same weight. There a pause as long as a clip takes follows each clip, so that the person's tenant
+stays within its share; then without one, and so with more than its share, which `placement.fair_share` limits.
 """
 
 import argparse
@@ -80,8 +82,8 @@ async def shares(fleet: Fleet, clip: Path, seconds: float) -> None:
         await client.close()
 
 
-async def latencies(broker: Broker, spec: PipelineSpec, clip: bytes, clips: int) -> list[float]:
-    """Seconds from sending a clip to its end, one after the other."""
+async def latencies(broker: Broker, spec: PipelineSpec, clip: bytes, clips: int, pause_s: float = 0.0) -> list[float]:
+    """Seconds from sending a clip to its end, one after the other, with a pause behind each."""
     found, client = [], Client(broker, "person")
     for number in range(clips):
         began_s = time.monotonic()
@@ -91,6 +93,7 @@ async def latencies(broker: Broker, spec: PipelineSpec, clip: bytes, clips: int)
                 if isinstance(event, Ended):
                     break
         found.append(time.monotonic() - began_s)
+        await asyncio.sleep(pause_s)
     return found
 
 
@@ -107,11 +110,15 @@ async def waiting(fleet: Fleet, bulk_clip: Path, clip: Path, bulk: int, clips: i
         sent = 0
         while sent < bulk:
             sent += await publisher.publish(publisher.ref(f"bulk-{sent}"), "video", [Input(bulk_clip, "bulk")])
-        behind = await latencies(broker, spec, content, clips)
-        info = await broker.api(f"CONSUMER.INFO.{broker.names.work_stream(spec.name, 'decode')}.bulk")
-    for name, found in (("idle", idle), (f"behind {info['num_pending']} segments", behind)):
+        behind = await latencies(broker, spec, content, clips, statistics.median(idle))
+        queue = f"CONSUMER.INFO.{broker.names.work_stream(spec.name, 'decode')}.bulk"
+        left = (await broker.api(queue))["num_pending"]
+        greedy = await latencies(broker, spec, content, clips)
+    rows = (("idle", idle), (f"behind {left} segments", behind), ("and without pauses", greedy))
+    for name, found in rows:
         print(f"  {name}: p50 {statistics.median(found):.3f} s, p99 {percentile(found):.3f} s of {len(found)}")
-    print(f"  p99 behind bulk is {percentile(behind) / percentile(idle):.2f} x that of an idle fleet", flush=True)
+    for name, found in rows[1:]:
+        print(f"  p99 {name} is {percentile(found) / percentile(idle):.2f} x that of an idle fleet", flush=True)
 
 
 def percentile(found: list[float], of: float = 0.99) -> float:
@@ -124,14 +131,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--bulk", type=int, default=10_000)
-    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--clips", type=int, default=40, help="0 leaves the person out")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bulk_clip, clip = make_clip(folder, Clip(frames=500, gop=5)), make_clip(folder, Clip(frames=125, gop=25))
-        print(f"two tenants of weights 1 and 3 (load {os.getloadavg()[0]:.1f})")
-        with Fleet(ONE_WORKER * 2, folder / "cache", pace_ms=20.0) as fleet:
-            asyncio.run(shares(fleet, bulk_clip, given.seconds))
+        if given.seconds:
+            print(f"two tenants of weights 1 and 3 (load {os.getloadavg()[0]:.1f})")
+            with Fleet(ONE_WORKER * 2, folder / "cache", pace_ms=20.0) as fleet:
+                asyncio.run(shares(fleet, bulk_clip, given.seconds))
+        if not given.clips:
+            return
         print(f"a person's clip of 5 s (load {os.getloadavg()[0]:.1f})")
         with Fleet(ONE_WORKER, folder / "cache", pace_ms=8.0) as fleet, suppress(KeyboardInterrupt):
             asyncio.run(waiting(fleet, bulk_clip, clip, given.bulk, given.clips))

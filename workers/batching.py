@@ -25,9 +25,10 @@ from workers.batch_wait import most_wait_s
 from workers.continuing import is_urgent
 from workers.handoff import Handoff
 from workers.in_flight import Task
-from workers.intake import BULK_TURN, PATIENCE_S, Intake
+from workers.intake import PATIENCE_S, Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
+from workers.turns import BULK_TURN
 
 _READ_S = 1.0  # most that a batch waits for a message that is being read
 _WAITING_BYTES = 512 << 20  # of parts that wait for a batch; with more, it runs as it is

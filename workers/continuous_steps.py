@@ -24,10 +24,11 @@ from workers.continuing import DELTA_EVERY_S, Work, is_urgent
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
 from workers.in_flight import InFlight, Task, charge
-from workers.intake import BULK_TURN, Intake
+from workers.intake import Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
 from workers.tracing import Traces
+from workers.turns import BULK_TURN
 
 SLICE_S = DELTA_EVERY_S
 _JOINED_S = 0.05  # most that steps wait for a task that can join at once

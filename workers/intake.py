@@ -12,7 +12,6 @@ import time
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.pull import Pull
-from placement.fair_share import BURST_S
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
@@ -22,13 +21,13 @@ from workers.io_intake import Accept, IoIntake, open_pull, queues_of
 from workers.messages_in_flight import MessagesInFlight
 from workers.roles import WorkerRoles
 from workers.tail import Tail
+from workers.turns import Turns
 
 PATIENCE_S = 0.005  # a queue with messages answers within this
 LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
 HELD_S = 0.1  # requests stay open so long without credit, where items soon end
 _DECODED_TIMES = 2  # items that are decoded and not yet done, for each that the device works on at a time
 PREEMPTING = 2  # interactive messages that a worker takes while it has bulk work for long: the next one waits here
-BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
 
 
 class Intake:
@@ -44,21 +43,19 @@ class Intake:
         self._in_flight = in_flight
         self._accept = accept
         self._pulls: dict[Queue, Pull] = {}
-        self._depth: dict[Queue, int] = {}
+        self._turns = Turns(in_flight.shares)
         self._full: set[Queue] = set()  # queues that had more messages at the last delivery
         self._late_until_s: dict[Queue, float] = {}  # queues that had more and have not answered: until when they may
         self._asked: Queue | None = None  # the one of them with an open request
         self._asked_s = 0.0
         self._full_since_s = math.inf  # since when there has been no credit
-        self._taken = 0
-        self._last_taken: dict[Queue, int] = {}
         self.io = IoIntake(broker, settings)
         self._later: asyncio.TimerHandle | None = None
         self._paused = False
         self.cordoned = self.off_hours = False
         self._closed = False
         self.tail = Tail(in_flight)
-        self._weigh()
+        self._turns.weigh(broker.tenants)
         self.roles = WorkerRoles()
         self.roles.on_change = self._roles_changed
 
@@ -77,21 +74,16 @@ class Intake:
             stream = self._broker.names.work_stream(spec.name, stage)
             for queue in queues_of(self._broker, spec, stage):
                 if queue not in self._pulls:
-                    self._depth[queue] = depth
+                    self._turns.depth[queue] = depth
                     self._pulls[queue] = await open_pull(self._broker, queue, stream, self._take)
         self.refill()
-
-    def _weigh(self) -> None:
-        tenants = self._broker.tenants
-        self._shares, self._shared = self._in_flight.shares, bool(tenants)
-        self._shares.weights = {name: tenant.weight for name, tenant in tenants.items()}
 
     async def leave_tenants(self) -> None:
         """Take the weights of the tenants that the fleet has now, and nothing more from the queues of others.
 
         What they have in flight is dropped: no stream takes its results any more.
         """
-        self._weigh()
+        self._turns.weigh(self._broker.tenants)
         for message in list(self._in_flight.messages):
             if self._broker.names.lacks(message.queue.tenant):
                 await message.cancel()
@@ -108,14 +100,8 @@ class Intake:
             self._later = None
         if self._closed or self._paused or self.cordoned:
             return
-        free_items = self._free_items()
-        shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
-        if self._in_flight.more_to_decode(self._concurrency) > 0:
-            shortfall_s = max(shortfall_s, self._settings.prefetch_s)
-        elif self._concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
-            shortfall_s = min(shortfall_s, -self._settings.prefetch_s)  # asks for no more; what is asked already stays
-        too_large = self._in_flight.nbytes >= self._settings.credit_bytes
-        if self._in_flight.messages and (shortfall_s <= 0.0 or free_items <= 0 or too_large):
+        free_items, shortfall_s = self._free_items(), self._shortfall_s()
+        if not self._has_credit(free_items, shortfall_s):
             if self._lasts(shortfall_s):
                 self._withdraw(urgent_too=not (self._in_flight.continuing.busy or self._preempts()))
             self._ask_urgent()
@@ -128,6 +114,19 @@ class Intake:
         asking = self._asked is not None or bool(self._full)
         if again_s < math.inf and (self._in_flight.messages or asking or self.tail.left_s):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
+
+    def _shortfall_s(self) -> float:
+        """Seconds of work that are missing; below 0: there is more than enough."""
+        shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
+        if self._in_flight.more_to_decode(self._concurrency) > 0:
+            return max(shortfall_s, self._settings.prefetch_s)
+        if self._concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
+            return min(shortfall_s, -self._settings.prefetch_s)  # asks for no more; what is asked already stays
+        return shortfall_s
+
+    def _has_credit(self, free_items: int, shortfall_s: float) -> bool:
+        too_large = self._in_flight.nbytes >= self._settings.credit_bytes
+        return not self._in_flight.messages or (shortfall_s > 0.0 and free_items > 0 and not too_large)
 
     def _lasts(self, shortfall_s: float) -> bool:
         """Whether credit has been missing long enough to withdraw requests, which costs a new subscription a queue."""
@@ -155,9 +154,11 @@ class Intake:
         enough = self._free_items() <= 0 or work_s >= self._settings.prefetch_s
         if self._closed or self._paused or self.cordoned or enough:
             return False
-        late = {queue for queue, until_s in self._late_until_s.items() if time.monotonic() < until_s}
+        now = time.monotonic()
+        late = {queue for queue, until_s in self._late_until_s.items() if now < until_s}
         return self._in_flight.nbytes < self._settings.credit_bytes and any(
-            queue.pipeline == task.queue.pipeline and self._depth[queue] <= task.depth for queue in self._full | late
+            queue.pipeline == task.queue.pipeline and self._turns.depth[queue] <= task.depth
+            for queue in self._full | late
         )
 
     def _ask(self, free_items: int, shortfall_s: float) -> None:
@@ -171,13 +172,15 @@ class Intake:
                 return
             self._full.discard(self._asked)
             self._late_until_s[self._asked] = self._asked_s + LATE_S
-        if self._shared:  # a queue of which the answer is late has work, too, most likely
-            late = {queue for queue, until_s in self._late_until_s.items() if now < until_s}
-            self._shares.wait({queue.tenant for queue in self._full | late})
+        self._turns.wait(self._full | self._unanswered(now))
         for queue, pull in self._pulls.items():
-            if queue not in self._full and not pull.outstanding and self._takes(queue) and not self._ahead(queue):
+            if queue not in self._full and not pull.outstanding and self._takes(queue) and not self._turns.ahead(queue):
                 pull.request(1)
-        self._asked = min((each for each in self._full if not self._ahead(each)), key=self._turn, default=None)
+                if queue in self._late_until_s:  # its last request was withdrawn
+                    self._late_until_s[queue] = now + LATE_S
+        self._asked = min(
+            (each for each in self._full if not self._turns.ahead(each)), key=self._turns.turn, default=None
+        )
         if self._asked is not None:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             more = int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked)))
@@ -185,47 +188,51 @@ class Intake:
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
 
+    def _unanswered(self, now: float) -> set[Queue]:
+        """Queues that had more messages and have not answered since: they have work, most likely.
+
+        One whose request was withdrawn stays among them until a new request stands for `LATE_S`: its tenant would lose
+        its turn otherwise, and what it is owed.
+        """
+        late = self._late_until_s.items()
+        return {queue for queue, until_s in late if now < until_s or not self.outstanding(queue)}
+
     def _ask_urgent(self) -> None:
         """Keep requests at interactive queues while a message of them could join the work that is going on, or go
         before it at its next step.
         """
-        room = self._in_flight.urgent_room > 0 or self._preempts()
-        if room and self._in_flight.nbytes < self._settings.credit_bytes:
+        if self._urgent_room() and self._in_flight.nbytes < self._settings.credit_bytes:
             urgent = (each for each in self._pulls if each.priority is Priority.INTERACTIVE and self._takes(each))
             for queue in urgent:
-                if not self._pulls[queue].outstanding and not self._ahead(queue):
+                if not self._pulls[queue].outstanding and not self._turns.ahead(queue):
                     self._pulls[queue].request(1)
+
+    def _urgent_room(self) -> bool:
+        return self._in_flight.urgent_room > 0 or self._preempts()
+
+    def _excess(self, queue: Queue) -> bool:
+        """Whether a person's message is one too many beside bulk work: each of their queues had a request."""
+        held = self._in_flight.messages
+        urgent = sum(map(is_urgent, held))
+        if queue.priority is not Priority.INTERACTIVE or not PREEMPTING <= urgent < len(held):
+            return False
+        return not (self._urgent_room() or self._has_credit(self._free_items(), self._shortfall_s()))
 
     def _preempts(self) -> bool:
         """Whether a person would wait for bulk work that is in hand, and more of it waits for the whole fleet."""
         urgent = sum(map(is_urgent, self._in_flight.messages))
         return bool(self._full) and urgent < PREEMPTING
 
-    def _ahead(self, queue: Queue) -> bool:
-        """Whether others wait whose tenant is to be served before that of a queue, by `placement.fair_share`."""
-        if not self._shared:
-            return False
-        return self._shares.ahead_s(queue.tenant) > (BURST_S if queue.priority is Priority.INTERACTIVE else 0.0)
-
-    def _turn(self, queue: Queue) -> tuple[bool, float, bool, int, int]:
-        """Order of queues: interactive first (except in bulk's turn), unless their tenant is far ahead of its share;
-        then the tenant whose share is next, and of that later stages, then the least recent.
-        """
-        first = Priority.BULK if self._taken % BULK_TURN == 0 else Priority.INTERACTIVE
-        later = queue.priority != first
-        tag = self._shares.tag(queue.tenant) if self._shared else 0.0
-        return later or self._ahead_of_all(queue), tag, later, -self._depth[queue], self._last_taken.get(queue, 0)
-
-    def _ahead_of_all(self, queue: Queue) -> bool:
-        return self._shared and self._shares.ahead_s(queue.tenant) > BURST_S
-
     async def _take(self, queue: Queue, delivery: Delivery) -> None:
         if self._paused or self.cordoned or self.tail.leaves(queue, delivery.pending + 1):
             await delivery.release()
             self._roles_changed()
             return
-        self._taken += 1
-        self._last_taken[queue] = self._taken
+        if self._excess(queue):  # others have time for it
+            self._withdraw()
+            await delivery.release()
+            return
+        self._turns.took(queue)
         if queue == self._asked:
             self._asked = None
         self._late_until_s.pop(queue, None)

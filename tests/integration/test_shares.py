@@ -16,7 +16,8 @@ from schemas.settings import Settings
 from schemas.tenants import Tenant
 from tests.integration.queues import SPEC, eventually
 from tests.integration.test_intake import Slow
-from workers.in_flight import State
+from workers.in_flight import InFlight, Queue, State
+from workers.intake import PREEMPTING
 
 BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE
 
@@ -121,6 +122,53 @@ async def test_a_person_does_not_wait_for_the_end_of_a_long_message(
         assert not long.ended
         for message in list(worker.in_flight.messages):
             await message.ack()
+
+
+async def test_a_worker_with_long_work_keeps_two_of_the_messages_that_people_send_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a request at each of their queues; what comes beside the two goes back, for others to take."""
+    people, most = ("ann", "bob", "eve", "joe"), 0
+    weights = {"bulk": 1.0} | dict.fromkeys(people, 1.0)
+    async with sharing(settings, weights, {"bulk": 20}, monkeypatch) as (broker, worker):
+        await work(worker, 3, {"bulk": 100.0})
+        queues = [Queue(SPEC.name, "decode", INTERACTIVE, name) for name in people]
+        await eventually(lambda: bool(worker.in_flight.messages) and all(map(worker.intake.outstanding, queues)))
+        (long,) = worker.in_flight.messages
+        take = worker.in_flight.take
+
+        def count(message: InFlight) -> None:
+            nonlocal most
+            take(message)
+            most = max(most, len(worker.in_flight.messages - {long}))
+
+        monkeypatch.setattr(worker.in_flight, "take", count)
+        await asyncio.gather(*(send(broker, name, 1, INTERACTIVE) for name in people))
+        done: set[str] = set()
+        while done != set(people):
+            await eventually(lambda: len(worker.in_flight.messages) > 1)
+            for message in worker.in_flight.messages - {long}:
+                done.add(message.queue.tenant)
+                await message.ack()
+            worker.intake.refill()
+    assert most <= PREEMPTING
+
+
+async def test_a_tenant_whose_request_was_withdrawn_before_its_answer_keeps_its_turn(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue had more messages and has not answered: that is no empty queue, however long nothing is asked."""
+    async with sharing(settings, {"late": 1.0, "there": 1.0}, {"late": 20, "there": 20}, monkeypatch) as (_, worker):
+        await work(worker, 6, {"late": 1.0, "there": 1.0})
+        shares, queue = worker.in_flight.shares, Queue(SPEC.name, "decode", BULK, "late")
+        for each in list(worker.in_flight.messages):
+            await each.ack()
+        shares.serve("there", 50.0)
+        worker.intake._withdraw()
+        worker.intake._full.discard(queue)
+        worker.intake._late_until_s[queue] = 0.0  # long ago
+        worker.intake._ask(1, 1.0)
+        assert shares.ahead_s("there") > 40.0, "what is owed to the other is not forgotten"
 
 
 async def test_tenants_that_come_and_go_while_a_worker_runs(
