@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.answers import answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, on_fleet
+from cli.revoking import revoked
 from cli.text import age, list_of, one_line, say_json, size, stdout, warn
 from schemas.api_roles import ApiRole
 from schemas.errors import ExitCode
@@ -127,16 +127,8 @@ def revoke(
     Example: rigflow keys api revoke website
     """
     from pipelines.api_keys import revoke_key
-    from pipelines.broker import Broker
 
-    async def revoked() -> "ApiKey":
-        async with Broker.connected(settings, name="rigflow-keys") as broker:
-            return await revoke_key(broker, name)
-
-    with answers(as_json) as answer:
-        key = run_async(revoked())
-        answer(f"key {key.name} is revoked", **key.model_dump(mode="json", exclude={"sha256"}))
-    return ExitCode.OK
+    return revoked(settings, revoke_key, name, "key", as_json)
 
 
 def _state(key: "ApiKey") -> str:

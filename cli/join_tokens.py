@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.answers import answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
+from cli.revoking import revoked
 from cli.text import age, list_of, one_line, say_json, stdout, warn
 from schemas.errors import ExitCode, UsageError
 
@@ -111,29 +111,18 @@ def revoke(
 
     Example: rigflow keys join revoke rig7
     """
-    from pipelines.broker import Broker
     from pipelines.join_tokens import revoke_token
 
-    async def revoked() -> "JoinToken":
-        async with Broker.connected(settings, name="rigflow-keys") as broker:
-            return await revoke_token(broker, name)
-
-    with answers(as_json) as answer:
-        token = run_async(revoked())
-        answer(f"join token {token.name} is revoked", **token.model_dump(mode="json", exclude={"box"}))
-    return ExitCode.OK
+    return revoked(settings, revoke_token, name, "join token", as_json)
 
 
 def _seed(path: Path) -> bytes:
     """The seed in a file. Raises UsageError."""
-    import nkeys
+    from pipelines.login import seed_in
 
-    text = _read(path).strip().encode()
-    try:
-        nkeys.from_seed(bytearray(text))
-    except nkeys.NkeysError as error:
-        raise UsageError(f"{path}: not an nkey seed", "rigflow keys nats makes one") from error
-    return text
+    if not (seed := seed_in(_read(path))):
+        raise UsageError(f"{path}: not an nkey seed", "rigflow keys nats makes one")
+    return seed.encode()
 
 
 def _read(path: Path) -> str:

@@ -1,6 +1,6 @@
 """`rigflow tenants`: who shares the fleet, in which shares, and the accounts of the broker that keep them apart."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -53,56 +53,47 @@ DeviceS: TypeAlias = Annotated[
 FILE = Path("tenants.toml")
 
 
-@app.command()
-@on_fleet
-def add(
-    name: NameOf,
-    user: User = None,
-    weight: Weight = None,
-    jobs: Jobs = None,
-    queued_bytes: Queued = None,
-    storage_bytes: Storage = None,
-    connections: Connections = None,
-    device_s_a_day: DeviceS = None,
-    file: FileOf = FILE,
-    as_json: Json = False,
-    *,
-    settings: "Settings",
-) -> ExitCode:
-    """Add a tenant: its streams, its place in every queue, and an account of the broker for its programs.
+ADD = """Add a tenant: its streams, its place in every queue, and an account of the broker for its programs.
 
-    The accounts are written for nats-server, which reads them again if the file names its process.
+The accounts are written for nats-server, which reads them again if the file names its process.
 
-    Example: rigflow tenants add acme --weight 3 --user UAC... --nats nats://rig1:4222 --credentials operator.nk
-    """
-    limits = _given(locals())
-    return _change(settings, file, name, limits, new=True, as_json=as_json)
+Example: rigflow tenants add acme --weight 3 --user UAC... --nats nats://rig1:4222 --credentials operator.nk
+"""
+LIMIT = """Change limits, the weight or the keys of a tenant; what is not named stays.
+
+Keys that are named replace all that it had: programs with another one are disconnected.
+
+Example: rigflow tenants limit acme --weight 1 --storage-bytes 4000000000
+"""
 
 
-@app.command()
-@on_fleet
-def limit(
-    name: NameOf,
-    user: User = None,
-    weight: Weight = None,
-    jobs: Jobs = None,
-    queued_bytes: Queued = None,
-    storage_bytes: Storage = None,
-    connections: Connections = None,
-    device_s_a_day: DeviceS = None,
-    file: FileOf = FILE,
-    as_json: Json = False,
-    *,
-    settings: "Settings",
-) -> ExitCode:
-    """Change limits, the weight or the keys of a tenant; what is not named stays.
+def _command(text: str, new: bool) -> Callable[..., None]:
+    """The command that adds a tenant, or the one that changes it: both take the same options."""
 
-    Keys that are named replace all that it had: programs with another one are disconnected.
+    def change(
+        name: NameOf,
+        user: User = None,
+        weight: Weight = None,
+        jobs: Jobs = None,
+        queued_bytes: Queued = None,
+        storage_bytes: Storage = None,
+        connections: Connections = None,
+        device_s_a_day: DeviceS = None,
+        file: FileOf = FILE,
+        as_json: Json = False,
+        *,
+        settings: "Settings",
+    ) -> ExitCode:
+        sizes = {"jobs": jobs, "queued_bytes": queued_bytes, "storage_bytes": storage_bytes, "connections": connections}
+        limits = {"users": user, "weight": weight, "device_s_a_day": device_s_a_day, **sizes}
+        return _change(settings, file, name, limits, new=new, as_json=as_json)
 
-    Example: rigflow tenants limit acme --weight 1 --storage-bytes 4000000000
-    """
-    limits = _given(locals())
-    return _change(settings, file, name, limits, new=False, as_json=as_json)
+    change.__doc__ = text
+    return on_fleet(change)
+
+
+app.command("add")(_command(ADD, new=True))
+app.command("limit")(_command(LIMIT, new=False))
 
 
 @app.command()
@@ -183,12 +174,6 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
 def _facts(name: str, tenant: "Tenant", state: "TenantState") -> dict[str, Any]:
     facts = {"media": state.media, "media_bytes": state.media_bytes, "queued": state.queued, "used_s": state.used_s}
     return {"tenant": name, **tenant.model_dump(mode="json"), **facts, "stored_bytes": state.stored_bytes}
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a tenant among the options of a command."""
-    limits = ("weight", "jobs", "queued_bytes", "storage_bytes", "connections", "device_s_a_day")
-    return {"users": options["user"], **{name: options[name] for name in limits}}
 
 
 def _known(file: "TenantsFile", name: str, path: Path) -> "Tenant":

@@ -30,6 +30,7 @@ FULL_S = 0.5  # between two looks whether a message of a tenant waits for room i
 DROP_S = 2.0  # longest wait for the deletion of a reader
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE = 10071  # JetStream's own error number
+TTL = "Nats-TTL"  # seconds, in a stream whose messages may expire one by one
 DELETED = "KV-Operation"  # header of an entry whose key is deleted
 
 
@@ -227,10 +228,11 @@ class Broker(MessageStore):
 
     # key-value buckets, in the layout that NATS clients use
 
-    async def put(self, bucket: str, key: str, value: bytes) -> None:
-        """Set a key of a bucket."""
+    async def put(self, bucket: str, key: str, value: bytes, ttl_s: int = 0) -> None:
+        """Set a key of a bucket; with `ttl_s` the broker deletes this value after so many seconds."""
         message_id = self.connection.unique()  # so that it is not stored twice when the answer is lost
-        await self.store(f"$KV.{bucket}.{key}", value, {HEADER_ID: message_id})
+        ttl = {TTL: str(ttl_s)} if ttl_s else {}
+        await self.store(f"$KV.{bucket}.{key}", value, {HEADER_ID: message_id} | ttl)
 
     async def delete_key(self, bucket: str, key: str, sequence: int | None = None) -> bool:
         """Delete a key; watchers of the bucket get an entry with the header `KV-Operation`.

@@ -2,13 +2,18 @@
 
 The broker has what the machine gets, encrypted; the key is in the token alone. So the connection over which a machine
 fetches it need not be trusted yet, and a reader of the bucket learns no seed. A token is used by a write that succeeds
-only if there was no other write since: of two machines with one token, one gets in.
+only if there was no other write since: of two machines with one token, one gets in. When a token expires, the broker
+deletes its record.
+
+All machines that join have the same permissions, for records of any id, and nobody can guess an id. But the broker also
+takes `*` for an id: it reads the newest record then. So a record of nothing follows that of each token.
 """
 
 import base64
 import binascii
 import hashlib
 import json
+import math
 import secrets
 import socket
 import tempfile
@@ -25,7 +30,7 @@ import nkeys
 
 from pipelines.answers import PLACE, headers_of
 from pipelines.audit import audit
-from pipelines.broker import EXPECTED, Broker
+from pipelines.broker import EXPECTED, ApiError, Broker
 from pipelines.connection import Connection
 from pipelines.inbox import NoResponders
 from pipelines.local_access import write_private
@@ -39,6 +44,8 @@ from schemas.subjects import Names
 
 TOKEN_PREFIX = "rfj_"
 ANOTHER = "make another: rigflow keys join add"
+MOST_TTL_S = 365 * 86400  # the longest that `--hours` takes
+NO_TTL = 10166  # JetStream's own error number: messages of the stream do not expire one by one
 _SEED_BYTES = 32
 
 
@@ -85,14 +92,22 @@ async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: by
     token = JoinToken(id=text.id, name=name, box=box, created_s=now_s, expires_s=expires_s)
     await ensure_topology(broker, broker.settings, [])  # the fleet may be new
     await audit(broker, "join-token-made", name, id=token.id)
-    await broker.put(broker.names.join_tokens, token.id, token.model_dump_json().encode())
+    bucket, ttl_s = broker.names.join_tokens, max(1, math.ceil(min(expires_s - now_s, MOST_TTL_S)))
+    try:
+        await broker.put(bucket, token.id, token.model_dump_json().encode(), ttl_s)
+        await broker.put(bucket, secrets.token_hex(16), b"", ttl_s + 1)
+    except ApiError as error:
+        if error.code == NO_TTL:
+            what = "the bucket of join tokens is that of an earlier version"
+            raise UsageError(what, "rigflow topology apply renews it") from error
+        raise
     return text
 
 
 async def all_tokens(broker: Broker) -> list[JoinToken]:
-    """All tokens, oldest first, those that were used or revoked as well."""
+    """All tokens that have not expired, oldest first, and those that were used or revoked."""
     found = await broker.items(broker.names.join_tokens, "*")
-    tokens = (decoded(JoinToken, body, f"the join token {key}") for key, body in found.items())
+    tokens = (decoded(JoinToken, body, f"the join token {key}") for key, body in found.items() if body)
     return sorted((token for token in tokens if token is not None), key=lambda token: token.created_s)
 
 
@@ -150,7 +165,8 @@ async def use_up(settings: Settings, text: TokenText) -> JoinToken:
 async def _token(connection: Connection, settings: Settings, text: TokenText) -> tuple[JoinToken, str]:
     """The token, if it may be used, and the sequence of its record. Raises UsageError."""
     bucket = Names(settings.prefix).join_tokens
-    unknown = UsageError("the fleet does not know this join token", f"is it for another fleet? {ANOTHER}")
+    hint = f"has it expired, or is it for another fleet? {ANOTHER}"
+    unknown = UsageError("the fleet does not know this join token", hint)
     try:
         answer = await connection.request(f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.{text.id}")
     except NoResponders as error:

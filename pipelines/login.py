@@ -1,6 +1,7 @@
 """Options to log in to a broker, and the reason when a broker refuses."""
 
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import nats.errors
 from pipelines.local_access import PASSWORD, USER, password_for
 from schemas.errors import BrokerError, UsageError
 
+_SEED = re.compile(r"\bSU[A-Z2-7]{56}\b")
 CONNECT_S = 10.0  # a broker that is away refuses at once; a busy one needs time
 
 
@@ -32,13 +34,22 @@ def credential_options(path: str) -> dict[str, Any]:
         return {"user_credentials": path}
     if PASSWORD.fullmatch(text.strip()):
         return {"user": USER, "password": text.strip()}
+    if not (seed := seed_in(text)):
+        raise UsageError(f"credentials {path}: not an nkey seed, not a .creds file", "check the path")
+    return {"nkeys_seed_str": seed}
+
+
+def seed_in(text: str) -> str:
+    """The nkey seed of a user in a text, alone or in that of a .creds file; "" where there is none."""
     import nkeys
 
-    try:
-        nkeys.from_seed(bytearray(text.strip().encode()))
-    except nkeys.NkeysError as error:
-        raise UsageError(f"credentials {path}: not an nkey seed, not a .creds file", "check the path") from error
-    return {"nkeys_seed_str": text}
+    for seed in _SEED.findall(text):
+        try:
+            nkeys.from_seed(bytearray(seed.encode()))
+        except nkeys.NkeysError:  # a wrong checksum
+            continue
+        return str(seed)
+    return ""
 
 
 def refusal(where: str, error: Exception, given: bool) -> BrokerError:

@@ -185,8 +185,8 @@ def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
 def join(names: Names) -> Role:
     """A machine that is to become a rig: reads its join token, and marks it as used.
 
-    Permissions know no ids: it can also read and overwrite the records of other tokens. They are encrypted, so that it
-    learns no seed and makes no token. It can write into no other bucket.
+    Permissions know no ids: whoever knows an id can read and overwrite its record. Nobody can guess one, or have the
+    broker list them (`pipelines.join_tokens`), and a record is encrypted. It can write into no other bucket.
     """
     return Role("join", publish=_join_services(names), subscribe=("_INBOX_join.>",))
 

@@ -6,11 +6,11 @@ the setting `trusted_signers`, a process uses no pipeline that none of those key
 
 import base64
 import binascii
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.login import seed_in
 from schemas.errors import PipelineError
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
@@ -18,7 +18,6 @@ from schemas.settings import Settings
 if TYPE_CHECKING:
     import nkeys
 
-_SEED = re.compile(rb"\bSU[A-Z2-7]{56}\b")  # of a user, alone in a file or in a .creds file
 _SIGNED = "rigflow pipeline\n\0"  # no nonce of a login has these characters: `pipelines.nats_client`
 _MOST = 8  # signatures of a pipeline
 
@@ -40,14 +39,14 @@ def login_key(settings: Settings) -> str:
 
 def _login(settings: Settings) -> "nkeys.KeyPair | None":
     try:
-        seed = _SEED.search(Path(settings.credentials).read_bytes()) if settings.credentials else None
+        seed = seed_in(Path(settings.credentials).read_text(errors="replace")) if settings.credentials else ""
     except OSError:  # the connection has been made with it: it was replaced since
         return None
-    if seed is None:
+    if not seed:
         return None
     import nkeys
 
-    return nkeys.from_seed(bytearray(seed[0]))
+    return nkeys.from_seed(bytearray(seed.encode()))
 
 
 def with_signatures(spec: PipelineSpec, signatures: Collection[str]) -> PipelineSpec:

@@ -53,9 +53,9 @@ def stream(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.
     } | config
 
 
-def bucket(name: str, max_bytes: int, max_age_s: float = 0.0, discard: str = "new") -> Config:
+def bucket(name: str, max_bytes: int, max_age_s: float = 0.0, discard: str = "new", **more: Any) -> Config:
     """A key-value bucket as every NATS client lays it out."""
-    config = {"deny_delete": True, "max_msgs_per_subject": 1, "discard": discard}
+    config = {"deny_delete": True, "max_msgs_per_subject": 1, "discard": discard} | more
     return stream(f"KV_{name}", [f"$KV.{name}.>"], max_bytes, max_age_s, **config)
 
 

@@ -51,7 +51,7 @@ def desired(
         StreamPlan(bucket(names.pipelines, UNBOUNDED)),
         StreamPlan(bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
         StreamPlan(bucket(names.keys, SMALL_BYTES)),
-        StreamPlan(bucket(names.join_tokens, JOIN_TOKENS_BYTES)),
+        StreamPlan(bucket(names.join_tokens, JOIN_TOKENS_BYTES, allow_msg_ttl=True)),
         StreamPlan(bucket(names.tenants_bucket, TENANTS_BYTES)),
         StreamPlan(bucket(names.profiles, SMALL_BYTES)),
         StreamPlan(bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),

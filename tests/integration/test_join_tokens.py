@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ from unittest import mock
 import pytest
 
 from cli.joining import join
-from pipelines.broker import Broker
+from pipelines.broker import TTL, Broker
 from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.connection import Connection
 from pipelines.join_tokens import TokenText, all_tokens, make_token, revoke_token, use_up
+from pipelines.stream_plans import bucket
 from pipelines.topology import apply_topology
 from schemas.declared import is_token
 from schemas.errors import BrokerError, UsageError
@@ -26,6 +28,7 @@ from schemas.join_tokens import RigAccess
 from schemas.settings import Settings
 from tests.cli import Running, rigflow
 from tests.guarded import Guarded, made_by_the_operator, url_of
+from tests.integration.queues import eventually
 
 
 def operator(guarded: Guarded) -> dict[str, str]:
@@ -161,16 +164,14 @@ async def test_the_role_join_may_do_nothing_else(guarded: Guarded, tmp_path: Pat
     text = TokenText.parse(await asyncio.to_thread(made, guarded, "rig7"))
     settings = Settings.model_validate(guarded.settings("join"))
     bucket, keys = "KV_rigflow_join_tokens", "$KV.rigflow_join_tokens"
-    another = await asyncio.to_thread(made, guarded, "rig8")
+    await asyncio.to_thread(made, guarded, "rig8")
     connection = await Connection.open(settings, "test")
     try:
         answer = await connection.request(f"$JS.API.DIRECT.GET.{bucket}.{keys}.{text.id}")
         assert b'"name":"rig7"' in answer.data
         assert guarded.seeds["worker"].read_bytes() not in answer.data
-        newest = await connection.request(f"$JS.API.DIRECT.GET.{bucket}.{keys}.*")
-        assert b'"name":"rig8"' in newest.data, "permissions know no ids"
-        assert not [each for each in guarded.seeds.values() if each.read_bytes() in newest.data]
-        assert another.encode() not in newest.data
+        for wildcard in ("*", ">"):  # permissions take them for an id, and the broker reads the newest record
+            assert (await connection.request(f"$JS.API.DIRECT.GET.{bucket}.{keys}.{wildcard}")).data == b""
         for subject in (
             f"$JS.API.DIRECT.GET.{bucket}",
             f"$JS.API.DIRECT.GET.{bucket}.{keys}.a.b",
@@ -193,6 +194,40 @@ async def test_the_role_join_may_do_nothing_else(guarded: Guarded, tmp_path: Pat
         await connection.close()
     async with Broker.connected(Settings.model_validate(guarded.settings("operator")), "test") as broker:
         assert (await broker.api("STREAM.INFO.RIGFLOW_MEDIA_fingerprint"))["state"]["messages"] == 0
+
+
+async def test_the_broker_itself_deletes_a_token_that_expired(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        access = RigAccess(inbox="_INBOX", prefix="rigflow")
+        text = await make_token(broker, "short", access, b"", time.time() + 1)
+        await make_token(broker, "long", access, b"", 4e9)
+
+        async def gone() -> bool:
+            return await broker.last("KV_rigflow_join_tokens", f"$KV.rigflow_join_tokens.{text.id}") is None
+
+        await eventually(gone)
+        assert [token.name for token in await all_tokens(broker)] == ["long"]
+        with pytest.raises(UsageError, match="does not know this join token: has it expired"):
+            await use_up(settings, text)
+        assert await broker.get(broker.names.join_tokens, "*") == b"", "the newest record is still one of nothing"
+
+
+async def test_a_used_token_stays_in_the_list_and_a_bucket_of_an_earlier_version_is_reported(
+    settings: Settings,
+) -> None:
+    access = RigAccess(inbox="_INBOX", prefix="rigflow")
+    async with Broker.connected(settings, "test") as broker:
+        await use_up(settings, await make_token(broker, "rig7", access, b"", time.time() + 60))
+        entry = await broker.last("KV_rigflow_join_tokens", "$KV.rigflow_join_tokens.>")
+        assert entry is not None
+        assert (TTL in entry.headers, b'"box":""' in entry.body) == (False, True)
+        await broker.api("STREAM.DELETE.KV_rigflow_join_tokens")
+        before = bucket(broker.names.join_tokens, 1 << 20)
+        await broker.api("STREAM.CREATE.KV_rigflow_join_tokens", before)
+        with pytest.raises(UsageError, match="that of an earlier version: rigflow topology apply"):
+            await make_token(broker, "rig7", access, b"", 4e9)
+        await apply_topology(broker, settings, [])
+        assert await make_token(broker, "rig7", access, b"", 4e9)
 
 
 async def test_a_token_that_is_used_while_it_is_revoked_stays_used(
