@@ -9,6 +9,7 @@ from cli.api_keys import app as api_keys
 from cli.audit import audit
 from cli.backup import backup, restore
 from cli.bundle import bundle
+from cli.cards import app as cards
 from cli.cluster import cluster
 from cli.dead import app as dead
 from cli.doctor import doctor
@@ -87,6 +88,7 @@ app.add_typer(rig)
 app.add_typer(worker)
 app.command()(gateway)
 app.command()(status)
+app.add_typer(cards)
 app.add_typer(dead)
 app.add_typer(pipelines)
 model.command()(label)

@@ -66,7 +66,7 @@ def worker(names: Names) -> Role:
             f"{prefix}.usage.*.*.*.*.*",
             names.audit("worker", "*"),
             *_keys(names.rigs, ">"),
-            *_keys(names.profiles, "*", "model.*.*", "choice.*"),
+            *_keys(names.profiles, "*", "model.*.*", "choice.*", "card.*", "canary.*.*"),
             *_keys(names.last_seen, "*.*"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),
             *_keys(names.attempts, ">"),
@@ -126,7 +126,7 @@ def gateway(names: Names) -> Role:
     """Serves the fleet by HTTP: jobs of all tenants, models, dead letters, orders; reads API keys, and writes none."""
     prefix, dead, own = names.prefix, names.dead_stream, _of_tenants(names)
     models, engines = (f"OBJ_{bucket}" for bucket in (names.models, names.engines))
-    kept = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys, names.tenants_bucket)
+    kept = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys, names.profiles, names.tenants_bucket)
     buckets = [f"KV_{each}" for each in kept]
     read = (*own.results, dead, names.usage_stream, *buckets, *own.stores, models, engines)
     return Role(

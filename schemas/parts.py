@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from schemas.arrays import Arrays, check_arrays
 from schemas.base import Message
+from schemas.cards import Mark
 from schemas.errors import MessageError
 from schemas.fields import Count, Duration, Label, Ticks, clean_name
 from schemas.jobs import Key
@@ -28,7 +29,8 @@ class PartMeta(BaseModel):
     window uses, which count as whole without decoding; `held` counts the tiles that a model did not compute because
     they equal those of the frame before; `notes` describe anything unusual; `not_finite` counts, for each output, the
     windows with values that are NaN or infinite. `computed_s` are the seconds that workers' devices computed for it:
-    its share of a step by its rows. `tokens` are those that language models read and wrote for it.
+    its share of a step by its rows. `tokens` are those that language models read and wrote for it. `cards` computed it;
+    each is there with the time of its last good canary, `CARD@MILLISECONDS`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +47,7 @@ class PartMeta(BaseModel):
     not_finite: Annotated[dict[Label, Count], Field(max_length=1024)] = {}
     computed_s: Duration = 0.0
     tokens: Count = 0
+    cards: Annotated[tuple[Mark, ...], Field(max_length=64, exclude_if=lambda cards: not cards), FailFast()] = ()
 
     @property
     def span_s(self) -> tuple[float, float]:

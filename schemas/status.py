@@ -57,6 +57,7 @@ class WorkerStatus(Status):
 
     worker: GivenName
     device: GivenName
+    card: GivenName = ""
     gpu: GpuStatus = GpuStatus()
     stages: tuple[GivenName, ...]
     state: GivenName

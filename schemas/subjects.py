@@ -193,8 +193,9 @@ class Names:
 
     @property
     def profiles(self) -> str:
-        """KV bucket of profiles: `<device id>` -> DeviceProfile, `model.<device id>.<model>` -> ModelProfile and
-        `choice.<model and kind of device>` -> ModelChoice, as json.
+        """KV bucket of profiles: `<device id>` -> DeviceProfile, `model.<device id>.<model>` -> ModelProfile,
+        `choice.<model and kind of device>` -> ModelChoice, `card.<card>` -> CardRecord and `canary.<card>.<group>` ->
+        CanaryRecord, as json.
         """
         return f"{self.prefix}_profiles"
 

@@ -16,6 +16,7 @@ from workers.in_flight import InFlight, Task
 from workers.measured import Measured
 from workers.outbox import Outbox
 from workers.telemetry import Meter
+from workers.trust import Trust
 
 _MOST = 2  # parts on the thread apart: one is encoded, and one waits, so that memory stays bounded
 
@@ -27,6 +28,7 @@ class Runs(Protocol):
     heartbeats: Heartbeats
     computing: ComputingThread
     measured: Measured
+    trust: Trust
     counts: dict[str, int]
 
     async def begin(self, messages: Sequence[InFlight]) -> None:
@@ -59,8 +61,8 @@ class Encoding:
 
     async def encode(self, task: Task) -> None:
         """Encode a part on the computing thread."""
-        call = self._runner.on_device
-        self._send(task, await call([task], task.pipeline.encode, part_of(task), self._runner.heartbeats.tick))
+        call, part = self._runner.on_device, self._runner.trust.signed(part_of(task))
+        self._send(task, await call([task], task.pipeline.encode, part, self._runner.heartbeats.tick))
 
     async def begin(self, task: Task) -> None:
         """Have a part encoded on the thread apart, once there is room; its task stays active until it is done."""
@@ -88,7 +90,8 @@ class Encoding:
         encode, tick = task.pipeline.encode, self._runner.heartbeats.tick
         try:
             async with self._turn:
-                self._send(task, await run_apart(self._runner, self.apart, task, encode, part_of(task), tick))
+                part = self._runner.trust.signed(part_of(task))
+                self._send(task, await run_apart(self._runner, self.apart, task, encode, part, tick))
         except Exception as error:
             await self._runner.failed(task, error)
         await task.message.finish(task)

@@ -52,7 +52,7 @@ class Intake:
         self.io = IoIntake(broker, settings)
         self._later: asyncio.TimerHandle | None = None
         self._paused = False
-        self.cordoned = self.off_hours = False
+        self.cordoned = self.off_hours = self.quarantined = False
         self._closed = False
         self.tail = Tail(in_flight)
         self._turns.weigh(broker.tenants)

@@ -1,4 +1,4 @@
-"""What a worker is to do now: by the orders of the fleet's operator, and by the hours of its rig.
+"""What a worker is to do now: by the orders of the fleet's operator, the hours of its rig, and verdicts on its card.
 
 It takes no more work, hands back what it holds, or works again. Outside its hours it hands back what is not finished
 and unloads its models, for what else the rig does then.
@@ -55,7 +55,7 @@ class Obedience:
         async for order in follow_orders(self._broker, self._name, self._options.rig):
             self._log(f"is ordered to {order.value}")
             self._order = order
-            self._obey()
+            self.obey()
 
     async def _follow_hours(self) -> None:
         while self._hours.spans:
@@ -64,7 +64,7 @@ class Obedience:
                 self._runner.intake.off_hours = not self._runner.intake.off_hours
                 changes = "takes no work" if self._runner.intake.off_hours else "takes work"
                 self._log(f"{changes} for {self._hours.changes_in(now)} min, by the setting hours")
-                self._obey()
+                self.obey()
             elif self._runner.intake.off_hours and (self._handing_back is None or self._handing_back.done()):
                 await self._unload()  # what was loaded since, as it is at a start and when a pipeline is published
             await asyncio.sleep(LOOK_S)
@@ -72,11 +72,12 @@ class Obedience:
     def _log(self, what: str) -> None:
         log_event(Event("ordered", f"worker {self._name} {what}", logging.INFO, {"worker": self._name}))
 
-    def _obey(self) -> None:
+    def obey(self) -> None:
+        """Take work, or none, as things are now."""
         order, intake = self._order, self._runner.intake
         if self._handing_back is not None:
             self._handing_back.cancel()
-        if order is Order.WORK and not intake.off_hours:
+        if order is Order.WORK and not intake.off_hours and not intake.quarantined:
             intake.uncordon()
             return
         intake.cordon()

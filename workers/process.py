@@ -22,6 +22,7 @@ from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import Stage
 from schemas.settings import LogFormat, LogLevel
 from schemas.subjects import COLLECT
+from workers.card_guard import CardGuard
 from workers.computing import ComputingThread
 from workers.failures import Failures
 from workers.forkserver import end_with_parent
@@ -34,6 +35,7 @@ from workers.roles import follow_roles
 from workers.runner import Runner
 from workers.stragglers import Stragglers
 from workers.telemetry import Event, log_event, set_up_logging
+from workers.trust import Trust
 
 HELPER_PAUSE_S = 1.0
 
@@ -70,12 +72,16 @@ class Worker:
         pipelines = PipelineCache(broker, self.hosts, cache, device, computing, *unsafe)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
-        runner = Runner(broker, self._settings, pipelines.get, failures, computing, device.concurrency)
+        trust = Trust(device.gpu.facts.uuid if device.gpu is not None else "", self.name)
+        runner = Runner(broker, self._settings, pipelines.get, failures, computing, device.concurrency, trust)
         reporter = Reporter(self._options, self.name, broker, runner, pipelines, device)
         runner.on_poison_candidate = pipelines.opener.on_loading = reporter.report_now
         pipelines.in_flight = lambda: runner.in_flight.revisions
         self._stop_on_signals(runner, reporter)
-        loops = self._loops(broker, runner, pipelines, failures, reporter)
+        obedience = Obedience(broker, runner, self._options, self.name, pipelines.unload_idle)
+        guard = CardGuard(broker, runner, obedience)
+        await guard.open()
+        loops = [*self._loops(broker, runner, pipelines, failures, reporter), obedience.follow, guard.run]
         loops.append(functools.partial(runner.costs.follow, broker, cache, device, pipelines.opener.tuning.chosen))
         helpers = [asyncio.create_task(_keep_running(each)) for each in loops]
         serving = asyncio.create_task(runner.serve())
@@ -107,7 +113,6 @@ class Worker:
             functools.partial(runner.in_flight.follow, runner.cancelled),
             reporter.to_fleet,
             Stragglers(broker, self.name, runner.in_flight, runner.intake, runner.handoff).run,
-            Obedience(broker, runner, self._options, self.name, pipelines.unload_idle).follow,
         ]
         if self._options.auto:
             loops.append(functools.partial(follow_roles, broker, runner.intake.roles, reporter.device_name))

@@ -93,9 +93,11 @@ class Reporter:
 
     @property
     def state(self) -> str:
-        """`draining`, `cordoned`, `off hours`, `starting` (engines are loaded), `working` or `idle`."""
+        """`draining`, `quarantined`, `cordoned`, `off hours`, `starting` (engines are loaded), `working` or `idle`."""
         if self.draining:
             return "draining"
+        if self._runner.intake.quarantined:
+            return "quarantined"
         if self._runner.intake.cordoned:
             return "off hours" if self._runner.intake.off_hours else "cordoned"
         if self._runner.in_flight.messages:
@@ -119,6 +121,7 @@ class Reporter:
             "worker": self._name,
             "rig": self._options.rig,
             "device": self._options.device,
+            "card": self._runner.trust.card,
             "gpu": gpu,
             "host": socket.gethostname(),
             **self._machine,

@@ -36,6 +36,7 @@ from workers.outcomes import hand_on
 from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
 from workers.tracing import Traces
+from workers.trust import Trust
 
 LoadPipeline = Callable[[str], Awaitable[LoadedPipeline]]
 
@@ -51,8 +52,9 @@ class Runner:
         failures: Failures,
         computing: ComputingThread,
         concurrency: int,
+        trust: Trust,
     ) -> None:
-        self._broker, self._load_pipeline, self._failures = broker, load_pipeline, failures
+        self._broker, self._load_pipeline, self._failures, self.trust = broker, load_pipeline, failures, trust
         self._wake, self._drained = asyncio.Event(), asyncio.Event()
         self._outbox = Outbox(broker, self.failed)
         self._stopping = False
@@ -248,7 +250,7 @@ class Runner:
         """Give a part to the next stage: here or by its queue, or by the collector where it takes the entire media."""
         if task.message.ended:
             return
-        part, following = task.charged(part), task.pipeline.after(task.stage)
+        part, following = self.trust.signed(task.charged(part)), task.pipeline.after(task.stage)
         assert following is not None
         self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
         handed = Task(task.message, task.pipeline, following, part=part, trace=task.trace)

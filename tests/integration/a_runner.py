@@ -29,6 +29,7 @@ from workers.computing import ComputingThread
 from workers.failures import Failures
 from workers.runner import Runner
 from workers.stages import LoadedPipeline
+from workers.trust import Trust
 
 CARD = ModelSpec(
     name="mean",
@@ -97,7 +98,7 @@ class Trial:
         device = Host(broker.settings)
         self.computing = ComputingThread(device)
         given = broker, broker.settings, self._load_pipeline, failures
-        self.runner = Runner(*given, self.computing, device.concurrency)
+        self.runner = Runner(*given, self.computing, device.concurrency, Trust("", "worker"))
         self.publisher = Publisher(broker, spec, "main", Priority.BULK)
         self.serving: asyncio.Task[None] | None = None
 

@@ -1,0 +1,156 @@
+"""Which cards the fleet does not trust, and their answers to canaries, in a bucket of the broker as json.
+
+`card.<card>` -> CardRecord, `canary.<card>.<group>` -> CanaryRecord. Records are changed by compare-and-set.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from pipelines.broker import DELETED, Broker
+from pipelines.follow import follow_bucket
+from pipelines.values import decoded
+from schemas.cards import CanaryRecord, CardRecord, CardState, Doubts, Reason
+from schemas.errors import NotFound, UsageError
+
+_LOOK_S = 0.1
+
+
+async def card_record(broker: Broker, card: str) -> CardRecord | None:
+    """What the fleet holds of a card; None for one that was never quarantined. Raises BrokerError."""
+    body = await broker.get(broker.names.profiles, f"card.{card}")
+    return None if body is None else decoded(CardRecord, body, f"the record of card {card}")
+
+
+async def card_records(broker: Broker) -> list[CardRecord]:
+    """All cards that were quarantined once, by name. Raises BrokerError."""
+    found = await broker.items(broker.names.profiles, "card.*")
+    each = (decoded(CardRecord, body, f"the record {key}") for key, body in found.items())
+    return sorted((record for record in each if record is not None), key=lambda record: record.card)
+
+
+async def doubts(broker: Broker) -> Doubts:
+    """What is in doubt of all cards. Raises BrokerError."""
+    return Doubts(await card_records(broker))
+
+
+async def follow_cards(broker: Broker) -> AsyncIterator[CardRecord]:
+    """The records of all cards as they are, and whenever one changes, for ever."""
+    async for key, body in follow_bucket(broker, broker.names.profiles, "card.*"):
+        if (record := decoded(CardRecord, body, f"the record {key}")) is not None:
+            yield record
+
+
+async def quarantine(
+    broker: Broker, card: str, reason: Reason, why: str, since_ms: int, rig: str = ""
+) -> tuple[CardRecord, bool]:
+    """Take a card out of work; what it computed since then is in doubt.
+
+    Of a card that is quarantined already, only the span grows. Returns its record, and whether it is quarantined now
+    and was not before. Raises BrokerError.
+    """
+    new = CardRecord(card=card, state=CardState.QUARANTINED, reason=reason, why=why, rig=rig, at_s=time.time())
+
+    def changed(before: CardRecord | None) -> CardRecord:
+        if before is None:
+            return new.doubted(since_ms)
+        if before.state is CardState.QUARANTINED:
+            return before.doubted(since_ms)
+        return new.model_copy(update={"doubts": before.doubts, "rig": rig or before.rig}).doubted(since_ms)
+
+    before, record = await _change(broker, card, changed)
+    assert record is not None
+    return record, before is None or before.state is not CardState.QUARANTINED
+
+
+async def ask_to_readmit(broker: Broker, card: str) -> CardRecord:
+    """Have a quarantined card's worker check it. Raises NotFound, UsageError for one that works."""
+
+    def changed(before: CardRecord | None) -> CardRecord:
+        if before is None:
+            raise NotFound(f"no card {card[:100]!a} is quarantined", "see `rigflow cards`")
+        if before.works:
+            raise UsageError(f"card {card} works already", "see `rigflow cards`")
+        return before.model_copy(update={"state": CardState.CHECKING})
+
+    _, record = await _change(broker, card, changed)
+    assert record is not None
+    return record
+
+
+async def readmit(broker: Broker, card: str) -> bool:
+    """Trust a card that is being checked; False if a person or a verdict was faster."""
+    return await _after_check(broker, card, lambda before: before.trusted(_now_ms()))
+
+
+async def refuse(broker: Broker, card: str, why: str) -> bool:
+    """Keep a card that is being checked out of work; False if a person or a verdict was faster."""
+    update = {"state": CardState.QUARANTINED, "why": why, "at_s": time.time()}
+    return await _after_check(broker, card, lambda before: before.model_copy(update=update))
+
+
+async def checked(broker: Broker, card: str, within_s: float) -> CardRecord | None:
+    """The record of a card once its check is over; None if that takes longer than `within_s`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while True:
+                record = await card_record(broker, card)
+                if record is None or record.state is not CardState.CHECKING:
+                    return record
+                await asyncio.sleep(_LOOK_S)
+    return None
+
+
+async def _after_check(broker: Broker, card: str, change: Callable[[CardRecord], CardRecord]) -> bool:
+    done = False
+
+    def changed(before: CardRecord | None) -> CardRecord | None:
+        nonlocal done
+        done = before is not None and before.state is CardState.CHECKING
+        return change(before) if before is not None and done else None
+
+    await _change(broker, card, changed)
+    return done
+
+
+async def _change(
+    broker: Broker, card: str, changed: Callable[[CardRecord | None], CardRecord | None]
+) -> tuple[CardRecord | None, CardRecord | None]:
+    """Replace a record by what `changed` makes of it, None: it stays; the record before and after."""
+    bucket, key = broker.names.profiles, f"card.{card}"
+    while True:
+        entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{key}")
+        there = entry is not None and DELETED not in entry.headers
+        before = decoded(CardRecord, entry.body, f"the record {key}") if entry is not None and there else None
+        after = changed(before)
+        if after is None or after == before:
+            return before, before
+        sequence = 0 if entry is None else entry.sequence
+        if await broker.replace(bucket, key, after.model_dump_json().encode(), sequence):
+            return before, after
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+# answers to canaries
+
+
+async def put_canary(broker: Broker, answer: CanaryRecord) -> None:
+    """Store a card's answers of one group. Raises BrokerError."""
+    key = f"canary.{answer.card}.{answer.group}"
+    await broker.put(broker.names.profiles, key, answer.model_dump_json().encode())
+
+
+async def canaries(broker: Broker, card: str = "*", group: str = "*") -> list[CanaryRecord]:
+    """Answers of cards and groups. Raises BrokerError."""
+    found = await broker.items(broker.names.profiles, f"canary.{card}.{group}")
+    each = (decoded(CanaryRecord, body, f"the record {key}") for key, body in found.items())
+    return [record for record in each if record is not None]
+
+
+async def forget_canary(broker: Broker, answer: CanaryRecord) -> None:
+    """Delete a card's answers of one group. Raises BrokerError."""
+    await broker.delete_key(broker.names.profiles, f"canary.{answer.card}.{answer.group}")

@@ -1,0 +1,84 @@
+"""A card that a person takes out of work, and back."""
+
+import asyncio
+from pathlib import Path
+
+from benchmarks.fleet import simulated
+from pipelines.audit import read_audit
+from pipelines.broker import Broker
+from pipelines.cards import quarantine
+from pipelines.client import Client
+from pipelines.status import running_statuses
+from pipelines.topology import apply_topology
+from schemas.cards import CardState, Reason
+from schemas.errors import ExitCode
+from schemas.settings import Settings
+from tests.cards import lines, states, until_state
+from tests.cli import rigflow
+from tests.clips import Clip, make_clip
+from tests.fleet import Fleet
+from tests.simulated import models_of
+from workers.definitions import register
+
+SPEC = simulated()
+
+
+async def results_of(broker: Broker) -> dict[str, int]:
+    """How many results each worker made."""
+    workers, _ = await running_statuses(broker)
+    return {str(worker["worker"]): int(worker["results"]) for worker in workers}
+
+
+def test_a_quarantined_card_takes_no_work_until_it_is_readmitted(tmp_path: Path) -> None:
+    media = make_clip(tmp_path, Clip(frames=60, gop=5)).read_bytes()
+    with Fleet([("all",)] * 2, tmp_path / "cache") as fleet:
+        asyncio.run(_out_and_in(fleet, media))
+
+
+async def _out_and_in(fleet: Fleet, media: bytes) -> None:
+    at = ("--nats", fleet.settings.nats)
+    async with Broker.connected(fleet.settings, name="test") as broker:
+        spec = await register(broker, fleet.settings, SPEC, models_of(SPEC))
+        for worker in ("test-0", "test-1"):
+            await until_state(broker, worker, "idle")
+        assert {card: line.state for card, line in (await lines(broker)).items()} == {
+            "test-0": CardState.TRUSTED,
+            "test-1": CardState.TRUSTED,
+        }
+        unknown = await asyncio.to_thread(rigflow, "cards", "quarantine", "test-7", *at)
+        assert unknown.stderr == "rigflow: there is no card 'test-7': known are test-0, test-1\n"
+        taken = await asyncio.to_thread(rigflow, "cards", "quarantine", "test-0", "--why", "it smells", *at)
+        assert taken.stdout == "test-0: is quarantined, and takes no more work\n"
+        await until_state(broker, "test-0", "quarantined")
+        line = (await lines(broker))["test-0"]
+        assert (line.state, line.reason, line.why) == (CardState.QUARANTINED, "order", "it smells")
+
+        await asyncio.to_thread(fleet.kill, 0)  # it stays quarantined
+        await broker.delete_key(broker.names.rigs, "worker.test-0")
+        await until_state(broker, "test-0", "quarantined")
+        done = await (await Client(broker).submit(spec, media, job="without")).done()
+        assert (done.frames, done.failures) == (60, ())
+        counts = await results_of(broker)
+        assert counts["test-0"] == 0
+
+        shown = await asyncio.to_thread(rigflow, "cards", *at)
+        assert "it smells" in shown.stdout.splitlines()[1], "what is out of work comes first"
+        back = await asyncio.to_thread(rigflow, "cards", "readmit", "test-0", *at)
+        assert (back.returncode, back.stdout) == (ExitCode.OK, "test-0: works again\n")
+        await until_state(broker, "test-0", "idle", "working")
+        actions = [(each.entry.action, each.entry.target) async for each in read_audit(broker)]
+        assert actions[-2:] == [("card-quarantined", "test-0"), ("card-readmitted", "test-0")]
+        again = await asyncio.to_thread(rigflow, "cards", "readmit", "test-0", *at)
+        assert again.stderr == "rigflow: card test-0 works already: see `rigflow cards`\n"
+        assert (await states(broker))["test-0"] != "quarantined"
+
+
+async def test_the_first_verdict_stays_and_its_doubt_only_grows(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        first, new = await quarantine(broker, "a", Reason.CANARY, "first", 1_000)
+        second, again = await quarantine(broker, "a", Reason.FAULT, "second", 500)
+        third, _ = await quarantine(broker, "a", Reason.FAULT, "third", 2_000)
+    assert (new, again) == (True, False)
+    assert (second.why, second.reason, second.at_s) == ("first", Reason.CANARY, first.at_s)
+    assert [each.since_ms for each in third.doubts] == [500]

@@ -1,0 +1,89 @@
+"""Whether the fleet trusts a worker's card, and the mark that parts have of it.
+
+The record is read every two seconds, so that no verdict is missed: workers may not follow this bucket in fleets whose
+roles are of an earlier version.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from engines.part import Part
+from pipelines.broker import Broker
+from pipelines.cards import canaries, card_record
+from schemas.cards import CardRecord, CardState, card_name, mark_of
+from schemas.errors import RigflowError
+from workers.telemetry import Event, log_event
+
+LOOK_S = 2.0
+
+
+class Trust:
+    """A card and the time of its last good canary, in milliseconds since 1970; before the first one, of the start.
+
+    While a canary is computed, the mark has the time of its beginning: if it is good, what follows is good as far.
+    """
+
+    def __init__(self, uuid: str, worker: str) -> None:
+        self.card = card_name(uuid, worker)
+        self.good_ms = self._mark_ms = now_ms()
+        self.record: CardRecord | None = None
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether it takes no work."""
+        return self.record is not None and not self.record.works
+
+    @property
+    def mark(self) -> str:
+        """The mark of what it computes now."""
+        return mark_of(self.card, self._mark_ms)
+
+    def signed(self, part: Part) -> Part:
+        """A part with the mark of this card."""
+        cards = part.meta.cards
+        return part if self.mark in cards else part.with_arrays(part.arrays, cards=(*cards, self.mark))
+
+    def begin(self) -> int:
+        """A canary begins; its time."""
+        self._mark_ms = now_ms()
+        return self._mark_ms
+
+    def good(self, since_ms: int) -> None:
+        """The canary that began then was good."""
+        self.good_ms = since_ms
+
+    async def recall(self, broker: Broker) -> None:
+        """Read the record, and the last good canary of an earlier process on this card. Raises BrokerError."""
+        self.record = await card_record(broker, self.card)
+        if known := [each.good_ms for each in await canaries(broker, self.card) if each.good_ms]:
+            self.good_ms = self._mark_ms = max(known)
+
+    async def follow(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
+        """Call `on_change` whenever the state changes, until cancelled."""
+        while True:
+            with suppress(RigflowError):  # the broker is away: no work comes either
+                await self.look(broker, on_change)
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
+        """Read the record. Raises BrokerError."""
+        before = CardState.TRUSTED if self.record is None else self.record.state
+        self.record = await card_record(broker, self.card)
+        after = CardState.TRUSTED if self.record is None else self.record.state
+        if after is before:
+            return
+        if self.record is not None and after is CardState.QUARANTINED:
+            text = f"card {self.card} is quarantined, {self.record.why}; see `rigflow cards`"
+            log_event(Event("card-quarantined", text, logging.ERROR, {"card": self.card}))
+        elif after is CardState.TRUSTED:
+            self.good_ms = self.begin()
+            log_event(Event("card-readmitted", f"card {self.card} takes work again", logging.INFO, {"card": self.card}))
+        await on_change(after)
+
+
+def now_ms() -> int:
+    """The time, in milliseconds since 1970."""
+    return int(time.time() * 1000)
