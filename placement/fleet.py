@@ -90,6 +90,17 @@ def decoded_at_a_time(decoders: int | None, cores: int, most: int = GPU_DECODERS
     return max(1, min(most, (decoders or cores) + SPARE_DECODERS))
 
 
+def pieces_to_decode(at_a_time: int, every_s: float, prefetch_s: float) -> int:
+    """Segments, not decoded yet, that keep the decoders of a worker busy, which has `at_a_time` of them.
+
+    Beyond one for each decoder they are those that begin within `prefetch_s`, which is the time to fetch one; one ends
+    each `every_s`. 0 means that this is not known yet: a slow device would then keep segments from faster ones.
+    """
+    if not every_s:
+        return min(at_a_time, FIRST_ITEMS)
+    return at_a_time + min(at_a_time // 2, int(prefetch_s / every_s))
+
+
 def assumed_cpu(cores: int) -> DeviceProfile:
     """The profile of a processor that was not measured: an estimate, which `measured_s` 0 marks."""
     return DeviceProfile(

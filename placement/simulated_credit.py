@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from placement.fleet import AHEAD_PARTS, AHEAD_S, FIRST_ITEMS
+from placement.fleet import AHEAD_PARTS, AHEAD_S, pieces_to_decode
 from placement.simulated_machine import Held, WorkerRules
 
 _PATIENCE_S = 0.005  # as workers/intake.py
@@ -57,10 +57,11 @@ class Credit:
             return 0, math.inf
         remaining_s = _remaining_s(held, running, running_s)
         ahead = self._concurrency > 1 and ready >= AHEAD_PARTS and remaining_s >= AHEAD_S
-        most = self._concurrency if self._pace_s else min(self._concurrency, FIRST_ITEMS)
+        every_s = max(map(self.message_s, self._every_s), default=0.0)
+        most = pieces_to_decode(self._concurrency, every_s, self._rules.prefetch_s)
         if most > busy and not ahead:
             return min(free, most - busy), math.inf
-        if self._concurrency > 1 and max(map(self.message_s, self._every_s), default=0.0) > self._rules.prefetch_s:
+        if self._concurrency > 1 and every_s > self._rules.prefetch_s:
             return 0, remaining_s - AHEAD_S if ahead else math.inf  # no decoder would begin with it
         shortfall_s = self._prefetch_s(held) - remaining_s
         if shortfall_s <= _SMALL_S:

@@ -118,7 +118,7 @@ class Intake:
     def _shortfall_s(self) -> float:
         """Seconds of work that are missing; below 0: there is more than enough."""
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
-        if self._in_flight.more_to_decode(self._concurrency) > 0:
+        if self._more_to_decode > 0:
             return max(shortfall_s, self._settings.prefetch_s)
         if self._concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
             return min(shortfall_s, -self._settings.prefetch_s)  # asks for no more; what is asked already stays
@@ -130,12 +130,20 @@ class Intake:
 
     def _lasts(self, shortfall_s: float) -> bool:
         """Whether credit has been missing long enough to withdraw requests, which costs a new subscription a queue."""
-        if shortfall_s <= 0.0 or self._concurrency == 1 or self._in_flight.nbytes >= self._settings.credit_bytes:
+        prefetch_s = self._settings.prefetch_s
+        missing = shortfall_s > 0.0 or shortfall_s < -prefetch_s
+        short = 0.0 < self._in_flight.throughput.slowest_s <= prefetch_s
+        held = self._concurrency > 1 and (shortfall_s > 0.0 or short)
+        if not (missing and held) or self._in_flight.nbytes >= self._settings.credit_bytes:
             self._full_since_s = math.inf
-            return shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0
+            return missing
         now_s = time.monotonic()
         self._full_since_s = min(self._full_since_s, now_s)
         return now_s - self._full_since_s >= HELD_S
+
+    @property
+    def _more_to_decode(self) -> int:
+        return self._in_flight.more_to_decode(self._concurrency, self._settings.prefetch_s)
 
     def _free_items(self) -> int:
         most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
@@ -184,7 +192,7 @@ class Intake:
         if self._asked is not None:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             more = int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked)))
-            wanted = min(free_items, max(self._in_flight.more_to_decode(self._concurrency), 1) + more)
+            wanted = min(free_items, max(self._more_to_decode, 1) + more)
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.cancelled import Cancelled
 from placement.fair_share import FairShare
-from placement.fleet import AHEAD_PARTS, AHEAD_S, FIRST_ITEMS
+from placement.fleet import AHEAD_PARTS, AHEAD_S, pieces_to_decode
 from workers.continuing import Continuing, is_urgent
 from workers.in_flight import InFlight, Queue, Task
 from workers.throughput import Throughput
@@ -74,15 +74,14 @@ class MessagesInFlight:
         """Messages that keep a device busy, or will, which works on so many at a time."""
         return len(self.messages) if concurrency == 1 else self.undecoded
 
-    def more_to_decode(self, concurrency: int) -> int:
-        """How many more messages keep the device busy: none while its decoders are ahead of the computing thread.
+    def more_to_decode(self, concurrency: int, prefetch_s: float) -> int:
+        """How many more messages keep the device busy, those included that will begin within `prefetch_s`.
 
-        A few at first: how long they take is not known yet, and a slow device would keep them from faster ones.
+        None while its decoders are ahead of the computing thread.
         """
         if concurrency > 1 and self._decoders_ahead():
             return 0
-        most = concurrency if self.throughput.slowest_s else min(concurrency, FIRST_ITEMS)
-        return most - self.busy(concurrency)
+        return pieces_to_decode(concurrency, self.throughput.slowest_s, prefetch_s) - self.busy(concurrency)
 
     def _decoders_ahead(self) -> bool:
         """Whether parts are decoded that will keep the computing thread busy until more are."""

@@ -16,6 +16,7 @@ from tests.integration.queues import SPEC, eventually
 from workers.in_flight import InFlight, Queue, State
 from workers.intake import Intake
 from workers.messages_in_flight import MessagesInFlight
+from workers.throughput import Throughput
 
 SPECS = [SPEC.model_copy(update={"name": name}) for name in ("p", "q", "r")]
 
@@ -120,6 +121,27 @@ async def test_items_that_are_decoded_make_room_for_others(settings: Settings, q
             for message in worker.taken:
                 message.state = State.BEGUN
             worker.intake.refill()
+
+
+@pytest.mark.parametrize(("item_s", "kept"), [(0.01, True), (1.0, False)])
+async def test_requests_for_short_items_outlast_a_moment_without_credit(
+    settings: Settings, patient: None, monkeypatch: pytest.MonkeyPatch, item_s: float, kept: bool
+) -> None:
+    """Four decoders have all they can decode: to withdraw and ask anew for each short item costs a subscription."""
+    monkeypatch.setattr("workers.intake.HELD_S", 3600.0)
+    monkeypatch.setattr(Throughput, "slowest_s", item_s)
+    async with a_slow_worker(settings, backlog=1, concurrency=4) as worker:
+        await eventually(lambda: len(worker.taken) == len(SPECS))
+        queues = [message.queue for message in worker.taken]
+        for message in worker.taken:
+            message.state = State.BEGUN
+        worker.intake.refill()
+        assert all(worker.intake.outstanding(queue) for queue in queues)
+        monkeypatch.setattr(MessagesInFlight, "more_to_decode", lambda *_: 0)
+        monkeypatch.setattr(MessagesInFlight, "remaining_s", lambda _: 10.0)
+        worker.in_flight.take(worker.taken[0])
+        worker.intake.refill()
+        assert all(worker.intake.outstanding(queue) for queue in queues) == kept
 
 
 async def test_an_item_that_overruns_keeps_others_away(settings: Settings, quick: None) -> None:

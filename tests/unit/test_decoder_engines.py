@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engines.cuda.decoder_engines import decoder_engines
-from placement.fleet import decoded_at_a_time
+from placement.fleet import decoded_at_a_time, pieces_to_decode
 
 SOURCE = """
 typedef struct {
@@ -54,3 +54,12 @@ def test_without_the_library_nothing_is_known(tmp_path: Path) -> None:
 def test_segments_that_are_decoded_at_a_time(engines: int | None, cores: int, most: int, expected: int) -> None:
     """Two more than there are engines, or cores if there are none; all that the settings allow if nothing is known."""
     assert decoded_at_a_time(engines, cores, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("at_a_time", "every_s", "expected"),
+    [(8, 0.0, 3), (2, 0.0, 2), (8, 0.014, 10), (8, 0.001, 12), (8, 0.031, 8), (8, 4.0, 8), (3, 0.01, 4), (1, 0.001, 1)],
+)
+def test_decoders_of_short_segments_have_the_next_ones_waiting(at_a_time: int, every_s: float, expected: int) -> None:
+    """As many as begin while one is fetched; none of long ones, which another worker could begin with."""
+    assert pieces_to_decode(at_a_time, every_s, prefetch_s=0.03) == expected
