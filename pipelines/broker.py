@@ -11,7 +11,7 @@ from pipelines.blob_upload import put_blob, stored_bytes
 from pipelines.blobs import discard_claims
 from pipelines.claims import SUBJECT, claim_name
 from pipelines.connection import Connection, Forbidden
-from pipelines.jetstream import ApiError, Stored
+from pipelines.jetstream import ApiError, Stored, seconds_of
 from pipelines.message_store import HEADERS_BYTES, MessageStore
 from pipelines.otlp import OtlpExporter, open_exporter
 from pipelines.quotas import Quotas, StorageFull
@@ -36,11 +36,11 @@ DELETED = "KV-Operation"  # header of an entry whose key is deleted
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """What a reader reads, and when its stream was created, as the server writes it."""
+    """What a reader reads. `created_s` is when it was made, in the server's seconds since 1970."""
 
     subjects: Sequence[str]
     headers_only: bool
-    created: str
+    created_s: float = 0.0
 
 
 class Broker(MessageStore):
@@ -175,9 +175,8 @@ class Broker(MessageStore):
         Returns the number of messages that wait for it. After a lost connection the pull calls `resume_reader`, so that
         no message is lost. If this is cancelled or fails, no reader stays.
         """
-        reader = _Reader(subjects, headers_only, await self._created(stream))
         try:
-            return await self._make_reader(stream, consumer, reader, first)
+            return await self._make_reader(stream, consumer, _Reader(subjects, headers_only), first)
         except BaseException:
             await self.drop_reader(stream, consumer)
             raise
@@ -195,10 +194,9 @@ class Broker(MessageStore):
             "headers_only": reader.headers_only,
         }
         made = await self.api(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
+        if (stream, consumer) in self._readers:  # it was not dropped meanwhile
+            self._readers[stream, consumer] = replace(reader, created_s=seconds_of(made["created"]))
         return int(made["num_pending"])
-
-    async def _created(self, stream: str) -> str:
-        return str((await self.api(f"STREAM.INFO.{stream}"))["created"])
 
     def is_reader(self, stream: str, consumer: str) -> bool:
         """Whether a consumer is a reader of this connection."""
@@ -213,10 +211,10 @@ class Broker(MessageStore):
         if reader is None:
             return last
         await self.delete_consumer(stream, consumer)
-        created = await self._created(stream)
-        if created != reader.created:
+        info = await self.api(f"STREAM.INFO.{stream}")
+        if seconds_of(info["created"]) > reader.created_s:
             last = 0
-        await self._make_reader(stream, consumer, replace(reader, created=created), last + 1)
+        await self._make_reader(stream, consumer, reader, last + 1)
         return last
 
     async def drop_reader(self, stream: str, consumer: str) -> None:

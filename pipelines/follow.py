@@ -15,7 +15,7 @@ from pipelines.jetstream import StreamGone
 from pipelines.pull import Pull
 
 PREFETCH = 256  # messages asked for at a time while there are many
-LIVE = 4  # asked for in advance afterwards, so that what comes together waits for no request
+LIVE = 8  # asked for in advance afterwards, so that what comes together waits for no request; again at half of it
 STUCK_S = 1.0  # existing messages may be deleted before they arrive: count again after this time
 ABSENT_S = 0.2  # between checks for a bucket that does not exist yet
 
@@ -46,7 +46,8 @@ async def follow(
             yield _stored(delivery)
         yield None
         while True:
-            pull.request(LIVE - pull.outstanding - arrived.qsize())
+            ahead = pull.outstanding + arrived.qsize()
+            pull.request(LIVE - ahead if ahead <= LIVE // 2 else 0)
             yield _stored(await arrived.get())
     finally:
         await pull.close()

@@ -157,7 +157,7 @@ class JetStream:
         message = found["message"]
         headers = _parse_headers(base64.b64decode(message.get("hdrs", "")))
         body = base64.b64decode(message.get("data", ""))
-        return Stored(message["subject"], message["seq"], headers, body, _seconds(message.get("time", "")))
+        return Stored(message["subject"], message["seq"], headers, body, seconds_of(message.get("time", "")))
 
     async def _batch(self, stream: str, arguments: Mapping[str, Any]) -> list[Msg]:
         """Messages by `$JS.API.DIRECT.GET`; none when there are none, or no such stream."""
@@ -204,11 +204,11 @@ def _stored(message: Msg) -> Stored:
     """A message from a direct get; the server adds headers with its subject and sequence."""
     headers = headers_of(message)
     own = {name: value for name, value in headers.items() if name not in _ADDED}
-    stored_s = _seconds(headers.get("Nats-Time-Stamp", ""))
+    stored_s = seconds_of(headers.get("Nats-Time-Stamp", ""))
     return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), own, message.data, stored_s)
 
 
-def _seconds(timestamp: str) -> float:
+def seconds_of(timestamp: str) -> float:
     """Seconds since 1970 of a time as the server writes it; 0 when it writes none."""
     return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0
 

@@ -13,6 +13,7 @@ from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.follow import follow_bucket
 from pipelines.inventory import Inventory
+from pipelines.jetstream import seconds_of
 from pipelines.job_files import JobFile
 from pipelines.job_records import JobRecord, job_key
 from pipelines.result_index import follow_result_index
@@ -173,14 +174,24 @@ class _Following:
                 await self._end_late()
 
     async def _on_last_known(self) -> None:
-        """All that is at the broker is read. The Done of a job that has just ended may come behind it."""
+        """All results at the broker are read. The Done of a job that ended a moment ago may come behind them.
+
+        A job that had not ended before they were read has its Done behind them: `_manifest` sees its end.
+        """
+        if self._known is not None and not self._known.state.ended:
+            return
         record = await JobRecord.read(self._broker, self._job)
         if record is None or not record.manifest.state.ended:  # not read again here: its Done comes after its end
             return
-        if 0 <= time.time() - record.manifest.ended_s < LAST_S * LOOKS:
+        if await self._age_s(record) < LAST_S * LOOKS:
             self._tasks.append(asyncio.create_task(self._guarded(self._end_late)))
         else:
             await self._events.put(Ended(0, _done_of(record.manifest)))
+
+    async def _age_s(self, record: JobRecord) -> float:
+        """Seconds since a manifest was written, by the broker's clock: those of other machines may be wrong."""
+        info = await self._broker.api(f"STREAM.INFO.KV_{self._broker.names.jobs}")
+        return seconds_of(info["ts"]) - record.stored_s
 
     async def _end_late(self) -> None:
         """Wait for the Done of a job that has just ended; not for long where all its results were deleted."""

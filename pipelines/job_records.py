@@ -35,10 +35,11 @@ class JobRecord:
     A change sets only its own fields, so changes of other processes are kept. A job never returns to an earlier state.
     """
 
-    def __init__(self, broker: Broker, manifest: Manifest, sequence: int = 0) -> None:
+    def __init__(self, broker: Broker, manifest: Manifest, sequence: int = 0, stored_s: float = 0.0) -> None:
         self._broker = broker
         self._sequence = sequence
         self.stored = sequence > 0  # as this process knows it; a deleted manifest has a sequence, too
+        self.stored_s = stored_s  # when what `read` found was stored, by the broker's clock
         self.manifest = manifest
         self.note = ""  # why the job was begun anew, if a user can change that
 
@@ -47,7 +48,7 @@ class JobRecord:
         """The manifest of a job; None when there is none, or it is too old."""
         stored = await _entry(broker, job.tenant, job.id)
         manifest = _manifest_of(stored)
-        return None if manifest is None or stored is None else cls(broker, manifest, stored.sequence)
+        return None if manifest is None or stored is None else cls(broker, manifest, stored.sequence, stored.stored_s)
 
     @classmethod
     async def current(cls, broker: Broker, job: JobRef) -> Self | None:

@@ -178,9 +178,11 @@ async def test_any_range_of_an_object_is_read_whatever_lies_between_its_chunks(s
                 assert b"".join(read) == body[start:end]
 
 
+@pytest.mark.parametrize("wrong_s", [0.0, 3600.0, -3600.0], ids=["right", "ahead", "behind"])
 async def test_events_end_with_the_done_that_comes_later_than_the_state(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, wrong_s: float
 ) -> None:
+    """By a clock of any rig: what is made of a manifest has no digest."""
     monkeypatch.setattr("pipelines.job_events.LAST_S", 0.2)
     await _registered(settings)
     async with Client.connected(settings) as client:
@@ -189,9 +191,9 @@ async def test_events_end_with_the_done_that_comes_later_than_the_state(
         part = Done(job=ref, segments=1, frames=1, lost=0)
         await broker.publish(results, part.encode(), "a part", {HEADER_TYPE: "file"})  # what is kept before the Done
 
-        def follow() -> asyncio.Task[Ended]:
+        def follow(found_now: bool = False) -> asyncio.Task[Ended]:
             async def last() -> Ended:
-                return [each async for each in job.events()][-1]  # type: ignore[return-value]
+                return [each async for each in job.events(found_now=found_now)][-1]  # type: ignore[return-value]
 
             return asyncio.create_task(last())
 
@@ -199,8 +201,9 @@ async def test_events_end_with_the_done_that_comes_later_than_the_state(
         record = await JobRecord.read(broker, ref)
         assert record is not None
         await asyncio.sleep(0.2)
-        await record.write(record.manifest.model_copy(update={"state": JobState.DONE, "ended_s": time.time()}))
-        following.append(follow())
+        ended_s = time.time() + wrong_s
+        await record.write(record.manifest.model_copy(update={"state": JobState.DONE, "ended_s": ended_s}))
+        following += [follow(), follow(found_now=True)]  # the second knows the state before its end
         await asyncio.sleep(0.8)
         assert not any(each.done() for each in following), "its Done is on its way"
         await broker.publish(results, part.model_copy(update={"digest": "d"}).encode(), "done", {HEADER_TYPE: "done"})

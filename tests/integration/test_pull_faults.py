@@ -190,3 +190,25 @@ async def test_a_reader_that_is_resumed_asks_for_its_stream_once(settings: Setti
         assert await broker.resume_reader(stream, "reader", 0) == 0
         await broker.connection.flush()
         assert len(asked) == 1
+
+
+async def test_a_reader_asks_for_no_stream_and_notices_one_that_was_created_again(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        stream, subject = broker.names.results_stream, f"{broker.names.prefix}.results.main.p.job"
+        asked: list[str] = []
+
+        async def on_request(message: Msg) -> None:
+            asked.append(message.subject)
+
+        for number in range(3):
+            await broker.publish(subject, b"%d" % number, str(number))
+        await broker.connection.nc.subscribe(f"$JS.API.STREAM.INFO.{stream}", cb=on_request)
+        assert await broker.create_reader(stream, "reader", [subject]) == 3
+        await broker.connection.flush()
+        assert not asked
+        assert await broker.resume_reader(stream, "reader", 2) == 2
+        config = (await broker.api(f"STREAM.INFO.{stream}"))["config"]
+        await broker.api(f"STREAM.DELETE.{stream}")
+        await broker.api(f"STREAM.CREATE.{stream}", config)
+        assert await broker.resume_reader(stream, "reader", 2) == 0
+        await broker.drop_reader(stream, "reader")
