@@ -23,6 +23,7 @@ from cli.label import label
 from cli.model import app as model
 from cli.nats_keys import nats
 from cli.near import near
+from cli.options import report_error
 from cli.pipelines import app as pipelines
 from cli.plan import plan
 from cli.profile import profile
@@ -144,6 +145,8 @@ def answer(arguments: list[str]) -> int:
     except _BadUsage as error:
         complain(usage_error(error, _path_of(words), words))
         return ExitCode.USAGE
+    except OSError as error:  # of a help or a version, which has no command to report it
+        return report_error(error)
 
 
 def _verbosity_of(arguments: list[str]) -> tuple[Verbosity, list[str]]:

@@ -1,7 +1,10 @@
 """How a signal ends a command at any moment: with one line, a named exit code, a visible cursor, and nothing left.
 
 While `rigflow` itself is imported, the signal ends the process. Then SIGINT raises KeyboardInterrupt, and the command
-cleans up. While the interpreter ends, a signal does nothing, unless that takes long.
+cleans up. While the process ends, a signal does nothing, unless that takes long.
+
+The process ends without the end of the interpreter: threads of FFmpeg, ONNX Runtime and others may still run then, and
+crash when their libraries are unloaded, which would make a crash of a command that did all it should.
 """
 
 import atexit
@@ -19,7 +22,7 @@ T = TypeVar("T")
 
 CLEANING_UP = ": cleaning up, once more stops at once"  # for commands that take a while
 INTERRUPTED = 130  # `ExitCode.INTERRUPTED`, of a module that is not imported yet
-PATIENCE_S = 2.0  # for the end of the interpreter; after that a signal ends the process
+PATIENCE_S = 2.0  # for the end of the process; after that a signal ends it at once
 _AGAIN_S = 0.01
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -40,7 +43,6 @@ def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
 
     _handle(_leave, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of cli/rigflow
-    atexit.register(_ignore)  # the first of all, which is called last
     code = INTERRUPTED
     try:
         command = load()
@@ -54,9 +56,12 @@ def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
         from cli.closed_output import reader_gone
 
         code = reader_gone()
+    except SystemExit:  # of shell completion
+        raise
     except BaseException as error:
         if not came_from_interrupt(error):
-            raise
+            sys.excepthook(type(error), error, error.__traceback__)
+            code = 1
     if code == INTERRUPTED:
         say_interrupted()
         code = 128 + (stopped_by or [signal.SIGINT])[0]
@@ -163,7 +168,11 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """End the interpreter with a code. A signal does not disturb that, unless it takes longer than `PATIENCE_S`."""
+    """End the process with a code, after all that the end of the interpreter would run in Python: threads that are no
+    daemons, and exit handlers, which remove temporary files and folders, end child processes and close logs.
+
+    A signal does not disturb that, unless it takes longer than `PATIENCE_S`.
+    """
     began_s = time.monotonic()
 
     def late(number: int, frame: FrameType | None) -> None:
@@ -176,13 +185,16 @@ def _end(code: int) -> NoReturn:
             remove()
     if _shown and sys.stderr.isatty():  # a signal may come while a display begins or ends
         os.write(2, _SHOW_CURSOR)
-    sys.exit(code)
-
-
-def _ignore() -> None:
-    """For the last moments of the interpreter, which would give a signal its default action."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # as a reader that left; an answer that could not be written was reported
+                stream.flush()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code)
 
 
 def _raise_again(error: "sys.UnraisableHookArgs") -> None:

@@ -1,5 +1,6 @@
 """What several commands share: their options, and how an error ends a command."""
 
+import errno
 import inspect
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import typer
 from cli.closed_output import reader_gone
 from cli.interrupts import came_from_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
-from schemas.errors import ExitCode, ModelMissing, RigflowError, UsageError, first_error
+from schemas.errors import ExitCode, ModelMissing, OutputError, RigflowError, UsageError, first_error
 from schemas.text import count
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
@@ -180,7 +181,7 @@ def ends_well(command: Callable[P, ExitCode | None]) -> Callable[P, None]:
                 say_interrupted()
                 code = ExitCode.INTERRUPTED
             else:
-                code = _report(first_error(error))
+                code = report_error(first_error(error))
         if code is not None:
             raise typer.Exit(code)
 
@@ -220,13 +221,16 @@ def command_of(context: typer.Context) -> str | None:
     return name
 
 
-def _report(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Report the error that ended a command; its exit code. An unexpected error is raised again."""
     if isinstance(error, RigflowError):
         complain(error)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         return reader_gone()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
+        complain(OutputError(f"cannot write: {error.strerror}", "make room on the disk that it goes to"))
+        return ExitCode.OUTPUT
     if isinstance(error, OSError) and error.strerror:
         complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return ExitCode.SOME_FAILED

@@ -259,3 +259,14 @@ def test_results_of_a_folder_are_to_be_named(tmp_path: Path) -> None:
             done.stderr
             == f"rigflow: {tmp_path}: is a folder: name its results, for example {tmp_path}/*.fingerprint.npz\n"
         )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["pipelines", "show", "scenes"]])
+def test_an_answer_that_finds_no_room_is_a_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "cli", *words]
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False, timeout=100
+        )
+    line = "rigflow: cannot write: No space left on device: make room on the disk that it goes to\n"
+    assert (ended.returncode, ended.stderr) == (ExitCode.OUTPUT, line)

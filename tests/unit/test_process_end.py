@@ -1,0 +1,63 @@
+"""A command's process ends with its exit code: Python's exit handlers run, those of native libraries do not."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli import environment
+
+COMMAND = """
+import atexit, ctypes, os, sys, tempfile, threading
+from cli.interrupts import run_to_its_end
+
+libc = ctypes.CDLL(None)
+
+def command():
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(lambda: sys.stdout.write("handler "))
+    late = threading.Event()
+    threading.Thread(target=lambda: (late.wait(), sys.stdout.write("thread "))).start()
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    atexit.register(lambda: sys.stdout.write(f"{os.path.exists(folder.name)} "))
+    atexit.register(lambda: sys.stdout.write("last "))
+    command.kept = folder
+    threading._register_atexit(late.set)
+    # what libc calls at the end of a process, as the destructors of C++ libraries
+    libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)
+    sys.stdout.write(folder.name + " ")
+    ENDING
+
+run_to_its_end(lambda: command)
+"""
+
+
+def ended(how: str) -> "subprocess.CompletedProcess[str]":
+    """A process whose command ends so."""
+    words = [sys.executable, "-c", COMMAND.replace("ENDING", how)]
+    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+
+
+def test_what_python_does_at_the_end_is_done_and_nothing_of_native_libraries() -> None:
+    done = ended("return 7")
+    folder, *words = done.stdout.split()
+    assert (done.returncode, done.stderr) == (7, "")
+    assert words == ["thread", "last", "True", "handler"], "the thread is waited for, handlers go from the last on"
+    assert not Path(folder).exists()
+
+
+def test_the_test_sees_the_end_that_libraries_disturb() -> None:
+    assert ended("os._exit = lambda code: sys.exit(code); return 7").returncode == -signal.SIGABRT
+
+
+def test_a_fault_of_ours_has_its_traceback_and_code_1() -> None:
+    done = ended("raise RuntimeError('a fault')")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("RuntimeError: a fault\n")
+    assert done.stdout.endswith("handler ")
+
+
+def test_a_signal_at_the_end_does_not_change_the_code() -> None:
+    done = ended("atexit.register(lambda: os.kill(os.getpid(), 15)); return 3")
+    assert (done.returncode, done.stderr) == (3, "")
