@@ -4,6 +4,7 @@
 model is kept; it saves the frame in the middle of each result of those as a picture.
 """
 
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ OF_YOUR_FILM = {"detect-video": ("detect", ("--set", "encode.track=true"))}  # t
 def run(pipeline: str, film: Path, out: Path, *options: str) -> int:
     """Run a pipeline by its command; return the exit code."""
     command = [sys.executable, "-m", "cli", "run", pipeline, str(film), *options, "--out", str(out), "--overwrite"]
-    print(f"$ rigflow {' '.join(command[3:])}", flush=True)
+    print(f"$ rigflow {shlex.join(command[3:])}", flush=True)
     return subprocess.run(command, check=False).returncode
 
 

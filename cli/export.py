@@ -9,6 +9,7 @@ from cli.answers import answers
 from cli.options import Json, ends_well
 from cli.text import warn
 from schemas.errors import ExitCode, UsageError
+from schemas.text import shell_word
 
 
 @ends_well
@@ -51,7 +52,7 @@ def export(
     if out is None:
         warn("next: rigflow run clip-features VIDEO")
     else:
-        pipeline = out / "clip-features.toml"
+        pipeline = shell_word(out / "clip-features.toml")
         warn(
             "pipelines find a model beside their file: "
             f"rigflow pipelines show clip-features > {pipeline}; rigflow run {pipeline} VIDEO"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeAlias
 
 import typer
 
@@ -14,7 +14,7 @@ from cli.closed_output import reader_gone
 from cli.interrupts import came_from_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
 from schemas.errors import ExitCode, ModelMissing, OutputError, RigflowError, UsageError, first_error
-from schemas.text import count
+from schemas.text import count, did_you_mean, shell_word
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
     from schemas.pipeline import PipelineSpec
@@ -52,10 +52,24 @@ def _no_file(name: str) -> str:
     """A pipeline's name. Raises UsageError for the path of media: the name was forgotten, or stands behind it."""
     path = Path(name)
     is_folder = path.is_dir() and not _is_pipeline(name)
-    if path.suffix != ".toml" and (path.suffix or path.is_file() or is_folder or "/" in name):
-        what = f"{name} stands where the name of a pipeline belongs"
-        raise UsageError(what, f"the pipeline comes first, as `fingerprint {name}`; `rigflow pipelines list` has all")
+    if path.suffix == ".toml":
+        return name
+    if did_you_mean(path.suffix, (".toml",)) or path.suffixes[-2:-1] == [".toml"]:
+        _wrong_suffix(path)
+    if not name or path.suffix or path.is_file() or is_folder or "/" in name:
+        what = f"{name or repr(name)} stands where the name of a pipeline belongs"
+        hint = f"the pipeline comes first, as `fingerprint {shell_word(name)}`" if name else "name a pipeline"
+        raise UsageError(what, f"{hint}; `rigflow pipelines list` has all")
     return name
+
+
+def _wrong_suffix(path: Path) -> NoReturn:
+    """Raise UsageError for the file of a pipeline that does not end in .toml, or the name of one that does."""
+    meant = path.with_name(f"{path.name.partition('.')[0]}.toml")
+    if path.is_file():
+        raise UsageError(f"{path}: the file of a pipeline ends in .toml", f"rename it, as {meant.name}")
+    hint = f"did you mean {meant}?" if meant.is_file() else "check the path; the file of a pipeline ends in .toml"
+    raise UsageError(f"{path}: no such file", hint)
 
 
 def _is_pipeline(name: str) -> bool:

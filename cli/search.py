@@ -61,6 +61,7 @@ def search(
 
     Example: rigflow search "a dog on a beach" library --html found.html
     """
+    from engines.library.query import fill
     from engines.library.table import up_to_date
 
     words, library = _query(given, like, duplicates)
@@ -71,7 +72,7 @@ def search(
         raise UsageError(f"{html} is there", "give --overwrite to replace it, or another --html")
     if not library.is_dir():
         what = f"{library}: {'not a folder' if library.exists() else 'no such folder'}"
-        raise UsageError(what, f"fill one by `rigflow run embed FILES --out {library}`")
+        raise UsageError(what, fill(library))
     with up_to_date(library) as found:
         searching = _Searching(found, library, model, most, every, index, exact, settings_from(settings_file))
         if duplicates:

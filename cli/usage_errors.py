@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from cli.help import argument_name
 from schemas.errors import UsageError
+from schemas.text import nearest, shell_word
 
 # the parser's words for a wrong value -> ours; other releases of the parser have other words
 _WORDS = {
@@ -75,14 +75,14 @@ def _no_option(name: str, context: Any, words: Sequence[str], see: str) -> Usage
     files = [word for word in words if word.startswith("-") and len(word) > 1 and (name in word or word in name)]
     file = next((word for word in files if Path(word).exists() or re.fullmatch(r"-[^-].*\.\w+", word)), "")
     if file:
-        return UsageError(what, f"write ./{file} if that is a file")
+        return UsageError(what, f"write {shell_word(file)} if that is a file")
     options = [option for each in context.command.params for option in each.opts] if context else []
-    near = get_close_matches(name.lstrip("-"), [option.lstrip("-") for option in options], 1, 0.6)  # all have dashes
-    meant = next((option for option in options if near and option.lstrip("-") == near[0]), "")
+    near = nearest(name.lstrip("-"), [option.lstrip("-") for option in options])  # all have dashes
+    meant = next((option for option in options if near and option.lstrip("-") == near), "")
     return UsageError(what, f"did you mean {meant}? {see}" if meant else see)
 
 
 def _no_command(name: str, context: Any, path: str, see: str) -> UsageError:
     what = f"there is no command `{path} {name}`"
-    near = get_close_matches(name, list(getattr(context.command, "commands", {})) if context else [], 1, 0.6)
-    return UsageError(what, f"did you mean `{path} {near[0]}`? {see}" if near else see)
+    near = nearest(name, getattr(context.command, "commands", {}) if context else ())
+    return UsageError(what, f"did you mean `{path} {near}`? {see}" if near else see)

@@ -31,6 +31,7 @@ from cli.output_folder import output_folder
 from cli.run import OUT
 from cli.text import say, say_json, stderr, warn
 from schemas.errors import ExitCode, UsageError
+from schemas.text import shell_word
 
 if TYPE_CHECKING:
     from engines.outputs.template import OutTemplate
@@ -87,7 +88,8 @@ def watch(
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file", f"watch a folder, or `rigflow run {pipeline} {folder}`")
+        hint = f"watch a folder, or `rigflow run {shell_word(pipeline)} {shell_word(folder)}`"
+        raise UsageError(f"{folder}: is a file", hint)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path, or make it")
     template = out_template(out)

@@ -8,13 +8,15 @@ from pydantic_core import ErrorDetails
 
 from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
+from schemas.known_fields import hint_of
 from schemas.pipeline import MOST_STAGES, DecodeStage, EncodeStage, OperatorStage
+from schemas.text import did_you_mean
 from schemas.toml import TomlError, line_of, parse_toml
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 _CLASSES = {"encode": ("formats", "format")}  # of a stage's kind: the group of its class, and the field that names it
 _OPERATORS = ("operators", "kind")
-_NO_OPTIONS = frozenset(("kind", "name", "options"))  # fields of a decode stage that its hint does not list
+_NO_OPTIONS = frozenset(("kind", "name", "options"))  # fields of a stage that hints do not propose
 _MakeError: TypeAlias = Callable[..., PipelineError]
 
 
@@ -29,12 +31,13 @@ def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | Enc
     try:
         return kind.model_validate(stage.options)
     except ValidationError as error:
-        option, reason = _option_and_reason(error.errors()[0])
-        if error.errors()[0]["type"] == "extra_forbidden":
+        detail = error.errors()[0]
+        option, reason = _option_and_reason(detail)
+        if detail["type"] == "extra_forbidden":
             what = f"stage {stage.name}: {owner} has no option `{option}`"
         else:
             what = f"stage {stage.name}, option {option}: {reason}" if option else f"stage {stage.name}: {reason}"
-        raise PipelineError(what, known_options(kind)) from error
+        raise PipelineError(what, _hint(detail, kind, type(stage))) from error
 
 
 def check_options(text: str, source: str) -> list[PipelineError]:
@@ -71,8 +74,9 @@ def check_decode_options(stage: DecodeStage, kinds: Sequence[type[BaseModel]]) -
     """Raise PipelineError for an option that is in none of `kinds`, the options of the pipeline's media."""
     for option in stage.options:
         if not any(option in kind.model_fields for kind in kinds):
-            known = {name for kind in kinds for name in kind.model_fields} | DecodeStage.model_fields.keys()
-            hint = f"there are {', '.join(sorted(known - _NO_OPTIONS))}"
+            fields = {name for kind in kinds for name in kind.model_fields} | DecodeStage.model_fields.keys()
+            known = sorted(fields - _NO_OPTIONS)
+            hint = did_you_mean(option, known, f"there are {', '.join(known)}")
             raise PipelineError(f"stage {stage.name}: decode has no option `{option}`", hint)
 
 
@@ -108,8 +112,8 @@ def _check_decode(given: dict[str, Any], media: Sequence[str], problem: _MakeErr
         except PipelineError as error:
             yield problem([option], "there is no such option", error.hint)
     for kind in kinds:
-        for option, reason in _wrong(kind, _own(kind, stage)):
-            yield problem([option], reason, known_options(kind))
+        for option, reason, hint in _wrong(kind, _own(kind, stage), DecodeStage):
+            yield problem([option], reason, hint)
 
 
 def _check_class(given: dict[str, Any], problem: _MakeError) -> Iterator[PipelineError]:
@@ -121,10 +125,9 @@ def _check_class(given: dict[str, Any], problem: _MakeError) -> Iterator[Pipelin
         return
     if group == "operators" and kind.needs_model and "model" not in given:
         yield problem(["model"], "it is missing", "name the model that the stage runs")
-    options = _options_in(given, EncodeStage if group == "formats" else OperatorStage)
-    for option, reason in _wrong(kind.options_class, options):
-        where = ["options", option] if group == "formats" else [option]
-        yield problem(where, reason, known_options(kind.options_class))
+    stage = EncodeStage if group == "formats" else OperatorStage
+    for option, reason, hint in _wrong(kind.options_class, _options_in(given, stage), stage):
+        yield problem(["options", option] if group == "formats" else [option], reason, hint)
 
 
 def _options_in(given: dict[str, Any], stage: type[BaseModel]) -> dict[str, Any]:
@@ -139,16 +142,24 @@ def _own(kind: type[BaseModel], stage: DecodeStage) -> dict[str, Any]:
     return {name: value for name, value in stage.options.items() if name in kind.model_fields}
 
 
-def _wrong(kind: type[BaseModel], options: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return each option that is wrong, and the reason."""
+def _wrong(kind: type[BaseModel], options: dict[str, Any], stage: type[BaseModel]) -> list[tuple[str, str, str]]:
+    """Return each option of a stage that is wrong, the reason, and a hint."""
     try:
         kind.model_validate(options)
     except ValidationError as error:
         first = {
             detail["loc"][:1]: detail for detail in reversed(error.errors())
         }  # not one for each type that it may be
-        return [_option_and_reason(detail) for detail in reversed(first.values())]
+        return [(*_option_and_reason(detail), _hint(detail, kind, stage)) for detail in reversed(first.values())]
     return []
+
+
+def _hint(detail: ErrorDetails, kind: type[BaseModel], stage: type[BaseModel]) -> str:
+    """Return the options that there are; of an unknown one before them what was meant, which may be a stage's field."""
+    if detail["type"] != "extra_forbidden" or len(detail["loc"]) != 1:
+        return hint_of(detail, kind, known_options(kind))
+    fields = () if stage is EncodeStage else stage.model_fields.keys() - _NO_OPTIONS
+    return did_you_mean(str(detail["loc"][0]), {*kind.model_fields, *fields}, known_options(kind))
 
 
 def _option_and_reason(detail: ErrorDetails) -> tuple[str, str]:

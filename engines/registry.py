@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from schemas.errors import ModelError, PipelineError, RigflowError
+from schemas.text import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,8 @@ def load(group: str, name: str) -> Any:
         return getattr(import_module(module), attribute)
     entry = _added(group).get(name)
     if entry is None:
-        raise here.error(f"there is no {here.noun} {name}", f"there are {', '.join(names(group))}")
+        there = f"there are {', '.join(names(group))}"
+        raise here.error(f"there is no {here.noun} {name}", did_you_mean(name, names(group), there))
     try:
         return entry.load()
     except Exception as error:  # the import of other packages may raise anything

@@ -1,14 +1,14 @@
 """What is wrong with the parameters of a request, in words: those that are not known, and wrong values."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any, get_args, get_origin
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel
 
 from schemas.errors import reason_of
 from schemas.fields import clean_name
+from schemas.known_fields import fields_at
+from schemas.text import nearest
 
 _SHOWN = 40  # names in a message
 _NO_JSON = frozenset(("model_attributes_type", "model_type", "dict_type", "dict_attributes_type"))
@@ -17,9 +17,8 @@ _NO_JSON = frozenset(("model_attributes_type", "model_type", "dict_type", "dict_
 def not_known(kind: str, name: str, known: Collection[str]) -> str:
     """Say that there is no parameter of this name, and what there is: the nearest one, or all."""
     what = f"there is no {kind} `{clean_name(name)}`"
-    near = get_close_matches(name, known, 1, 0.6)
-    if near:
-        return f"{what}: did you mean `{near[0]}`?"
+    if near := nearest(name, known):
+        return f"{what}: did you mean `{near}`?"
     there = sorted(known)
     rest = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
     return f"{what}: there are {', '.join(there[:_SHOWN])}{rest}" if there else f"{what}: there are none"
@@ -53,27 +52,5 @@ def _reason(detail: Mapping[str, Any]) -> str:
 
 def _beside(annotation: Any, place: Sequence[Any]) -> list[str]:
     """The fields that stand where an unknown one does; with its own prefix, as it is named."""
-    found: list[str] = []
-    models = list(_models(annotation))
-    for part in place[:-1]:
-        inner = [each.model_fields[part].annotation for each in models if part in each.model_fields]
-        if inner:  # else it is the number of an item, or a member of a union
-            models = [model for each in inner for model in _models(each)]
-    before = ".".join(map(str, place[:-1]))
-    for model in models:
-        found += [f"{before}.{name}" if before else name for name in names_of(model)]
-    return found
-
-
-def names_of(model: type[BaseModel]) -> list[str]:
-    """The names that fields of a model have in a request."""
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models in an annotation, those of lists and unions too."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) is not None:
-        for each in get_args(annotation):
-            yield from _models(each)
+    before = "".join(f"{part}." for part in place[:-1])
+    return [f"{before}{name}" for name in fields_at(annotation, place[:-1])]

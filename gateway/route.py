@@ -9,8 +9,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from gateway.invalid import names_of, not_known
+from gateway.invalid import not_known
 from gateway.problems import HttpError
+from schemas.known_fields import names_of
 
 _JSON = "JSON of a request"
 

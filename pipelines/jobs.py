@@ -40,7 +40,8 @@ class OtherInput(UsageError):
     """The id belongs to a job with another input or another pipeline; that job is `known`."""
 
     def __init__(self, what: str, known: JobRef) -> None:
-        super().__init__(what, f"choose another id, or cancel it, or fetch its results: `rigflow results {known.id}`")
+        frees = f"fetch its results, `rigflow results {known.id}`, or end it, `rigflow jobs cancel {known.id}`"
+        super().__init__(f"job {known.id} is there already, {what}", f"choose another id, or free this one: {frees}")
         self.known = known
 
 
@@ -158,10 +159,11 @@ def _is_same(known: Manifest, wanted: Manifest) -> bool:
 def check_same(known: Manifest, wanted: Manifest) -> None:
     """Raise OtherInput if a manifest has another input, pipeline or revision."""
     if (known.job.pipeline, known.job.revision) != (wanted.job.pipeline, wanted.job.revision):
-        pipeline = f"{known.job.pipeline} {known.job.revision}"
-        raise OtherInput(f"job {known.job.id} goes through another pipeline ({pipeline})", known.job)
+        other = f"with other options or another version of {known.job.pipeline}"
+        is_other = known.job.pipeline != wanted.job.pipeline
+        raise OtherInput(f"of another pipeline ({known.job.pipeline})" if is_other else other, known.job)
     if known.source and wanted.source and known.source != wanted.source:
-        raise OtherInput(f"job {known.job.id} has another input ({known.name})", known.job)
+        raise OtherInput(f"of another input ({known.name})", known.job)
 
 
 async def cancel(broker: Broker, manifest: Manifest, queued: bool = True) -> Manifest:

@@ -10,7 +10,6 @@ other revision, workers load it when they start, and the status finds the pipeli
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 
 from pydantic import ValidationError
@@ -30,6 +29,7 @@ from schemas.declared import is_token
 from schemas.errors import ModelError, PipelineError, PipelineUnknown, PluginMissing
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
+from schemas.text import did_you_mean
 
 
 def builtin_pipelines() -> list[str]:
@@ -41,8 +41,8 @@ def builtin_pipeline(name: str) -> PipelineSpec:
     """A pipeline that comes with rigflow. Raises PipelineError when there is none of that name."""
     text = _definitions().get(name)
     if text is None:
-        near = get_close_matches(name, builtin_pipelines(), 1)
-        there = f"did you mean {near[0]}?" if near else f"there are {', '.join(builtin_pipelines())}"
+        near = did_you_mean(name, builtin_pipelines())
+        there = near or f"there are {', '.join(builtin_pipelines())}"
         raise PipelineError(f"no pipeline is called {name}", there)
     return parse_pipeline(text, f"{name}.toml")
 

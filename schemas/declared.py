@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import UsageError, format_field_error
+from schemas.known_fields import hint_of
 from schemas.toml import TomlError, parse_toml
 
 TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
@@ -68,4 +69,5 @@ def parse_spec(spec: type[_Spec], text: str, source: str, hint: str) -> _Spec:
     except TomlError as error:
         raise UsageError(f"{source}: not TOML, {error}", hint) from error
     except ValidationError as error:
-        raise UsageError(f"{source}, {format_field_error(error.errors()[0])}", hint) from error
+        first = error.errors()[0]
+        raise UsageError(f"{source}, {format_field_error(first)}", hint_of(first, spec, hint)) from error

@@ -21,6 +21,7 @@ from pydantic import (
 from schemas.declared import ModelRef, Name, Spec, digest
 from schemas.errors import PipelineError, reason_of
 from schemas.grid import MOST_WARM_UP, Grid
+from schemas.known_fields import hint_of
 from schemas.toml import TomlError, line_of, parse_toml
 
 T = TypeVar("T")
@@ -255,7 +256,9 @@ class PipelineSpec(Spec):
             try:
                 made = type(self).model_validate({**dict(made), "stage": changed})
             except ValidationError as error:
-                raise PipelineError(f"pipeline {self.name}, {path}", reason_of(error.errors()[0])) from error
+                detail = error.errors()[0]
+                what = f"pipeline {self.name}, {path}: {reason_of(detail)}"
+                raise PipelineError(what, hint_of(detail, type(self))) from error
         return made
 
     @property
@@ -291,5 +294,8 @@ def pipeline_errors(error: ValidationError, text: str, source: str) -> list[Pipe
     for detail in error.errors()[:MOST_REPORTED]:
         path = [part for part in detail["loc"] if part not in _TAGS]
         field = ".".join(str(part) for part in path) or "the file"
-        found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}", reason_of(detail)))
+        is_option = detail["type"] == "extra_forbidden" and "encode" in detail["loc"]
+        hint = hint_of(detail, PipelineSpec, "options of a format stand in `options`, { NAME = VALUE }" * is_option)
+        reason = f"{reason_of(detail)}: {hint}" if hint else reason_of(detail)
+        found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}", reason))
     return found

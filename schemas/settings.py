@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.errors import UsageError, format_field_error
 from schemas.hours import Hours
+from schemas.known_fields import hint_of
 from schemas.toml import TomlError, parse_toml
 
 MIB = 1 << 20
@@ -246,4 +247,5 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file
     except ValidationError as error:
         first = error.errors()[0]
         where = origins.get(str(first["loc"][0]), "")
-        raise UsageError(f"setting {format_field_error(first)} ({where})", "see docs/settings.md") from error
+        hint = hint_of(first, Settings, "see docs/settings.md")
+        raise UsageError(f"setting {format_field_error(first)} ({where})", hint) from error

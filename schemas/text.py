@@ -1,8 +1,11 @@
-"""Makes any text safe for a terminal or a log, and removes passwords from URLs."""
+"""Makes any text safe for a terminal or a log, removes passwords from URLs, and proposes what was meant by a name."""
 
 import re
 import unicodedata
+from collections.abc import Collection
+from shlex import quote
 
+LEAST_ALIKE = 0.6  # of 1; difflib's own
 _JOINERS = "\u200c\u200d"  # parts of words and of emoji
 _USERINFO = re.compile(
     r"(?<=://)[^\s,]*@|(?<![^\s,])[^\s,:/@]+:(?!//)[^\s,]+@(?=\S)"
@@ -46,6 +49,27 @@ def rate(per_s: float) -> str:
 def without_passwords(text: str) -> str:
     """Return `text` without user and password in its URLs: `nats://me:secret@host` becomes `nats://host`."""
     return _USERINFO.sub("", text)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the known name that is most like `name`, upper and lower case alike; empty where none is like it."""
+    from difflib import get_close_matches  # here: few commands need it
+
+    plain = {each.lower(): each for each in sorted(known)}
+    found = get_close_matches(name.lower(), plain, 1, LEAST_ALIKE)
+    return plain[found[0]] if found else ""
+
+
+def did_you_mean(name: str, known: Collection[str], otherwise: str = "") -> str:
+    """Return a hint: the `nearest` name, if there is one, and then `otherwise`."""
+    near = nearest(name, known)
+    return f"did you mean {near}? {otherwise}".rstrip() if near else otherwise
+
+
+def shell_word(text: object) -> str:
+    """Return a path or a name as one word of a shell's command, also one that begins with a dash."""
+    word = str(text)
+    return quote(f"./{word}" if word.startswith("-") else word)
 
 
 def is_text(name: str) -> bool:

@@ -17,6 +17,7 @@ from schemas.errors import ModelMissing, PipelineError
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.settings import Settings
+from schemas.text import did_you_mean
 
 Models = Mapping[str, tuple[ModelSpec, Content]]  # a model's name in its pipeline -> its model card and its files
 
@@ -33,7 +34,15 @@ def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
         return parse_pipeline(path.read_text(), str(path)), path.resolve().parent
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise PipelineError(f"{path}: {reason}", "give a pipeline file, or see `rigflow pipelines list`") from error
+        raise PipelineError(f"{path}: {reason}", _beside(path)) from error
+
+
+def _beside(path: Path) -> str:
+    """What to do where the file of a pipeline cannot be read: what was meant, if it is not there."""
+    known = {str(each) for each in path.parent.glob("*.toml")} if not path.exists() else set()
+    if path.parent == Path() and path.stem in builtin_pipelines():
+        known = {path.stem}
+    return did_you_mean(str(path), known) or "give a pipeline file, or see `rigflow pipelines list`"
 
 
 def find_models(

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
 from typing import NamedTuple
 
 from engines.files import delete_files
@@ -24,7 +23,7 @@ from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done
-from schemas.text import is_text, printable
+from schemas.text import is_text, printable, shell_word
 
 _ADDRESS = re.compile(r"[a-z]{2,}:/")  # a path of it has one slash
 
@@ -186,7 +185,7 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
     if stat.S_ISDIR(file.st_mode):
         return UsageError(
             f"{path}: is a folder",
-            f"`rigflow run` takes one folder alone; or name its files, for example {quote(str(path))}/*.mp4",
+            f"`rigflow run` takes one folder alone; or name its files, for example {shell_word(path)}/*.mp4",
         )
     if not stat.S_ISREG(file.st_mode):
         return UsageError(f"{path}: not a file that can be read twice", "copy it into one")

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Collection
-from difflib import get_close_matches
 
 from engines.registry import names
 from pipelines.broker import Broker
@@ -11,6 +10,7 @@ from schemas.errors import UsageError
 from schemas.pipeline import PipelineSpec
 from schemas.rig import ALL_STAGES
 from schemas.subjects import COLLECT, SPLIT
+from schemas.text import did_you_mean
 
 
 def kinds_of_stages() -> tuple[str, ...]:
@@ -39,7 +39,5 @@ def _stages_of(specs: Collection[PipelineSpec]) -> set[str]:
 
 
 def _hint(stage: str, known: Collection[str]) -> str:
-    near = get_close_matches(stage, sorted(known), 1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"publish a pipeline that has it first; kinds are {', '.join(kinds_of_stages())}"
+    otherwise = f"publish a pipeline that has it first; kinds are {', '.join(kinds_of_stages())}"
+    return did_you_mean(stage, known) or otherwise

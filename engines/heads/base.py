@@ -11,6 +11,7 @@ from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError, OptionError, reason_of
+from schemas.known_fields import hint_of
 from schemas.picture import PictureSpec
 from schemas.text import is_text
 
@@ -79,9 +80,9 @@ def parse_options(kind: type[OptionsT], options: Mapping[str, Any], owner: str) 
         return kind.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
-        option, hint = tuple(map(str, first["loc"])), f"the options of {owner} are: {', '.join(kind.model_fields)}"
+        option, there = tuple(map(str, first["loc"])), f"the options of {owner} are: {', '.join(kind.model_fields)}"
         found = f", found {first['input']!r}" if first["type"] not in ("extra_forbidden", "missing") else ""
-        raise OptionError.of(owner, option, f"{reason_of(first)}{found}", hint) from error
+        raise OptionError.of(owner, option, f"{reason_of(first)}{found}", hint_of(first, kind, there)) from error
 
 
 def own_and_other(kind: type[HeadOptions], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,9 +15,14 @@ from engines.transforms import Picture
 from engines.vectors import unit
 from schemas.errors import ModelError, UsageError
 from schemas.model import ModelSpec
+from schemas.text import shell_word
 
-FILL = "fill it by `rigflow run embed FILES --out {}`"
 _VECTOR = "embedding"
+
+
+def fill(library: Path) -> str:
+    """What to do about a library that has nothing."""
+    return f"fill one by `rigflow run embed FILES --out {shell_word(library)}`"
 
 
 def spaces_of(table: Table, library: Path, model: str | None) -> dict[str, Space]:
@@ -27,7 +32,7 @@ def spaces_of(table: Table, library: Path, model: str | None) -> dict[str, Space
     """
     found = {identity: space for identity, space in table.spaces.items() if counts(space)[0]}
     if not found:
-        raise UsageError(f"{library} has no results of embed", FILL.format(library))
+        raise UsageError(f"{library} has no results of embed", fill(library))
     names = sorted({space.model for space in found.values()})
     if model is None and len(names) > 1:
         what = f"{library} has vectors of {len(names)} models, which do not compare"

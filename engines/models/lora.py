@@ -16,6 +16,7 @@ from engines.diffusion.folder import TEXT, TEXT_2, UNET
 from engines.models.safetensors import Safetensors
 from engines.part import Array
 from schemas.errors import ModelError
+from schemas.text import shell_word
 
 _PARTS = {
     ".lora_down.weight": "down",
@@ -196,4 +197,5 @@ def check_alone(path: Path) -> None:
     """Raise ModelError for a .safetensors file that is a LoRA."""
     names = Safetensors(path).names if path.suffix.lower() == ".safetensors" else []
     if any(name.startswith(tuple(_PLACES)) and name.endswith(tuple(_PARTS)) for name in names):
-        raise ModelError(f"{path} is a LoRA", f"give it with its model: rigflow model add FOLDER --lora {path}")
+        hint = f"give it with its model: `rigflow model add FOLDER --lora {shell_word(path)}`"
+        raise ModelError(f"{path} is a LoRA", hint)

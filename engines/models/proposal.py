@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from engines.registry import load
 from schemas.errors import ModelError, format_field_error
 from schemas.model import InputCard, ModelCard, TensorSpec
 from schemas.model_files import TextSpec
+from schemas.text import did_you_mean
 
 MOST_ITEMS = 1000  # inputs or heads
 _TOGETHER = (  # of an input
@@ -97,9 +97,8 @@ def _known_fields(place: Sequence[int | str]) -> str:
     card = ModelCard if len(place) == 1 else parts.get((str(place[0]), len(place)))
     if card is None or place[-1] in card.model_fields:
         return "see docs/models.md"
-    near = get_close_matches(str(place[-1]), card.model_fields, 1)
     known = f"there are {', '.join(card.model_fields)}, see docs/models.md"
-    return f"use {near[0]}; {known}" if near else known
+    return did_you_mean(str(place[-1]), card.model_fields, known)
 
 
 def propose(path: Path, content: Content, name: str = "") -> Proposal:

@@ -7,7 +7,6 @@ files under their hashes, which the card lists. Every load puts the card's arith
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from engines.models.zipvoice import check_voiceless
 from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import ModelCard
 from schemas.model_files import FileSpec
+from schemas.text import did_you_mean
 
 # general file names, which do not identify a model
 _QUANTISED = ("model_optimized", "model_fp16", "model_quantized", "model_quant", "model.int8")
@@ -183,9 +183,9 @@ def kept_path(name: str) -> Path:
     if name in builtin_models() and (path is None or not path.is_file()):
         raise ModelMissing(f"{name} is no model of yours: rigflow brings it", "`rigflow model list` lists the models")
     if path is None or not path.is_file():
-        near = get_close_matches(name, [path.stem for path in main_files(models_folder())], 1)
-        hint = "`rigflow model list` lists the models"
-        raise ModelMissing(f"there is no model {name}", f"{near[0]} is there; {hint}" if near else hint)
+        kept_names = [path.stem for path in main_files(models_folder())]
+        hint = did_you_mean(name, kept_names, "`rigflow model list` lists the models")
+        raise ModelMissing(f"there is no model {name}", hint)
     return path
 
 

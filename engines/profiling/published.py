@@ -2,7 +2,6 @@
 
 import functools
 import re
-from difflib import get_close_matches
 from importlib import resources
 
 from pydantic import Field
@@ -10,6 +9,7 @@ from pydantic import Field
 from schemas.declared import Spec
 from schemas.device_profile import FP16, FP16_SEPARATE, FP16_TENSOR, FP32, FP32_SEPARATE, INT8, DeviceProfile
 from schemas.errors import UsageError
+from schemas.text import did_you_mean
 from schemas.toml import parse_toml
 
 LANE_BYTES_PER_S = {1: 0.21e9, 2: 0.42e9, 3: 0.83e9, 4: 1.66e9, 5: 3.3e9}  # by generation of PCI Express
@@ -96,9 +96,8 @@ def published_card(name: str) -> PublishedCard:
     for short in (_plain, _without_family, _without_number):
         if found := [card for card in cards if short(card.name) == wanted]:
             return found[-1]
-    near = get_close_matches(name, [card.name for card in cards], 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"no published figures of a card {name[:60]!a}", f"{hint}`rigflow simulate --cards` lists them")
+    hint = did_you_mean(name, [card.name for card in cards], "`rigflow simulate --cards` lists them")
+    raise UsageError(f"no published figures of a card {name[:60]!a}", hint)
 
 
 def _without_family(name: str) -> str:

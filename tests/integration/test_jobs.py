@@ -227,10 +227,10 @@ async def test_the_same_id_twice_is_done_once(settings: Settings) -> None:
         assert second.manifest.total == await publisher.publish(job, "video", [Input(clip, clip.name)], second)
         after = (await broker.api(f"STREAM.INFO.{broker.names.work_stream('fingerprint', 'decode')}"))["state"]
         assert before["last_seq"] == after["last_seq"]
-        with pytest.raises(UsageError, match=r"job j has another input \(bikes.mp4\)"):
+        with pytest.raises(UsageError, match=r"job j is there already, of another input \(bikes.mp4\)"):
             await publisher.begin(job, "b.mp4", "b")
         other = job.model_copy(update={"revision": "other"})
-        with pytest.raises(UsageError, match="job j goes through another pipeline"):
+        with pytest.raises(UsageError, match="job j is there already, with other options or another version of"):
             await begin(broker, Manifest(job=other, name=clip.name, source="a"))
 
 

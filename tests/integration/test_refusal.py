@@ -114,7 +114,7 @@ async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: S
         assert (await begin(broker, wanted(b"first"))).manifest.job.generation == 0
         # while the job is not over, other media is refused, and the job goes on
         media = await sent(broker, b"second", "mine")
-        with pytest.raises(OtherInput, match="has another input") as refused:
+        with pytest.raises(OtherInput, match="is there already, of another input") as refused:
             await begin(broker, wanted(b"second"))
         await refuse_media(broker, refused.value, media.body, media.subject, media.sequence, media.headers)
         [(kind, words)] = await answers(broker, broker.names.results(job))
@@ -139,7 +139,7 @@ async def test_an_id_that_another_pipeline_has_is_answered(settings: Settings) -
         theirs = publisher.ref("mine").model_copy(update={"pipeline": "q"})
         await JobRecord(broker, Manifest(job=theirs, name="film", created_s=time.time())).change(segments=1)
         media = await sent(broker, b"media", "mine")
-        with pytest.raises(OtherInput, match="goes through another pipeline") as refused:
+        with pytest.raises(OtherInput, match=r"is there already, of another pipeline \(q\)") as refused:
             await Publisher(broker, publisher.spec, "main", Priority.BULK, hosted=True).begin(
                 publisher.ref("mine"), "film"
             )

@@ -258,8 +258,8 @@ def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: st
     [
         (("--set", "inputs.0.mean"), "--set inputs.0.mean: no FIELD=VALUE"),
         (("--set", "inputs.0.nothing=1"), "inputs.0.nothing: unknown field: there are name, dtype, shape, "),
-        (("--set", "inputs.0.colors=bgr"), "inputs.0.colors: unknown field: use colours; there are name, "),
-        (("--set", "verson=2"), "verson: unknown field: use version; there are name, version, "),
+        (("--set", "inputs.0.colors=bgr"), "inputs.0.colors: unknown field: did you mean colours? there are name, "),
+        (("--set", "verson=2"), "verson: unknown field: did you mean version? there are name, version, "),
         (("--set", "heads.0.decoder=yolov99"), "there is no decoder yolov99"),
         (("--set", "heads.0.kind=nothing"), "there is no head nothing"),
         (("--set", "backend=nothing"), "there is no backend nothing: there are ctranslate2, "),
@@ -309,7 +309,7 @@ def test_a_model_with_a_similar_name_is_named(here: Path, said: Said) -> None:
     (here / "m.onnx").write_bytes(detector())
     said("add", "m.onnx", "--name", "nanodet_g_416")
     _, err = said("show", "nanodet_g_461", code=ExitCode.USAGE)
-    assert "there is no model nanodet_g_461: nanodet_g_416 is there; `rigflow model list` lists" in err
+    assert "there is no model nanodet_g_461: did you mean nanodet_g_416? `rigflow model list` lists" in err
     with pytest.raises(ModelError, match="model nanodet_g_461 is missing: nanodet_g_416 is there; `rigflow model add"):
         own_model("nanodet_g_461")
     with pytest.raises(ModelError, match="model other is missing: nanodet_g_416 is there; `rigflow model add FILE`"):

@@ -140,10 +140,10 @@ def test_equal_scores_keep_their_order() -> None:
     ("options", "message"),
     [
         ({}, r"head detect needs a decoder: there are .*yolov8"),
-        ({"decoder": "yolov4"}, r"there is no decoder yolov4: there are .*yolov8"),
+        ({"decoder": "yolov4"}, r"there is no decoder yolov4: did you mean yolov8. there are .*yolox"),
         (
             {"decoder": "yolov8", "treshold": 1},
-            r"decoder yolov8, option treshold: unknown field: the options .*threshold",
+            r"decoder yolov8, option treshold: unknown field: did you mean threshold. the options .*threshold",
         ),
         ({"decoder": "yolov8", "nms": 2}, r"decoder yolov8, option nms: should be less than or equal to 1, found 2"),
         ({"decoder": "yolov8", "output": "boxes"}, r"decoder yolov8: the model has no output boxes: .*rows"),

@@ -242,7 +242,7 @@ def test_what_cannot_be_searched_is_one_line(tmp_path: Path) -> None:
     for arguments, words in (
         (("red", tmp_path / "none"), "none: no such folder: fill one by `rigflow run embed FILES --out "),
         (("red", tmp_path / "file"), "file: not a folder"),
-        (("red", tmp_path / "empty"), "empty has no results of embed: fill it by `rigflow run embed FILES --out "),
+        (("red", tmp_path / "empty"), "empty has no results of embed: fill one by `rigflow run embed FILES --out "),
         ((tmp_path / "empty",), 'nothing to search for: give "WORDS" and LIBRARY'),
         (("red", tmp_path / "empty", "--duplicates"), "words and --duplicates: one at a time"),
         (("a", "red", tmp_path / "empty"), "put the words in quotes"),

@@ -12,8 +12,8 @@ from openai.types import completion_create_params, image_edit_params, image_gene
 from openai.types.audio import speech_create_params, transcription_create_params, translation_create_params  # noqa: E402
 from openai.types.chat import completion_create_params as chat_create_params  # noqa: E402
 
-from gateway.invalid import names_of  # noqa: E402
 from gateway.openai import routers  # noqa: E402
+from schemas.known_fields import names_of  # noqa: E402
 
 REQUESTS = {
     "/v1/chat/completions": chat_create_params.CompletionCreateParamsBase,

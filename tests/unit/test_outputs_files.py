@@ -153,7 +153,7 @@ def test_the_folder_may_vanish_under_a_run(tmp_path: Path) -> None:
         (
             "video",
             {"crv": 20},
-            "format video has no option `crv`: its options are: codec, bits, crf, preset, sound",
+            r"format video has no option `crv`: did you mean crf\? its options are: codec, bits, crf, preset, sound",
         ),
         ("video", {"crf": 99}, "stage encode, option crf: should be less than or equal to 63, found 99"),
         ("video", {"crf": 52}, "crf of h264 is at most 51"),
