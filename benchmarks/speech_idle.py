@@ -4,10 +4,12 @@ FOLDER is a Whisper as faster-whisper has it, and SPEECH.wav is repeated until t
 `transcribe` with a device that stands in for a GPU: it decodes ahead, and for a batch it sleeps `--chunk-ms` for each
 chunk of speech and answers with one text. Everything else is real: the broker, the cutting of the sound, the network
 that finds speech, the bands of sound, times of words, subtitles. An H200 takes some 20 ms a chunk with tiny.en.
-With `--one-thread` the host's steps are run by the thread that waits for the device.
+With `--one-thread` the host's steps are run by the thread that waits for the device. `--device cuda:0` measures a GPU
+and Whisper themselves.
 
 It prints, of each length, the seconds from the start of the job to its end, the share of them in which the device was
-idle, and where: before the first batch, between batches, and after the last one; and the CPU seconds of all processes.
+idle, and where: before the first batch, between batches, and after the last one; the longest pauses between batches,
+each with the second of the job at which it began; and the CPU seconds of all processes.
 """
 
 import argparse
@@ -48,6 +50,7 @@ TEXT += (
 )
 SHARES = (0.3, 0.6, 0.1)  # of the time of a chunk: encoder, search, alignment
 WARM_UP_S = 240.0
+PAUSES = 4  # that are printed
 
 
 class StandIn(PrefetchingHost):
@@ -89,13 +92,32 @@ class SimulatedModel:
         return [[("<|en|>", 0.99)]] * states.shape[0]
 
 
+class NotedModel:
+    """CTranslate2's Whisper itself. `log`: a line a call, begin and end."""
+
+    def __init__(self, session: WhisperSession, log: Path) -> None:
+        self._model, self._log = session._model, log.open("a", buffering=1)
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._model, name)
+
+        def noted(*given: Any, **options: Any) -> Any:
+            began_s = time.monotonic()
+            try:
+                return call(*given, **options)
+            finally:
+                self._log.write(f"{began_s} {time.monotonic()}\n")
+
+        return noted
+
+
 def _aligned(tokens: int, states: int) -> Any:
     path = list(zip(np.linspace(0, tokens, states, endpoint=False).astype(int).tolist(), range(states), strict=True))
     return SimpleNamespace(text_token_probs=[0.9] * tokens, alignments=path)
 
 
-class SimulatedSession(WhisperSession):
-    """The session of a GPU: batches have chunks of one window."""
+class MeasuredSession(WhisperSession):
+    """The session of a GPU, whose batches have chunks of one window, with a model of these."""
 
     model: Any = None
 
@@ -108,11 +130,13 @@ class SimulatedSession(WhisperSession):
 def start_stand_in(
     chunk_ms: float, log: Path, apart: bool, options: WorkerOptions, heartbeats: socket.socket | None
 ) -> None:
-    """Run a worker whose device is the stand-in."""
-    StandIn.host_is_free = apart
-    engines.device.Host = StandIn  # type: ignore[attr-defined, misc]
-    SimulatedSession.model = partial(SimulatedModel, chunk_ms=chunk_ms, log=log)
-    engines.inference.whisper.WhisperSession = SimulatedSession  # type: ignore[misc]
+    """Run a worker whose device is the stand-in, or a GPU if it is given one."""
+    MeasuredSession.model = partial(NotedModel, log=log)
+    if options.device == "cpu":
+        StandIn.host_is_free = apart
+        engines.device.Host = StandIn  # type: ignore[attr-defined, misc]
+        MeasuredSession.model = partial(SimulatedModel, chunk_ms=chunk_ms, log=log)
+    engines.inference.whisper.WhisperSession = MeasuredSession  # type: ignore[misc]
     start_worker(options, heartbeats)
 
 
@@ -125,15 +149,18 @@ class FirstPart(Silent):
         self.first_s = self.first_s or time.monotonic()
 
 
-def waits(began_s: float, ended_s: float, calls: np.ndarray[Any, Any]) -> dict[str, float]:
+def waits(began_s: float, ended_s: float, calls: np.ndarray[Any, Any]) -> dict[str, Any]:
     """What became of the seconds of a job; `calls [N, 2]`: when the device began and ended."""
     calls = calls[(calls[:, 0] >= began_s) & (calls[:, 1] <= ended_s)]
     total_s = ended_s - began_s
     busy_s = float((calls[:, 1] - calls[:, 0]).sum())
     first_s, last_s = float(calls[0, 0]) - began_s, ended_s - float(calls[-1, 1])
     between_s = total_s - busy_s - first_s - last_s
-    made = {"seconds": total_s, "idle": 1 - busy_s / total_s, "before_s": first_s, "between_s": between_s}
-    return {**made, "after_s": last_s}
+    found = {"seconds": total_s, "idle": 1 - busy_s / total_s, "before_s": first_s, "between_s": between_s}
+    pauses = calls[1:, 0] - calls[:-1, 1]
+    longest = np.argsort(pauses)[: -PAUSES - 1 : -1]
+    rounded = {name: round(value, 3) for name, value in {**found, "after_s": last_s}.items()}
+    return {**rounded, "pauses": np.stack([calls[longest, 1] - began_s, pauses[longest]], 1).round(3).tolist()}
 
 
 async def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -142,9 +169,13 @@ async def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     spec = builtin_pipeline("transcribe").with_fields({"transcribe.model": name})
     entry = partial(start_stand_in, options.chunk_ms, log, not options.one_thread)
     found: dict[str, Any] = {}
-    with models_of(options.model) as models, Fleet((ALL_STAGES,), folder / "cache", entry=entry) as fleet:
+    devices = (options.device,)
+    with (
+        models_of(options.model) as models,
+        Fleet((ALL_STAGES,), folder / "cache", entry=entry, devices=devices) as fleet,
+    ):
 
-        async def job(seconds: float, number: int) -> dict[str, float]:
+        async def job(seconds: float, number: int) -> dict[str, Any]:
             sound = repeated(options.speech, seconds + number, folder / "sound.wav")  # another sound: another job
             listener, began_s, meter = FirstPart(), time.monotonic(), Meter()
             out = folder / f"{seconds}-{number}"
@@ -154,16 +185,15 @@ async def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             if not outcome.ok:
                 sys.exit(f"rigflow: {outcome.error or outcome.done}")
             made = waits(began_s, ended_s, np.loadtxt(log, ndmin=2))
-            return {**made, "first_text_s": listener.first_s - began_s, "cpu_s": cpu_s}
+            return {**made, "first_text_s": round(listener.first_s - began_s, 3), "cpu_s": round(cpu_s, 3)}
 
         await job(WARM_UP_S, 0)
         for minutes in options.minutes:
             rounds = [await job(60 * minutes, number) for number in range(1, options.rounds + 1)]
             middle = median(each["seconds"] for each in rounds)
-            chosen = min(rounds, key=lambda each: abs(each["seconds"] - middle))
-            found[f"{minutes:g} min"] = {key: round(value, 3) for key, value in chosen.items()}
+            found[f"{minutes:g} min"] = min(rounds, key=lambda each: abs(each["seconds"] - middle))
             print(f"  {minutes:g} min: {found[f'{minutes:g} min']}", file=sys.stderr, flush=True)
-    return {"chunk_ms": options.chunk_ms, "load": os.getloadavg()[0], **found}
+    return {"device": options.device, "chunk_ms": options.chunk_ms, "load": os.getloadavg()[0], **found}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -173,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("speech", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[15.0, 30.0, 60.0], help="of sound")
     parser.add_argument("--chunk-ms", type=float, default=20.0, help="that the device takes for a chunk of speech")
+    parser.add_argument("--device", default="cpu", help="cpu: the stand-in; or a GPU, cuda:0")
     parser.add_argument("--one-thread", action="store_true", help="steps of the host wait for the device")
     parser.add_argument("--rounds", type=int, default=3, help="jobs of each length")
     options = parser.parse_args(arguments)
