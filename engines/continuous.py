@@ -24,6 +24,10 @@ class NewText:
     text: str
 
 
+class Stopped(Exception):
+    """A step ended before its end, as `Stepping.hurry` asked. It is done again."""
+
+
 class Running(Protocol):
     """A part that an operator works on beside others, from `Continuous.begin` until it is done."""
 
@@ -82,6 +86,10 @@ class Stepping(Protocol):
 
     def step(self, tick: Tick) -> None:
         """Do the next step of all work. An error is that of a part."""
+        ...
+
+    def hurry(self) -> None:
+        """A person's part comes: a step for bulk alone may end at once and be done again. Called by any thread."""
         ...
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from engines.content import ModelFiles
 from engines.inference.onnxruntime import tensors_of
-from engines.inference.resident import Place, value
+from engines.inference.place import Place
+from engines.inference.resident import value
 from engines.models.text import check_text, fed, ids_of, output_of, tokenizer_of, tower_file
 from engines.part import Array
 from engines.vectors import unit

@@ -114,6 +114,12 @@ class Continuing:
         for number, session in sessions.items():
             yield session, [work for work in self._work if id(work.session) == number]
 
+    def hurry(self, pipeline: str) -> None:
+        """A part of a pipeline came that a person waits for: steps of its models for bulk alone may end at once."""
+        for session, works in self.by_session():
+            if any(work.task.pipeline.spec.name == pipeline for work in works):
+                session.hurry()
+
     @property
     def useless(self) -> list[Work]:
         """Work whose message is settled, or will be delivered again."""

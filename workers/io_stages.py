@@ -57,7 +57,7 @@ class IoStages:
 
     async def _run(self, work: MessageHandler, queue: Queue, delivery: Delivery) -> None:
         message = InFlight(delivery, queue, self._on_end)
-        self._in_flight.io_messages.add(message)
+        self._in_flight.take_io(message)
         self._meter.received(queue.pipeline, queue.stage, message.nbytes, delivery.deliveries)
         self._meter.task(queue.pipeline, queue.stage)
         start_ns = time.time_ns()

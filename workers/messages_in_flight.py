@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pipelines.cancelled import Cancelled
 from placement.fair_share import FairShare
 from placement.fleet import AHEAD_PARTS, AHEAD_S, pieces_to_decode
+from schemas.subjects import SPLIT
 from workers.continuing import Continuing, is_urgent
 from workers.in_flight import InFlight, Queue, Task
 from workers.throughput import Throughput
@@ -117,6 +118,18 @@ class MessagesInFlight:
         self._predicted_s[message] = predicted_s
         self.shares.serve(message.queue.tenant, predicted_s)
         self.messages.add(message)
+        self._hurry(message)
+
+    def take_io(self, message: InFlight) -> None:
+        """A message of `split` or `collect` came in."""
+        self.io_messages.add(message)
+        if message.queue.stage == SPLIT:
+            self._hurry(message)
+
+    def _hurry(self, message: InFlight) -> None:
+        """Have no step for bulk alone stand before a part that a person waits for."""
+        if is_urgent(message):
+            self.continuing.hurry(message.queue.pipeline)
 
     def drop(self, message: InFlight) -> None:
         """Remove a settled message; its computing time goes into the average of its queue."""

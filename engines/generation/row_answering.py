@@ -7,6 +7,7 @@ A step is one run of the model: it reads the questions of answers that begin, or
 - While such answers are written, those of bulk get every `BULK_TURN`-th step; where a token for all takes no longer
   than one for a few (on a GPU), all get one in each step.
 - Other answers leave one row in nine free, at least one.
+- A step for bulk alone ends at once, and is done again, where a person's question comes. Of two such steps one is done.
 - A long question is read in pieces, between steps of others. Some answers are written each by a library's generator of
   its own (`alone`), which takes turns with the rows.
 """
@@ -14,6 +15,7 @@ A step is one run of the model: it reads the questions of answers that begin, or
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from engines.continuous import Stopped
 from engines.generation.answer_request import AnswerRequest
 from engines.generation.answering import BULK_TURN, Asked, Asking, Group
 from engines.generation.drawing import drawn
@@ -42,9 +44,30 @@ class RowAnswering(Asking):
     _rows: list[Row] = field(default_factory=list)
     _alone: list[_Alone] = field(default_factory=list)
     _turn: int = 0
+    _may_stop: bool = False  # whether the step that goes on is for bulk alone
+    _stopped: bool = False  # whether the step before ended before its end
 
     def step(self, tick: Tick) -> None:
         """Read questions, or add a token to answers."""
+        asked = [*self._waiting, *(row.asked for row in self._rows), *(each.asked for each in self._alone)]
+        people_wait = any(each.request.urgent for each in asked)
+        self._may_stop = not (people_wait or self._stopped)
+        self._stopped = False
+        try:
+            self._step()
+        except Stopped:
+            self._stopped = True
+        finally:
+            self._may_stop = False
+        tick()
+        self._tidy()
+
+    def hurry(self) -> None:
+        """See `Asking`."""
+        if self._may_stop:
+            self.table.stop()
+
+    def _step(self) -> None:
         self._put_back([row.asked for row in self._rows] + [each.asked for each in self._alone])
         self._turn += 1
         urgent = self._urgent_waiting
@@ -56,8 +79,6 @@ class RowAnswering(Asking):
             self._begin(bulk, self._bulk_room)
         else:
             self._go_on(with_bulk)
-        tick()
-        self._tidy()
 
     def clear(self) -> None:
         """Forget all answers."""

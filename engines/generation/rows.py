@@ -51,6 +51,10 @@ class Table(Protocol):
         """Add a token to each of the rows from `first` on, which have so many."""
         ...
 
+    def stop(self) -> None:
+        """Called by any thread: the run that goes on may end at once, with Stopped."""
+        ...
+
     def move(self, source: int, target: int, known: int) -> None:
         """Copy a row of so many tokens over another one."""
         ...

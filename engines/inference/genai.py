@@ -19,7 +19,7 @@ from engines.inference.genai_groups import GeneratorGroup
 from engines.inference.genai_library import LIBRARY_ERRORS, GenAiModel, in_a_line
 from engines.inference.gpu_table import GpuTable
 from engines.inference.key_value_table import HostTable
-from engines.inference.resident import Place
+from engines.inference.place import Place
 from engines.inference.text_session import TextSession
 from schemas.errors import ModelError
 from schemas.model import ModelSpec

@@ -16,7 +16,7 @@ from engines.generation.answer_request import Tokens
 from engines.generation.rows import Scores
 from engines.inference.decoder_graph import IDS, MASK, POSITIONS, DecoderGraph
 from engines.inference.key_value_table import DTYPES, KeyValueTable, padded
-from engines.inference.resident import Place
+from engines.inference.place import Place
 from engines.inference.token_scores import DeviceScores, ScoreGraphs
 from engines.part import Array
 

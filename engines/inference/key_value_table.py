@@ -11,7 +11,8 @@ import numpy as np
 from engines.generation.answer_request import Tokens
 from engines.generation.rows import Scores
 from engines.inference.decoder_graph import IDS, LOGITS, MASK, POSITIONS, DecoderGraph
-from engines.inference.resident import Place, value
+from engines.inference.place import Place
+from engines.inference.resident import value
 from engines.inference.token_scores import HostScores
 from engines.part import Array
 
@@ -37,6 +38,10 @@ class KeyValueTable:
         session, self._session, self._values = self._session, None, None
         if session is not None:
             self._place.close(session)
+
+    def stop(self) -> None:
+        """See `engines.generation.rows.Table`."""
+        self._place.stop()
 
     def _bound(self, first: int, rows: int, logits: Any = None) -> Any:
         """A binding of the keys and values of some rows, and of logits as its first output, a given value or a new

@@ -60,14 +60,14 @@ class _Arena:
         """Return the session's outputs; at intervals, return unused memory to the system afterwards."""
         return list(self._called(session.run, outputs, feed))
 
-    def run_bound(self, session: Any, binding: Any) -> None:
-        """Run a session with inputs and outputs that are bound, as `run` does."""
-        self._called(session.run_with_iobinding, binding)
+    def run_bound(self, session: Any, binding: Any, options: Any) -> None:
+        """Run a session with inputs and outputs that are bound, as `run` does, with options of the run."""
+        self._called(session.run_with_iobinding, binding, options=options)
 
-    def _called(self, method: Any, *arguments: Any) -> Any:
+    def _called(self, method: Any, *arguments: Any, options: Any = None) -> Any:
         now_s = time.monotonic()
         if now_s < self._due_s:
-            return method(*arguments)
+            return method(*arguments, options)
         self._due_s = now_s + GIVE_BACK_S
         made = method(*arguments, self._giving_back)
         if self._trim is not None:

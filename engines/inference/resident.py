@@ -7,15 +7,17 @@ import contextlib
 import ctypes
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from engines.content import Content
+from engines.continuous import Stopped
 from engines.inference.onnxruntime import ARENA, load
+from engines.inference.place import Place, Values
 from engines.inference.reasons import one_line
 from engines.part import Array
 from schemas.errors import ModelError
@@ -24,58 +26,6 @@ if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
 _MOST_DROPPED = 64  # values of a GPU that are kept for queued runs
-Values = Mapping[str, Any]
-
-
-class Place(Protocol):
-    """A device that graphs run on; `name` is for errors. All methods raise ModelError, DeviceLost."""
-
-    on_gpu: bool
-    device: tuple[str, int]  # as bindings of ONNX Runtime name it
-
-    def load(self, model: Content, replays: bool = False) -> Any:
-        """A session of a graph; `replays`: some of its runs will be recorded and replayed, if the device can."""
-        ...
-
-    def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
-        """The outputs of a graph, which stay on the device. Inputs may be on the host."""
-        ...
-
-    def fetch(self, session: Any, inputs: Values, outputs: Sequence[str]) -> list[Array]:
-        """The outputs of a graph as arrays on the host."""
-        ...
-
-    def read(self, given: Any) -> Array:
-        """A value as an array on the host."""
-        ...
-
-    def go(self, session: Any, binding: Any, replay: int = -1) -> None:
-        """Run a graph whose inputs and outputs are bound. From 0 on `replay` is the number of the binding: the same
-        one at each run, whose values keep their places.
-        """
-        ...
-
-    def held(self, array: Array) -> Any:
-        """A value on the device, a copy of an array; on the CPU the array itself."""
-        ...
-
-    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
-        """A value of zeros on the device."""
-        ...
-
-    def update(self, given: Any, array: Array) -> None:
-        """Copy an array into a value of the device, in order with runs."""
-        ...
-
-    def copy(self, source: int, target: int, size: tuple[int, int], pitch: int) -> None:
-        """Copy memory of the device from an address to another: `size` is so many pieces of so many bytes each, which
-        begin `pitch` bytes apart. It is in order with runs.
-        """
-        ...
-
-    def close(self, session: Any) -> None:
-        """Give up a session."""
-        ...
 
 
 def value(array: Array) -> Any:
@@ -92,6 +42,7 @@ class HostPlace:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._options = ort.RunOptions()
 
     def load(self, model: Content, replays: bool = False) -> Any:
         """See `engines.inference.onnxruntime.load`."""
@@ -112,10 +63,17 @@ class HostPlace:
 
     def go(self, session: Any, binding: Any, replay: int = -1) -> None:
         """See `Place`."""
+        self._options.terminate = False
         try:
-            ARENA.run_bound(session, binding)
+            ARENA.run_bound(session, binding, self._options)
         except Exception as error:  # the runtime's own classes share no base below Exception
+            if self._options.terminate:
+                raise Stopped from error
             raise ModelError(f"model `{self._name}` failed: {one_line(error)}") from error
+
+    def stop(self) -> None:
+        """See `Place`."""
+        self._options.terminate = True
 
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
         """See `Place`: the system gives memory for it when it is used."""
@@ -221,6 +179,9 @@ class GpuPlace:
         """See `Place`."""
         with self._calling():
             session.run_with_iobinding(binding, self._numbered(replay))
+
+    def stop(self) -> None:
+        """Nothing: a run takes milliseconds."""
 
     def held(self, array: Array) -> Any:
         """See `Place`."""

@@ -54,6 +54,10 @@ class TextSession:
         """Add a token to every running answer, or to those alone that a person waits for."""
         self._answering.step(tick)
 
+    def hurry(self) -> None:
+        """See `engines.continuous.Stepping`."""
+        self._answering.hurry()
+
     def run(self, inputs: Any) -> dict[str, Array]:
         """Raise ModelError: its answers are made by the operators chat and complete."""
         raise ModelError(f"model {self.spec.name} writes text", "run it in a stage `chat` or `complete`")

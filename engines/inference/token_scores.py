@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.inference.resident import Place, value
+from engines.inference.place import Place
+from engines.inference.resident import value
 from engines.inference.token_graphs import CHOSEN, LAST, LOGITS, SOME_SCORES, likeliest_graph, scores_graph
 from engines.part import Array
 

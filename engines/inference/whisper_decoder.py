@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from engines.content import ModelFiles
-from engines.inference.resident import Place, value
+from engines.inference.place import Place
+from engines.inference.resident import value
 from engines.inference.token_graphs import CHOSEN, LOGITS, best_graph, rows_graph, shares_graph
 from engines.part import Array
 from engines.speech.network import FRAMES, file_named

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from engines.content import ModelFiles
-from engines.inference.resident import Place, value
+from engines.inference.place import Place
+from engines.inference.resident import value
 from engines.inference.session import check_inputs
 from engines.inference.tokenizer_file import tokenizer_of
 from engines.inference.whisper_decoder import ENCODER, WhisperDecoder, graph_called

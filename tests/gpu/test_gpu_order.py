@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from engines.cuda.copies import kept_table
 from engines.cuda.gpu import CudaGpu
-from engines.inference.resident import Place, place_of, value
+from engines.inference.place import Place
+from engines.inference.resident import place_of, value
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 LONG_SIDE, PRODUCTS = 4096, 24  # of a run that takes some 50 ms, while others are queued behind it
