@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import av
 import numpy as np
 
 from engines.media.frames import blank_frame, no_frames, pack_frame, stack_frames, unpack_frames
 from engines.media.orientation import UPRIGHT, transposes
+from engines.media.stills import Decoded
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import FRAME_SIZE, is_of_model, plane_name
 from engines.ports import Preprocessing
@@ -18,7 +18,7 @@ from schemas.picture import PictureSpec
 class Maker(Protocol):
     """Makes one kind of picture of single frames, on the host or on a GPU."""
 
-    def convert(self, frame: av.VideoFrame, orientation: int) -> Sequence[Any]:
+    def convert(self, frame: Decoded, orientation: int) -> Sequence[Any]:
         """Return the picture of one frame: one array, or one for each plane."""
         ...
 
@@ -40,7 +40,7 @@ class FramePictures:
         """What makes them."""
         return [maker for maker, _, _ in self._made]
 
-    def __call__(self, frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
+    def __call__(self, frame: Decoded, orientation: int) -> dict[str, Array]:
         """Return the arrays of one frame, with its upright (height, width) if one of them is a model's picture."""
         arrays: dict[str, Array] = {}
         for maker, planes, names in self._made:
@@ -66,7 +66,7 @@ class HostPictures:
         self._raw = raw
         self._made = FramePictures(pictures, Picture)
 
-    def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
+    def convert(self, frame: Decoded, orientation: int = UPRIGHT) -> dict[str, Array]:
         """Return `name [H, W, 3]` or `[H, W]` for a picture, `name0` ... for planes, uint8, upright; `frame_size`."""
         arrays = self._made(frame, orientation)
         return arrays | pack_frame(frame, orientation) if self._raw else arrays

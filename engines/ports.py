@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import av
 from pydantic import BaseModel
 
 from engines.content import Content
 from engines.encoding import PictureEncoder
+from engines.media.stills import Decoded
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan, Tensor
 from schemas.engine import EngineSpec, Precision
@@ -26,7 +26,7 @@ from schemas.settings import Settings
 class Preprocessing(Protocol):
     """Conversion of single frames to pictures; arrays may be on a GPU, where NumPy takes them for its own."""
 
-    def convert(self, frame: av.VideoFrame, orientation: int = 1) -> dict[str, Array]:
+    def convert(self, frame: Decoded, orientation: int = 1) -> dict[str, Array]:
         """Arrays of one frame: see `engines.pictures.HostPictures.convert`."""
         ...
 

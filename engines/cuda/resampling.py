@@ -1,4 +1,4 @@
-"""Resizes pictures that are on a GPU, with the bytes of `engines.transforms.filtered`.
+"""Resizes pictures that are on a GPU, with the bytes of `engines.resizing.filtered`.
 
 Filters that look at the nearest pixels sum across and down without rounding in between, as `bilinear_resize` and
 `bicubic_resize` do. The others are Pillow's: the filter of one side gives bytes, of which the filter of the other makes
@@ -22,7 +22,7 @@ from engines.cuda.kernels import RESAMPLE
 from engines.cuda.kinds import Kind
 from engines.cuda.pictures import Place, entire_picture
 from engines.part import Array
-from engines.transforms import bilinear_taps, cubic_taps
+from engines.resizing import bilinear_taps, cubic_taps
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu

@@ -42,6 +42,7 @@ from engines.geometry import middle_of, padded_from, scaled_size, square_of
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
+from engines.media.stills import Decoded, as_frame
 from engines.part import Array
 from engines.pictures import FramePictures
 from engines.transforms import Picture as HostPicture
@@ -66,11 +67,12 @@ class CudaPictures:
         self._recipes: dict[Any, Recipe] = {}
         self._lock = threading.Lock()
 
-    def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
+    def convert(self, decoded: Decoded, orientation: int = UPRIGHT) -> dict[str, Array]:
         """Convert as `engines.pictures.HostPictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost.
 
         Rows are not complete before this thread calls `synchronize`.
         """
+        frame = as_frame(decoded)
         try:
             self._gpu.enter()
             on_gpu = frame.format.name == "cuda"
@@ -139,8 +141,9 @@ class CudaPicture:
         self._lock = threading.Lock()
         self._here = threading.local()
 
-    def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
-        """Convert as `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
+    def convert(self, decoded: Decoded, orientation: int) -> list[GpuRow]:
+        """Convert as `engines.transforms.Picture.convert`; a frame is the host's, or one of `SURFACES`."""
+        frame = as_frame(decoded)
         on_gpu = frame.format.name == "cuda"
         if self.by_host and on_gpu:
             frame, on_gpu = frame.reformat(format=name_on_gpu(frame)), False

@@ -23,6 +23,7 @@ from engines.media.packets import open_decoder, unpack
 from engines.media.pieces import Given, in_bursts, one_by_one, windows_of
 from engines.media.reader import Counts, FrameReader
 from engines.media.source import media_errors
+from engines.media.stills import Decoded
 from engines.media.uniform import Uniform, presented
 from engines.media.windows import MissingFrame, Slice, Span
 from engines.part import Array, Part, Tick, no_tick
@@ -35,8 +36,8 @@ from schemas.segments import Segment
 from schemas.wire import Buffer
 
 Frame = TypeVar("Frame")
-Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
-"""Arrays of one frame, given its orientation: `engines.ports.Preprocessing.convert`."""
+Convert: TypeAlias = Callable[[Decoded, int], dict[str, Array]]
+"""Arrays of one frame or image, given its orientation: `engines.ports.Preprocessing.convert`."""
 
 
 class Decoders(Protocol):

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from engines.media.orientation import MOST, UPRIGHT
+from engines.media.stills import Decoded, as_frame
 from engines.part import Array, Part
 from schemas.errors import MediaError
 
@@ -20,11 +21,12 @@ _MOST = 1 << 16  # pixels a side
 _WHENCE = "a decode stage of rigflow sends no such part"
 
 
-def pack_frame(frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
+def pack_frame(picture: Decoded, orientation: int = UPRIGHT) -> dict[str, Array]:
     """One frame as `frame0 [n0]`, `frame1 [n1]` ... uint8, and `frame_info [29]` int32.
 
     The info is width, height, orientation, AVColorSpace, AVColorRange and the pixel format's name, a character each.
     """
+    frame = as_frame(picture)
     planes = {f"frame{i}": plane_rows(frame, i).reshape(-1) for i in range(len(frame.planes))}
     name = frame.format.name.encode().ljust(_FORMAT_CHARS, b"\0")
     facts = (frame.width, frame.height, orientation, int(frame.colorspace), int(frame.color_range))

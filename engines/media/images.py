@@ -30,7 +30,7 @@ from engines.media.read_at import reader
 from engines.media.reshape import EXACT, is_transparent
 from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.sniff import formats, image_format, is_animation
-from engines.media.stills import Still, decode_still, still_size
+from engines.media.stills import Decoded, Still, as_frame, decode_still, still_size
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
 from schemas.errors import MediaError, RigflowError
@@ -184,14 +184,13 @@ def _outcome(
     planes, alpha = plan.planes, plan.alpha
     try:
         still = _decoded(image.data, image.head, limits, scaled=not planes, filtered=plan.filtered and not planes)
-        row = convert(_plain(still.frame, planes, alpha and still.alpha), still.orientation)
+        row = convert(_plain(still.decoded, planes, alpha and still.alpha), still.orientation)
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
     notes |= dict.fromkeys(still.notes)
     if not alpha and still.alpha and _WITHOUT_ALPHA not in notes and is_transparent(still.frame):
         notes[_WITHOUT_ALPHA] = None
-    gray = len(still.frame.format.components) < 3 and still.frame.format.name != "pal8"
-    return image.item.model_copy(update={"gray": gray}), row
+    return image.item.model_copy(update={"gray": still.gray}), row
 
 
 def _checked(data: Buffer, limits: Limits) -> _Head:
@@ -274,11 +273,12 @@ def _of_8_bits(frame: av.VideoFrame) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(((deep * 255 + 32767) // 65535).astype(np.uint8), layout)
 
 
-def _plain(frame: av.VideoFrame, planes: bool, alpha: bool) -> av.VideoFrame:
-    """Convert a frame to a pixel format without a palette, to RGBA if `alpha` is, and to RGB if planes are wanted."""
-    name = frame.format.name
-    if not planes and not alpha and name != "pal8":
-        return frame
+def _plain(picture: Decoded, planes: bool, alpha: bool) -> Decoded:
+    """Convert a picture to a pixel format without a palette, to RGBA if `alpha` is, and to RGB if planes are wanted."""
+    paletted = isinstance(picture, av.VideoFrame) and picture.format.name == "pal8"
+    if not planes and not alpha and not paletted:
+        return picture
+    frame = as_frame(picture)
     layout = "rgba" if alpha else "rgb24"
     matrix = 5  # JFIF and WebP: BT.601 whatever the size
     return VideoReformatter().reformat(frame, format=layout, src_colorspace=matrix, interpolation=_FANCY, threads=1)

@@ -13,7 +13,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -50,7 +52,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-@dataclass(frozen=True, slots=True)
+Decoded: TypeAlias = av.VideoFrame | Image.Image
+"""A picture as FFmpeg or Pillow decoded it; Pillow's is RGB without transparency."""
+
+
+@dataclass(frozen=True)
 class Still:
     """A picture as it is stored, and whether its file has transparency.
 
@@ -58,10 +64,29 @@ class Still:
     anything unusual.
     """
 
-    frame: av.VideoFrame
+    decoded: Decoded
     alpha: bool = False
     orientation: int = UPRIGHT
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def frame(self) -> av.VideoFrame:
+        """The picture as a frame."""
+        return as_frame(self.decoded)
+
+    @property
+    def gray(self) -> bool:
+        """Whether it has no colours."""
+        if isinstance(self.decoded, Image.Image):
+            return False
+        return len(self.decoded.format.components) < 3 and self.decoded.format.name != "pal8"
+
+
+def as_frame(picture: Decoded) -> av.VideoFrame:
+    """Return a picture as a frame: Pillow's as `rgb24`, which copies it twice."""
+    if isinstance(picture, Image.Image):
+        return av.VideoFrame.from_ndarray(np.asarray(picture), "rgb24")
+    return picture
 
 
 def decode_still(name: str, data: Buffer, limits: Limits) -> Still:
@@ -70,10 +95,10 @@ def decode_still(name: str, data: Buffer, limits: Limits) -> Still:
         image.load()
         limits.check_pixels("the image", *image.size)  # a GIF's first picture may be larger than its header states
         alpha = has_alpha(image)
-        frame = frame_of(image, alpha)
+        decoded = image if image.mode == "RGB" and not alpha else frame_of(image, alpha)
         orientation = _orientation(image)
         several = name != "jpeg" and getattr(image, "is_animated", False)  # cameras hide small previews in a jpeg
-    return Still(frame, alpha, orientation, (_ONE_OF_SEVERAL,) if several else ())
+    return Still(decoded, alpha, orientation, (_ONE_OF_SEVERAL,) if several else ())
 
 
 def still_size(name: str, data: Buffer, limits: Limits) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from engines.operators.base import BaseOperator
 from engines.part import Array, Part, Value
 from engines.planned import INDEX, Arrays, Tensor
 from engines.ragged import Ragged
-from engines.transforms import bilinear_resize
+from engines.resizing import bilinear_resize
 from engines.warp import (
     inverse,
     of_centres,

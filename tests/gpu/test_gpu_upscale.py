@@ -18,7 +18,7 @@ from engines.operators.scale import Scale
 from engines.outputs.colour import picture_planes
 from engines.part import Part
 from engines.planned import SOURCE_SIZE, model_picture_name
-from engines.transforms import filtered
+from engines.resizing import filtered
 from schemas.model import InputCard, ModelCard, ModelSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage, parse_pipeline

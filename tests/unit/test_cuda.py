@@ -19,7 +19,7 @@ from engines.cuda.transforms import CudaPictures
 from engines.geometry import Middle
 from engines.part import Array
 from engines.pictures import HostPictures
-from engines.transforms import filtered
+from engines.resizing import filtered
 from schemas.picture import PictureSpec
 from tests.clips import real_clip
 from tests.host_gpu import COMPILER, HostGpu, LateGpu, Surface, on_gpu
