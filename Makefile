@@ -96,10 +96,11 @@ bench-short: .venv/bench
 plans: .venv/test
 	$(BIN)/python -m benchmarks.plans --seconds 24
 
-# the versions and hashes of all that an installation with these extras has, for every system; checked in
+# the versions and hashes of all that an installation with these extras has, for every system; checked in. `fewest`: one
+# version for every Python, so that machines with another Python compute the same
 LOCKED := --extra gateway --extra search --extra cluster --extra otel
 lock: .venv/lock
-	$(BIN)/uv pip compile pyproject.toml $(LOCKED) --universal --python-version 3.11 --generate-hashes --quiet \
+	$(BIN)/uv pip compile pyproject.toml $(LOCKED) --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --quiet \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 # what is in requirements.lock, as CycloneDX: sbom.json

@@ -19,7 +19,13 @@ PROFILES = {
     "cpu": BundleProfile("the CPU"),
     "sm75": BundleProfile(
         "NVIDIA GPUs of Turing (sm 7.5) and newer, CUDA 13",
-        ("onnxruntime-gpu[cuda,cudnn]>=1.24", "nvidia-ml-py>=12.560", "tensorrt-rtx>=1.2"),
+        # 1.24 and newer have code for these; onnxruntime alone may have a newer release
+        (
+            "onnxruntime-gpu[cuda,cudnn]==1.31.1",
+            "onnxruntime==1.31.1",
+            "nvidia-ml-py>=12.560",
+            "tensorrt-rtx>=1.2",
+        ),
         last=("onnxruntime-gpu",),
         capability=(7, 5),
         own_files="a wheel of pycuda, built on a machine with the CUDA toolkit: pip wheel pycuda",

@@ -78,6 +78,15 @@ def test_the_wheels_for_gpus_are_written_last(tmp_path: Path) -> None:
     assert subprocess.run(["sh", "-n", tmp_path / "install.sh"], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("kind", [kind for kind, profile in PROFILES.items() if profile.capability])
+def test_both_packages_of_onnx_runtime_are_of_one_version(kind: str) -> None:
+    """They have the same files: those of two versions would mix."""
+    asked = [re.fullmatch(r"onnxruntime(-gpu)?(\[.*\])?==(\S+)", line) for line in PROFILES[kind].requirements]
+    found = {each[1]: each[3] for each in asked if each}
+    assert found.keys() == {"-gpu", None}
+    assert len({*found.values()}) == 1
+
+
 def test_another_python_is_named(tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "rigflow", "9.9", SELFTEST)
     write_lists(tmp_path, "cpu", PROFILES["cpu"])

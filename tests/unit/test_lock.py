@@ -18,7 +18,7 @@ EXTRAS = ("gateway", "search", "cluster", "otel")
 
 
 def pinned() -> set[tuple[str, str]]:
-    """Names and versions; a name may have one for each version of Python."""
+    """Names and versions."""
     return {(canonicalize_name(name), version) for name, version in re.findall(r"(?m)^([\w.-]+)==([^\s;\\]+)", LOCK)}
 
 
@@ -39,6 +39,12 @@ def test_every_requirement_has_a_version_that_it_takes() -> None:
         assert versions, f"{requirement.name}: run `make lock`"
         fit = [requirement.specifier.contains(Version(version), prereleases=True) for version in versions]
         assert all(fit), f"{line}: run `make lock`"
+
+
+def test_every_python_gets_the_same_versions() -> None:
+    """Another release of PyAV has another FFmpeg, which might decode or scale to other pixels."""
+    names = [name for name, _ in pinned()]
+    assert len(names) == len(set(names)) > 30
 
 
 def test_every_version_has_the_hash_of_a_file_and_no_place_that_it_comes_from() -> None:
