@@ -296,6 +296,5 @@ def pipeline_errors(error: ValidationError, text: str, source: str) -> list[Pipe
         field = ".".join(str(part) for part in path) or "the file"
         is_option = detail["type"] == "extra_forbidden" and "encode" in detail["loc"]
         hint = hint_of(detail, PipelineSpec, "options of a format stand in `options`, { NAME = VALUE }" * is_option)
-        reason = f"{reason_of(detail)}: {hint}" if hint else reason_of(detail)
-        found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}", reason))
+        found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}: {reason_of(detail)}", hint))
     return found

@@ -118,7 +118,7 @@ def test_what_is_no_stack_is_refused_in_words(site: Path, tmp_path: Path) -> Non
     spec = pipeline()
     assert check_options(STACK_PIPELINE, "p") == []
     [error] = check_options(STACK_PIPELINE.replace("rate = 10", "rates = 10"), "p")
-    assert "stage.0.rates: there is no such option: did you mean rate? there are deinterlace, fps, rate, stream" in str(error)
+    assert "stage.0.rates: there is no such option: did you mean rate? there are deinterlace, fps, rate" in str(error)
     few = SplitRequest(spec.grid, spec.segment_s, limits=Limits(windows=99))
     medium = PipelineMedia(spec).recognised(Input(b"\x93NUMPY\x01\x00", "a"))
     for array, kind, words in (

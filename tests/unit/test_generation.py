@@ -130,7 +130,7 @@ def test_a_pipeline_is_planned_from_text_to_text() -> None:
     with pytest.raises(PipelineError, match="stage `chat` needs texts as `texts`, and there is `text`, `request`"):
         plan_pipeline(pipeline('reads = { text = "texts" }'), {"m": TOKENS})
     with pytest.raises(
-        PipelineError, match="chat has no option `temperatur`: did you mean temperature. its options are: max_tokens, temperature"
+        PipelineError, match=r"chat has no option `temperatur`: did you mean temperature\? its options are: max_tokens"
     ):
         load("operators", "chat")(chat(temperatur=1), TOKENS)
     with pytest.raises(PipelineError, match="option temperature: should be greater"):
