@@ -11,6 +11,7 @@ picture's line into a file of its own.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,14 @@ class TagsFormat(BaseFormat[TagsOptions]):
             what = f"a row of `{name}` has shape {list(numbers.shape)}"
             raise PipelineError(what, "format tags takes one number, and one score, for each tag")
         seen: set[int] = set()
-        for place, number in enumerate(numbers.tolist()):
+        values = repeat(None) if scores is None else scores.tolist()
+        for number, value in zip(numbers.tolist(), values, strict=False):
             if number in seen:
                 continue
             seen.add(number)
             tag: dict[str, Any] = {"tag": label_of(labels, number)}
-            if scores is not None:
-                tag["score"] = rounded(scores[place].item())
+            if value is not None:
+                tag["score"] = rounded(value)
             if 0 <= number < len(categories):
                 tag["category"] = categories[number]
             yield tag

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from engines.media.albums import albums
 from engines.media.image import image_items
 from engines.media.medium import Input
@@ -60,12 +63,26 @@ def test_a_large_job_has_more_images_in_a_message_and_large_files_have_fewer(tmp
         return [len(items) for items, _ in albums(items_of(paths, shared), count)]
 
     everything = SharedFolders(("/",))
-    assert sizes(130, 100, everything) == sizes(130, 100, SharedFolders()) == [64, 64, 2]
-    assert sizes(24 * 100 + 5, 100, everything) == [100] * 24 + [5]
-    assert set(sizes(24 * 500, 100, everything)[:-1]) == {128}
-    assert set(sizes(24 * 70, 90_000, everything)) == {70}
+    assert sizes(24 * 100, 100, everything)[:20] == [100] * 20
+    assert sizes(24 * 500, 100, everything)[:80] == [128] * 80
+    assert sizes(24 * 70, 90_000, everything)[:20] == [70] * 20
     assert sizes(5, 2 << 20, everything) == [3, 2]
     assert sizes(5, 2 << 20, SharedFolders()) == [2, 2, 1]
     assert sizes(2, 7 << 20, everything) == [1, 1]
     [(items, _)] = albums(items_of([str(tmp_path / "gone.jpg")], everything), 1)
     assert not items[0].error
+
+
+@given(count=st.integers(1, 6000), shared=st.booleans())
+def test_the_last_images_of_a_job_are_for_all_workers(count: int, shared: bool) -> None:
+    """Every group has at most a quarter of what is left, but a message is not of fewer than eight without need."""
+    path = "/nonexistent/a.jpg" if shared else ""
+    items = [(Item(name=str(number), path=path), b"") for number in range(count)]
+    groups = [group for group, _ in albums(items, count)]
+    assert [item for group in groups for item in group] == [item for item, _ in items]
+    left = count
+    for group in groups:
+        assert len(group) <= max(8, left // 4)
+        assert len(group) >= min(8, left)
+        left -= len(group)
+    assert len(groups) <= count / 64 + 16
