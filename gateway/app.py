@@ -12,8 +12,10 @@ from fastapi.routing import APIRoute
 
 from gateway import openai, page, problems, search, sessions
 from gateway.api import health, routers
+from gateway.api.events import line_of
 from gateway.api.thumbnails import Thumbnails
 from gateway.callers import Identify, anyone
+from gateway.feeds import Feeds
 from gateway.keys import KeyHolders
 from gateway.kserve import errors as kserve_errors
 from gateway.kserve import routes as kserve
@@ -54,13 +56,19 @@ def create_app(
         async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
             app.state.broker, app.state.asker = connected, Asker(connected)
             app.state.jobs, app.state.library, app.state.thumbnails = JobIndex(connected), Library(), Thumbnails()
-            stopping = app.state.stopping = asyncio.Event()
+            feeds, stopping = Feeds(line_of), asyncio.Event()
+            app.state.feeds, app.state.stopping = feeds, stopping
             loop = asyncio.get_running_loop()
-            app.state.stop = lambda: loop.call_soon_threadsafe(stopping.set)
+
+            def stop() -> None:
+                stopping.set()
+                feeds.wake()
+
+            app.state.stop = lambda: loop.call_soon_threadsafe(stop)
             helpers = [loop.create_task(each(connected)) for each in (sweep_regularly, keep_tenants)]
             async with identify.following(connected) if isinstance(identify, KeyHolders) else nullcontext():
                 yield
-                stopping.set()
+                stop()
                 await app.state.asker.close()
             for helper in helpers:
                 helper.cancel()

@@ -15,10 +15,10 @@ class Gateway:
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         self.app = create_app(settings, **options)
-        self._listening = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.listening = listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         self._server = Server(self.app)
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self._listening])))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self.listening])))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -29,4 +29,4 @@ class Gateway:
     ) -> None:
         self._server.stop()
         self._thread.join()
-        self._listening.close()
+        self.listening.close()

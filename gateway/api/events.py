@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -13,15 +11,13 @@ from fastapi.responses import StreamingResponse
 
 from gateway.api.views import DoneView, FileView, JobView
 from gateway.callers import Caller, Reader
+from gateway.feeds import Behind, Feeds
 from gateway.fleet import Connected, client_of
 from gateway.route import checked_router
 from pipelines.job import Job
 from pipelines.job_events import Ended, Event, FileMade, PartFailed, PartMade, Progress
-from schemas.errors import RigflowError
 from schemas.jobs import Key
 
-log = logging.getLogger("rigflow")
-_tasks: set[asyncio.Task[Any]] = set()  # so that none is forgotten while it ends
 router = checked_router(prefix="/jobs", tags=["jobs"])
 SILENT_S = 15.0  # a comment is sent after this time, so that proxies keep the connection
 LastEventId = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=1 << 53, description="go on after this event")]
@@ -29,7 +25,8 @@ _TEXT = {"type": "string"}
 _EVENT = {"type": "object", "properties": {"event": _TEXT, "data": _TEXT, "id": _TEXT}, "required": ["event", "data"]}
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "`progress`, `part`, `failure`, `text` and `file` events as they come, and at last `done`",
+        "description": "`progress`, `part`, `failure`, `text` and `file` events as they come, and at last `done`, or "
+        "`behind` where the client is too slow",
         "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
@@ -41,55 +38,36 @@ async def events(
 ) -> StreamingResponse:
     """Follow a job, from its first result on, or after the event `Last-Event-ID`; ends with the event `done`."""
     found = await client_of(broker, caller).find(job)
-    stopping: asyncio.Event = request.app.state.stopping
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_lines(found, last, stopping, caller), media_type="text/event-stream", headers=headers)
+    lines = _lines(request.app.state.feeds, found, last, request.app.state.stopping, caller)
+    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 
-async def _lines(job: Job, after: int, stopping: asyncio.Event, caller: Caller) -> AsyncIterator[str]:
+async def _lines(feeds: Feeds, job: Job, after: int, stopping: asyncio.Event, caller: Caller) -> AsyncIterator[bytes]:
     """Events as lines, and a comment while there are none; ends with the job, when the gateway stops, or when the
     caller's key is revoked.
-
-    The events are read by a task of its own: where the client goes away, this is cancelled at every `await`, and could
-    not end the reading.
     """
-    coming: asyncio.Queue[Event | None] = asyncio.Queue(1)
-    reading = asyncio.create_task(_read(job, after, coming))
-    stopped = asyncio.create_task(stopping.wait())
-    _tasks.update((reading, stopped))
-    reading.add_done_callback(_tasks.discard)
-    stopped.add_done_callback(_tasks.discard)
+    stream = feeds.join(job, after)
     try:
         while not stopping.is_set() and caller.is_valid():
-            getting = asyncio.create_task(coming.get())
-            try:
-                await asyncio.wait([getting, stopped], timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    yield ": \n\n"
-                    continue
-                event = getting.result()
-            finally:
-                getting.cancel()
-            if event is None:
+            if lines := stream.take():
+                yield lines
+            elif stream.is_over:
                 return
-            yield _line(job.id, event)
+            else:
+                try:
+                    async with asyncio.timeout(SILENT_S):
+                        await stream.more.wait()
+                except TimeoutError:
+                    yield b": \n\n"
+    except Behind:
+        yield BEHIND
     finally:
-        reading.cancel()
-        stopped.cancel()
+        stream.leave()
 
 
-async def _read(job: Job, after: int, coming: "asyncio.Queue[Event | None]") -> None:
-    """Put all events of a job, then None."""
-    try:
-        async with aclosing(job.events(after, found_now=True)) as following:
-            async for event in following:
-                await coming.put(event)
-    except RigflowError as error:
-        log.warning("the events of job %s end: %s", job.id, error)
-    await coming.put(None)
-
-
-def _line(job: str, event: Event) -> str:
+def line_of(job: str, event: Event) -> bytes:
+    """An event of a job as lines of `text/event-stream`."""
     match event:
         case Progress():
             return _event("progress", JobView.of(event.manifest).model_dump(mode="json"))
@@ -115,6 +93,13 @@ def _place(key: Key) -> dict[str, Any]:
     return {"segment": key.segment, "part": key.part}
 
 
-def _event(kind: str, data: dict[str, Any], sequence: int = 0) -> str:
+def _event(kind: str, data: dict[str, Any], sequence: int = 0) -> bytes:
     number = f"id: {sequence}\n" if sequence else ""
-    return f"{number}event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"{number}event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+_SLOW = {
+    "detail": "this client reads more slowly than others: events that it has not read are gone",
+    "hint": "send the request again with the last id as Last-Event-ID",
+}
+BEHIND = _event("behind", _SLOW)
