@@ -50,34 +50,11 @@ def create_app(
     on the loopback only.
     `further` are routers beside the native API.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
-            app.state.broker, app.state.asker = connected, Asker(connected)
-            app.state.jobs, app.state.library, app.state.thumbnails = JobIndex(connected), Library(), Thumbnails()
-            feeds, stopping = Feeds(line_of), asyncio.Event()
-            app.state.feeds, app.state.stopping = feeds, stopping
-            loop = asyncio.get_running_loop()
-
-            def stop() -> None:
-                stopping.set()
-                feeds.wake()
-
-            app.state.stop = lambda: loop.call_soon_threadsafe(stop)
-            helpers = [loop.create_task(each(connected)) for each in (sweep_regularly, keep_tenants)]
-            async with identify.following(connected) if isinstance(identify, KeyHolders) else nullcontext():
-                yield
-                stop()
-                await app.state.asker.close()
-            for helper in helpers:
-                helper.cancel()
-
     app = FastAPI(
         title="rigflow",
         version=version("rigflow"),
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=lambda app: _connected(app, settings, identify, broker),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         openapi_url=f"{API}/openapi.json",
@@ -98,6 +75,32 @@ def create_app(
 
     app.state.methods_of = partial(_methods_of, [(prefix, router) for prefix, router, _ in placed])
     return app
+
+
+@asynccontextmanager
+async def _connected(
+    app: FastAPI, settings: Settings, identify: Identify | None, broker: Broker | None
+) -> AsyncIterator[None]:
+    """What requests use, while the app runs."""
+    async with nullcontext(broker) if broker else Broker.connected(settings, NAME) as connected:
+        app.state.broker, app.state.asker = connected, Asker(connected)
+        app.state.jobs, app.state.library, app.state.thumbnails = JobIndex(connected), Library(), Thumbnails()
+        feeds, stopping = Feeds(line_of), asyncio.Event()
+        app.state.feeds, app.state.stopping = feeds, stopping
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            stopping.set()
+            feeds.wake()
+
+        app.state.stop = lambda: loop.call_soon_threadsafe(stop)
+        helpers = [loop.create_task(each(connected)) for each in (sweep_regularly, keep_tenants)]
+        async with identify.following(connected) if isinstance(identify, KeyHolders) else nullcontext():
+            yield
+            stop()
+            await app.state.asker.close()
+        for helper in helpers:
+            helper.cancel()
 
 
 def _methods_of(placed: Sequence[tuple[str, APIRouter]], path: str) -> set[str]:

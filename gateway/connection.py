@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gateway.problems import MEDIA_TYPE, Problem, body_of, code_of_status
 
 READ_BYTES = 64 << 10  # at once from a client, which also bounds what its parser holds
+WRITTEN_BYTES = 16 << 10  # more than these wait for nothing to be sent with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,37 @@ class Limits:
 
 
 class _Transport:
-    """A transport whose `close` leaves the client time to read an answer while it still sends."""
+    """A transport whose `close` leaves the client time to read an answer while it still sends.
+
+    What is written in one step of the event loop, as the head of an answer and its body, is sent by one system call.
+    """
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport
         self._close = close
+        self._loop = asyncio.get_running_loop()
+        self._written = list[bytes]()
+        self._written_bytes = 0
         self.lingers = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not data:
+            return
+        if not self._written:
+            self._loop.call_soon(self.flush)
+        self._written.append(data)
+        self._written_bytes += len(data)
+        if self._written_bytes > WRITTEN_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._written:
+            data = b"".join(self._written)
+            self._written, self._written_bytes = [], 0
+            self._transport.write(data)
 
     def is_closing(self) -> bool:
         return self.lingers or self._transport.is_closing()
@@ -202,7 +225,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         response = h11.Response(status_code=status, headers=list(headers.items()), reason=status.phrase)
         with suppress(h11.LocalProtocolError):
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self._real.write(self.conn.send(event) or b"")
+                self._wrapped.write(self.conn.send(event) or b"")
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -212,6 +235,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         """Close, at once or when the client had time to read the answer: bytes that are not read would discard it."""
         if self._wrapped.is_closing():
             return
+        self._wrapped.flush()
         state = self.conn.their_state
         if state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED) or (state is h11.IDLE and self._next() != "head"):
             self._real.close()

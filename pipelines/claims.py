@@ -25,7 +25,7 @@ def claim_of(subject: str, headers: Mapping[str, str]) -> str:
     A header with the name of another message's object is ignored.
     """
     name = headers.get(HEADER_BLOB, "")
-    return name if name.startswith(f"{_owner(subject, headers.get(HEADER_ID, ''))}.") else ""
+    return name if name and name.startswith(f"{_owner(subject, headers.get(HEADER_ID, ''))}.") else ""
 
 
 def _owner(subject: str, message_id: str) -> str:

@@ -27,6 +27,7 @@ from schemas.subjects import HEADER_PART, HEADER_TYPE
 
 WAITING = 1024  # events that a slow reader has not taken yet; then the broker is not read, and deltas are left out
 PROGRESS_S = 1.0  # between two reports of progress that are counted from parts
+LATER_S = 1.0  # until changes of a manifest that was read just now are followed: short jobs need no reader for them
 LAST_S = 5.0  # after the manifest says that the job ended, between looks whether its Done comes
 LOOKS = 12
 
@@ -160,6 +161,8 @@ class _Following:
                 self._events.put_nowait(TextWritten(delta))
 
     async def _manifest(self) -> None:
+        if self._known is not None:
+            await asyncio.sleep(LATER_S)
         bucket, place = self._broker.names.jobs, job_key(self._job.tenant, self._job.id)
         async for key, body in follow_bucket(self._broker, bucket, place, deleted=True):
             if not body:  # its results are gone too, so that no Done comes

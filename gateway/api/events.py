@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from schemas.jobs import Key
 
 router = checked_router(prefix="/jobs", tags=["jobs"])
 SILENT_S = 15.0  # a comment is sent after this time, so that proxies keep the connection
+LOOK_S = 1.0  # between two looks whether the caller's key is still valid, while nothing comes
 LastEventId = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=1 << 53, description="go on after this event")]
 _TEXT = {"type": "string"}
 _EVENT = {"type": "object", "properties": {"event": _TEXT, "data": _TEXT, "id": _TEXT}, "required": ["event", "data"]}
@@ -47,18 +49,22 @@ async def _lines(feeds: Feeds, job: Job, after: int, stopping: asyncio.Event, ca
     """Events as lines, and a comment while there are none; ends with the job, when the gateway stops, or when the
     caller's key is revoked.
     """
-    stream = feeds.join(job, after)
+    stream, silent_s = feeds.join(job, after), 0.0
     try:
         while not stopping.is_set() and caller.is_valid():
             if lines := stream.take():
+                silent_s = 0.0
                 yield lines
             elif stream.is_over:
                 return
             else:
-                try:
-                    async with asyncio.timeout(SILENT_S):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
                         await stream.more.wait()
-                except TimeoutError:
+                        continue
+                silent_s += LOOK_S
+                if silent_s >= SILENT_S:
+                    silent_s = 0.0
                     yield b": \n\n"
     except Behind:
         yield BEHIND
