@@ -1,9 +1,11 @@
 """Fixtures of the page's tests: Chromium, a fleet with a gateway, and pages of it that may report no error."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,9 +69,17 @@ async def _register(settings: Settings, folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, with a font for Chinese beside those of the machine."""
+    fonts = tmp_path_factory.mktemp("fonts") / "fonts.conf"
+    own = Path(str(files("paperang_p2_fonts_cjk"))) / "fonts"
+    system = '<include ignore_missing="yes">/etc/fonts/fonts.conf</include>'
+    fonts.write_text(f"<fontconfig>{system}<dir>{own}</dir></fontconfig>")
+    environment = {**os.environ, "FONTCONFIG_FILE": str(fonts)}
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = started.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"], env=environment
+        )
         yield browser
         browser.close()
 

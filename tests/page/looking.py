@@ -56,6 +56,18 @@ def settled(page: Any) -> None:
     page.locator(".loading").wait_for(state="detached")
 
 
+# whether two characters are drawn, and not a box in place of each
+DRAWN = """(two) => {
+  const pictures = [...two].map((each) => {
+    const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
+    context.font = getComputedStyle(document.body).font;
+    context.fillText(each, 0, 40);
+    return canvas.toDataURL();
+  });
+  return pictures[0] !== pictures[1];
+}"""
+
+
 def set_theme(page: Any, name: str) -> None:
     """Switch to light or dark, by the keyboard."""
     if page.evaluate("document.documentElement.dataset.theme") != name:

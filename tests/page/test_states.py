@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.gateway import Gateway
-from tests.page.looking import PHONE, VIEWS, checked, set_language, set_theme, settled, submitted, untranslated
+from tests.page.looking import DRAWN, PHONE, VIEWS, checked, set_language, set_theme, settled, submitted, untranslated
 
 pytestmark = pytest.mark.page
 API = "**/api/v1/**"
@@ -30,6 +30,13 @@ def test_a_view_is_clean_in_the_dark_on_a_phone_and_in_chinese(page: Any, view: 
     )  # other tests of this fleet may have been before
     assert untranslated(page, names) == []
     checked(page, f"{view}-phone-chinese-dark")
+
+
+def test_chinese_characters_are_drawn(page: Any) -> None:
+    page.goto("/#jobs")
+    settled(page)
+    set_language(page, "zh")
+    assert page.evaluate(DRAWN, "任务")
 
 
 @pytest.mark.parametrize("view", VIEWS)
