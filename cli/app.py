@@ -8,6 +8,7 @@ import typer
 from cli.api_keys import app as api_keys
 from cli.audit import audit
 from cli.backup import backup, restore
+from cli.broker import OPTIONS_PASS, broker
 from cli.bundle import bundle
 from cli.cards import app as cards
 from cli.cluster import cluster
@@ -85,6 +86,7 @@ app.command()(results)
 app.add_typer(jobs)
 app.command()(watch)
 app.command()(up)
+app.command(context_settings=OPTIONS_PASS)(broker)
 app.add_typer(rig)
 app.add_typer(worker)
 app.command()(gateway)

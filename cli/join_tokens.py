@@ -48,30 +48,35 @@ def add(
     Example: rigflow keys join add rig7 --worker worker.nk --join-key join.nk
     """
     from pipelines.broker import Broker
-    from pipelines.join_tokens import make_token
+    from pipelines.join_tokens import check_keys, make_token
+    from pipelines.local_access import LOOPBACK
     from schemas.join_tokens import RigAccess, moment
 
     if (worker is None) != (join_key is None):
         raise UsageError("--worker and --join-key go together", "give both where the broker has roles, and else none")
-    ca = Path(settings.tls_ca)
+    ca, worker_seed, join_seed = Path(settings.tls_ca), _seed(worker), _seed(join_key)
     access = RigAccess(
-        seed=_seed(worker).decode() if worker else "",
+        seed=worker_seed.decode(),
         inbox="_INBOX_worker" if worker else settings.inbox,
         prefix=settings.prefix,
         tls_ca=_read(ca) if settings.tls_ca else "",
     )
     expires_s = time.time() + hours * 3600
 
-    async def made() -> "TokenText":
+    async def made() -> "tuple[TokenText, str]":
         async with Broker.connected(settings, name="rigflow-keys") as broker:
-            return await make_token(broker, name, access, _seed(join_key) if join_key else b"", expires_s)
+            await check_keys(broker, worker_seed, join_seed)
+            text = await make_token(broker, name, access, join_seed, expires_s)
+            return text, broker.connection.nc.server_host
 
-    text = run_async(made())
+    text, host = run_async(made())
     if as_json:
         say_json({"token": str(text), "id": text.id, "name": name, "expires_s": expires_s})
     else:
         print(text)
     warn(f"join token {name} lets one machine in, until {moment(expires_s)}; it cannot be shown again")
+    if host in LOOPBACK:
+        warn(f"the broker listens on {host}, which other machines do not reach: give it `--addr 0.0.0.0`")
     return ExitCode.OK
 
 
@@ -116,10 +121,12 @@ def revoke(
     return revoked(settings, revoke_token, name, "join token", as_json)
 
 
-def _seed(path: Path) -> bytes:
-    """The seed in a file. Raises UsageError."""
+def _seed(path: Path | None) -> bytes:
+    """The seed in a file; empty without one. Raises UsageError."""
     from pipelines.login import seed_in
 
+    if path is None:
+        return b""
     if not (seed := seed_in(_read(path))):
         raise UsageError(f"{path}: not an nkey seed", "rigflow keys nats makes one")
     return seed.encode()

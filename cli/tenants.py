@@ -189,19 +189,25 @@ def _change(
     """Write one tenant, at the broker first: its account may send only where its streams are."""
     from pipelines.accounts import check_accounts, read_tenants
     from pipelines.broker import Broker
+    from pipelines.local_access import is_ours
     from pipelines.tenant_admin import set_tenants
     from schemas.tenants import Tenant, TenantsFile, checked, tenant_with
 
     known = read_tenants(path)
     if new and name in known.tenant:
         raise UsageError(f"{path} has tenant {name} already", f"rigflow tenants limit {name} changes it")
+    if limits["users"] and is_ours(settings):
+        what = "the broker of `rigflow up` has no accounts, which the keys of --user would be for"
+        hint = "leave --user out, for a tenant of the gateway alone, or use a broker of yours: docs/tenants.md"
+        raise UsageError(what, hint)
     before = Tenant() if new else _known(known, name, path)
     tenants = {**known.tenant, name: tenant_with(before, f"tenant {name}", **limits)}
     file = checked(TenantsFile.model_validate(known.model_dump() | {"tenant": tenants}), str(path))
 
     async def changed() -> "list[Change]":
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
-            check_accounts(path, file, settings)
+            if not is_ours(settings):
+                check_accounts(path, file, settings)
             refused = await set_tenants(broker, settings, file.tenant)
         await _write(settings, path, file, name if new else "")
         return refused
@@ -214,10 +220,15 @@ def _change(
 
 
 async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: str = "") -> None:
-    from pipelines.accounts import write_tenants
+    from pipelines.accounts import write_list, write_tenants
+    from pipelines.local_access import is_ours
 
     accounts = path.parent / file.broker.accounts
-    if not await write_tenants(path, file, settings, added):
+    if is_ours(settings):
+        write_list(path, file)
+        if added:
+            warn(f"the broker of `rigflow up` has no accounts: make {added} a key with `rigflow keys api add`")
+    elif not await write_tenants(path, file, settings, added):
         again = "twice: only then does it connect the imports of a new account" if added else "by --signal reload=PID"
         warn(
             f"the accounts are in {accounts}: include them from nats-server's configuration, and have it reload {again}"

@@ -47,11 +47,16 @@ async def write_tenants(path: Path, file: TenantsFile, settings: Settings, added
         _write_accounts(accounts, path, file, settings)
         if added and file.broker.pid_file:
             await _introduce(accounts, path, file, settings, added)
-        atomic_write(path, written(file).encode())
+        write_list(path, file)
     except BaseException:
         _restore(accounts, before)
         raise
     return bool(file.broker.pid_file) and (bool(added) or _reload(path, file))
+
+
+def write_list(path: Path, file: TenantsFile) -> None:
+    """Write the file of the operator alone. Raises OSError."""
+    atomic_write(path, written(file).encode())
 
 
 def check_accounts(path: Path, file: TenantsFile, settings: Settings) -> None:

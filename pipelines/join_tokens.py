@@ -19,8 +19,8 @@ import socket
 import tempfile
 import time
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from pipelines.audit import audit
 from pipelines.broker import EXPECTED, ApiError, Broker
 from pipelines.connection import Connection
 from pipelines.inbox import NoResponders
-from pipelines.local_access import write_private
+from pipelines.local_access import is_ours, write_private
 from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.declared import is_token
@@ -41,6 +41,7 @@ from schemas.errors import BrokerError, UsageError
 from schemas.join_tokens import JoinToken, RigAccess
 from schemas.settings import Settings
 from schemas.subjects import Names
+from schemas.text import without_passwords
 
 TOKEN_PREFIX = "rfj_"
 ANOTHER = "make another: rigflow keys join add"
@@ -102,6 +103,39 @@ async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: by
             raise UsageError(what, "rigflow topology apply renews it") from error
         raise
     return text
+
+
+async def check_keys(broker: Broker, worker_seed: bytes, join_seed: bytes) -> None:
+    """Raise UsageError where no machine could come in with these keys, or without any, from the broker's answers.
+
+    What is not known here: whether the machine will reach the broker.
+    """
+    settings, nc = broker.settings, broker.connection.nc
+    where = without_passwords(settings.nats)
+    if is_ours(settings):
+        what = f"the broker at {where} is that of `rigflow up`, which serves this machine alone"
+        raise UsageError(
+            what, "no other machine can join it; `rigflow broker` runs one for several: docs/operations.md"
+        )
+    if not worker_seed:
+        if nc.asks_for_login and "@" not in settings.nats:  # else the machine is given such a URL, too
+            what = f"the broker at {where} asks for a key, and this token would bring none"
+            raise UsageError(what, "give --worker and --join-key, the seeds of these roles: docs/install.md")
+        return
+    if not nc.asks_for_login:
+        what = f"the broker at {where} has no roles: it knows no keys, and lets everybody in"
+        raise UsageError(what, "leave out --worker and --join-key, or give it roles first: docs/operations.md")
+    for option, seed, inbox in (("--worker", worker_seed, "_INBOX_worker"), ("--join-key", join_seed, "_INBOX_join")):
+        with _credentials(settings, seed.decode(), inbox) as used:
+            try:
+                connection = await Connection.open(used, "rigflow-keys")
+            except BrokerError as error:
+                public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+                what = f"{option}: the broker at {where} does not let in {public}"
+                raise UsageError(
+                    what, "put this public key into its configuration first: docs/operations.md"
+                ) from error
+            await connection.close()
 
 
 async def all_tokens(broker: Broker) -> list[JoinToken]:
@@ -183,11 +217,8 @@ async def _token(connection: Connection, settings: Settings, text: TokenText) ->
 @asynccontextmanager
 async def _as_join(settings: Settings, text: TokenText) -> AsyncIterator[Connection]:
     """A connection as the role join, or as the URL says where the token has no seed. Raises BrokerError, UsageError."""
-    with tempfile.TemporaryDirectory(prefix="rigflow-join-") as folder:
-        if text.join_seed:
-            path = Path(folder) / "join.nk"
-            write_private(path, nkeys.encode_seed(text.join_seed, nkeys.PREFIX_BYTE_USER).decode())
-            settings = settings.model_copy(update={"credentials": str(path), "inbox": "_INBOX_join"})
+    seed = nkeys.encode_seed(text.join_seed, nkeys.PREFIX_BYTE_USER).decode() if text.join_seed else ""
+    with _credentials(settings, seed, "_INBOX_join") as settings:
         try:
             connection = await Connection.open(settings, "rigflow-join")
         except BrokerError as error:
@@ -196,3 +227,13 @@ async def _as_join(settings: Settings, text: TokenText) -> AsyncIterator[Connect
             yield connection
         finally:
             await connection.close()
+
+
+@contextmanager
+def _credentials(settings: Settings, seed: str, inbox: str) -> Iterator[Settings]:
+    """The settings that log in with a seed, which is in a file for the time of the block; without one, as they are."""
+    with tempfile.TemporaryDirectory(prefix="rigflow-join-") as folder:
+        if seed:
+            write_private(path := Path(folder) / "key.nk", seed)
+            settings = settings.model_copy(update={"credentials": str(path), "inbox": inbox})
+        yield settings

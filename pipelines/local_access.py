@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from schemas.settings import Settings
+
 USER = "rigflow"
 PASSWORD = re.compile(r"[A-Za-z0-9_-]{43}")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -65,6 +67,11 @@ def password_for(urls: str) -> str:
             password = (_folder() / str(parts.port or DEFAULT_PORT)).read_text()
             return password if PASSWORD.fullmatch(password) else ""
     return ""
+
+
+def is_ours(settings: Settings) -> bool:
+    """Whether the broker is one that `rigflow up`, `run` or `watch` of this user started here."""
+    return not settings.credentials and bool(password_for(settings.nats))
 
 
 def _folder() -> Path:

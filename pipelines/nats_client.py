@@ -60,6 +60,16 @@ class NatsClient(Client):
         uri: ParseResult | None = None if server is None else server.uri
         return uri
 
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether the server lets in only those who have a key or a password."""
+        return bool(self._server_info.get("auth_required"))
+
+    @property
+    def server_host(self) -> str:
+        """The address that the server listens on: 0.0.0.0 is every one of its machine."""
+        return str(self._server_info.get("host", ""))
+
     async def connect(self, *args: Any, **options: Any) -> None:
         """Connect, or end with the cancellation."""
         await _cancellable(super().connect(*args, **options))

@@ -90,7 +90,8 @@ def test_a_machine_joins_in_one_command_and_stays_in_the_fleet(
 def test_a_token_that_is_not_to_be_used_says_why(guarded: Guarded, tmp_path: Path) -> None:
     asyncio.run(made_by_the_operator(guarded))
     revoked, home = made(guarded, "revoked"), tmp_path / "home"
-    twice = rigflow("keys", "join", "add", "revoked", **operator(guarded))
+    seeds = ("--worker", guarded.seeds["worker"], "--join-key", guarded.seeds["join"])
+    twice = rigflow("keys", "join", "add", "revoked", *seeds, **operator(guarded))
     assert "there is a join token revoked: choose another name" in twice.stderr
     assert rigflow("keys", "join", "revoke", "revoked", **operator(guarded)).returncode == 0
     assert "the join token revoked was revoked on 20" in joining(guarded.url, revoked, home)[1]
