@@ -19,7 +19,9 @@ _ENDS = re.compile(r"\s*(?:\||&&|;|>|<)\s*")  # of a command of a shell's line
 def commands(path: Path) -> Iterator[list[str]]:
     """The words of each command `rigflow` of a document, without the name; variables of the shell are a number."""
     for line in re.findall(r"^\$ (.*rigflow .*)$", path.read_text(), re.MULTILINE):
-        for part in _ENDS.split(re.sub(r"\s+(#.*|\\)$", "", line)):
+        inner = re.findall(r"\$\(([^()]*)\)", line)  # what another command gets as a word
+        line = re.sub(r"\$\([^()]*\)", "1", line)
+        for part in (*inner, *_ENDS.split(re.sub(r"\s+(#.*|\\)$", "", line))):
             words = shlex.split(re.sub(r'"?\$\w+"?', "1", part))
             while words and re.match(r"\w+=", words[0]):
                 words.pop(0)
