@@ -12,7 +12,7 @@ from pipelines.server import EmbeddedServer
 from schemas.errors import ExitCode
 from schemas.settings import Settings
 from tests.cli import COMMAND, Running, environment, rigflow
-from tests.guarded import Guarded, new_key
+from tests.guarded import Guarded, new_key, url_of
 from tests.integration.test_join_tokens import operator
 
 
@@ -86,9 +86,7 @@ def test_a_broker_is_started_by_its_own_options(tmp_path: Path) -> None:
     options = ("--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", tmp_path, "-js", "-sd", tmp_path / "store")
     with Running("broker", *options) as broker:
         broker.until("Server is ready")
-        [ports] = tmp_path.glob("*.ports")
-        assert str(broker.process.pid) in ports.name, "it is that process itself, which service managers expect"
-        url = json.loads(ports.read_text())["nats"][0]
+        url = url_of(tmp_path, broker.process.pid)  # it is that process itself, as service managers expect
         assert rigflow("topology", "apply", "fingerprint", "--nats", url).returncode == 0
         broker.process.send_signal(signal.SIGTERM)
         assert broker.process.wait(60) in (0, 1)
