@@ -160,7 +160,7 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
             f"{tenant.jobs} ({size(tenant.queued_bytes)})",
             str(states[name].queued),
             size(states[name].stored_bytes),
-            size(2 * tenant.storage_bytes),
+            f"2 x {size(tenant.storage_bytes)}",  # of results, and of large bodies
             f"{states[name].used_s:.0f}",
             f"{tenant.device_s_a_day:.0f}" if tenant.device_s_a_day else "no limit",
         )
