@@ -131,17 +131,19 @@ def warped(
     border: Colour = (0, 0, 0),
     by: Image.Resampling = Image.Resampling.BILINEAR,
     averaged_by: Image.Resampling | None = None,
+    averages: bool = True,
 ) -> Array:
     """Return a picture of `size`, `[h, w, C]` float32, whose places `matrix` takes to those of `pixels` `[H, W, C]`.
 
     Outside of `pixels`, uint8 or float32, there is `border`. Where the picture shrinks to half or less, areas of whole
     pixels are averaged before, so that no pixel is left out; the rest is `by` neighbours, of averages `averaged_by` if
-    that is given. Pillow computes both, of floats: of bytes it rounds down.
+    that is given. Pillow computes both, of floats: of bytes it rounds down. Without `averages`, no areas are averaged:
+    `cv2.warpAffine` leaves out pixels where the picture shrinks.
     """
     made = np.empty((*size, pixels.shape[2]), np.float32)
     made[:] = border[: pixels.shape[2]]
     shrinks = side_of(matrix, size) / sqrt(size[0] * size[1])
-    step = int(max(1, min(shrinks, *pixels.shape[:2])))
+    step = int(max(1, min(shrinks, *pixels.shape[:2]))) if averages else 1
     inside = region(matrix, size, (pixels.shape[0], pixels.shape[1]), step)
     if inside is None:
         return made

@@ -57,7 +57,8 @@ class CropOptions(Spec):
     sides, or "ffhq" for five of a face. `border`: colour outside of the frame. `widths`: with `corners`, pictures keep
     their shape; each is padded right with `pad_value` to a multiple of `width_step`, at least to the first of these
     widths, and squeezed to the second if it is longer. Objects whose score is under `least_score`, or whose picture
-    covers less than a square with the side `least_side` of the frame, are left out.
+    covers less than a square with the side `least_side` of the frame, are left out. `averages`: areas of the frame are
+    averaged where the picture is half as large or less; with `averages = false` pixels are left out, as in OpenCV.
     """
 
     by: Literal["keypoints", "corners", "boxes"] = "keypoints"
@@ -69,6 +70,7 @@ class CropOptions(Spec):
     pad_value: Byte = 0
     least_score: float = Field(default=0.0, ge=0, le=1)
     least_side: float = Field(default=1.0, ge=1, le=65_535)
+    averages: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,12 @@ class Crop(BaseOperator[CropOptions]):
             if there is None:
                 return None
             matrix = of_centres(inverse(there))  # points of detectors and of templates are centres, as OpenCV has them
-        return to_bytes(warped(frame, matrix, size, self._options.border)), matrix
+        return to_bytes(self._warped(frame, matrix, size)), matrix
+
+    def _warped(
+        self, frame: Array, matrix: Array, size: tuple[int, int], by: Image.Resampling = Image.Resampling.BILINEAR
+    ) -> Array:
+        return warped(frame, matrix, size, self._options.border, by, averages=self._options.averages)
 
     def _by_corners(self, frame: Array, corners: Array) -> tuple[Array, Array] | None:
         """Return the picture of a quadrilateral, and its matrix: first in the frame's scale, then in its height.
@@ -198,7 +205,7 @@ class Crop(BaseOperator[CropOptions]):
         if matrix is None:
             return None
         matrix, high, wide = of_centres(matrix), *self._options.size
-        upright = to_bytes(warped(frame, matrix, (height, width), self._options.border, Image.Resampling.BICUBIC))
+        upright = to_bytes(self._warped(frame, matrix, (height, width), Image.Resampling.BICUBIC))
         if self._options.widths:
             least, most = self._options.widths
             wide = ceil(high * width / height)

@@ -29,13 +29,15 @@ class PasteOptions(Spec):
     """`factor`: how many times as large as the frames the result is; these are resized by Lanczos. `edge`: the share of
     a crop's side at which its mask is a half; outside of the crop it is 0. `amount`: how much of a crop is mixed in.
     `without`: classes of a parsing network's `mask` that stay as they are in the frame: 0 background, 14 neck, 16
-    cloth, 17 hair, 18 hat.
+    cloth, 17 hair, 18 hat. `averages`: areas of crops are averaged where faces are half as large or less; with
+    `averages = false` pixels are left out, as in OpenCV and GFPGAN's own code.
     """
 
     factor: float = Field(default=1, gt=0, le=8)
     edge: float = Field(default=0.05, ge=0.01, le=0.4)
     amount: float = Field(default=1, ge=0, le=1)
     without: tuple[Byte, ...] = (0, 14, 16, 17, 18)
+    averages: bool = True
 
 
 class Paste(BaseOperator[PasteOptions]):
@@ -108,9 +110,11 @@ class Paste(BaseOperator[PasteOptions]):
         if parsed is not None:
             mask = mask * self._kept(parsed, (mask.shape[0], mask.shape[1]))
         to_picture = product(scaled(picture.shape[1], picture.shape[0]), back)
-        share = warped(mask[..., None], to_picture, size) * np.float32(self._options.amount)
+        share = warped(mask[..., None], to_picture, size, averages=self._options.averages)
+        share *= np.float32(self._options.amount)
         under = ground[rows, columns].astype(np.float32)
-        over = warped(picture, to_picture, size, averaged_by=Image.Resampling.BICUBIC)  # a small face stays sharp
+        sharp = Image.Resampling.BICUBIC  # a small face stays sharp
+        over = warped(picture, to_picture, size, averaged_by=sharp, averages=self._options.averages)
         ground[rows, columns] = to_bytes(under + share * (over - under))
 
     def _kept(self, classes: Array, size: tuple[int, int]) -> Array:
