@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _without_nul(text: str) -> str:
@@ -15,9 +15,11 @@ Words: TypeAlias = Annotated[str, AfterValidator(_without_nul)]
 """Text without NUL characters: libraries in C would read it to the first one only."""
 
 
-def _named(given: str | int | None) -> str | int | None:
+def _named(given: object) -> object:
     if given == "":
         raise ValueError("it is empty")
+    if isinstance(given, bool) or not isinstance(given, str | int | None):
+        raise ValueError("should be a text or a whole number")
     return given
 
 
@@ -36,7 +38,7 @@ class TextRequest(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    id: Annotated[str | int | None, AfterValidator(_named)] = None
+    id: Annotated[str | int | None, BeforeValidator(_named)] = None
     prompt: Words | None = None
     text: Words | None = None
     messages: Annotated[tuple[Turn, ...], Field(min_length=1)] | None = None

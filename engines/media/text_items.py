@@ -53,7 +53,7 @@ def request_of(line: bytes) -> TextRequest:
     if len(line) > MOST_BYTES:
         raise ItemTooLarge(f"it has more than {MOST_BYTES} bytes", "cut it")
     try:
-        return TextRequest.model_validate_json(line)
+        return TextRequest.model_validate_json(line.rstrip())
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
         if detail["type"] == "json_invalid":

@@ -153,7 +153,7 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, library: Library, 
         "shorten the text, or lower max_tokens",
         "much": "its text has 1 tokens, and 600 more are wanted: model chat-model holds 512 together: "
         "shorten the text, or lower max_tokens",
-        "odd": "temperature: should be a valid number, unable to parse string as a number: see docs/chat.md",
+        "odd": "temperature: should be a valid number: see docs/chat.md",
         "schema": "model chat-model failed: Error creating grammar: type must be a string or array of strings: "
         "correct the request",
         "turns": "it has messages, and this stage continues a text: use the pipeline `chat`",

@@ -17,7 +17,7 @@ from tests.unit.test_media_text import ECHO
 from workers.definitions import register
 
 LINES = '{"id": "q1", "prompt": "one"}\n{"prompt": \n' + "".join(f'{{"text": "t{n}"}}\n' for n in range(20))
-BROKEN = "line 2: it is no JSON: EOF while parsing a value at line 2 column 0: write a JSON object on each line"
+BROKEN = "line 2: it is no JSON: EOF while parsing a value at line 1 column 10: write a JSON object on each line"
 
 
 def echo(output: str = "jsonl") -> PipelineSpec:

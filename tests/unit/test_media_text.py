@@ -95,7 +95,7 @@ def test_a_file_is_an_item_and_a_line_of_json_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"prompt": "x"', "it is no JSON: EOF while parsing an object"),
+        (b'{"prompt": "x"', "it is no JSON: EOF while parsing an object at line 1 column 14"),
         (b"prompt: x", "it is no JSON: expected value"),
         (b'["x"]', "object: write {"),
         (b'{"prompt": "\\ud800"}', "it has half of a character: a surrogate"),
@@ -107,6 +107,9 @@ def test_a_file_is_an_item_and_a_line_of_json_is_one(tmp_path: Path) -> None:
         (b'{"id": "x"}', "give one of prompt, text and messages"),
         (b'{"prompt": "x", "text": "y"}', "give one of prompt, text and messages"),
         (b'{"id": "", "prompt": "x"}', "id: it is empty: write {"),
+        (b'{"id": true, "prompt": "x"}', "id: should be a text or a whole number"),
+        (b'{"id": 1.0, "prompt": "x"}', "id: should be a text or a whole number"),
+        (b'{"id": ["a"], "prompt": "x"}', "id: should be a text or a whole number"),
         (b'{"prompt": 3}', "prompt: should be a valid string"),
         (b'{"messages": []}', "messages: "),
         (b'{"messages": [{"role": "god", "content": "x"}]}', "messages.0.role: should be 'system', 'user'"),
