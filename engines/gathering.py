@@ -13,6 +13,7 @@ from engines.part import Part, Value
 from engines.ports import Operator
 from engines.ragged import Ragged
 from engines.registry import load
+from schemas.cards import MOST_MARKS
 from schemas.errors import MediaError, PipelineError
 from schemas.jobs import Key
 from schemas.parts import PartMeta
@@ -50,6 +51,7 @@ class Gathering:
     _meta: PartMeta | None = None
     _pts: list[int] = field(default_factory=list)
     _arrays: dict[str, list[Value]] = field(default_factory=dict)
+    _cards: dict[str, None] = field(default_factory=dict)
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Value]) -> None:
         """Take the next part. Raises MediaError for one with other arrays."""
@@ -57,6 +59,7 @@ class Gathering:
             raise MediaError("a part has other arrays than those before it", "send the media again")
         self._meta = self._meta or meta
         self._pts += meta.pts
+        self._cards |= dict.fromkeys(meta.cards)
         for name, array in arrays.items():
             self._arrays.setdefault(name, []).append(array)
 
@@ -64,7 +67,7 @@ class Gathering:
         """Return the part with all windows, as the only one of that segment."""
         assert self._meta is not None, "a media has a part"
         key = Key(job=self._meta.key.job, segment=segment, final=True)
-        meta = PartMeta(key=key, media=self._meta.media, pts=tuple(self._pts))
+        meta = PartMeta(key=key, media=self._meta.media, pts=tuple(self._pts), cards=tuple(self._cards)[-MOST_MARKS:])
         return Part(meta, {name: _joined(values) for name, values in self._arrays.items()})
 
 

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from engines.encoding import Format, Origin
-from engines.files import delete_files
 from engines.gathering import gathering_stage
 from engines.outputs.format import load_format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
-from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare, generation_of, in_thread
+from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare, generation_of
 from pipelines.delivery import Delivery
+from pipelines.finishing import finish
+from pipelines.in_thread import in_thread
 from pipelines.jetstream import Gone
-from pipelines.job_end import end, publish_done
 from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
 from pipelines.jobs import finish_cancel
 from pipelines.pull import Pull
@@ -26,6 +26,8 @@ from pipelines.queued import is_idle
 from pipelines.relief import Relief
 from pipelines.retention import Retention
 from pipelines.spool import Piece, Spool
+from schemas.base import Message
+from schemas.cards import Doubts
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, JobState
 from schemas.messages import decode
@@ -58,8 +60,10 @@ class Collector:
         deliver: Deliver | None = None,
         retention: Retention | None = None,
         compare: Compare = lambda *_: (),
+        doubted: Doubts | None = None,
     ) -> None:
-        self._broker = broker
+        self._broker, self._spec = broker, spec
+        self._doubted, self._again = doubted or Doubts(), uuid.uuid4().hex if doubted else ""
         self._models = spec.models
         self._format: Format = load_format(spec.encode)
         self._gathers = gathering_stage(spec)
@@ -179,7 +183,7 @@ class Collector:
             await self._take_done(job, message)
             return
         piece = Piece(body, (message, buffers), len(body))
-        if job.finishing or not job.order.offer(message, piece):
+        if job.finishing or self._in_doubt(message) or not job.order.offer(message, piece):
             return
         if isinstance(message, Result):
             self._on_part(job.ref.id, message.meta)
@@ -191,6 +195,9 @@ class Collector:
         if await self._relief.is_due(delivery.stream_seq, blob, piece.nbytes):
             await self._note_evicted()
             await self._relief.delete()
+
+    def _in_doubt(self, message: Message) -> bool:
+        return isinstance(message, Result) and self._doubted.any(message.meta.cards)
 
     async def _take_done(self, job: CollectedJob, done: Done) -> None:
         """Another process published the job's Done, or `_finish` did. Raises CollectedElsewhere."""
@@ -210,10 +217,11 @@ class Collector:
             job.note_incomplete()
         if job.order.complete or incomplete:
             job.finishing = True
-            self._in_background(job, partial(self._finish, job))  # takes minutes where a film is drawn on
+            given = self._broker, job, self._compare, self._deliver, self._retention, self._anew
+            self._in_background(job, partial(finish, *given))  # takes minutes where a film is drawn on
         elif segment is not None and not job.gathered:
             job.gathered = True
-            self._in_background(job, partial(job.send_gathered, self._broker, segment))  # waits while the queue is full
+            self._in_background(job, partial(job.send_gathered, self._broker, segment, self._again))
 
     def _in_background(self, job: CollectedJob, step: Step) -> None:
         """Take a step of a job in a task of its own, so that results of other jobs are taken meanwhile."""
@@ -249,7 +257,8 @@ class Collector:
     async def _end_lost_jobs(self) -> None:
         """End jobs of which results are missing while no stage has a message: they aged out, or were deleted."""
         with contextlib.suppress(RigflowError):  # the broker does not answer: check again later
-            idle = [one for one in {job.ref.pipeline for job in self._unfinished()} if await is_idle(self._broker, one)]
+            pipelines, also_collect = {job.ref.pipeline for job in self._unfinished()}, not self._again
+            idle = [one for one in pipelines if await is_idle(self._broker, one, also_collect)]
             reader = await self._broker.api_unless_gone(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
             if not idle or reader is None or reader["num_pending"]:  # one that is gone is made again, and reads first
                 return
@@ -264,7 +273,8 @@ class Collector:
                         await self._end(job, JobCancelled(job.ref))
                     elif known.total is not None and job.ref.pipeline in idle:
                         what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
-                        job.fail(Gone(what, "publish it again; it is started again then"))
+                        doubt = f"parts of job {job.ref.id} are in doubt because of a card, and were not done again"
+                        job.fail(Gone(doubt if self._again else what, "publish it again; it is started again then"))
 
     async def _note_evicted(self) -> None:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""
@@ -275,26 +285,12 @@ class Collector:
     def _unfinished(self) -> list[CollectedJob]:
         return [job for job in self._jobs.values() if not job.finished.done()]
 
-    async def _finish(self, job: CollectedJob) -> None:
-        files, equal = await job.closed(self._compare)
-        if job.finished.done():  # cancelled or abandoned meanwhile
-            await asyncio.to_thread(delete_files, files, job.target)
-            return
-        done = job.done([*equal] or files)
+    async def _anew(self, job: CollectedJob, doubted: Doubts) -> Done:
+        """Collect a job from its first result on, without what is in doubt."""
+        given = (lambda *_: None), self._on_share, self._deliver, self._retention, self._compare
+        again = Collector(self._broker, self._spec, *given, doubted)
         try:
-            if self._deliver is not None:
-                await self._deliver(job.ref, files)
-            await end(self._broker, job.record, done, job.complete_s)  # it decides how the job ended
-            if not job.is_published(done):
-                await publish_done(self._broker, done, str(job.last_seq))
-        except (JobCancelled, asyncio.CancelledError) as error:
-            if isinstance(error, JobCancelled) or job.finished.done():  # its cancelled Done came meanwhile
-                await asyncio.to_thread(delete_files, files, job.target)
-            raise
-        if equal:
-            await asyncio.to_thread(delete_files, files, job.target)
-        if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
-            await job.forget_results(self._broker)
-        if done.failures or self._deliver is not None:
-            await self._retention.free_space(job.ref.tenant)
-        job.finished.set_result(done)
+            await again.open({job.ref: job.target}, {job.ref: job.origin.sources})
+            return await again.wait(job.ref.id)
+        finally:
+            await again.close()

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from engines.encoding import Assembler, Format, Lengthy, Origin, Traced
 from engines.files import delete_files
@@ -16,6 +15,7 @@ from engines.gathering import Gathering
 from engines.part import encode_part, unpack_arrays, unpack_values
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
+from pipelines.in_thread import in_thread
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.job_records import JobRecord
 from pipelines.order import JobOrder
@@ -28,11 +28,10 @@ from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
 from schemas.results import Done, Failure, Result
 from schemas.segments import Fragment
+from schemas.subjects import HEADER_AGAIN
 
 NAMED_OUTPUTS = 10  # in notes of values that are not finite
-STOP_S = 0.1  # between two requests to stop a step that runs in a thread
 
-T = TypeVar("T")
 OnPart = Callable[[str, PartMeta], None]
 OnShare = Callable[[str, float], None]  # how much of a job's files is finished, 0 to 1, where that takes long
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
@@ -46,7 +45,7 @@ class CollectedJob:
     `gathers`: the stage that takes the entire media as one part; results whose format is its kind are put together.
     `gathered`: they were sent to it. `finishing`: its files are being finished, and no more results are taken.
     `published`: the Done that another collector published. `complete_s`: when the last result was stored, in seconds
-    since 1970; 0 if this collector waited for it.
+    since 1970; 0 if this collector waited for it. `cards`: the marks of the cards that computed its parts.
     """
 
     ref: JobRef
@@ -64,6 +63,7 @@ class CollectedJob:
     record: JobRecord | None = None
     gathered: bool = False
     published: Done | None = None
+    cards: set[str] = field(default_factory=set)
     _gathering: Gathering = field(default_factory=Gathering)
     _assembler: Assembler | None = None
     _closing: Lengthy | None = None
@@ -116,6 +116,7 @@ class CollectedJob:
         self._unseen += result.meta.unseen
         self._duration_s = max(0.0, result.meta.media.duration_s)
         self._computed_s += result.meta.computed_s
+        self.cards.update(result.meta.cards)
         self._tokens += result.meta.tokens
         for item in result.meta.items:
             if item.error:
@@ -127,16 +128,19 @@ class CollectedJob:
         if len(self._not_finite) < DONE_REASONS:  # a model has fewer outputs, a forged result may have more
             self._not_finite.update(result.meta.not_finite)
 
-    async def send_gathered(self, broker: Broker, segment: int) -> None:
-        """Send all parts of the media as one, which is this segment, to the stage that takes it."""
+    async def send_gathered(self, broker: Broker, segment: int, again: str = "") -> None:
+        """Send all parts of the media as one, which is this segment, to the stage that takes it; `again`: anew, why."""
         assert self.gathers is not None
         gathering, self._gathering = self._gathering, Gathering()
         part = await asyncio.to_thread(gathering.part, segment)
         subject = broker.names.work(self.ref.pipeline, self.gathers.name, self.ref.priority, self.ref.tenant)
         body = await asyncio.to_thread(encode_part, part)
         self.record = self.record or await JobRecord.current(broker, self.ref)
-        headers = {} if self.record is None else place_of(self.record.manifest)
-        await broker.publish(subject, body, part.meta.key.message_id(self.gathers.name), headers)
+        headers = ({} if self.record is None else place_of(self.record.manifest)) | (
+            {HEADER_AGAIN: again} if again else {}
+        )
+        identity = part.meta.key.message_id(self.gathers.name) + (f"/{again}" if again else "")
+        await broker.publish(subject, body, identity, headers)
 
     def note_incomplete(self) -> None:
         """Note why the stage that takes the entire media was not run."""
@@ -273,23 +277,6 @@ def as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:
     made = OutputError(what, "a result is not what its pipeline makes; publish the job again under another id")
     made.__cause__ = error
     return made
-
-
-async def in_thread(step: Callable[..., T], *arguments: object, stop: Callable[[], None] = lambda: None) -> T:
-    """Run a step that writes files in a thread. When cancelled, call `stop`, and wait for its end.
-
-    A thread goes on after its task was cancelled, and would write files that are not removed any more.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(step, *arguments))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            stop()
-            await asyncio.wait({running}, timeout=STOP_S)
-        with contextlib.suppress(BaseException):
-            running.result()
-        raise
 
 
 def generation_of(message: Result | Fragment | Failure | Done) -> int:

@@ -8,7 +8,7 @@ from pipelines.blobs import discard_claims
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
 from schemas.jobs import JobRef
-from schemas.subjects import HEADER_ID, HEADER_JOB
+from schemas.subjects import COLLECT, HEADER_ID, HEADER_JOB
 
 AT_ONCE = 32
 
@@ -35,18 +35,17 @@ async def is_queued(broker: Broker, job: JobRef) -> bool:
     return False
 
 
-async def is_idle(broker: Broker, pipeline: str) -> bool:
-    """Whether no stage of a pipeline has a message, queued or in flight.
+async def is_idle(broker: Broker, pipeline: str, collecting: bool = True) -> bool:
+    """Whether no stage of a pipeline has a message, queued or in flight; without `collecting` that stage is left out.
 
     Streams are read one after the other. A message may move meanwhile from a stream that is not read yet to one that
     was read. So all are read twice, and no new message may have come in between.
     """
     subject = f"{broker.names.prefix}.work.{pipeline}.*.*"
-    looks = []
+    looks, left_out = [], "" if collecting else broker.names.work_stream(pipeline, COLLECT)
     for _ in range(2):
-        states = [
-            stream["state"] for stream in (await broker.api("STREAM.LIST", {"subject": subject}))["streams"] or []
-        ]
+        found = (await broker.api("STREAM.LIST", {"subject": subject}))["streams"] or []
+        states = [stream["state"] for stream in found if stream["config"]["name"] != left_out]
         if any(state["messages"] for state in states):
             return False
         looks.append([state["last_seq"] for state in states])

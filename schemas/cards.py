@@ -11,6 +11,7 @@ from schemas.declared import Name
 from schemas.fields import Count, GivenName, Moment
 
 MOST_SPANS = 16  # of doubt that a record keeps; of more, the first ones become one
+MOST_MARKS = 1024  # of a part, which is made of an entire media at most
 _MARK = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})@([0-9]{1,15})", re.ASCII)
 
 Mark: TypeAlias = Annotated[str, Field(max_length=96)]
@@ -45,7 +46,10 @@ class Doubt(BaseModel):
 
 
 class CardRecord(BaseModel):
-    """What the fleet knows of a card that was quarantined once, at `at_s`; `rig` is that of its worker."""
+    """What the fleet knows of a card that was quarantined once, at `at_s`; `rig` is that of its worker.
+
+    `asked_s`: when a person asked last for its check.
+    """
 
     model_config = ConfigDict(frozen=True)
     card: Name
@@ -54,6 +58,7 @@ class CardRecord(BaseModel):
     why: GivenName = ""
     rig: GivenName = ""
     at_s: Moment = 0.0
+    asked_s: Moment = 0.0
     doubts: tuple[Doubt, ...] = ()
 
     @property

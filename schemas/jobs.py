@@ -91,6 +91,7 @@ class Manifest(BaseModel):
     collects it, for a publisher that has only NATS. `results_evicted`: its collector removed results from a full
     stream. `submitter` is the name of the API key that it came with, `nbytes` the size of its input, `computed_s` and
     `tokens` what it took, see `PartMeta`. `trace` is the header `traceparent` that its media came with.
+    `doubt`: it was done when a card that computed parts of it was found to answer wrongly.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -116,6 +117,7 @@ class Manifest(BaseModel):
     computed_s: Duration = 0.0
     tokens: Count = 0
     trace: Annotated[str, Field(max_length=64)] = ""
+    doubt: GivenName = ""
     created_s: Moment = 0.0
     updated_s: Moment = 0.0
     ended_s: Moment = 0.0

@@ -141,6 +141,12 @@ class Settings(BaseModel):
         max_length=200,
         description="when workers take work, by the machine's clock, as `mon-fri 22:00-08:00, sat-sun`; empty: always",
     )
+    canary_minutes: float = Field(
+        default=10.0,
+        ge=0,
+        le=1440,
+        description="minutes between the canaries by which workers find cards that answer wrongly; 0: none",
+    )
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     log_format: LogFormat = Field(
         default=LogFormat.LOGFMT, description="lines of the log of a rig, worker or gateway: logfmt or json"

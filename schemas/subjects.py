@@ -11,6 +11,7 @@ HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of
 HEADER_COMPUTED = "Rigflow-Computed"  # on parts: seconds that devices computed for it
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
 HEADER_COPY = "Rigflow-Copy"  # on work that another worker has had for too long: a copy of its message
+HEADER_AGAIN = "Rigflow-Again"  # on work that is done again because of a card, and on what is made of it: why
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
 HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
 HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input came from, and returns to at a retry

@@ -1,20 +1,30 @@
 """Keeps a worker's card out of work while the fleet does not trust it, and checks it when a person asks for that."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from pipelines.broker import Broker
-from pipelines.cards import readmit, refuse
-from schemas.cards import CardState
+from pipelines.cards import quarantine, readmit, refuse
+from schemas.cards import CardState, Reason
+from schemas.errors import RigflowError, format_error
+from workers.canaries import Canaries
 from workers.obedience import Obedience
 from workers.runner import Runner
 
 
 class CardGuard:
-    """`open` before the worker takes any message, then `run` in a task."""
+    """`open` before the worker takes any message, then `run` in a task. `reload` loads and tests all models anew."""
 
-    def __init__(self, broker: Broker, runner: Runner, obedience: Obedience) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        runner: Runner,
+        obedience: Obedience,
+        canaries: Canaries,
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
         self._broker, self._runner, self._obedience = broker, runner, obedience
-        self._trust = runner.trust
+        self._trust, self._canaries, self._reload = runner.trust, canaries, reload
 
     async def open(self) -> None:
         """Take no work from the start if the card is quarantined. Raises BrokerError."""
@@ -25,28 +35,47 @@ class CardGuard:
 
     async def run(self) -> None:
         """Carry out verdicts until cancelled."""
+        tasks = [asyncio.create_task(each()) for each in (self._follow, self._canaries.run)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self) -> None:
         record = self._trust.record
         if record is not None and record.state is CardState.CHECKING:
             await self._on_change(record.state)
         await self._trust.follow(self._broker, self._on_change)
 
     async def _on_change(self, state: CardState) -> None:
-        self._runner.intake.quarantined = state is not CardState.TRUSTED
+        intake = self._runner.intake
+        intake.quarantined = state is not CardState.TRUSTED
         self._obedience.obey()
         if state is CardState.QUARANTINED:
-            await self._runner.intake.io.hand_back()
-            await self._runner.in_flight.hand_back_all()
+            await intake.io.hand_back()
+            await self.do_again()
         elif state is CardState.CHECKING:
             await self._check()
 
+    async def do_again(self) -> None:
+        """Have other cards do again what this one did since its last good canary. Raises BrokerError."""
+        record = self._trust.record
+        if record is not None and self._trust.good_ms < min(each.since_ms for each in record.doubts):
+            # another worker on this card had a good canary since this one did
+            await quarantine(self._broker, record.card, Reason.ORDER, record.why, self._trust.good_ms)
+        await self._runner.recent.do_again(self._runner.in_flight)
+
     async def _check(self) -> None:
         """Trust the card again if it passes, or else say why not."""
-        if why := await self._failed():
+        try:
+            await self._reload()
+            why = await self._canaries.round()
+        except RigflowError as error:
+            why = f"its check failed: {format_error(error)}"
+        if why:
             await refuse(self._broker, self._trust.card, why)
         else:
+            await self._canaries.passed()
             await readmit(self._broker, self._trust.card)
-
-    async def _failed(self) -> str:
-        """Why the card may not work yet; empty if it may."""
-        await asyncio.sleep(0)
-        return ""

@@ -6,7 +6,7 @@ Only this module settles deliveries. A message ends once, in one of the states `
                    -> retried        an attempt failed, another one follows after a pause
           -> dead-lettered           it failed for good; its failure and its dead letter are stored
           -> cancelled               its job was cancelled
-          -> handed back             this worker stops, or cannot continue
+          -> handed back             this worker stops, or cannot continue, or may not
 """
 
 import asyncio
@@ -258,23 +258,25 @@ class InFlight:
         if not self.ended:
             await self._end(State.DEAD_LETTERED, self.delivery.terminate(reason))
 
-    async def cancel(self) -> None:
+    async def cancel(self, reason: str = "its job was cancelled") -> None:
         """End it because its job was cancelled: it is not delivered again."""
         if not self.ended:
-            await self._end(State.CANCELLED, self.delivery.terminate("its job was cancelled"))
+            await self._end(State.CANCELLED, self.delivery.terminate(reason))
 
     async def drop_copy(self) -> None:
         """End a copy that failed: what becomes of the first message counts, and its failure is published once."""
+        await self.cancel("a copy failed; the first message counts")
+
+    async def replace(self) -> None:
+        """End it: the same input is in its queue once more."""
         if not self.ended:
-            await self._end(State.CANCELLED, self.delivery.terminate("a copy failed; the first message counts"))
+            await self._end(State.HANDED_BACK, self.delivery.ack())
 
     async def hand_back(self) -> None:
         """Have it delivered to another worker at once; after its pause if it is marked for a retry."""
-        if self.ended:
-            return
-        if self._retry_delay_s is None:
+        if not self.ended and self._retry_delay_s is None:
             await self._end(State.HANDED_BACK, self.delivery.release())
-        else:
+        elif not self.ended and self._retry_delay_s is not None:
             await self._end(State.RETRIED, self.delivery.retry(self._retry_delay_s))
 
     async def _end(self, state: State, settling: Coroutine[Any, Any, None]) -> None:
@@ -286,8 +288,8 @@ class InFlight:
         try:
             await asyncio.shield(settling)
         except Exception as error:
-            where = f"{self.delivery.subject} {self.delivery.stream_seq}"
-            log_event(Event("unsettled", f"{where} could not be {state.value}: {error}", logging.WARNING))
+            text = f"{self.delivery.subject} {self.delivery.stream_seq} could not be {state.value}: {error}"
+            log_event(Event("unsettled", text, logging.WARNING))
 
 
 def charge(tasks: Sequence[Task], seconds: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from engines.part import Part
 from pipelines.broker import Broker
 from schemas.parts import PartHeader
-from schemas.subjects import HEADER_COMPUTED, HEADER_PART, HEADER_TYPE
+from schemas.subjects import HEADER_AGAIN, HEADER_COMPUTED, HEADER_PART, HEADER_TYPE
 from workers.in_flight import Task
 from workers.tracing import onward
 
@@ -31,21 +31,23 @@ class Outbox:
 
     def send_result(self, task: Task, part: Part, body: bytes) -> None:
         """Publish a part's result."""
-        key = part.meta.key
         headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header(), **onward(task)}
         headers[HEADER_COMPUTED] = f"{part.meta.computed_s:.6f}"
-        self._send_later(task, part, self._broker.names.results(key.job), body, key.message_id("result"), headers)
+        self._send_later(task, part, self._broker.names.results(part.meta.key.job), body, "result", headers)
 
     def send_on(self, task: Task, part: Part, stage: str, body: bytes) -> None:
         """Publish a part to the queue of its next stage."""
         key = part.meta.key
         subject = self._broker.names.work(key.job.pipeline, stage, key.job.priority, key.job.tenant)
-        self._send_later(task, part, subject, body, key.message_id(stage), onward(task))
+        self._send_later(task, part, subject, body, stage, onward(task))
 
     def _send_later(
-        self, task: Task, part: Part, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]
+        self, task: Task, part: Part, subject: str, body: bytes, stage: str, headers: Mapping[str, str]
     ) -> None:
-        """Publish `body`, which a task made of `part`."""
+        """Publish `body`, which a task made of `part`, for a stage. What is done again has an id of its own."""
+        again = task.message.delivery.headers.get(HEADER_AGAIN, "")
+        message_id = part.meta.key.message_id(stage) + (f"/{again}" if again else "")
+        headers = {**headers, HEADER_AGAIN: again} if again else headers
         self._unsent_bytes += len(body)
         # the arrays are not needed to report an error: their memory is freed meanwhile
         task = Task(task.message, task.pipeline, task.stage, part=part.with_arrays({}))

@@ -81,6 +81,11 @@ class PipelineCache:
         return len(self._sessions)
 
     @property
+    def newest(self) -> list[LoadedPipeline]:
+        """The pipelines that are loaded, in their newest revisions."""
+        return [each for each in self._pipelines.values() if not self.superseded(each.spec)]
+
+    @property
     def failed(self) -> int:
         """How many pipelines have engines that cannot be loaded here."""
         return sum(reason != _being_loaded(name) for name, reason in self._cold.items() if name)
@@ -156,6 +161,15 @@ class PipelineCache:
             await self._unload(
                 [revision for revision in self._pipelines.keys() - needed if self._used_s[revision] < oldest_s]
             )
+
+    async def reload(self) -> None:
+        """Unload all that no message needs, and load the newest revisions anew, which tests their engines.
+
+        Raises RigflowError if one that was loaded cannot be loaded.
+        """
+        revisions = [each.spec.revision for each in self.newest]
+        await self.unload_idle()
+        await asyncio.gather(*map(self.get, revisions or self._names.values()))
 
     async def unload_idle(self) -> None:
         """Unload all that no message needs; it is loaded again when one does."""

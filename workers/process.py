@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from engines.device import open_device
+from engines.ports import Device
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.cancel_requests import carry_out_cancel_requests
@@ -22,6 +23,7 @@ from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import Stage
 from schemas.settings import LogFormat, LogLevel
 from schemas.subjects import COLLECT
+from workers.canaries import Canaries
 from workers.card_guard import CardGuard
 from workers.computing import ComputingThread
 from workers.failures import Failures
@@ -79,7 +81,7 @@ class Worker:
         pipelines.in_flight = lambda: runner.in_flight.revisions
         self._stop_on_signals(runner, reporter)
         obedience = Obedience(broker, runner, self._options, self.name, pipelines.unload_idle)
-        guard = CardGuard(broker, runner, obedience)
+        guard = self._guard(broker, runner, obedience, pipelines, device)
         await guard.open()
         loops = [*self._loops(broker, runner, pipelines, failures, reporter), obedience.follow, guard.run]
         loops.append(functools.partial(runner.costs.follow, broker, cache, device, pipelines.opener.tuning.chosen))
@@ -101,6 +103,14 @@ class Worker:
             await attempts.store_begun((), surely=True)
             await broker.close()
         return ExitCode.OK
+
+    def _guard(
+        self, broker: Broker, runner: Runner, obedience: Obedience, pipelines: PipelineCache, device: Device
+    ) -> CardGuard:
+        names = {"worker": self.name, "rig": self._options.rig}
+        given = broker, device, runner.computing, runner.trust, runner.recent, lambda: pipelines.newest
+        canaries = Canaries(*given, pipelines.opener.tuning.chosen, names, runner.heartbeats.tick)
+        return CardGuard(broker, runner, obedience, canaries, pipelines.reload)
 
     def _loops(
         self, broker: Broker, runner: Runner, pipelines: PipelineCache, failures: Failures, reporter: Reporter

@@ -33,6 +33,7 @@ from workers.measured import Measured
 from workers.messages_in_flight import MessagesInFlight
 from workers.outbox import Outbox
 from workers.outcomes import hand_on
+from workers.recent import Recent
 from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
 from workers.tracing import Traces
@@ -62,7 +63,7 @@ class Runner:
         self._preparing: set[asyncio.Task[None]] = set()
         self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
         self.computing, self.meter, self.costs, self.traces = computing, Meter(), ModelCosts(), Traces(broker.tracer)
-        self.cancelled, self.in_flight = Cancelled(broker), MessagesInFlight()
+        self.cancelled, self.in_flight, self.recent = Cancelled(broker), MessagesInFlight(), Recent(broker, trust)
         self.intake = Intake(broker, settings, self.in_flight, self.accept, concurrency)
         on_failed, traces = self._count_failure, self.traces
         self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended, self.meter, on_failed, traces)
@@ -173,6 +174,7 @@ class Runner:
 
     def _ended(self, message: InFlight) -> None:
         """A message is settled: fetch more, and wake `stop` when no message is left."""
+        self.recent.add(message)
         self.in_flight.drop(message)
         if not self.in_flight.messages:
             self._drained.set()

@@ -98,6 +98,11 @@ class LoadedPipeline:
         session = self._sessions.get(stage.name)
         return None if session is None else session.spec
 
+    @property
+    def models(self) -> list[ModelSpec]:
+        """The cards of the models of its stages here."""
+        return [session.spec for session in self._sessions.values()]
+
     def in_order(self, name: str) -> bool:
         """Whether a stage must see all parts of a segment here, in their order."""
         operator = self.plan.operators.get(name)

@@ -30,6 +30,7 @@ class Trust:
         self.card = card_name(uuid, worker)
         self.good_ms = self._mark_ms = now_ms()
         self.record: CardRecord | None = None
+        self.news = asyncio.Event()  # the record was changed by this process
 
     @property
     def quarantined(self) -> bool:
@@ -66,14 +67,18 @@ class Trust:
         while True:
             with suppress(RigflowError):  # the broker is away: no work comes either
                 await self.look(broker, on_change)
-            await asyncio.sleep(LOOK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self.news.wait()
+            self.news.clear()
 
     async def look(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
         """Read the record. Raises BrokerError."""
-        before = CardState.TRUSTED if self.record is None else self.record.state
+        known = self.record
+        before = CardState.TRUSTED if known is None else known.state
         self.record = await card_record(broker, self.card)
         after = CardState.TRUSTED if self.record is None else self.record.state
-        if after is before:
+        if after is before and (after is not CardState.CHECKING or known == self.record):
             return
         if self.record is not None and after is CardState.QUARANTINED:
             text = f"card {self.card} is quarantined, {self.record.why}; see `rigflow cards`"

@@ -21,6 +21,13 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def processor_flags() -> str:
+    """A hash of what instructions the processor has, as far as the system says."""
+    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(flags.encode()).hexdigest()[:16]
+
+
 def _machine_id() -> str:
     return _read(Path("/etc/machine-id"))
 

@@ -1,0 +1,207 @@
+"""Has a worker compute canaries between its parts, and judges its group of cards by the answers of all.
+
+A round is one canary of each pipeline that is loaded here. Rounds are `canary_minutes` apart, earlier where the inputs
+that may have to be done again fill their space, and never so often that they take more than a hundredth of the time.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from engines.backends.choice import backend_of
+from engines.canary import Canary, canary_of, group_of, versions
+from engines.ports import Compiler, Device
+from engines.profiling.host_name import processor_flags
+from engines.profiling.models import device_name
+from pipelines.broker import Broker
+from pipelines.cards import canaries, card_records, forget_canary, put_canary, quarantine
+from placement.canaries import Answers, judge
+from schemas.cards import CanaryRecord, Reason
+from schemas.errors import RigflowError, format_error
+from schemas.model_profile import ComputeOptions
+from workers.canary_run import compute, covered
+from workers.computing import ComputingThread
+from workers.recent import Recent
+from workers.stages import LoadedPipeline
+from workers.telemetry import Event, log_event
+from workers.trust import Trust
+
+FIRST_S = 60.0  # after the start of a worker, or `canary_minutes` if that is less
+SHARE = 100  # a worker works so many times as long as its canaries take
+MOST_S = 5.0  # of one canary; a pipeline that takes longer has none
+ANNOUNCED_S = 300.0  # a card that was to answer and did not for so long has no say
+FORGET_S = 7 * 86400.0  # answers of groups that a card does not belong to any more
+Tick = Callable[[], None]
+
+
+@dataclass(slots=True)
+class CanaryCounts:
+    """Canaries of a worker by outcome; `unfit` are pipelines without one, and why."""
+
+    outcomes: dict[str, int] = field(default_factory=lambda: {"good": 0, "wrong": 0, "failed": 0})
+    unfit: dict[str, str] = field(default_factory=dict)
+
+
+class Canaries:
+    """`run` in a task; `round` computes all canaries now. `loaded` returns the pipelines that are loaded here."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        device: Device,
+        computing: ComputingThread,
+        trust: Trust,
+        recent: Recent,
+        loaded: Callable[[], list[LoadedPipeline]],
+        chosen: Mapping[str, ComputeOptions],
+        names: Mapping[str, str],
+        tick: Tick,
+    ) -> None:
+        """`chosen`: options of models by their identity. `names`: `worker` and `rig`, for people."""
+        self._broker, self._device, self._computing = broker, device, computing
+        self._trust, self._recent, self._loaded = trust, recent, loaded
+        self._chosen, self._names, self._tick = chosen, names, tick
+        self._every_s = 60 * broker.settings.canary_minutes
+        self._drawn: dict[str, Canary | None] = {}
+        self._mine: dict[str, CanaryRecord] = {}  # by group
+        self._shared: tuple[object, ...] = ()
+        self._took_s = 0.0  # by the canaries of a round
+        self.counts = CanaryCounts()
+
+    async def run(self) -> None:
+        """Compute canaries until cancelled."""
+        if not self._every_s:
+            return
+        await self._recall()
+        pause_s = min(FIRST_S, self._every_s)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._recent.full.wait()
+            pause_s, self._took_s = self._every_s, 0.0
+            if not self._trust.quarantined:
+                try:
+                    if why := await self.round():
+                        await self.accuse(why)
+                except RigflowError as error:  # the broker is away, or roles.conf is of an earlier version
+                    log_event(Event("canary-failed", f"canaries could not be judged: {error}"))
+            self._recent.full.clear()
+            await asyncio.sleep(SHARE * self._took_s)
+
+    async def _recall(self) -> None:
+        """Take the answers of an earlier process, and have others of the group wait for the first one of this card."""
+        with suppress(RigflowError):
+            self._mine = {each.group: each for each in await canaries(self._broker, self._trust.card)}
+            for pipeline in self._loaded():
+                canary = await self._canary(pipeline)
+                if canary is not None and (group := await self._group(pipeline, canary)) not in self._mine:
+                    await put_canary(self._broker, self._new(group, pipeline))
+
+    async def round(self) -> str:
+        """Compute the canary of each pipeline, and judge. Why this card is wrong; empty if it is not.
+
+        Raises BrokerError.
+        """
+        since_ms = self._trust.begin()
+        groups: set[str] = set()
+        for pipeline in self._loaded():
+            if (group := await self._one(pipeline)) is None:
+                continue
+            groups.add(group)
+            if why := await self._judge(pipeline.spec.name, group):
+                self.counts.outcomes["wrong"] += 1
+                return why
+            self.counts.outcomes["good"] += 1
+        self._trust.good(since_ms)
+        self._recent.good(since_ms)
+        for group in groups:
+            self._mine[group] = self._mine[group].model_copy(update={"good_ms": since_ms})
+            await put_canary(self._broker, self._mine[group])
+        for group in self._mine.keys() - groups:
+            if self._mine[group].at_s < time.time() - FORGET_S:
+                await forget_canary(self._broker, self._mine.pop(group))
+        return ""
+
+    async def _one(self, pipeline: LoadedPipeline) -> str | None:
+        """Compute the canary of a pipeline and store the answer; its group, None if it has no canary."""
+        name = pipeline.spec.name
+        if (canary := await self._canary(pipeline)) is None:
+            return None
+        try:
+            digest, took_s = await self._computing.run(compute, pipeline, canary, self._tick, MOST_S)
+        except Exception as error:
+            self._drawn[pipeline.spec.revision] = None  # its media do not suit it: the same would happen each time
+            self.counts.outcomes["failed"] += 1
+            self.counts.unfit[name] = format_error(error)
+            text = f"pipeline {name} has no canary here: {format_error(error)}"
+            log_event(Event("canary-failed", text, logging.INFO, {"pipeline": name}))
+            return None
+        self._took_s += took_s
+        group = await self._group(pipeline, canary)
+        known = self._mine.get(group) or self._new(group, pipeline)
+        update = {"first": known.first or digest, "last": digest, "at_s": time.time(), "took_s": took_s}
+        update |= {"good_ms": self._trust.good_ms}
+        self._mine[group] = known.model_copy(update=update)
+        await put_canary(self._broker, self._mine[group])
+        return group
+
+    async def _canary(self, pipeline: LoadedPipeline) -> Canary | None:
+        revision = pipeline.spec.revision
+        if revision not in self._drawn:
+            self._drawn[revision] = await asyncio.to_thread(canary_of, pipeline.spec)
+        return self._drawn[revision]
+
+    def _new(self, group: str, pipeline: LoadedPipeline) -> CanaryRecord:
+        return CanaryRecord(
+            card=self._trust.card,
+            group=group,
+            worker=self._names["worker"],
+            pipeline=pipeline.spec.name,
+            good_ms=self._trust.good_ms,
+            at_s=time.time(),
+        )
+
+    async def _group(self, pipeline: LoadedPipeline, canary: Canary) -> str:
+        """What cards must share to give equal bits. A card with engines of its own is alone."""
+        if not self._shared:
+            name = await asyncio.to_thread(device_name, self._device)
+            self._shared = name.kind, name.driver, processor_flags(), versions()
+        settings, models = self._broker.settings, pipeline.models
+        chosen = [settings.backend, settings.precision, settings.tf32, settings.decoder, settings.encoder]
+        chosen += [self._chosen.get(model.identity) for model in models]
+        own = any(isinstance(backend_of(model, settings), Compiler) for model in models)
+        stages, alone = covered(pipeline), self._trust.card if own else ""
+        return group_of(pipeline.spec.revision, stages, canary.sha256, self._shared, chosen, alone)
+
+    async def _judge(self, pipeline: str, group: str) -> str:
+        """Judge the group, and quarantine the cards that are wrong; why this card is, if it is."""
+        out = {record.card for record in await card_records(self._broker) if not record.works} - {self._trust.card}
+        late_s = time.time() - ANNOUNCED_S - self._every_s  # cards that did not answer by then have gone
+        all_ = await canaries(self._broker, group=group)
+        known = {each.card: each for each in all_ if each.card not in out and (each.last or each.at_s > late_s)}
+        verdict = judge({card: Answers(each.first, each.last) for card, each in known.items()})
+        if verdict.undecided:
+            cards = ", ".join(verdict.undecided)
+            text = f"the canary of {pipeline} has another answer on each of {cards}: a third card has to decide"
+            log_event(Event("canary-undecided", text))
+        for card, how in verdict.wrong.items():
+            why = f"it answered the canary of {pipeline} {how}"
+            if card == self._trust.card:
+                return why
+            await quarantine(self._broker, card, Reason.CANARY, why, known[card].good_ms)
+        return ""
+
+    async def accuse(self, why: str) -> None:
+        """Quarantine this card. Raises BrokerError."""
+        rig = self._names["rig"]
+        await quarantine(self._broker, self._trust.card, Reason.CANARY, why, self._trust.good_ms, rig)
+        self._trust.news.set()
+
+    async def passed(self) -> None:
+        """The card passed a check: from now on its last answers are its first ones. Raises BrokerError."""
+        for group, record in self._mine.items():
+            self._mine[group] = record.model_copy(update={"first": record.last})
+            await put_canary(self._broker, self._mine[group])
