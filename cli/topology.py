@@ -63,9 +63,9 @@ def apply(
 ) -> ExitCode:
     """Make the broker's streams and consumers what settings say.
 
-    Limits grow at once; those of a stream that holds messages are never lowered, and that is reported. Copies are
-    added and removed while work goes on. Nothing is deleted. Pipelines that are named are registered with their models,
-    so that the fleet can process what their streams take. Exit code 1 when something was refused.
+    Limits change at once; a lower one is refused where messages would be deleted for it. Copies are added and removed
+    while work goes on. Nothing is deleted. Pipelines that are named are registered with their models, so that the fleet
+    can process what their streams take. Exit code 1 when something was refused.
 
     Example: rigflow topology apply --settings fleet.toml --nats nats://rig1:4222,nats://rig2:4222
     """

@@ -1,8 +1,8 @@
 """Small media whose results a caller waits for: sent to the first stage and answered from the results as they come.
 
 Such a request is no job in the list, and no worker collects it: it has no record, and its results are deleted when they
-are read. A caller that goes away cancels it. If this process ends meanwhile, workers finish what they have, and its
-results are deleted when they are too old.
+are read. A caller that goes away cancels it; what was computed by then counts as used. If this process ends meanwhile,
+workers finish what they have, and its results are deleted when they are too old.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from pipelines.blobs import discard_claims, load
 from pipelines.broker import ApiError, Broker
 from pipelines.cancelled import drop_queued
 from pipelines.claims import claim_of
+from pipelines.inventory import take_inventory
 from pipelines.jetstream import Stored
 from pipelines.message_store import fleet_full
 from pipelines.usage import record_usage
@@ -77,16 +78,19 @@ class Asker:
             priority=Priority.INTERACTIVE,
         )
         waiting = _Waiting(self._broker, job, len(segments))
-        nbytes, began_s, answered = sum(each.nbytes for each in segments), time.time(), False
+        nbytes, began_s, state = sum(each.nbytes for each in segments), self._broker.quotas.now_s(), JobState.CANCELLED
         await waiting.open()
         try:
             await self._send(spec, job, segments)
             found = await waiting.results()
-            answered = True
+            state = JobState.DONE
+        except RequestFailed:
+            state = JobState.FAILED
+            raise
         finally:
             await waiting.close()
-            known = Manifest(job=job, name=job.id, nbytes=nbytes, submitter=submitter, created_s=began_s)
-            self._later(self._tidy(known, waiting.found if answered else None, waiting.claims))
+            known = Manifest(job=job, name=job.id, nbytes=nbytes, submitter=submitter, created_s=began_s, state=state)
+            self._later(self._tidy(known, waiting.found, waiting.claims))
         return found
 
     async def _send(self, spec: PipelineSpec, job: JobRef, segments: Sequence[SegmentData]) -> None:
@@ -113,22 +117,23 @@ class Asker:
         self._tidying.add(task)
         task.add_done_callback(self._tidying.discard)
 
-    async def _tidy(self, known: Manifest, answered: Sequence[Answered] | None, claims: Sequence[str]) -> None:
-        """Note what a request used and delete its results; of one that is not answered, also what is queued."""
+    async def _tidy(self, known: Manifest, answered: Sequence[Answered], claims: Sequence[str]) -> None:
+        """Note what a request used and delete its results; of one that has no answer, also what is queued."""
         names = self._broker.names
         with suppress(RigflowError):  # the broker is away: results grow too old, and are deleted then
-            if answered is None:
-                await drop_queued(self._broker, known.job)
-            else:
+            if known.state is JobState.DONE:
                 used = {
                     "segments": len(answered),
                     "frames": sum(each.meta.frames for each in answered),
                     "computed_s": sum(each.meta.computed_s for each in answered),
                     "tokens": sum(each.meta.tokens for each in answered),
-                    "state": JobState.DONE,
-                    "ended_s": time.time(),
                 }
-                await record_usage(self._broker, known.model_copy(update=used))
+            else:  # what was computed by now counts
+                await drop_queued(self._broker, known.job)
+                inventory = await take_inventory(self._broker, known)
+                used = {"frames": inventory.frames, "computed_s": inventory.computed_s}
+            if known.state is JobState.DONE or used["computed_s"]:
+                await record_usage(self._broker, known.model_copy(update={**used, "ended_s": time.time()}))
             await self._broker.purge(names.results_of(known.job.tenant), names.results(known.job))
             await discard_claims(self._broker, names.blobs_of(known.job.tenant), claims)
 

@@ -5,7 +5,6 @@ The command line, the folder runs and the gateway all run jobs through it.
 
 import asyncio
 import os
-import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -172,7 +171,7 @@ class Client:
             name=name or ref.id,
             source=media.source,
             nbytes=media.size,
-            created_s=time.time(),
+            created_s=self.broker.quotas.now_s(),
             submitter=self.submitter,
             trace=incoming.get(),
         )

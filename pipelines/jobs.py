@@ -54,7 +54,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
     under its id is other media or is for another revision of the pipeline. Raises OtherInput when the id belongs to a
     job with another input or another pipeline.
     """
-    wanted = wanted.model_copy(update={"created_s": time.time()})
+    wanted = wanted.model_copy(update={"created_s": broker.quotas.now_s()})
     while True:
         found = await JobRecord.read(broker, wanted.job)
         if found is None:

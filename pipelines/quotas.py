@@ -1,7 +1,10 @@
 """What tenants may use in a day, and when they may again: seconds of devices, as the ends of jobs were recorded."""
 
+import contextlib
 import math
 import time
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from pipelines.message_store import FleetFull, MessageStore
 from schemas.errors import Disposition, StoreError
@@ -42,30 +45,57 @@ class StorageFull(StoreError):
         super().__init__(f"unfinished jobs of tenant {tenant} fill all that it may store", hint)
 
 
+@dataclass(slots=True)
+class _Used:
+    """The seconds of each job of a tenant, by the subject of its use, that it began on one day."""
+
+    day: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    next: int = 1  # the sequence to go on from
+    looked_s: float = -LOOK_S  # monotonic
+
+
 class Quotas:
-    """Counts the seconds of devices of the jobs that a tenant began today (UTC); each look goes on where one ended."""
+    """Counts the seconds of devices of the jobs that a tenant began today (UTC); each look goes on where one ended.
+
+    The day is that of the broker's clock: those of the machines may be wrong.
+    """
 
     def __init__(self, store: MessageStore) -> None:
         self._store = store
-        self._day = ""
-        self._seconds: dict[str, dict[str, float]] = {}  # of each tenant: the subject of a job -> its seconds
-        self._next: dict[str, int] = {}
-        self._looked_s: dict[str, float] = {}
+        self._used: dict[str, _Used] = {}
+        self._behind_s = 0.0  # how far the clock of this machine is behind that of the broker
+
+    def now_s(self) -> float:
+        """Seconds since 1970 by the broker's clock, as it was read at the last look; by our own before the first."""
+        return time.time() + self._behind_s
 
     async def used_s(self, tenant: str) -> float:
         """Seconds that the jobs of a tenant took which began today, and are over."""
-        day = day_of(time.time())
-        if day != self._day:
-            self._day, self._seconds, self._next, self._looked_s = day, {}, {}, {}
-        found = self._seconds.setdefault(tenant, {})
-        if time.monotonic() - self._looked_s.get(tenant, -LOOK_S) >= LOOK_S:
-            names = self._store.names
-            subject = names.usage(tenant, "*", "*", day, "*")
-            async for stored in self._store.read(names.usage_stream, subject, self._next.get(tenant, 1)):
-                self._next[tenant] = stored.sequence + 1
-                found[stored.subject] = _seconds_of(stored.body)
-            self._looked_s[tenant] = time.monotonic()
-        return sum(found.values())
+        used = self._used.get(tenant)
+        if used is None or time.monotonic() - used.looked_s >= LOOK_S:
+            used = await self._look(tenant)
+        return sum(used.seconds.values())
+
+    async def _look(self, tenant: str) -> _Used:
+        names = self._store.names
+        await self._read_clock()
+        day = day_of(self.now_s())
+        used = self._used.get(tenant)
+        if used is None or used.day != day:
+            used = self._used[tenant] = _Used(day)
+        subject = names.usage(tenant, "*", "*", day, "*")
+        async for stored in self._store.read(names.usage_stream, subject, used.next):
+            used.next = stored.sequence + 1
+            used.seconds[stored.subject] = _seconds_of(stored.body)
+        used.looked_s = time.monotonic()
+        return used
+
+    async def _read_clock(self) -> None:
+        info = await self._store.api_unless_gone(f"STREAM.INFO.{self._store.names.usage_stream}")
+        with contextlib.suppress(KeyError, ValueError):  # no such stream yet: our own clock counts
+            text = (info or {})["ts"][:19]  # to the second, and without the zone, which is UTC
+            self._behind_s = datetime.fromisoformat(f"{text}+00:00").timestamp() - math.floor(time.time())
 
     async def check(self, tenant: str) -> None:
         """Raise QuotaReached when a tenant has used all that it may today."""
@@ -74,7 +104,7 @@ class Quotas:
             return
         used_s = await self.used_s(tenant)
         if used_s >= listed.device_s_a_day:
-            raise QuotaReached(tenant, used_s, listed.device_s_a_day, DAY_S - time.time() % DAY_S)
+            raise QuotaReached(tenant, used_s, listed.device_s_a_day, DAY_S - self.now_s() % DAY_S)
 
 
 def _hours(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Compares streams and consumers of the broker with those that pipelines need, and changes them.
 
-Several processes may apply at the same time, and more than once: no stream is shared between pipelines, limits are
-never lowered on a stream that holds messages, and the difference is taken again until there is none.
+Several processes may apply at the same time, and more than once: no stream is shared between pipelines, no limit is
+lowered where the broker would delete messages for it, and the difference is taken again until there is none.
 
 The operator of a fleet calls `apply_topology`, which changes settings. Publishers call `ensure_topology`, which creates
 what is missing and changes nothing else.
@@ -119,7 +119,8 @@ def _stream_changes(wanted: Config, info: Config | None) -> list[Change]:
     current, merged = info["config"], dict(wanted)
     changes = []
     if info["state"]["messages"] > 0:
-        for limit in ("max_bytes", "max_age"):
+        keeps = current.get("discard") == merged["discard"] == "new"  # a full one refuses messages, and deletes none
+        for limit in ("max_age",) if keeps else ("max_bytes", "max_age"):
             if _lower(merged[limit], current.get(limit, 0)):
                 reason = (
                     f"{limit} stays at {current.get(limit, 0)}, because it holds {info['state']['messages']} messages"

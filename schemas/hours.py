@@ -42,15 +42,15 @@ class Hours:
         """Whether work is taken at a local time."""
         return self._open(moment.tm_wday, moment.tm_hour * 60 + moment.tm_min)
 
-    def changes_in(self, moment: time.struct_time) -> int:
-        """Minutes from the begin of this one to the next change; 0: there is none."""
+    def changes_at(self, moment: time.struct_time) -> str:
+        """The day and time of the next change by the same clock, as `mon 08:00`; empty: there is none."""
         at = moment.tm_wday * DAY_MINUTES + moment.tm_hour * 60 + moment.tm_min
         now = self.open_at(moment)
-        later = (minutes for minutes in range(1, WEEK_MINUTES) if self._in_week(at + minutes) is not now)
-        return next(later, 0)
-
-    def _in_week(self, minute: int) -> bool:
-        return self._open(minute // DAY_MINUTES % 7, minute % DAY_MINUTES)
+        for minute in range(at + 1, at + WEEK_MINUTES):
+            day, of_day = minute // DAY_MINUTES % 7, minute % DAY_MINUTES
+            if self._open(day, of_day) is not now:
+                return f"{DAYS[day]} {of_day // 60:02}:{of_day % 60:02}"
+        return ""
 
     def _open(self, day: int, minute: int) -> bool:
         return not self.spans or any(span.has(day, minute) for span in self.spans)

@@ -63,7 +63,7 @@ class Obedience:
             if self._hours.open_at(now) is self._runner.intake.off_hours:
                 self._runner.intake.off_hours = not self._runner.intake.off_hours
                 changes = "takes no work" if self._runner.intake.off_hours else "takes work"
-                self._log(f"{changes} for {self._hours.changes_in(now)} min, by the setting hours")
+                self._log(f"{changes} until {self._hours.changes_at(now) or 'further notice'}, by the setting hours")
                 self.obey()
             elif self._runner.intake.off_hours and (self._handing_back is None or self._handing_back.done()):
                 await self._unload()  # what was loaded since, as it is at a start and when a pipeline is published

@@ -8,9 +8,13 @@ from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from engines.media.tensor import TensorMedium
 from gateway.problems import problem_of
+from pipelines import asking
+from pipelines.asking import Asker
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.client import Client
@@ -99,6 +103,36 @@ async def test_a_cancelled_job_counts_with_the_parts_that_were_there(settings: S
         await cancel(broker, record.manifest)
         await finish_cancel(broker, ref, again=True)
         assert (await state_of(broker, ["small"]))["small"].used_s == 7.75
+
+
+async def test_a_request_whose_caller_went_away_counts_with_the_parts_that_were_there(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.quotas.LOOK_S", 0.0)
+    async with tenants_of(settings, {"small": Tenant(device_s_a_day=10.0)}) as broker:
+        infer = builtin_pipeline("infer").with_model("fingerprint")
+        spec = await register(broker, settings, infer, find_models(infer, None), variant=True)
+        arrays = {"pixels": np.zeros((2, 5, 32, 32), np.uint8)}
+        segments, asker = list(TensorMedium(spec.decode).segments_of("a", arrays)), Asker(broker)
+        monkeypatch.setattr(asking._Waiting, "open", _begun)  # it hears nothing
+        asked = asyncio.create_task(asker.ask(spec, segments, "small"))
+        queue = broker.names.work_stream(spec.name, spec.decode.name)
+
+        async def job() -> JobRef | None:
+            queued = [decode(stored.body)[0] async for stored in broker.read(queue)]
+            return queued[0].key.job if queued else None
+
+        await eventually(job)
+        ref = await job()
+        assert ref is not None
+        header = PartHeader(0, 0, 0, last=False, final=False, frames=1, lost=0).header()
+        headers = {HEADER_TYPE: "part", HEADER_PART: header, HEADER_COMPUTED: "4.5"}
+        await broker.publish(broker.names.results(ref), b"", "part", headers)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await asker.close()
+        assert (await state_of(broker, ["small"]))["small"].used_s == 4.5
+        assert [each async for each in broker.read(broker.names.results_of("small"))] == []
 
 
 async def test_no_media_of_a_tenant_are_fetched_until_it_may_go_on(

@@ -8,7 +8,7 @@ from itertools import cycle
 
 import pytest
 
-from pipelines.broker import Broker
+from pipelines.broker import ApiError, Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from pipelines.server import EmbeddedServer
 from pipelines.streams import desired
@@ -17,7 +17,7 @@ from schemas.errors import BrokerError, StoreError
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
-from schemas.subjects import Names
+from schemas.subjects import HEADER_ID, Names
 
 MIB = 1 << 20
 
@@ -99,26 +99,35 @@ async def test_many_apply_different_pipelines_at_once(settings: Settings) -> Non
         assert await plan(one, desired(one.names, settings, many)) == []
 
 
-async def test_limits_grow_under_work_and_shrink_only_without(settings: Settings) -> None:
+async def test_limits_grow_and_shrink_under_work_where_nothing_is_deleted(settings: Settings) -> None:
     larger = settings.model_copy(update={"queue_bytes": 2 * settings.queue_bytes, "ack_wait_s": 3.0})
-    smaller = settings.model_copy(update={"queue_bytes": settings.queue_bytes // 2})
+    small = {"queue_bytes": 4096, "dead_bytes": settings.dead_bytes // 2, "results_age_s": settings.results_age_s / 2}
+    smaller = settings.model_copy(update=small)
     async with connected(settings) as broker:
-        stream = broker.names.work_stream("scenes", "decode")
+        stream, dead = broker.names.work_stream("scenes", "decode"), broker.names.dead_stream
         subject = broker.names.work("scenes", "decode", Priority.BULK)
         await apply_topology(broker, settings, FEW)
-        await broker.publish(subject, b"work", "id")
+        for number in range(4):
+            await broker.publish(subject, bytes(4096), f"id-{number}")
+        await broker.publish(broker.names.dead("scenes", "decode"), b"dead", "dead")
+        await broker.publish("rigflow.results.main.scenes.job", b"result", "result")
         assert await apply_topology(broker, larger, FEW) == []
         assert (await config_of(broker, stream))["max_bytes"] == larger.queue_bytes
         assert (await consumers_of(broker, stream))["bulk"]["ack_wait"] == 3 * 10**9
         refused = await apply_topology(broker, smaller, FEW)
-        assert [(change.action, change.stream) for change in refused] == [("refuse", stream)]
-        assert "holds 1 messages" in refused[0].reason
-        assert (await config_of(broker, stream))["max_bytes"] == larger.queue_bytes
-        other = broker.names.work_stream("scenes", "encode")
-        assert (await config_of(broker, other))["max_bytes"] == smaller.queue_bytes, "an empty stream may shrink"
-        await broker.purge(stream, subject)
+        assert {(change.action, change.stream) for change in refused} == {
+            ("refuse", dead),  # a full one drops its oldest
+            ("refuse", broker.names.results_stream),  # what is too old would go
+        }
+        assert all("because it holds 1 messages" in change.reason for change in refused)
+        assert (await config_of(broker, dead))["max_bytes"] == settings.dead_bytes
+        assert (await config_of(broker, stream))["max_bytes"] == smaller.queue_bytes, "a full one refuses new ones"
+        assert len([each async for each in broker.read(stream)]) == 4, "and keeps those that it has"
+        with pytest.raises(ApiError, match="maximum bytes exceeded"):
+            await broker.store(subject, b"work", {HEADER_ID: "more"}, until_full=True)
+        await broker.purge(dead, ">")
+        await broker.purge(broker.names.results_stream, ">")
         assert await apply_topology(broker, smaller, FEW) == []
-        assert (await config_of(broker, stream))["max_bytes"] == smaller.queue_bytes
 
 
 async def test_a_plan_says_what_it_would_do(settings: Settings) -> None:

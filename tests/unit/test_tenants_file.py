@@ -1,5 +1,7 @@
 """The operator's file of tenants: what is written is read again, and what cannot be is refused in one line."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,8 @@ USER = "U" + "A" * 55
 NAME = st.text("aB9_-", min_size=1, max_size=9).map("t".__add__)
 KEY = st.integers(0, 999).map(lambda number: f"U{number:055}")
 TENANTS = st.dictionaries(NAME, st.builds(Tenant, weight=st.floats(0.01, 1000), jobs=st.integers(1, 9)), max_size=3)
+LIMITS = ("jobs", "queued_bytes", "storage_bytes", "connections", "device_s_a_day")
+WRONG_NAMES = ("", "*", ">", "a.b", "a b", "a*", "$SYS", "a@b", "é", "租户", "a\n", "a" * 200, '"', "a/b")
 PATH = st.text("ab \"\\'#é[\n\t\x1b\x7f", max_size=9)
 
 
@@ -36,8 +40,10 @@ def test_a_file_that_is_written_is_read_again(tenants: dict[str, Tenant], path: 
         ("[tenant.main]", "main is the tenant of all that name none"),
         ("[tenant.a]\nweight = 0", "weight"),
         ("[tenant.a]\nweight = nan", "weight"),
+        *((f"[tenant.a]\nweight = {weight}", "weight") for weight in ("-1", "inf", "-inf", "1e9", "1e-9", "'a'")),
+        *((f"[tenant.a]\n{name} = {value}", name) for name in LIMITS for value in ("-1", "nan", "1e300", "'a'")),
         ("[tenant.a]\nusers = ['SUAB']", "public key"),
-        ('[tenant."a.b"]', "letters, digits"),
+        *((f"[tenant.{json.dumps(name)}]", "letters, digits") for name in WRONG_NAMES),
         (f"[tenant.a]\nusers = ['{USER}']\n[tenant.b]\nusers = ['{USER}']", "a and b have the same user"),
         ("[tenant.a]\nshare = 1", "share"),
         ("tenant = 1", "tenant"),
