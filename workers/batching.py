@@ -14,8 +14,7 @@ A poison candidate, a message that an earlier attempt did not finish, runs alone
 
 import math
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from engines.part import Part
 from engines.ports import RowKind
@@ -24,7 +23,7 @@ from schemas.pipeline import OperatorStage
 from workers.batch_wait import most_wait_s
 from workers.continuing import is_urgent
 from workers.handoff import Handoff
-from workers.in_flight import Task
+from workers.in_flight import State, Task
 from workers.intake import PATIENCE_S, Intake
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Meter
@@ -43,6 +42,7 @@ class Batching:
         self._handoff = handoff
         self._meter = meter
         self._turn = 0
+        self._waits: Mapping[Task, float] = {}  # for full batches, when `pick` looked last
         self.hurry = False  # the worker stops: batches do not wait until they are full
 
     async def pick(self) -> Task | None:
@@ -57,8 +57,8 @@ class Batching:
         return None
 
     def due_in_s(self) -> float | None:
-        """Seconds until a partial batch has to run, or may have to; None: no batch waits."""
-        dues = self._dues(self.runnable())
+        """Seconds until a partial batch has to run, or may have to, after `pick` gave None; None: no batch waits."""
+        dues = self._waits
         if not dues:
             return None
         due_in_s = max(0.0, min(dues.values()) - time.monotonic())
@@ -78,13 +78,24 @@ class Batching:
         if not task.rows:
             return []
         found = [task]
-        for other in sorted(self._alike(task), key=lambda each: (not is_urgent(each.message), each.since_s)):
-            apart = other.message is not task.message and (
-                other.message.poison_candidate or task.message.poison_candidate
-            )
-            if other is not task and other.rows and not (apart or other.beside) and not self.full(found, stage):
+        for other in self._others(task):
+            if other.rows and not other.beside and not self.full(found, stage):
                 found.append(other)
         return found[1:]
+
+    def neighbours(self, task: Task, most: int) -> list[Task]:
+        """Other parts that wait for the same stage, of messages that have begun, at most `most`."""
+        return [other for other in self._others(task) if other.message.state is State.BEGUN][:most] if most else []
+
+    def _others(self, task: Task) -> list[Task]:
+        """Those for the same stage that may be in one step with a task, in their order."""
+        alike = sorted(self._alike(task), key=lambda each: (not is_urgent(each.message), each.since_s))
+        alone = task.message.poison_candidate
+        return [
+            other
+            for other in alike
+            if other is not task and (other.message is task.message or not (alone or other.message.poison_candidate))
+        ]
 
     def full(self, tasks: Sequence[Task], stage: OperatorStage) -> bool:
         """Whether tasks of a stage have rows for as many full batches as are worth a step."""
@@ -93,7 +104,7 @@ class Batching:
     def _ready(self) -> list[Task]:
         """Tasks that the computing thread can run now."""
         now_s, runnable = time.monotonic(), [task for task in self.runnable() if not task.beside]
-        dues = self._dues(runnable)
+        dues = self._waits = self._dues(runnable)
         return [
             task for task in runnable if (not task.pending if task.part is None else dues.get(task, now_s) <= now_s)
         ]
@@ -206,7 +217,8 @@ def part_of(task: Task) -> Part:
 
 def _batches(tasks: Sequence[Task]) -> int:
     """How many full batches tasks of one stage have rows for, of the kind of rows that has most of them."""
-    rows: Counter[RowKind] = Counter()
+    rows: dict[RowKind, int] = {}
     for task in tasks:
-        rows.update(task.rows)
+        for kind, count in task.rows.items():
+            rows[kind] = rows.get(kind, 0) + count
     return max((count // kind.limit for kind, count in rows.items()), default=0)

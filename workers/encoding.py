@@ -19,6 +19,7 @@ from workers.telemetry import Meter
 from workers.trust import Trust
 
 _MOST = 2  # parts on the thread apart: one is encoded, and one waits, so that memory stays bounded
+_TOGETHER, _TOGETHER_S = 16, 0.005  # parts of a step on the computing thread, and seconds that it may take
 
 
 class Runs(Protocol):
@@ -59,10 +60,22 @@ class Encoding:
         self._turn = asyncio.Lock()  # the wait for the part before is not measured as encoding
         self.apart = runner.computing.another()
 
-    async def encode(self, task: Task) -> None:
-        """Encode a part on the computing thread."""
-        call, part = self._runner.on_device, self._runner.trust.signed(part_of(task))
-        self._send(task, await call([task], task.pipeline.encode, part, self._runner.heartbeats.tick))
+    def beside(self, task: Task) -> int:
+        """How many other parts are encoded in one step with this one: none before it is known how long one takes."""
+        return max(0, min(_TOGETHER, int(_TOGETHER_S / max(1e-6, task.pipeline.encode_s))) - 1)
+
+    async def encode(self, tasks: Sequence[Task]) -> None:
+        """Encode parts of one pipeline on the computing thread, together: a trip there costs as much as a short one."""
+        signed = self._runner.trust.signed
+        parts, tick = [signed(part_of(task)) for task in tasks], self._runner.heartbeats.tick
+        bodies = await self._runner.on_device(tasks, tasks[0].pipeline.encode_all, parts, tick)
+        for task, body in zip(tasks, bodies, strict=True):
+            try:
+                if isinstance(body, Exception):
+                    raise body
+                self._send(task, body)
+            except Exception as error:  # an error of this part only
+                await self._runner.failed(task, error)
 
     async def begin(self, task: Task) -> None:
         """Have a part encoded on the thread apart, once there is room; its task stays active until it is done."""

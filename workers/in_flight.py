@@ -181,7 +181,8 @@ class InFlight:
     @property
     def decoded(self) -> bool:
         """Whether it keeps no decoder busy any more: its parts go through the later stages."""
-        return self.state is not State.TAKEN and all(task.parts is None for task in (*self.waiting, *self._active))
+        undecoded = [task for task in (*self.waiting, *self._active) if task.parts is not None]
+        return self.state is not State.TAKEN and not undecoded
 
     @property
     def begun(self) -> bool:

@@ -69,7 +69,7 @@ class MessagesInFlight:
     @property
     def undecoded(self) -> int:
         """How many messages keep a decoder busy, or will."""
-        return sum(not message.decoded for message in self.messages)
+        return len([message for message in self.messages if not message.decoded])
 
     def busy(self, concurrency: int) -> int:
         """Messages that keep a device busy, or will, which works on so many at a time."""

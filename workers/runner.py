@@ -13,7 +13,7 @@ from pipelines.broker import Broker
 from pipelines.cancelled import Cancelled
 from pipelines.delivery import Delivery
 from schemas.errors import Disposition, RigflowError, error_code
-from schemas.pipeline import OperatorStage
+from schemas.pipeline import EncodeStage, OperatorStage
 from schemas.settings import Settings
 from workers import decoded
 from workers.batching import Batching, part_of
@@ -193,6 +193,8 @@ class Runner:
             return
         if isinstance(stage, OperatorStage) and stage.batches:
             together += self._batching.companions(task, stage)
+        if isinstance(stage, EncodeStage):
+            together += self._batching.neighbours(task, self._encoding.beside(task))
         for each in together:
             each.message.start(each)
         try:
@@ -201,7 +203,7 @@ class Runner:
             elif isinstance(stage, OperatorStage):
                 await self._operate(together, stage)
             else:
-                await self._encoding.encode(task)
+                await self._encoding.encode(together)
         except Exception as error:
             for each in together:
                 await self.failed(each, error)

@@ -1,5 +1,6 @@
 """The stages of one pipeline revision from decode to encode. Engines do the computing."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -54,6 +55,7 @@ class LoadedPipeline:
         # whether some steps need no device, which works on other parts meanwhile; read for each task at each event
         self.works_beside = bool(self._preparing or self._on_host)
         self._batch_s: dict[str, float] = {}  # of a stage's full batches, lately
+        self.encode_s = math.inf  # of a part, lately
         decode = self.plan.decode
         self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
         raw = not self.hosted.issuperset(self._resizes)
@@ -122,6 +124,18 @@ class LoadedPipeline:
         meta = part.meta.model_copy(update={"not_finite": not_finite(host), "computed_s": computed_s})
         result = Result(meta=meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)
+
+    def encode_all(self, parts: Sequence[Part], tick: Tick) -> list[bytes | Exception]:
+        """The body of each part's Result, or its error."""
+        began_s = time.monotonic()
+        made: list[bytes | Exception] = []
+        for part in parts:
+            try:
+                made.append(self.encode(part, tick))
+            except Exception as error:
+                made.append(error)
+        self.encode_s = (time.monotonic() - began_s) / len(parts)
+        return made
 
     def gathers(self, stage: str) -> bool:
         """Whether a stage takes the entire media as one part, which the job's collector makes."""

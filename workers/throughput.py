@@ -24,6 +24,7 @@ class Throughput:
 
     def __init__(self) -> None:
         self._groups: dict[Key, deque[_Group]] = {}
+        self._means_s: dict[Key, float] = {}
         self._last_s = 0.0
 
     def ended(self, message: InFlight, now_s: float) -> None:
@@ -31,19 +32,20 @@ class Throughput:
         since_s, self._last_s = max(self._last_s, message.taken_s), now_s
         if message.state is not State.ACKED:
             return
-        groups = self._groups.setdefault((message.queue.pipeline, message.queue.stage), deque(maxlen=_MEAN_OF))
+        key = message.queue.pipeline, message.queue.stage
+        groups = self._groups.setdefault(key, deque(maxlen=_MEAN_OF))
         if groups and now_s - groups[-1].ended_s < _TOGETHER_S:
             groups[-1].seconds += now_s - since_s
             groups[-1].messages += 1
         else:
             groups.append(_Group(now_s - since_s, now_s))
+        self._means_s[key] = sum(each.seconds for each in groups) / sum(each.messages for each in groups)
 
     def message_s(self, pipeline: str, stage: str) -> float:
         """Seconds for one message; 0 before the first has ended."""
-        known = self._groups.get((pipeline, stage), ())
-        return sum(each.seconds for each in known) / sum(each.messages for each in known) if known else 0.0
+        return self._means_s.get((pipeline, stage), 0.0)
 
     @property
     def slowest_s(self) -> float:
         """Seconds for a message of the slowest queue; 0 before the first has ended."""
-        return max((self.message_s(*key) for key in self._groups), default=0.0)
+        return max(self._means_s.values(), default=0.0)
