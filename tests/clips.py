@@ -13,6 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.priority import kept_priority
 from tests.kept_folders import kept_folder
 
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "mpeg4": "mpeg4"}
@@ -69,6 +70,7 @@ def make_clip(folder: Path, clip: Clip) -> Path:
     return Path(copyfile(generated(clip), folder / clip.name))
 
 
+@kept_priority()
 def _encoded(path: Path, clip: Clip) -> Path:
     with av.open(str(path), "w", format=FORMATS[clip.container]) as out:
         video = out.add_stream(ENCODERS[clip.codec], rate=clip.rate, options=_options(clip))
@@ -92,9 +94,6 @@ def _encoded(path: Path, clip: Clip) -> Path:
             pass
     if clip.rotation:
         _turn(path, clip.rotation)
-    if clip.codec == "av1":
-        # SVT-AV1 leaves its caller's thread with real-time priority, which every process started from here inherits
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 

@@ -1,4 +1,4 @@
-"""A plain decode of a media by PyAV, and files to try: nothing of this is shared with what it is held against."""
+"""A plain decode of a media by PyAV, and files to try: the decode shares nothing with what it is held against."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from engines.priority import kept_priority
 from tests.coloured import orient
 from tests.films import Sound, add_track, sound_packets
 
@@ -91,6 +92,7 @@ def write(folder: Path, kind: Kind, frames: int = 24) -> Path | None:
     return path
 
 
+@kept_priority()
 def _encode(out: av.container.OutputContainer, kind: Kind, frames: int) -> None:
     sound = Sound(kind.sound, spans=((0, SOUND_S),))
     video = out.add_stream(kind.encoder, rate=25, options=dict(_OPTIONS.get(kind.encoder, {})))

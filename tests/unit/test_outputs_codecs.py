@@ -1,6 +1,7 @@
 """Films in H.264, HEVC and AV1, of 8 and 10 bits: parts joined to one file with every picture at its time."""
 
 import io
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,16 @@ def test_gray_of_full_range_reaches_white_in_10_bits(tmp_path: Path) -> None:
     with av.open(path) as opened:
         frame = next(opened.decode(video=0))
     assert abs(float(luma(frame, 10).mean()) * 4 - 1023) < 3
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_no_thread_becomes_real_time_where_a_film_is_encoded(codec: str) -> None:
+    """SVT-AV1 makes its threads and its caller's real-time where the user is root."""
+    policies: set[int] = set()
+    tick = lambda: policies.update(map(os.sched_getscheduler, map(int, os.listdir("/proc/self/task"))))  # noqa: E731
+    format_of("video", codec=codec).encode(make_part(FILM, planes_of(2, HEIGHT, WIDTH), [0, 40]), tick)
+    assert policies == {os.SCHED_OTHER}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_what_a_codec_cannot_hold_is_one_line() -> None:
