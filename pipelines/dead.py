@@ -93,20 +93,25 @@ def _identity(failure: Failure, subject: str, sequence: int) -> str:
     return f"{subject}/{sequence}/{key.segment}/{key.part}/failure-{failure.stage}"
 
 
-async def letters(broker: Broker, job: str = "") -> AsyncIterator[Letter]:
-    """All dead letters, oldest first; those of one job when it is named."""
-    async for stored in broker.read(broker.names.dead_stream):
+async def letters(broker: Broker, job: str = "", after: int = 0) -> AsyncIterator[Letter]:
+    """All dead letters behind the number `after`, oldest first; those of one job when it is named."""
+    async for stored in broker.read(broker.names.dead_stream, first=after + 1):
         letter = _letter(stored)
         if not job or letter.failure.key.job.id == job:
             yield letter
 
 
 async def find_letter(broker: Broker, number: int) -> Letter:
-    """The dead letter of a number. Raises UsageError when there is none."""
+    """The dead letter of a number. Raises NotFound when there is none."""
     stored = await broker.message(broker.names.dead_stream, number)
     if stored is None:
-        raise NotFound(f"there is no dead letter {number}", "see `rigflow dead list`")
+        raise no_letter(number)
     return _letter(stored)
+
+
+def no_letter(number: int) -> NotFound:
+    """The error about a dead letter that is not there."""
+    return NotFound(f"there is no dead letter {number}", "see `rigflow dead list`")
 
 
 async def input_of(broker: Broker, letter: Letter) -> Buffer:

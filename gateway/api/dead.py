@@ -14,7 +14,6 @@ from gateway.route import checked_router
 from pipelines import dead
 from pipelines.broker import Broker
 from pipelines.dead import Letter, find_letter, letters
-from schemas.errors import NotFound
 from schemas.results import Attempt
 
 router = checked_router(prefix="/dead-letters", tags=["dead letters"])
@@ -78,10 +77,8 @@ async def list_(
 ) -> LetterPage:
     """List dead letters, oldest first."""
     page: list[LetterView] = []
-    async with aclosing(_own(broker, caller, job)) as found:
+    async with aclosing(_own(broker, caller, job, after)) as found:
         async for letter in found:
-            if letter.number <= after:
-                continue
             if len(page) == limit:
                 return LetterPage(letters=page, next=page[-1].number)
             page.append(LetterView.of(letter))
@@ -106,8 +103,8 @@ async def drop(number: Number, caller: Operator, broker: Connected) -> None:
     await dead.drop(broker, await _find(broker, caller, number))
 
 
-async def _own(broker: Broker, caller: Caller, job: str) -> AsyncGenerator[Letter, None]:
-    async for letter in letters(broker, job):
+async def _own(broker: Broker, caller: Caller, job: str, after: int) -> AsyncGenerator[Letter, None]:
+    async for letter in letters(broker, job, after):
         if letter.failure.key.job.tenant == caller.tenant:
             yield letter
 
@@ -115,5 +112,5 @@ async def _own(broker: Broker, caller: Caller, job: str) -> AsyncGenerator[Lette
 async def _find(broker: Broker, caller: Caller, number: int) -> Letter:
     letter = await find_letter(broker, number)
     if letter.failure.key.job.tenant != caller.tenant:
-        raise NotFound(f"there is no dead letter {number}", "GET /api/v1/dead-letters lists them")
+        raise dead.no_letter(number)
     return letter

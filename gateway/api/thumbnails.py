@@ -35,14 +35,15 @@ class Thumbnails:
     """Makes small pictures, one at a time: a decoder may use a core, and much memory."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[str, bytes] = OrderedDict()
+        self._made: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._turn = asyncio.Lock()
 
-    async def of(self, file: JobFile) -> bytes:
+    async def of(self, tenant: str, file: JobFile) -> bytes:
         """The small picture of a file, a JPEG. Raises MediaError, StoreError."""
+        place = tenant, file.tag  # a header says the tag
         async with self._turn:
-            found = self._made.pop(file.tag, None) or await _make(file)
-            self._made[file.tag] = found
+            found = self._made.pop(place, None) or await _make(file)
+            self._made[place] = found
             while len(self._made) > KEPT:
                 self._made.popitem(last=False)
             return found
@@ -56,7 +57,7 @@ async def show(
     found = await _file(await client_of(broker, caller).find(job), file, at)
     try:
         made: Thumbnails = request.app.state.thumbnails
-        content = await made.of(found)
+        content = await made.of(caller.tenant, found)
     except RigflowError as error:
         hint = "download the file to see what it is"
         raise HttpError(HTTPStatus.NOT_FOUND, f"there is no picture of {found.name}: {error.what}", hint) from error
