@@ -5,6 +5,7 @@ Of engines, it imports only values that are passed, so that every folder can imp
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel
@@ -99,18 +100,21 @@ class BatchCounts:
     rows: int = 0
     room: int = 0
     times: list[tuple[int, int, float]] = field(default_factory=list)
+    _changing: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def add(self, rows: int, room: int) -> None:
-        """Count one run."""
-        self.batches += 1
-        self.rows += rows
-        self.room += room
+        """Count one run. Called by any thread."""
+        with self._changing:
+            self.batches += 1
+            self.rows += rows
+            self.room += room
 
     def take(self) -> "BatchCounts":
         """Return the counts, and begin again with zeros."""
-        taken = BatchCounts(self.batches, self.rows, self.room, self.times)
-        self.batches = self.rows = self.room = 0
-        self.times = []
+        with self._changing:
+            taken = BatchCounts(self.batches, self.rows, self.room, self.times)
+            self.batches = self.rows = self.room = 0
+            self.times = []
         return taken
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import engines.device
+import workers.beside
 from engines.operators.transcribe import Transcribe
 from engines.part import Part
 from schemas.errors import MediaError, RigflowError
@@ -77,6 +78,24 @@ def start_ahead(options: WorkerOptions, heartbeats: socket.socket | None) -> Non
     start_beside(options, heartbeats)
 
 
+def start_wide(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    """The first two steps of the host wait for each other: on a machine with many cores several run at a time."""
+    run, meeting, met = Transcribe.run, threading.Barrier(2), threading.Event()
+
+    def waiting(self: Transcribe, *given: Any) -> list[Part | RigflowError]:
+        if not met.is_set():
+            try:
+                meeting.wait(30)
+            except threading.BrokenBarrierError:
+                raise MediaError("no other step of the host runs") from None
+            met.set()
+        return run(self, *given)
+
+    workers.beside.cores = lambda: 8  # type: ignore[attr-defined]
+    Transcribe.run = waiting  # type: ignore[method-assign]
+    start_on_host(options, heartbeats)
+
+
 def talk(folder: Path) -> Path:
     path = folder / "talk.wav"
     path.write_bytes(file_of(sound(20 * PARTS - 5)[None], RATE))
@@ -95,6 +114,8 @@ def test_files_are_those_of_one_thread_also_after_a_kill(tmp_path: Path) -> None
     assert wanted["talk.dictate.srt"].count(b" --> ") > PARTS
     with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_on_host, ack_wait_s=5.0) as fleet:
         assert files(fleet, talk(tmp_path), tmp_path / "beside", Killing(fleet)) == wanted
+    with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_wide) as fleet:
+        assert files(fleet, talk(tmp_path), tmp_path / "wide") == wanted
     with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_ahead) as fleet:
         listener = Silent()
         assert files(fleet, talk(tmp_path), tmp_path / "out", listener) == wanted
