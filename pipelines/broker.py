@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines.answers import headers_bytes
 from pipelines.blob_upload import put_blob, stored_bytes
 from pipelines.blobs import discard_claims
 from pipelines.claims import SUBJECT, claim_name
@@ -113,7 +114,7 @@ class Broker(MessageStore):
         """
         all_headers = {HEADER_ID: message_id, **(headers or {})}
         size = body.stat().st_size if isinstance(body, Path) else len(body)
-        if size <= self.max_body:
+        if size + max(0, headers_bytes(all_headers) - HEADERS_BYTES) <= self.max_body:
             content = await asyncio.to_thread(body.read_bytes) if isinstance(body, Path) else body
             acked, _ = await self.store(
                 subject, content if isinstance(content, Pieces) else bytes(content), all_headers

@@ -35,6 +35,7 @@ from schemas.subjects import (
 from schemas.wire import Buffer
 
 GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_CONTENT_TYPE, HEADER_REVISION)  # headers of raw media that its publisher set
+GIVEN_CHARS = 1000  # of each of them: all headers of a message have 64 KiB at most
 
 HEADER_BYTES = 3000
 ATTEMPTS, ENDED_CHARACTERS = 6, 60  # so many fit into a header beside a long error
@@ -77,7 +78,7 @@ async def dead_letter_unread(
 
     Returns the failure in it, which says so if the tenant's storage has no room for the input.
     """
-    given = {name: headers[name] for name in GIVEN if name in headers} | {HEADER_SUBJECT: subject}
+    given = {name: headers[name][:GIVEN_CHARS] for name in GIVEN if name in headers} | {HEADER_SUBJECT: subject}
     job, identity = failure.key.job, _identity(failure, subject, sequence)
     dead = broker.names.dead(job.pipeline, failure.stage, job.tenant)
     try:

@@ -1,5 +1,6 @@
 """A fleet's broker with tenants that `rigflow tenants add` made, as an operator does: the class `Shared`."""
 
+import asyncio
 import os
 import re
 import signal
@@ -80,6 +81,22 @@ class Shared:
             yield client
         finally:
             await client.close()
+
+
+def two_tenants(guarded: Guarded, folder: Path) -> Shared:
+    """A fleet with the tenants `acme` and `evil`, of which the second may have little waiting."""
+    shared = Shared(guarded, folder)
+    asyncio.run(shared.begin())
+    shared.add("acme")
+    shared.add("evil", "--queued-bytes", str(1 << 20))
+    return shared
+
+
+async def counts(operator: Broker) -> dict[str, int]:
+    """The newest message of every stream but those that `evil` may fill."""
+    found = (await operator.api("STREAM.LIST"))["streams"]
+    own = (f"{operator.names.media_stream('fingerprint', 'evil')}", "RIGFLOW_CANCEL_evil", "OBJ_rigflow_uploads_evil")
+    return {each["config"]["name"]: each["state"]["last_seq"] for each in found if each["config"]["name"] not in own}
 
 
 def public_of(seed: Path) -> str:

@@ -23,7 +23,7 @@ from pipelines.delivery import Delivery
 from schemas.jobs import JobRef, Priority
 from schemas.pipeline import OperatorStage
 from schemas.results import Attempt
-from schemas.subjects import HEADER_COPY
+from schemas.subjects import HEADER_COPY, SPLIT
 from workers.stages import LoadedPipeline
 from workers.telemetry import Event, log_event
 
@@ -161,7 +161,7 @@ class InFlight:
     @property
     def is_copy(self) -> bool:
         """Whether it is a copy of a message that another worker has, too."""
-        return HEADER_COPY in self.delivery.headers
+        return HEADER_COPY in self.delivery.headers and self.queue.stage != SPLIT  # whose headers anybody may make up
 
     @property
     def ended(self) -> bool:

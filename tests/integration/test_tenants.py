@@ -23,21 +23,14 @@ from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.guarded import Guarded, new_key
 from tests.integration.queues import eventually
-from tests.tenants import Shared
-
-WORK, MEDIA = "RIGFLOW_WORK_fingerprint_decode", "RIGFLOW_MEDIA_fingerprint"
-API = "$JS.API"
-GET = f"{API}.DIRECT.GET"
+from tests.tenant_attacks import API, GET, MEDIA, PUBLISH, SUBSCRIBE, WORK
+from tests.tenants import Shared, counts, two_tenants
 
 
 @pytest.fixture
 def shared(guarded: Guarded, tmp_path: Path) -> Shared:
     """A fleet with the tenants `acme` and `evil`, of which the second may have little waiting."""
-    shared = Shared(guarded, tmp_path)
-    asyncio.run(shared.begin())
-    shared.add("acme")
-    shared.add("evil", "--queued-bytes", str(1 << 20))
-    return shared
+    return two_tenants(guarded, tmp_path)
 
 
 async def until_done(client: Client, tenant: str, media: bytes, job: str) -> dict[str, str]:
@@ -74,106 +67,6 @@ async def test_workers_serve_all_tenants_and_each_gets_its_own_results(shared: S
         assert [each async for each in operator.read(operator.names.results_stream)] == []
 
 
-PUBLISH = {  # subject -> the tenants that may publish there, by their first letters: acme, evil
-    "rigflow.media.acme.fingerprint": "a",
-    "rigflow.media.acme.fingerprint.bulk": "a",
-    "rigflow.media.evil.fingerprint": "e",
-    "rigflow.media.main.fingerprint": "",
-    "rigflow.cancel.acme.fingerprint.film": "a",
-    "rigflow.cancel.evil.fingerprint.film": "e",
-    "rigflow.work.fingerprint.decode.bulk": "",
-    "rigflow.work.fingerprint.decode.bulk.acme": "",
-    "rigflow.work.fingerprint.decode.bulk.evil": "",
-    "rigflow.results.acme.fingerprint.film": "",
-    "rigflow.results.evil.fingerprint.film": "",
-    "rigflow.deltas.acme.fingerprint.film": "",
-    "rigflow.dead.fingerprint.decode.acme": "",
-    "rigflow.usage.acme.-.fingerprint.2026-11-28.film": "",
-    "$KV.rigflow_jobs.acme.film": "",
-    "$KV.rigflow_jobs.cancelled.acme.film": "",
-    "$KV.rigflow_tenants.listed": "",
-    "$KV.rigflow_keys.x": "",
-    "$KV.rigflow_pipelines.name.fingerprint": "",
-    "$O.rigflow_uploads_acme.C.x": "a",
-    "$O.rigflow_uploads_acme.M.x": "a",
-    "$O.rigflow_uploads_evil.C.x": "e",
-    "$O.rigflow_blobs_acme.C.x": "",
-    "$O.rigflow_blobs_acme.M.x": "",
-    "$O.rigflow_blobs_evil.M.x": "",
-    "$O.rigflow_blobs.M.x": "",
-    "$O.rigflow_models.M.x": "",
-    f"$JS.ACK.{MEDIA}@acme.bulk-acme.1.1.1.1.0": "",
-    f"$JS.ACK.{MEDIA}@evil.bulk-evil.1.1.1.1.0": "",
-    f"$JS.ACK.{WORK}.bulk-acme.1.1.1.1.0": "",
-    f"{API}.CONSUMER.MSG.NEXT.{WORK}.bulk-acme": "",
-    f"{API}.CONSUMER.MSG.NEXT.{MEDIA}@acme.bulk-acme": "",
-    f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS_acme.x": "",
-    f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS_evil.x": "",
-    f"{API}.CONSUMER.DELETE.{WORK}.bulk-acme": "",
-    f"{API}.CONSUMER.PAUSE.{WORK}.bulk-acme": "",
-    f"{API}.CONSUMER.LIST.{WORK}": "",
-    f"{API}.CONSUMER.INFO.{WORK}.bulk-acme": "",
-    f"{API}.STREAM.INFO.{MEDIA}@acme": "",
-    f"{API}.STREAM.INFO.{MEDIA}@evil": "",
-    f"{API}.STREAM.INFO.RIGFLOW_RESULTS_acme": "",
-    f"{API}.STREAM.LIST": "",
-    f"{API}.STREAM.NAMES": "",
-    f"{API}.STREAM.PURGE.RIGFLOW_RESULTS_acme": "",
-    f"{API}.STREAM.PURGE.RIGFLOW_RESULTS_evil": "",
-    f"{API}.STREAM.PURGE.OBJ_rigflow_uploads_acme": "",
-    f"{API}.STREAM.PURGE.{MEDIA}@acme": "",
-    f"{API}.STREAM.DELETE.{MEDIA}@acme": "",
-    f"{API}.STREAM.CREATE.ANY": "",
-    f"{API}.STREAM.MSG.DELETE.RIGFLOW_RESULTS_acme": "",
-    f"{API}.STREAM.MSG.GET.RIGFLOW_RESULTS_acme": "",
-    f"{GET}.RIGFLOW_RESULTS_acme": "a",
-    f"{GET}.RIGFLOW_RESULTS_acme.rigflow.results.acme.fingerprint.film": "a",
-    f"{GET}.RIGFLOW_RESULTS_evil": "e",
-    f"{GET}.RIGFLOW_RESULTS_evil.rigflow.results.acme.fingerprint.film": "",
-    f"{GET}.RIGFLOW_RESULTS": "",
-    f"{GET}.RIGFLOW_RESULTS.rigflow.results.acme.fingerprint.film": "",
-    f"{GET}.OBJ_rigflow_blobs_acme": "a",
-    f"{GET}.OBJ_rigflow_blobs_evil": "e",
-    f"{GET}.OBJ_rigflow_blobs": "",
-    f"{GET}.OBJ_rigflow_uploads_acme": "",
-    f"{GET}.{MEDIA}@acme": "",
-    f"{GET}.{WORK}": "",
-    f"{GET}.RIGFLOW_DEAD": "",
-    f"{GET}.RIGFLOW_USAGE": "",
-    f"{GET}.KV_rigflow_tenants": "",
-    f"{GET}.KV_rigflow_keys": "",
-    f"{GET}.KV_rigflow_jobs": "",
-    f"{GET}.KV_rigflow_jobs.$KV.rigflow_jobs.acme.film": "a",
-    f"{GET}.KV_rigflow_jobs.$KV.rigflow_jobs.evil.film": "e",
-    f"{GET}.KV_rigflow_jobs.$KV.rigflow_jobs.*.film": "",
-    f"{GET}.KV_rigflow_jobs.$KV.rigflow_jobs.cancelled.acme.film": "",
-    f"{API}.INFO": "",
-    "_INBOX_worker.x": "",
-    "$SYS.REQ.SERVER.PING": "",
-    "anything.else": "",
-}
-SUBSCRIBE = {
-    ">": "",
-    "_INBOX_worker.>": "",
-    "_INBOX_gateway.>": "",
-    "rigflow.>": "",
-    "rigflow.results.>": "",
-    "rigflow.results.*.>": "",
-    "rigflow.results.acme.>": "a",
-    "rigflow.results.evil.>": "e",
-    "rigflow.results.main.>": "",
-    "rigflow.deltas.acme.>": "a",
-    "rigflow.media.acme.>": "",
-    "rigflow.work.>": "",
-    "rigflow.dead.>": "",
-    "$KV.>": "",
-    "$O.>": "",
-    "$JS.ACK.>": "",
-    "$JS.EVENT.ADVISORY.>": "",
-    "$SYS.>": "",
-}
-
-
 @pytest.mark.parametrize("tenant", ["acme", "evil"])
 async def test_a_tenant_may_what_the_table_says_and_no_more(shared: Shared, tenant: str) -> None:
     output: list[str] = []
@@ -188,13 +81,6 @@ async def test_a_tenant_may_what_the_table_says_and_no_more(shared: Shared, tena
     unseen = {match[1] for line in output if (match := re.search(r'subscription to "(.*?)"', line, re.IGNORECASE))}
     assert forbidden - {"the.end"} == {each.lower() for each, may in PUBLISH.items() if tenant[0] not in may}
     assert unseen == {each.lower() for each, may in SUBSCRIBE.items() if tenant[0] not in may}
-
-
-async def counts(operator: Broker) -> dict[str, int]:
-    """The newest message of every stream but those that `evil` may fill."""
-    found = (await operator.api("STREAM.LIST"))["streams"]
-    own = (f"{MEDIA}@evil", "RIGFLOW_CANCEL_evil", "OBJ_rigflow_uploads_evil")
-    return {each["config"]["name"]: each["state"]["last_seq"] for each in found if each["config"]["name"] not in own}
 
 
 async def refused(client: Client, subject: str) -> bool:
