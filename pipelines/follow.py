@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
-from pipelines.broker import DELETED, Broker, Stored
+from pipelines.broker import DELETED, ApiError, Broker, Stored
 from pipelines.delivery import Delivery
-from pipelines.jetstream import StreamGone
+from pipelines.jetstream import CONSUMER_NOT_FOUND, StreamGone
 from pipelines.pull import Pull
 
 PREFETCH = 256  # messages asked for at a time while there are many
@@ -40,7 +40,8 @@ async def follow(
                 async with asyncio.timeout(STUCK_S):
                     delivery = await arrived.get()
             except TimeoutError:
-                backlog = await pending(broker, stream, consumer) + arrived.qsize()
+                left = await pending(broker, stream, consumer)
+                backlog = backlog if left is None else left + arrived.qsize()
                 continue
             backlog = min(backlog - 1, delivery.pending + arrived.qsize())
             yield _stored(delivery)
@@ -81,10 +82,17 @@ def _set(event: asyncio.Event | None) -> None:
         event.set()
 
 
-async def pending(broker: Broker, stream: str, consumer: str) -> int:
-    """How many messages are still to be given out to a reader; 0 when it is gone."""
-    info = await broker.api_unless_gone(f"CONSUMER.INFO.{stream}.{consumer}")
-    return 0 if info is None else int(info["num_pending"])
+async def pending(broker: Broker, stream: str, consumer: str) -> int | None:
+    """How many messages are still to be given out to a reader; None when it is gone: its `Pull` makes it again.
+
+    Raises StreamGone.
+    """
+    try:
+        return int((await broker.api(f"CONSUMER.INFO.{stream}.{consumer}"))["num_pending"])
+    except ApiError as error:
+        if error.code != CONSUMER_NOT_FOUND:
+            raise
+        return None
 
 
 def _stored(delivery: Delivery) -> Stored:

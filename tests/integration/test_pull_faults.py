@@ -4,11 +4,13 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import aclosing
 
 import pytest
 from nats.aio.msg import Msg
 
 from pipelines.delivery import Delivery
+from pipelines.follow import follow
 from pipelines.pull import Pull
 from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
@@ -212,3 +214,25 @@ async def test_a_reader_asks_for_no_stream_and_notices_one_that_was_created_agai
         await broker.api(f"STREAM.CREATE.{stream}", config)
         assert await broker.resume_reader(stream, "reader", 2) == 0
         await broker.drop_reader(stream, "reader")
+
+
+async def test_a_reader_that_is_lost_in_the_middle_of_what_there_is_misses_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks the reader is gone: that does not mean that nothing is left."""
+    monkeypatch.setattr("pipelines.follow.STUCK_S", 0.05)
+    monkeypatch.setattr("pipelines.follow.PREFETCH", 2)
+    async with a_broker(settings) as broker:
+        stream, subject = broker.names.results_stream, "rigflow.results.main.p.job"
+        for number in range(12):
+            await broker.publish(subject, str(number).encode(), f"{number}")
+        found: list[bytes] = []
+        async with aclosing(follow(broker, stream, [subject])) as following:
+            async for stored in following:
+                if stored is None:
+                    break
+                found.append(stored.body)
+                if len(found) in (3, 7):
+                    for reader in (await broker.api(f"CONSUMER.LIST.{stream}"))["consumers"]:
+                        await broker.api(f"CONSUMER.DELETE.{stream}.{reader['name']}")
+        assert found == [str(number).encode() for number in range(12)]
