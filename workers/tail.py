@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from placement.tail import PAUSE_S, Leaving, TailWorker
+from placement.tail import PAUSE_S, WORTH_S, Leaving, TailWorker
+from schemas.jobs import Priority
 from workers.in_flight import Queue
 from workers.messages_in_flight import MessagesInFlight
 from workers.peers import Peer
@@ -45,7 +46,7 @@ class Tail:
         """
         piece_s, now_s = self._in_flight.throughput.message_s(queue.pipeline, queue.stage), time.monotonic()
         if now_s - self._seen_s > FRESH_S:
-            return False
+            return self._waits_for_peers(queue, piece_s)
         key = queue.pipeline, queue.stage
         others = [
             TailWorker(peer.message_s[key], 0.0 if peer.free else peer.message_s[key])
@@ -54,3 +55,14 @@ class Tail:
         ]
         own_s = max(self._in_flight.remaining_s(), piece_s * len(self._in_flight.messages)) + piece_s
         return self._leaving.leaves(queue, piece_s, own_s, waiting, others, now_s)
+
+    def _waits_for_peers(self, queue: Queue, piece_s: float) -> bool:
+        """Whether a worker that has a long message takes no second one before it knows how long the others take.
+
+        It reads that within a second. Otherwise a card that decodes several segments at a time would take as many at
+        once, while others could end all of them before it ends its first one.
+        """
+        if piece_s < WORTH_S or queue.priority is Priority.INTERACTIVE or not self._in_flight.messages:
+            return False
+        self.leave(queue)
+        return True

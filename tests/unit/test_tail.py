@@ -100,6 +100,21 @@ def test_it_takes_when_nobody_else_is_known(clock: Clock) -> None:
     assert not Tail(MessagesInFlight()).leaves(QUEUE, 1)  # nothing is measured yet
 
 
+def test_with_a_long_message_it_takes_no_second_one_before_it_knows_the_others(clock: Clock) -> None:
+    in_flight = Slow()
+    tail = Tail(in_flight)
+    assert not tail.leaves(QUEUE, 50)  # it has none yet
+    in_flight.messages.add(InFlight(cast(Delivery, SimpleNamespace(nbytes=1)), QUEUE, in_flight.drop))
+    assert not tail.leaves(Queue("p", "decode", Priority.INTERACTIVE), 50)
+    assert tail.leaves(QUEUE, 50)
+    assert 0.0 < tail.left_s <= tail_module.PAUSE_S
+    tail.update([fast()], clock.now_s)
+    assert not tail.leaves(QUEUE, 50)
+    quick = MessagesInFlight()
+    quick.messages |= in_flight.messages
+    assert not Tail(quick).leaves(QUEUE, 50)  # a message takes less than a second
+
+
 @pytest.mark.parametrize(
     ("age_s", "predicted_s", "done_again", "own_s", "wanted"),
     [
