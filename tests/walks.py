@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,6 +31,20 @@ def typed(block: str) -> list[str]:
     return [re.sub(r"\s+# .*$", "", each) for each in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)]
 
 
+def free_port() -> int:
+    """A port of the loopback that no program has."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def rewritten(text: str, rewrite: Mapping[str, str]) -> str:
+    """The text with each of these patterns replaced."""
+    for pattern, new in rewrite.items():
+        text = re.sub(pattern, new, text)
+    return text
+
+
 def sections(text: str) -> list[str]:
     """The parts of a page between its headings of the second level."""
     return re.split(r"^## ", text, flags=re.MULTILINE)
@@ -46,8 +61,7 @@ def script(text: str, folder: Path, rewrite: Mapping[str, str]) -> str:
         for fence, block in blocks(section):
             for command in typed(block) if fence == "console" else [block.rstrip()]:
                 number += 1
-                for pattern, new in rewrite.items():
-                    command = re.sub(pattern, new, command)
+                command = rewritten(command, rewrite)
                 out = f"{folder}/{number}.out"
                 lines.append(f"echo {shlex.quote('== ' + command.splitlines()[0])}")
                 if SERVES.search(command + " "):
@@ -56,12 +70,18 @@ def script(text: str, folder: Path, rewrite: Mapping[str, str]) -> str:
                     lines.append(command)
                 else:
                     lines.append(f"{command} 2>&1 | tee {out}")
-        lines.append("kill -INT $(jobs -p) 2>/dev/null || true; wait")
+        lines.append("kill -TERM $(jobs -p) 2>/dev/null || true; wait")
     return "\n".join(lines) + "\n"
 
 
 def walk(text: str, folder: Path, rewrite: Mapping[str, str], **environment: str) -> str:
-    """Run the commands of a page in a folder, which is also the home; returns what they print."""
+    """Run the commands of a page in a folder, which is also the home; returns what they print.
+
+    A block of TOML that begins with a file's name, as `# night.toml`, is that file.
+    """
+    for _, block in blocks(text, "toml"):
+        if name := re.match(r"# ([\w-]+\.toml)\n", block):
+            (folder / name[1]).write_text(rewritten(block, rewrite))
     (folder / "walk.sh").write_text(script(text, folder, rewrite))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RIGFLOW_")}
     given = kept | {"PATH": f"{TOOLS}:{kept['PATH']}", "HOME": str(folder), "COLUMNS": "120"} | environment

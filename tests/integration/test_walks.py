@@ -1,24 +1,17 @@
 """Pages that a newcomer follows command by command."""
 
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from cli.samples import draw_samples
-from tests.walks import DOCS, script, walk
+from tests.walks import DOCS, free_port, script, walk
 
 ENVIRONMENT = "```bash\nmake demo\n. .venv/bin/activate\n```\n"  # what is here already
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@pytest.mark.parametrize("page", ["quick-start"])
+@pytest.mark.parametrize("page", ["quick-start", "recipes", "coming-from"])
 def test_the_commands_of_a_page_can_be_parsed(page: str, tmp_path: Path) -> None:
     """The walks below are slow; `make faults` has them."""
     program = script((DOCS / f"{page}.md").read_text(), tmp_path, {})
