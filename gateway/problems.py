@@ -153,7 +153,8 @@ def _of_error(_: Request, error: RigflowError) -> tuple[Problem, dict[str, str],
 def _of_http_error(request: Request, error: HTTPException) -> tuple[Problem, dict[str, str], str | None]:
     status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
     if status is HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names the methods of one route of several
-        headers["Allow"] = ", ".join(sorted(request.app.state.methods_of(request.url.path)))
+        methods = request.app.state.methods_of(request.url.path)
+        headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
     detail, path = error.detail if error.detail != status.phrase else "", clean_name(request.url.path)
     hint = ""
     if status is HTTPStatus.METHOD_NOT_ALLOWED:

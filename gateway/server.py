@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -102,7 +103,7 @@ async def run(app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | N
 class Unbroken:
     """An app whose answers are dropped once its client broke the protocol within a body: uvicorn has answered that.
 
-    A request that waits when the gateway stops answers 503.
+    A request that waits when the gateway stops answers 503. HEAD is answered by the head of the answer to GET.
     """
 
     def __init__(self, app: FastAPI) -> None:
@@ -110,8 +111,9 @@ class Unbroken:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
-
-        begun = False
+        begun, head_alone = False, self._is_head_of_get(scope)
+        if head_alone:
+            scope = {**scope, "method": "GET"}
         names = {name for name, _ in scope.get("headers", ())}
         if {b"transfer-encoding", b"content-length"} <= names:
             await self._refuse_two_lengths(send)  # a proxy may take the other one, and another request for the rest
@@ -119,9 +121,13 @@ class Unbroken:
 
         async def send_if_possible(message: Any) -> None:
             nonlocal begun
+            if head_alone and begun:
+                return
             begun = True
             with suppress(h11.LocalProtocolError):
                 await send(message)
+                if head_alone:
+                    await send({"type": "http.response.body"})
 
         try:
             await self._app(scope, receive, send_if_possible)
@@ -134,6 +140,13 @@ class Unbroken:
             headers = [(b"retry-after", b"5"), (b"content-length", b"0")]  # the gateway stops, and this was not begun
             await send_if_possible({"type": "http.response.start", "status": 503, "headers": headers})
             await send_if_possible({"type": "http.response.body"})
+
+    def _is_head_of_get(self, scope: Any) -> bool:
+        """Whether a request is HEAD of a path that has GET, and no HEAD of its own."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return False
+        methods = self._app.state.methods_of(scope["path"])
+        return "GET" in methods and "HEAD" not in methods
 
     async def _refuse_two_lengths(self, send: Any) -> None:
         problem = Problem(
@@ -166,6 +179,7 @@ class Server(uvicorn.Server):
             ssl_keyfile=key,
         )
         super().__init__(config)
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # else there is a line for each broken request
         self._app = app
         self._stopping = False
 

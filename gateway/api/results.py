@@ -25,7 +25,8 @@ from schemas.errors import NotFound
 Place = Annotated[int, Query(ge=0, le=1 << 53, description="its place, as its `url` has it: then it is found at once")]
 IfNoneMatch = Annotated[str, Header(alias="If-None-Match", description="tags of what the caller has")]
 router = checked_router(prefix="/jobs", tags=["results"])
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile("bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+_DIGITS = 19  # of a number of bytes, at most: Python refuses to read very long ones
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
     206: {"description": "A part of the file"},
@@ -139,7 +140,7 @@ def _span(wanted: str, size: int) -> tuple[int, int] | None:
     match = _RANGE.fullmatch(wanted.strip())
     if match is None or match.groups() == ("", ""):
         return None
-    first, last = match.groups()
+    first, last = (each and (each.lstrip("0")[:_DIGITS] or "0") for each in match.groups())
     start = int(first) if first else max(0, size - int(last))
     end = min(size, int(last) + 1) if first and last else size
     if first and last and int(last) < start:

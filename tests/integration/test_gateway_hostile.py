@@ -145,3 +145,20 @@ async def test_a_key_that_is_revoked_ends_what_was_begun_with_it(settings: Setti
                 again = {"Authorization": f"Bearer {other}"}
                 assert (await http.get(f"{JOBS}/{job}", headers=again)).status_code == 200
             assert len(await all_manifests(broker)) == 1
+
+
+def test_head_is_the_head_of_get_and_ends_also_where_get_does_not(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=60) as http:
+        made = http.post(f"{JOBS}?pipeline=simulated", content=b"x", headers={"Idempotency-Key": "waits"})
+        assert made.status_code == 201
+        paths = ("/", "/livez", JOBS, f"{JOBS}/waits", f"{JOBS}/none", "/v1/models", "/v2/health/ready", "/api/v1/none")
+        for path in paths:
+            head, get = http.head(path), http.get(path)
+            assert (head.status_code, head.content) == (get.status_code, b""), path
+            assert head.headers.get("content-type") == get.headers.get("content-type")
+            assert abs(int(head.headers["content-length"]) - len(get.content)) < 10, "times in it may be longer"
+        for path in (f"{JOBS}/waits/events", "/api/v1/changes"):
+            head = http.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-type"].startswith("text/event-stream")
+        assert http.head(f"{JOBS}/waits/cancel").status_code == 405

@@ -30,7 +30,7 @@ LEFT: list[str] = []  # requests whose clients went away
 
 def _app() -> FastAPI:
     app = FastAPI()
-    app.state.stop = lambda: None
+    app.state.stop, app.state.methods_of = (lambda: None), (lambda _: set())
 
     @app.post("/read")
     async def read(request: Request) -> int:

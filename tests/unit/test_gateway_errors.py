@@ -129,7 +129,7 @@ async def test_paths_that_are_not_there_are_said_in_the_form_of_their_api(path: 
         assert answer.status_code == 404
         assert said(answer)
         wrong = await http.put("/v1/models")
-        assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD")
         assert said(wrong)
 
 
