@@ -33,9 +33,13 @@ def nats(
     except FileExistsError as error:
         raise OutputError(f"{out} is there already", "a key is never replaced: give another name") from error
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(bytes(seed) + b"\n")
+        raise OutputError(f"cannot write {out}: {error.strerror}", "choose another folder") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(bytes(seed) + b"\n")
+    except OSError as error:
+        out.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {out}: {error.strerror}", "make room on the disk") from error
     if as_json:
         say_json({"public": public, "file": str(out)})
     else:

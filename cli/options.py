@@ -13,6 +13,7 @@ import typer
 from cli.closed_output import reader_gone
 from cli.interrupts import came_from_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
+from cli.usage_errors import CHMOD
 from schemas.errors import ExitCode, ModelMissing, OutputError, RigflowError, UsageError, first_error
 from schemas.text import count, did_you_mean, shell_word
 
@@ -51,9 +52,9 @@ Stream: TypeAlias = Annotated[
 def _no_file(name: str) -> str:
     """A pipeline's name. Raises UsageError for the path of media: the name was forgotten, or stands behind it."""
     path = Path(name)
-    is_folder = path.is_dir() and not _is_pipeline(name)
     if path.suffix == ".toml":
         return name
+    is_folder = path.is_dir() and not _is_pipeline(name)
     if did_you_mean(path.suffix, (".toml",)) or path.suffixes[-2:-1] == [".toml"]:
         _wrong_suffix(path)
     if not name or path.suffix or path.is_file() or is_folder or "/" in name:
@@ -108,7 +109,15 @@ SettingsFile: TypeAlias = Annotated[
 
 
 def settings_from(file: Path | None, **given: Any) -> "Settings":
-    """The settings of this command: its options go before the environment, then the file, then the defaults."""
+    """The settings of this command, see `_settings`, which may start a broker of its own. Raises UsageError."""
+    settings = _settings(file, **given)
+    if given.get("credentials") and not settings.nats:
+        raise UsageError("--credentials is for a broker that is there", "give its URL, too, by --nats")
+    return settings
+
+
+def _settings(file: Path | None, **given: Any) -> "Settings":
+    """The settings of a command: its options go before the environment, then the file, then the defaults."""
     from engines.registry import exists, names
     from schemas.settings import load_settings
 
@@ -123,7 +132,7 @@ def settings_from(file: Path | None, **given: Any) -> "Settings":
 
 def fleet_from(file: Path | None, **given: Any) -> "Settings":
     """`settings_from` for commands that speak to a fleet: without a URL, the one `rigflow up` started here."""
-    settings = settings_from(file, **given)
+    settings = _settings(file, **given)
     return settings if settings.nats else settings.model_copy(update={"nats": f"nats://127.0.0.1:{UP_PORT}"})
 
 
@@ -245,6 +254,9 @@ def report_error(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
         complain(OutputError(f"cannot write: {error.strerror}", "make room on the disk that it goes to"))
         return ExitCode.OUTPUT
+    if isinstance(error, PermissionError) and error.filename:
+        complain(UsageError(f"{error.filename}: {error.strerror}", CHMOD))
+        return ExitCode.USAGE
     if isinstance(error, OSError) and error.strerror:
         complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return ExitCode.SOME_FAILED

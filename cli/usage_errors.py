@@ -20,6 +20,7 @@ _WORDS = {
     r"greater than or equal to ": "at least ",
     r"'": "",
 }
+CHMOD = "check its permissions, and those of the folders that it is in"
 
 
 def usage_error(error: Exception, path: str, words: Sequence[str]) -> UsageError:
@@ -41,6 +42,8 @@ def usage_error(error: Exception, path: str, words: Sequence[str]) -> UsageError
     if message == "Missing command":
         there = ", ".join(getattr(context.command, "commands", {})) if context else ""
         return UsageError(f"{path} is a group of commands", f"add one of them: {there}; {see}")
+    if param is not None and (found := re.search(r"[Pp]ath (.*) is not readable", message.replace("'", ""))):
+        return UsageError(f"{found[1]}: no permission to read it", CHMOD)
     if param is not None:
         for theirs, ours in _WORDS.items():
             message = re.sub(theirs, ours, message)

@@ -60,9 +60,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = (
-            os.strerror(error.errno) if error.errno else error.strerror
-        )  # create_server's own text has the address again
+        number = error.errno or 0  # that of a name without an address is below 0
+        # create_server's own text has the address again
+        reason = os.strerror(number) if number > 0 else str(error.strerror).partition(" (while")[0]
         what = f"cannot listen on {host}:{port}: {reason}"
         raise UsageError(what, "choose another --port or --host") from error
     # accepted sockets inherit it; asyncio sets it only where the protocol has a number, and without it an answer in two

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
+from engines.files import delete_files
 from engines.scratch import ScratchFolder
 from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.local_access import PASSWORD, USER, PublishedPassword, make_password, write_private
@@ -97,7 +98,8 @@ class EmbeddedServer:
         if self._folder is None:
             self._temporary = temporary_folder()
             self._folder = self._temporary.path
-        if not (self.store.is_dir() and any(self.store.iterdir())):
+        is_new = not (self.store.is_dir() and any(self.store.iterdir()))
+        if is_new:
             self._check_port()
         self._lock = lock_store(self.store)
         try:
@@ -106,7 +108,10 @@ class EmbeddedServer:
                 self._password = self._stored_password()
             self._launch()
         except BaseException:
+            folder = self.store
             self.stop()
+            if is_new:
+                delete_files((folder / ".lock", folder / "password"), folder)
             raise
         if self._guarded:
             self._published = PublishedPassword(self._port, self._password)

@@ -47,8 +47,7 @@ def lock_store(store: Path) -> IO[str]:
         raise StoreError(f"store {store} is locked by another rigflow (pid {owner})", hint) from None
     with suppress(OSError):  # the disk is full: the lock holds, but the file has no pid
         lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-    lock.flush()
+        os.write(lock.fileno(), f"{os.getpid()}\n".encode())  # without a buffer, which would be written again later
     return lock
 
 

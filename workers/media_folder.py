@@ -181,7 +181,8 @@ class MediaFolder:
         return kind_of(os.path.splitext(name)[1]) in (*MEDIA_TYPES, *self._spec.media)
 
     def _unrecognised(self, name: str, error: RigflowError) -> None:
-        if is_media_by_name(name, self._spec.media) and not isinstance(error, UsageError):
+        is_other = isinstance(error, UsageError) and not isinstance(error.__cause__, OSError)
+        if is_media_by_name(name, self._spec.media) and not is_other:
             self.tally.fail([name], without_path(self.folder / name, str(error)))
         else:
             self.tally.count("no_media")

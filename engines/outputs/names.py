@@ -111,7 +111,8 @@ class OutputNames:
         if self._list is not None:
             with suppress(OSError):
                 self._path.unlink()
-            self._list.close()
+            with suppress(OSError):  # on a full disk what it holds in memory cannot be written
+                self._list.close()
             self._list = None
 
     def _reserve(self, wanted: Wanted, taken: "_Taken") -> Path | OutputError:
