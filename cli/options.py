@@ -45,7 +45,13 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print json, for p
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace results of the same name.")]
 Stream: TypeAlias = Annotated[
     int | None,
-    typer.Option(min=0, help="Index of the video stream, as ffprobe counts. Default: FFmpeg's best.", metavar="N"),
+    typer.Option(
+        "--stream",
+        "--track",
+        min=0,
+        help="Index of the track of pictures or of sound, as ffprobe counts. Default: FFmpeg's best.",
+        metavar="N",
+    ),
 ]
 
 

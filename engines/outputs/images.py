@@ -136,7 +136,7 @@ class NamedFiles:
 
     def path(self, stem: str) -> Path:
         """Return the path of an item's file: each path once. `stem`: as `stem_of` returns it."""
-        stem = _last_part(stem).name or "image"
+        stem = _last_part(stem).name or "unnamed"
         stem = clean(stem) if stem.strip(".") else stem
         unique = stem
         while unique in self._taken:
