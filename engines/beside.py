@@ -16,5 +16,7 @@ class Prepares(Protocol):
 
 
 def runs_on_host(operator: Operator) -> bool:
-    """Whether the model of an operator runs on the host's cores in workers of every device: it has `on_host`."""
-    return bool(getattr(operator, "on_host", False))
+    """Whether the model of an operator runs on the host's cores in workers of every device: it has `on_host`, and takes
+    parts in any order, because several are worked on at a time.
+    """
+    return bool(getattr(operator, "on_host", False)) and not operator.in_order
