@@ -48,7 +48,7 @@ class _Row:
         self.outcome = outcome
         self.started_s = self.moved_s = now_s
         self.sent = self.segments_done = self.frames = 0
-        self.media_s = self.done_s = 0.0  # of the media, and of that in parts that are done
+        self.media_s = self.sent_s = self.done_s = 0.0  # of the media, in segments sent, and in parts that are done
         self.written = 0.0  # share of its files, once the parts are done
         self.pace = _Pace()
 
@@ -59,11 +59,16 @@ class _Row:
 
     @property
     def share(self) -> float:
-        """How much of the job is done: by parts where the length of the media is known, else by segments."""
+        """How much of the job is done: by parts where the length of the media is known, or by segments. Parts of sound
+        in which nobody speaks have no times.
+        """
         if self.over:
             return 1.0
-        total, done = (self.media_s, self.done_s) if self.media_s else (max(self.sent, 1), self.segments_done)
-        return min(1.0, done / total)
+        by_segments = self.segments_done / max(self.sent, 1)
+        if not self.media_s:
+            return min(1.0, by_segments)
+        of_sent = self.sent_s / self.media_s if self.sent_s else 1.0
+        return min(1.0, max(self.done_s / self.media_s, by_segments * of_sent))
 
     def state(self, now_s: float) -> tuple[str, str, str]:
         """Percent, rate and the time that is left, in words; empty where they are unknown."""
@@ -120,7 +125,8 @@ class Progress:
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
         """So much of a job's media is with the broker."""
-        self._rows[job].sent = segments
+        row = self._rows[job]
+        row.sent, row.sent_s = segments, seconds
 
     def part(self, job: str, meta: PartMeta) -> None:
         """A part of a job is done."""

@@ -118,6 +118,15 @@ def test_a_long_segment_shows_what_is_done_of_it_and_for_how_long(parts: int, si
     assert sum(word.count("━") for word in bar) == parts * 16 // 200
 
 
+@pytest.mark.parametrize(("sent_s", "segments", "percent"), [(2.0, 1, "25%"), (8.0, 4, "25%"), (0.0, 4, "25%")])
+def test_parts_without_times_count_by_their_segments(sent_s: float, segments: int, percent: str) -> None:
+    """Of sound in which nobody speaks; `results` says how many segments there are, and no seconds."""
+    progress, _ = following(Time(), [JobOutcome("talk.flac", JOB, [], [])])
+    progress.sent(JOB.id, sent_s, segments)
+    progress.part(JOB.id, PartMeta(key=Key(job=JOB, segment=0, part=0, last=True), media=VIDEO, frames=50))
+    assert percent in row_of(progress).split()
+
+
 def test_a_film_that_is_drawn_shows_how_much_of_it_is_written() -> None:
     progress, _ = following(Time(), [JobOutcome("film.mp4", JOB, [Path("film.mp4")], [])])
     progress.share(JOB.id, 0.25)
