@@ -1,11 +1,9 @@
 """Orders of a person about cards, with their entries in the audit log."""
 
-import time
-
 from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.card_list import all_cards
-from pipelines.cards import ask_to_readmit, canaries, quarantine
+from pipelines.cards import ask_to_readmit, good_ms, quarantine
 from schemas.cards import CardRecord, Reason
 from schemas.errors import NotFound
 
@@ -17,8 +15,7 @@ async def order_quarantine(broker: Broker, card: str, why: str) -> CardRecord:
         there = ", ".join(sorted(known))
         raise NotFound(f"there is no card {card[:100]!a}", f"known are {there}" if there else "see `rigflow status`")
     await audit(broker, "card-quarantined", card, why=why)
-    good_ms = [answer.good_ms for answer in await canaries(broker, card) if answer.good_ms]
-    since_ms = max(good_ms, default=int(time.time() * 1000))
+    since_ms = await good_ms(broker, card)
     return (await quarantine(broker, card, Reason.ORDER, why, since_ms, known[card].rig))[0]
 
 

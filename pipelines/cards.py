@@ -12,7 +12,7 @@ from pipelines.broker import DELETED, Broker
 from pipelines.connection import Forbidden
 from pipelines.values import decoded, report_skipped
 from schemas.cards import CanaryRecord, CardRecord, CardState, Doubts, Reason
-from schemas.errors import NotFound, UsageError
+from schemas.errors import BrokerError, NotFound, UsageError
 
 _LOOK_S = 0.1
 
@@ -30,13 +30,18 @@ async def card_records(broker: Broker) -> list[CardRecord]:
     return sorted((record for record in each if record is not None), key=lambda record: record.card)
 
 
-async def doubts(broker: Broker) -> Doubts:
-    """What is in doubt of all cards; nothing where permissions of an earlier version hide it. Raises BrokerError."""
+async def readable_records(broker: Broker) -> list[CardRecord]:
+    """`card_records`; none where permissions of an earlier version hide them. Raises BrokerError."""
     try:
-        return Doubts(await card_records(broker))
+        return await card_records(broker)
     except Forbidden:
         report_skipped("verdicts on cards", "the permissions forbid it: write them again, `rigflow topology roles`")
-        return Doubts()
+        return []
+
+
+async def doubts(broker: Broker) -> Doubts:
+    """What is in doubt of all cards. Raises BrokerError."""
+    return Doubts(await readable_records(broker))
 
 
 async def quarantine(
@@ -59,6 +64,22 @@ async def quarantine(
     before, record = await _change(broker, card, changed)
     assert record is not None
     return record, before is None or before.state is not CardState.QUARANTINED
+
+
+async def quarantine_lost(broker: Broker, card: str, why: str, rig: str) -> None:
+    """Quarantine a card that had a fault; what it did since its last good canary is in doubt.
+
+    What goes wrong is logged: the rig has taken the card out of work already.
+    """
+    try:
+        await quarantine(broker, card, Reason.FAULT, why, await good_ms(broker, card), rig)
+    except BrokerError as error:
+        report_skipped(f"the verdict on card {card}", str(error))
+
+
+async def good_ms(broker: Broker, card: str) -> int:
+    """The time of the last good canary of a card, in milliseconds since 1970; now where there was none."""
+    return max((each.good_ms for each in await canaries(broker, card) if each.good_ms), default=_now_ms())
 
 
 async def ask_to_readmit(broker: Broker, card: str) -> CardRecord:

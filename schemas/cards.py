@@ -29,6 +29,7 @@ class Reason(StrEnum):
     """What a card was quarantined for."""
 
     CANARY = "canary"
+    SELF_TEST = "self-test"  # an engine answers otherwise on it than where it was built
     FAULT = "fault"  # its driver reported an error, or it does not answer
     ORDER = "order"
 
@@ -94,6 +95,7 @@ class CanaryRecord(BaseModel):
     worker: GivenName = ""
     kind: GivenName = ""
     pipeline: GivenName = ""
+    revision: GivenName = ""
     first: GivenName = ""
     last: GivenName = ""
     good_ms: Count = 0

@@ -124,6 +124,10 @@ class ModelError(UsageError):
     """A model is missing, unreadable, or does not fit the stage that uses it."""
 
 
+class SelfTestFailed(ModelError):
+    """An engine does not answer as it has to. If it does so on other cards of a kind, the card errs."""
+
+
 class OptionError(ModelError):
     """An option of a head or of its decoder is wrong: its path in the head's table, and the reason."""
 

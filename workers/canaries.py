@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from engines.backends.choice import backend_of
 from engines.canary import Canary, canary_of, group_of, versions
@@ -37,14 +36,6 @@ FORGET_S = 7 * 86400.0  # answers of groups that a card does not belong to any m
 Tick = Callable[[], None]
 
 
-@dataclass(slots=True)
-class CanaryCounts:
-    """Canaries of a worker by outcome; `unfit` are pipelines without one, and why."""
-
-    outcomes: dict[str, int] = field(default_factory=lambda: {"good": 0, "wrong": 0, "failed": 0})
-    unfit: dict[str, str] = field(default_factory=dict)
-
-
 class Canaries:
     """`run` in a task; `round` computes all canaries now. `loaded` returns the pipelines that are loaded here."""
 
@@ -57,24 +48,25 @@ class Canaries:
         recent: Recent,
         loaded: Callable[[], list[LoadedPipeline]],
         chosen: Mapping[str, ComputeOptions],
-        names: Mapping[str, str],
+        worker: str,
         tick: Tick,
+        ready: asyncio.Event,
     ) -> None:
-        """`chosen`: options of models by their identity. `names`: `worker` and `rig`, for people."""
+        """`chosen`: options of models by their identity. `ready` is set once the pipelines are loaded."""
         self._broker, self._device, self._computing = broker, device, computing
         self._trust, self._recent, self._loaded = trust, recent, loaded
-        self._chosen, self._names, self._tick = chosen, names, tick
+        self._chosen, self._worker, self._tick = chosen, worker, tick
         self._every_s = 60 * broker.settings.canary_minutes
         self._drawn: dict[str, Canary | None] = {}
         self._mine: dict[str, CanaryRecord] = {}  # by group
-        self._shared: tuple[object, ...] = ()
+        self._ready, self._shared = ready, tuple[object, ...]()
         self._took_s = 0.0  # by the canaries of a round
-        self.counts = CanaryCounts()
 
     async def run(self) -> None:
         """Compute canaries until cancelled."""
         if not self._every_s:
             return
+        await self._ready.wait()
         await self._recall()
         pause_s = min(FIRST_S, self._every_s)
         while True:
@@ -85,7 +77,7 @@ class Canaries:
             if not self._trust.quarantined:
                 try:
                     if why := await self.round():
-                        await self.accuse(why)
+                        self._trust.accuse(Reason.CANARY, why)
                 except RigflowError as error:  # the broker is away, or roles.conf is of an earlier version
                     log_event(Event("canary-failed", f"canaries could not be judged: {error}"))
             self._recent.full.clear()
@@ -112,9 +104,9 @@ class Canaries:
                 continue
             groups.add(group)
             if why := await self._judge(pipeline.spec.name, group):
-                self.counts.outcomes["wrong"] += 1
+                self._trust.canaries["wrong"] += 1
                 return why
-            self.counts.outcomes["good"] += 1
+            self._trust.canaries["good"] += 1
         self._trust.good(since_ms)
         self._recent.good(since_ms)
         for group in groups:
@@ -134,8 +126,7 @@ class Canaries:
             digest, took_s = await self._computing.run(compute, pipeline, canary, self._tick, MOST_S)
         except Exception as error:
             self._drawn[pipeline.spec.revision] = None  # its media do not suit it: the same would happen each time
-            self.counts.outcomes["failed"] += 1
-            self.counts.unfit[name] = format_error(error)
+            self._trust.canaries["failed"] += 1
             text = f"pipeline {name} has no canary here: {format_error(error)}"
             log_event(Event("canary-failed", text, logging.INFO, {"pipeline": name}))
             return None
@@ -158,8 +149,10 @@ class Canaries:
         return CanaryRecord(
             card=self._trust.card,
             group=group,
-            worker=self._names["worker"],
+            worker=self._worker,
+            kind=self._trust.kind,
             pipeline=pipeline.spec.name,
+            revision=pipeline.spec.revision,
             good_ms=self._trust.good_ms,
             at_s=time.time(),
         )
@@ -193,12 +186,6 @@ class Canaries:
                 return why
             await quarantine(self._broker, card, Reason.CANARY, why, known[card].good_ms)
         return ""
-
-    async def accuse(self, why: str) -> None:
-        """Quarantine this card. Raises BrokerError."""
-        rig = self._names["rig"]
-        await quarantine(self._broker, self._trust.card, Reason.CANARY, why, self._trust.good_ms, rig)
-        self._trust.news.set()
 
     async def passed(self) -> None:
         """The card passed a check: from now on its last answers are its first ones. Raises BrokerError."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from pipelines.broker import Broker
 from pipelines.cards import quarantine, readmit, refuse
@@ -10,6 +11,8 @@ from schemas.errors import RigflowError, format_error
 from workers.canaries import Canaries
 from workers.obedience import Obedience
 from workers.runner import Runner
+
+LEAVE_S = 1.0
 
 
 class CardGuard:
@@ -67,6 +70,12 @@ class CardGuard:
             await quarantine(self._broker, record.card, Reason.ORDER, record.why, self._trust.good_ms)
         await self._runner.recent.do_again(self._runner.in_flight)
 
+    async def leave(self) -> None:
+        """The worker is about to end: if its card is quarantined, have others do again what is in hand and recent."""
+        with suppress(RigflowError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._trust.look(self._broker, self._on_change)
+
     async def _check(self) -> None:
         """Trust the card again if it passes, or else say why not."""
         try:
@@ -75,7 +84,8 @@ class CardGuard:
         except RigflowError as error:
             why = f"its check failed: {format_error(error)}"
         if why:
-            await refuse(self._broker, self._trust.card, why)
+            if not await refuse(self._broker, self._trust.card, why):  # another worker on this card found it good
+                self._trust.accuse(Reason.CANARY, why)
         else:
             await self._canaries.passed()
             await readmit(self._broker, self._trust.card)

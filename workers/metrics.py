@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from engines.device.sensors import GpuReading
 from pipelines.status import Depths, StreamStatus
 from schemas.usage import Used
+from workers.card_metrics import card_families
 from workers.gpu_metrics import CareCounts, care_families, gpu_families
 from workers.job_metrics import JobCounts, job_families
 from workers.samples import Samples, alone, counter, gauge, histogram
@@ -68,6 +69,7 @@ def families(now: Snapshot) -> Iterator[Metric]:
     yield from job_families(now.jobs, now.jobs_by_key)
     yield from _families_of_stages(now.stages)
     yield from _families_of_workers(now.workers)
+    yield from card_families(now.workers)
     yield from _families_of_queues(now)
     yield from _families_of_stores(now.depths)
     yield from gpu_families(now.gpus)

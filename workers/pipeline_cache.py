@@ -16,7 +16,15 @@ from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.registry import hosted_names, load_pipeline
 from pipelines.values import report_skipped
-from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
+from schemas.errors import (
+    Disposition,
+    ModelError,
+    PipelineError,
+    PluginMissing,
+    RigflowError,
+    SelfTestFailed,
+    format_error,
+)
 from schemas.pipeline import PipelineSpec
 from workers.computing import ComputingThread
 from workers.sessions import ModelPlace, SessionOpener
@@ -62,6 +70,7 @@ class PipelineCache:
         self._cold = {"": "the list of pipelines is not read from the broker yet"}
         self.declined: dict[str, str] = {}  # pipelines that this worker takes no work of, and why
         self.in_flight: Callable[[], set[str]] = set
+        self.on_failed_test: Callable[[str, str], None] = lambda _why, _revision: None
         self._sizes: dict[str, int] = {}  # of models, in bytes
         self._making: dict[str, set[ModelPlace]] = {}  # revisions that are being loaded, and the models of each
 
@@ -124,6 +133,8 @@ class PipelineCache:
             report_skipped(f"pipeline {name}", str(error))
         except Exception as error:
             _raise_if_fatal(error)
+            if isinstance(error, SelfTestFailed):
+                self.on_failed_test(error.what, revision)
             self._cold[name] = f"{name}: {format_error(error)}"
             log_event(Event("unready", f"pipeline {self._cold[name]}", facts={"why": format_error(error)}))
         else:
@@ -163,10 +174,7 @@ class PipelineCache:
             )
 
     async def reload(self) -> None:
-        """Unload all that no message needs, and load the newest revisions anew, which tests their engines.
-
-        Raises RigflowError if one that was loaded cannot be loaded.
-        """
+        """Unload what no message needs, and load the newest revisions, which tests their engines. Raises as `get`."""
         revisions = [each.spec.revision for each in self.newest]
         await self.unload_idle()
         await asyncio.gather(*map(self.get, revisions or self._names.values()))

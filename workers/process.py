@@ -15,10 +15,12 @@ from typing import Any, NoReturn
 
 from engines.device import open_device
 from engines.ports import Device
+from engines.profiling.models import device_name
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.cancel_requests import carry_out_cancel_requests
 from pipelines.sweep import sweep_regularly
+from schemas.cards import Reason
 from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import Stage
 from schemas.settings import LogFormat, LogLevel
@@ -74,14 +76,15 @@ class Worker:
         pipelines = PipelineCache(broker, self.hosts, cache, device, computing, *unsafe)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
-        trust = Trust(device.gpu.facts.uuid if device.gpu is not None else "", self.name)
+        name = await asyncio.to_thread(device_name, device)
+        trust = Trust(name.id if device.gpu is not None else "", self.name, self._options.rig, name.kind)
         runner = Runner(broker, self._settings, pipelines.get, failures, computing, device.concurrency, trust)
         reporter = Reporter(self._options, self.name, broker, runner, pipelines, device)
         runner.on_poison_candidate = pipelines.opener.on_loading = reporter.report_now
         pipelines.in_flight = lambda: runner.in_flight.revisions
-        self._stop_on_signals(runner, reporter)
         obedience = Obedience(broker, runner, self._options, self.name, pipelines.unload_idle)
         guard = self._guard(broker, runner, obedience, pipelines, device)
+        self._stop_on_signals(runner, reporter, guard)
         await guard.open()
         loops = [*self._loops(broker, runner, pipelines, failures, reporter), obedience.follow, guard.run]
         loops.append(functools.partial(runner.costs.follow, broker, cache, device, pipelines.opener.tuning.chosen))
@@ -107,9 +110,10 @@ class Worker:
     def _guard(
         self, broker: Broker, runner: Runner, obedience: Obedience, pipelines: PipelineCache, device: Device
     ) -> CardGuard:
-        names = {"worker": self.name, "rig": self._options.rig}
         given = broker, device, runner.computing, runner.trust, runner.recent, lambda: pipelines.newest
-        canaries = Canaries(*given, pipelines.opener.tuning.chosen, names, runner.heartbeats.tick)
+        pipelines.on_failed_test = functools.partial(runner.trust.accuse, Reason.SELF_TEST)
+        tick, ready = runner.heartbeats.tick, pipelines.first_warm_up
+        canaries = Canaries(*given, pipelines.opener.tuning.chosen, self.name, tick, ready)
         return CardGuard(broker, runner, obedience, canaries, pipelines.reload)
 
     def _loops(
@@ -132,10 +136,11 @@ class Worker:
             loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
         return loops
 
-    def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
+    def _stop_on_signals(self, runner: Runner, reporter: Reporter, guard: CardGuard) -> None:
         """At the first signal finish the messages in flight, at the second hand them back at once."""
 
         async def stop(grace_s: float) -> None:
+            await guard.leave()
             await runner.stop(grace_s)
             self._stopped.set()
 

@@ -219,6 +219,9 @@ class Reporter:
             loading=self._pipelines.opener.loading,
             loaded=self._pipelines.loaded,
             failed=self._pipelines.failed,
+            card=runner.trust.card,
+            quarantined=runner.trust.quarantined,
+            canaries=runner.trust.canaries,
             poison_candidate=any(message.begun for message in runner.in_flight.poison_candidates),
             stages=runner.meter.stages,
         )

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from pipelines.broker import Broker
+from pipelines.cards import quarantine_lost
 from pipelines.status import Depths, queue_depths
 from schemas.errors import BrokerError, ExitCode, RigflowError
 from schemas.rig import ALL_STAGES, RigSpec
@@ -47,7 +48,8 @@ class Rig:
         self._stages = tuple(dict.fromkeys(stage for group in spec.worker for stage in group.named))
         self._source = source
         self._supervisor = Supervisor(self._workers(spec), log_event, start_pause_s=spec.start_pause_s)
-        self._care = RigCare(spec, self._supervisor, scratch.parent / "power.json", log_event)
+        self._care = RigCare(spec, self._supervisor, scratch.parent / "power.json", log_event, self._lost)
+        self._quarantining: set[asyncio.Task[None]] = set()
         self._state = "working"
         self._seen = ("", 0.0)  # the state in the bucket of what was last seen, and when it was put there
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
@@ -168,6 +170,13 @@ class Rig:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEPTHS_S):
                 await self._broker.close()
+
+    def _lost(self, uuid: str, why: str) -> None:
+        """Have the fleet know that a GPU of this rig takes no work any more, also when it is started again."""
+        assert self._broker is not None
+        task = asyncio.create_task(quarantine_lost(self._broker, uuid, why, self.name))
+        self._quarantining.add(task)
+        task.add_done_callback(self._quarantining.discard)
 
     # health and metrics
 

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from workers.telemetry import Event, Fact
 READ_EVERY_S = 2.0
 LISTEN_S = 0.5  # most that one wait for an event takes; the end of a rig waits for it
 CUDA = "cuda:"
+OnLost = Callable[[str, str], None]  # the GPU's UUID, and why
 
 
 class RigCare:
@@ -33,8 +34,16 @@ class RigCare:
     the reason.
     """
 
-    def __init__(self, spec: RigSpec, supervisor: Supervisor, memory: Path, on_event: OnEvent) -> None:
-        """`memory`: a file for the limits of power from before."""
+    def __init__(
+        self,
+        spec: RigSpec,
+        supervisor: Supervisor,
+        memory: Path,
+        on_event: OnEvent,
+        on_lost: OnLost = lambda _uuid, _why: None,
+    ) -> None:
+        """`memory`: a file for the limits of power from before. `on_lost` is called for a GPU that is of no use."""
+        self._on_lost = on_lost
         self._spec = spec
         self._supervisor = supervisor
         self._memory = memory
@@ -159,7 +168,8 @@ class RigCare:
             return
         self.lost[fault.uuid] = fault.text
         text = f"GPU {fault.uuid} is taken out of work, {fault.text}; reset it or restart the machine, then the rig"
-        self._on_event(Event("gpu-lost", text, logging.ERROR, facts))
+        self._on_event(Event("gpu-lost", f"{text}, then `rigflow cards readmit`", logging.ERROR, facts))
+        self._on_lost(fault.uuid, fault.text)
         devices = {f"{CUDA}{fault.uuid}", *self._devices.get(fault.uuid, ())}
         await self._supervisor.abandon(devices, f"GPU lost, {fault.text}")
 

@@ -130,7 +130,8 @@ class Heartbeat:
     `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since
     work last moved. `step`: what is being computed now, if anything, for `step_s` seconds.
     `poison_candidate`: it works on an input that may have crashed a worker before. `loading`: sha256 of the models
-    being loaded, `loaded`: how many are loaded. `failed`: pipelines whose engines cannot be loaded.
+    being loaded, `loaded`: how many are loaded. `failed`: pipelines whose engines cannot be loaded. `card` is the
+    worker's, `quarantined`: it takes no work; `canaries` are counts by outcome.
     """
 
     state: str
@@ -145,6 +146,9 @@ class Heartbeat:
     loading: list[str] = field(default_factory=list)
     loaded: int = 0
     failed: int = 0
+    card: str = ""
+    quarantined: bool = False
+    canaries: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
 
     def encode(self) -> bytes:

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from engines.part import Part
 from pipelines.broker import Broker
-from pipelines.cards import canaries, card_record
-from schemas.cards import CardRecord, CardState, card_name, mark_of
+from pipelines.cards import canaries, card_record, quarantine
+from schemas.cards import CardRecord, CardState, Reason, card_name, mark_of
 from schemas.errors import RigflowError
 from workers.telemetry import Event, log_event
 
@@ -26,11 +26,13 @@ class Trust:
     While a canary is computed, the mark has the time of its beginning: if it is good, what follows is good as far.
     """
 
-    def __init__(self, uuid: str, worker: str) -> None:
-        self.card = card_name(uuid, worker)
+    def __init__(self, uuid: str, worker: str, rig: str = "", kind: str = "") -> None:
+        self.card, self._rig, self.kind = card_name(uuid, worker), rig, kind
         self.good_ms = self._mark_ms = now_ms()
         self.record: CardRecord | None = None
-        self.news = asyncio.Event()  # the record was changed by this process
+        self.canaries = {"good": 0, "wrong": 0, "failed": 0}  # by outcome
+        self._accused: tuple[Reason, str, str] | None = None
+        self._news = asyncio.Event()
 
     @property
     def quarantined(self) -> bool:
@@ -56,6 +58,14 @@ class Trust:
         """The canary that began then was good."""
         self.good_ms = since_ms
 
+    def accuse(self, reason: Reason, why: str, revision: str = "") -> None:
+        """Have the card quarantined: this worker found that it errs. Called by the event loop's thread.
+
+        With a `revision` of a pipeline only if another card of its kind computes that: else the engine may be at fault.
+        """
+        self._accused = reason, why, revision
+        self._news.set()
+
     async def recall(self, broker: Broker) -> None:
         """Read the record, and the last good canary of an earlier process on this card. Raises BrokerError."""
         self.record = await card_record(broker, self.card)
@@ -69,11 +79,16 @@ class Trust:
                 await self.look(broker, on_change)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
-                    await self.news.wait()
-            self.news.clear()
+                    await self._news.wait()
+            self._news.clear()
 
     async def look(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
-        """Read the record. Raises BrokerError."""
+        """Store an accusation, and read the record. Raises BrokerError."""
+        if self._accused is not None:
+            reason, why, revision = self._accused
+            if not revision or await self._works_elsewhere(broker, revision):
+                await quarantine(broker, self.card, reason, why, self.good_ms, self._rig)
+            self._accused = None
         known = self.record
         before = CardState.TRUSTED if known is None else known.state
         self.record = await card_record(broker, self.card)
@@ -87,6 +102,11 @@ class Trust:
             self.good_ms = self.begin()
             log_event(Event("card-readmitted", f"card {self.card} takes work again", logging.INFO, {"card": self.card}))
         await on_change(after)
+
+    async def _works_elsewhere(self, broker: Broker, revision: str) -> bool:
+        """Whether another card of this kind answered the canary of a revision."""
+        others = [each for each in await canaries(broker) if each.card != self.card and each.last]
+        return any((each.kind, each.revision) == (self.kind, revision) for each in others)
 
 
 def now_ms() -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from engines.part import Array
 from engines.ports import Session
 from schemas.engine import Agreement, Precision, Profile, Range
-from schemas.errors import ModelError
+from schemas.errors import SelfTestFailed
 from schemas.model import ModelSpec
 
 # Worst |a - b| / |b| of an output against ONNX Runtime on the CPU in fp32. TF32 has 10 bits of mantissa and fp16 as
@@ -115,14 +115,14 @@ def compare(
 
 
 def demand(agreement: Agreement, name: str) -> Agreement:
-    """Return the agreement if it is within tolerance. Raises ModelError: an engine with other outputs is never used."""
+    """Return the agreement if it is within tolerance. Raises SelfTestFailed: an engine that errs is never used."""
     if agreement.error <= agreement.tolerance:
         return agreement
     far = "it has values that are not numbers" if np.isinf(agreement.error) else f"its error is {agreement.error:.2g}"
     hint = "build it in a higher precision"
     if agreement.on == "pictures":
         hint += ", or have it tested on media of yours: --calibrate FILE"
-    raise ModelError(
+    raise SelfTestFailed(
         f"model `{name}` does not answer as ONNX Runtime does on the CPU: {far} on {described(agreement)}, "
         f"{agreement.tolerance:g} is allowed",
         hint,

@@ -9,6 +9,8 @@ from gateway.callers import Reader
 from gateway.fleet import Connected
 from gateway.route import checked_router
 from pipelines.bottleneck import bottleneck
+from pipelines.card_list import CardLine, card_lines
+from pipelines.cards import readable_records
 from pipelines.orders import Order, all_orders, order_of
 from pipelines.status import QueueStatus, fleet_status
 from schemas.jobs import Priority
@@ -39,12 +41,13 @@ class FleetView(BaseModel):
     queues: list[QueueView]
     workers: list[dict[str, Any]]
     rigs: list[dict[str, Any]]
+    cards: list[CardLine] = Field(description="cards that take no work, and why")
 
 
 @router.get("/fleet")
 async def fleet(caller: Reader, broker: Connected) -> FleetView:
     """Show the whole fleet."""
-    status, orders = await asyncio.gather(fleet_status(broker), all_orders(broker))
+    status, orders, records = await asyncio.gather(fleet_status(broker), all_orders(broker), readable_records(broker))
     return FleetView(
         bottleneck=bottleneck(status),
         store_bytes=status.store_bytes,
@@ -55,6 +58,7 @@ async def fleet(caller: Reader, broker: Connected) -> FleetView:
             for each in status.workers
         ],
         rigs=[dict(each) | {"order": orders.get(("rig", each["rig"]), Order.WORK)} for each in status.rigs],
+        cards=[line for line in card_lines(status.workers, status.rigs, records, ()) if line.reason],
     )
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.broker import Broker
+from pipelines.cards import card_record
 from pipelines.status import fleet_status
 from pipelines.topology import ensure_topology
+from schemas.cards import CardRecord, Reason
 from tests.fleet import Fleet
 from tests.nvml import FakeGpus, library, uuid
 from tests.rig import Rig, eventually
@@ -42,6 +44,11 @@ def test_a_rig_limits_its_gpus_reports_a_loss_and_puts_the_limits_back(tmp_path:
         eventually(lambda: bool(_troubles(fleet)))
         [trouble] = _troubles(fleet)
         assert "fallen off the bus" in trouble
+        eventually(lambda: _verdict(fleet) is not None)
+        verdict = _verdict(fleet)
+        assert verdict is not None
+        assert (verdict.reason, verdict.why, verdict.rig) == (Reason.FAULT, "Xid 79: it has fallen off the bus", "r")
+        assert not verdict.works
         assert rig.end(signal.SIGTERM) == 0
     assert (gpus.get(0, "limit"), gpus.get(1, "limit")) == (120_000, 120_000)
 
@@ -49,6 +56,14 @@ def test_a_rig_limits_its_gpus_reports_a_loss_and_puts_the_limits_back(tmp_path:
 async def _topology(fleet: Fleet) -> None:
     async with Broker.connected(fleet.settings, name="test") as broker:
         await ensure_topology(broker, fleet.settings, [])
+
+
+def _verdict(fleet: Fleet) -> CardRecord | None:
+    async def asked() -> CardRecord | None:
+        async with Broker.connected(fleet.settings, name="test") as broker:
+            return await card_record(broker, uuid(0))
+
+    return asyncio.run(asked())
 
 
 def _troubles(fleet: Fleet) -> list[str]:

@@ -60,6 +60,7 @@ def snapshot() -> Snapshot:
         ended.count(subject, "main", "website", "up", job)
     beat = Heartbeat("working", ready=False, why="loads", still_s=3.0, step_s=2.5, in_flight=2, rss_bytes=10**8)
     beat.loading, beat.loaded, beat.failed = ["m"], 4, 1
+    beat.card, beat.quarantined, beat.canaries = "w", True, {"good": 8}
     slot = Slot(WorkerOptions(settings=Settings(), stages=("infer",), name="w"), heartbeat=beat, died=4)
     slot.process = cast(Any, object())
     gpu = GpuReading("0", "P104", "GPU-1", "535", dict.fromkeys((*GAUGES, *COUNTERS), 0.5))

@@ -32,6 +32,8 @@ function parts(view) {
   const busy = view.queues.filter((queue) => queue.messages || queue.in_flight);
   const rigs = new Map(view.rigs.map((rig) => [rig.rig, []])), alone = [];
   for (const worker of view.workers) (rigs.get(worker.rig) ?? alone).push(worker);
+  const out = new Map((view.cards ?? []).map((card) => [card.card, card]));
+  for (const worker of view.workers) if (out.has(worker.card)) worker.quarantined = out.get(worker.card).why;
   return [
     h("div", { class: "note" }, h("strong", {}, t("bottleneck")), h("br"), english(view.bottleneck)),
     h("p", { class: "stats" }, many("workersCount", view.workers.length), h("span", {}, t("stored", { bytes: size(view.store_bytes) })), view.dead_letters ? h("a", { href: "#dead" }, many("deadCount", view.dead_letters)) : ""),
@@ -68,6 +70,7 @@ function card(worker, known = null) {
   const speeds = worker.done.filter((each) => each.frames_per_s > 0.05).sort((a, b) => b.busy - a.busy).slice(0, MOST_STAGES).map((each) => h("li", {}, raw(`${each.pipeline} ${each.stage}`), " ", t("rate", { rate: number(each.frames_per_s, 1) })));
   return h("section", { class: "card", "aria-label": worker.worker, "data-key": `worker ${worker.worker}` },
     h("div", { class: "bar" }, h("h3", {}, raw(worker.worker)), silent > SILENT_S ? h("span", { class: "state lost" }, t("silent", { time: clock(silent) })) : state(worker.state)),
+    worker.quarantined ? h("p", { class: "state quarantined" }, english(worker.quarantined)) : null,
     worker.why ? h("p", { class: "soft" }, english(worker.why)) : null,
     ...meters(gpu.sensors ?? {}, busy),
     facts([

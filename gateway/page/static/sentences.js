@@ -34,6 +34,7 @@ export const errors = {
   "output-error": "无法写入结果。",
   "pipeline-error": "流水线不可用。",
   "pipeline-unknown": "机群没有这个流水线。",
+  "self-test-failed": "引擎在设备上的结果不正确。",
   "plugin-missing": "工作进程缺少所需的软件包或设备。",
   "precondition-failed": "协议版本不符。",
   "quota-reached": "该租户今天的设备时间已用完，请在 00:00 UTC 之后再发送。",

@@ -1,0 +1,68 @@
+"""Doubts of cards, canaries of pipelines, and the lines of `rigflow cards`."""
+
+import pytest
+
+from engines.canary import canary_of
+from pipelines.card_list import card_lines
+from pipelines.registry import builtin_pipeline, builtin_pipelines
+from schemas.cards import CardRecord, CardState, Doubt, Doubts, Reason, card_name, mark_of
+
+
+def record(*spans: tuple[int, int], state: CardState = CardState.QUARANTINED) -> CardRecord:
+    doubts = tuple(Doubt(since_ms=since, until_ms=until) for since, until in spans)
+    return CardRecord(card="a", state=state, reason=Reason.CANARY, why="it errs", doubts=doubts)
+
+
+def test_what_a_card_did_since_its_last_good_canary_is_in_doubt_until_it_is_trusted_again() -> None:
+    doubts = Doubts([record((100, 200), (300, 0))])
+    assert [doubts.has(mark_of("a", at)) for at in (99, 100, 199, 200, 299, 300, 10**12)] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert not doubts.any([mark_of("b", 150), "a@", "a@x", "a", "a@1@150", ""])
+    assert doubts.cards([mark_of("a", 150), mark_of("b", 150)]) == ["a"]
+
+
+def test_doubts_grow_end_and_stay_bounded() -> None:
+    known = record()
+    for at_ms in range(0, 100_000, 1000):
+        known = known.doubted(at_ms + 500).doubted(at_ms + 200).trusted(at_ms + 900)
+    assert len(known.doubts) <= 17
+    assert known.works
+    assert Doubts([known]).has(mark_of("a", 200)), "the oldest spans are joined, not dropped"
+    assert not Doubts([known]).has(mark_of("a", 99_950))
+    assert Doubts([known]).has(mark_of("a", 99_300))
+
+
+def test_the_name_of_a_card_is_one_token() -> None:
+    assert card_name("GPU-1", "worker") == "GPU-1"
+    assert card_name("", "host.example-77") == "host-example-77"
+    assert card_name("", "...") == "cpu"
+
+
+@pytest.mark.parametrize("name", sorted(set(builtin_pipelines()) - {"infer"}))
+def test_each_pipeline_has_a_canary_that_is_always_the_same(name: str) -> None:
+    spec = builtin_pipeline(name)
+    first, second = canary_of(spec), canary_of(spec)
+    assert first is not None
+    assert second is not None
+    assert first.sha256 == second.sha256
+    assert sum(len(bytes(each)) for _, buffers in first.segments for each in buffers) < 1 << 17
+
+
+def test_cards_out_of_work_come_first_also_without_a_worker() -> None:
+    workers = [
+        {"worker": "r-cuda0", "card": "GPU-1", "rig": "r", "device": "cuda:0", "gpu": {"name": "P104"}},
+        {"worker": "r-cuda1", "card": "GPU-1", "rig": "r", "device": "cuda:0", "gpu": {"name": "P104"}},
+        {"worker": "old", "device": "cpu"},
+    ]
+    rigs = [{"rig": "r", "gpus": [{"uuid": "GPU-1", "temperature_celsius": 61.0}]}]
+    lines = card_lines(workers, rigs, [record()], [])
+    assert [line.card for line in lines] == ["a", "GPU-1"]
+    assert lines[1].workers == ("r-cuda0", "r-cuda1")
+    assert (lines[1].device, lines[1].temperature_celsius) == ("P104", 61.0)
