@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from placement.forecast import Forecast, StageForecast
     from schemas.jobs import Manifest
 
+_LEAST_SHARE = 0.01  # of a segment's seconds: what takes less is not shown
 _UNITS = {
     "compute": "arithmetic",
     "link": "PCIe link",
@@ -100,37 +101,38 @@ def _devices(fleet: "Fleet", predicted: "Forecast") -> Any:
 
 
 def _stages(work: "Work", predicted: "Forecast") -> Any:
-    """A row for each stage and each kind of device on a rig: equal devices have equal costs."""
-    titles = ("stage", "device", "a segment", "of it", "segments", "gives")
+    """A row for each stage and each kind of device: equal devices have equal costs. As wide as a usual window."""
+    titles = ("stage", "device", "a segment", "of it", "share", "gives")
     rows: dict[tuple[object, ...], list[StageForecast]] = {}
     for place in predicted.stages:
-        rows.setdefault((place.stage, place.rig, place.cost), []).append(place)
+        rows.setdefault((place.stage, _shown_cost(place)), []).append(place)
     gives = {stage.name: stage.gives_bytes for stage in work.stages}
-    return list_of(
-        titles, [_stage_row(places, gives) for places in rows.values()], left=2, unless={}, named=("stage", "device")
-    )
+    made = [_stage_row(places, gives) for places in rows.values()]
+    return list_of(titles, made, left=2, unless={}, entire=titles[2:], named=titles[:2])
 
 
 def _stage_row(places: "Sequence[StageForecast]", gives: Mapping[str, float]) -> list[Any]:
     first = places[0]
-    units = sorted(first.cost.units.items(), key=lambda unit: -unit[1])
     device = " and ".join([first.device, *_more([place.device for place in places])])
-    mark = "~" if first.cost.estimated else ""
-    return [
-        one_line(first.stage),
-        one_line(device),
-        f"{mark}{seconds(first.cost.seconds)}",
-        ", ".join(f"{unit} {seconds(taken)}" for unit, taken in units),
-        f"{sum(place.share for place in places):.0%}",
-        size(gives[first.stage]),
-    ]
+    share = f"{sum(place.share for place in places):.0%}"
+    return [one_line(first.stage), one_line(device), *_shown_cost(first), share, size(gives[first.stage])]
+
+
+def _shown_cost(place: "StageForecast") -> tuple[str, str]:
+    """What a segment takes, and the two units that take most of that, by their shares."""
+    cost, total_s = place.cost, sum(place.cost.units.values())
+    units = sorted(cost.units.items(), key=lambda unit: -unit[1])[:2]
+    shares = [f"{unit} {taken / total_s:.0%}" for unit, taken in units if taken >= _LEAST_SHARE * total_s > 0.0]
+    return f"{'~' if cost.estimated else ''}{seconds(cost.seconds)}", ", ".join(shares)
 
 
 def seconds(taken: float) -> str:
-    """Seconds to three digits, or milliseconds."""
+    """Seconds to three digits, or milliseconds; those below a hundredth are not told apart."""
     if taken >= 100.0:
         return f"{taken:,.0f} s"
-    return f"{taken:.3g} s" if taken >= 1.0 else f"{1000 * taken:.3g} ms"
+    if 0.0 < taken < 1e-5:
+        return "0.01 ms"
+    return f"{taken:.3g} s" if taken >= 1.0 else f"{1000 * taken:.3g} ms" if taken >= 1e-3 else f"{1000 * taken:.2f} ms"
 
 
 def _reasons(predicted: "Forecast") -> dict[str, str]:

@@ -34,7 +34,7 @@ USELESS = 0.002  # of the fleet's rate
 OFTEN = (1.0, 0.3)  # of the busiest route of a device: what it does less often is left to others; both are tried
 TRIED = 30  # pieces for each worker, in simulated time
 SLOW = 16  # times as long for a piece as the fastest device
-DOES_ALL = "it does all stages of its segments"
+DOES_ALL = "all stages of a segment are done on one device"
 
 
 def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placement:

@@ -156,6 +156,10 @@ def test_the_command_says_where_and_why(film: Path, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     for words in ("decode", "mining-gpu0 and 7 more", "Predicted: ", "Bottleneck: "):
         assert words in ended.stdout, ended.stdout
+    rows = [line for line in ended.stdout.splitlines() if line.split(" ")[0] in ("decode", "resize", "infer", "encode")]
+    assert len(rows) >= 4
+    assert max(map(len, rows)) <= 80
+    assert all(row.rstrip().endswith("B") and "%" in row and "…" not in row for row in rows), ended.stdout
     file.write_text("[[rig]]\nname = 'small'\ncores = 1\n")
     small = rigflow("plan", "fingerprint", film, "--fleet", file, "--why", "--set", "decode.fps=25")
     assert "With one more core in small: 1.50 x." in small.stdout, small.stdout  # three segments: two rounds
