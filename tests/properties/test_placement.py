@@ -48,7 +48,7 @@ def test_it_is_never_slower_than_first_come_first_served() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "end"), [(0, 1000), (1000, 3000), (3000, 5000), (5000, 8000)])
+@pytest.mark.parametrize(("first", "end"), [(0, 1000), (1000, 3000), (3000, 5000), (5000, 8000), (8000, 10000)])
 def test_it_is_never_slower_over_many_fleets(first: int, end: int) -> None:
     """docs/placement.md says on which of them the rules were chosen."""
     ratios = seconds_by_turns(range(first, end))
