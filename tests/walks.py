@@ -11,7 +11,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
 TOOLS = Path(sys.executable).parent
-SERVES = re.compile(r"\b(rigflow (up|rig|gateway|watch)|nats-server) ")
+SERVES = re.compile(r"\brigflow (up|rig|gateway|watch|broker) ")
 READY = "is up on|Server is ready|serves http|event=ready|watches"  # what each of them says when it serves
 HEAD = f"""set -eo pipefail
 trap 'trap - EXIT; kill -9 $(jobs -p) 2>/dev/null || true' EXIT

@@ -139,7 +139,7 @@ RECIPES = {
         {"memo.wav": copied}, ("faster-whisper-base", "chat-model"), "answer.txt", "Fail better"
     ),
     "Ten thousand mails by topic": Recipe(
-        {"mails.jsonl": mails}, ("chat-model",), "answers/mails.topics.jsonl", "topic"
+        {"mails.jsonl": mails}, ("chat-model",), "answers/mails.topics.jsonl", '"m2", "text": "{'
     ),
     "Copies in a heap of pictures": Recipe(
         {"photos/0001.png": frame("bikes"), "photos/0002.png": frame("bikes", 0.5)},

@@ -8,6 +8,7 @@ import pytest
 import typer.main
 
 from cli.app import app
+from pipelines.registry import builtin_pipelines
 from schemas.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,26 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
         elif heading and heading not in anchors(file.read_text()):
             wrong.append(f"{target}#{heading}")
     assert wrong == []
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        path = ahead.pop()
+        if path not in reached:
+            reached.add(path)
+            targets = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)", without_blocks(path.read_text()))
+            ahead += [(path.parent / target).resolve() for target in targets]
+    assert [str(path) for path in DOCUMENTS if path not in reached] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_pipelines_of_commands_are_those_of_rigflow_or_of_the_page(path: Path) -> None:
+    text = TEXTS[path]
+    named = re.findall(r"^\$ .*\brigflow (?:run|publish|watch|plan) ([a-z][\w-]*)(?=[ \n])", text, re.MULTILINE)
+    shown = re.findall(r'^name = "([\w-]+)"|([\w-]+)\.toml\b', text, re.MULTILINE)
+    known = {*builtin_pipelines(), *(name for each in shown for name in each)}
+    assert [name for name in named if name not in known] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
