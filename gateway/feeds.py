@@ -123,6 +123,8 @@ class Feed:
                         await self._taken.wait()
         except RigflowError as error:
             log.warning("the events of job %s end: %s", job.id, error)
+        except Exception:  # its streams must not wait for ever
+            log.exception("the events of job %s end", job.id)
         else:
             self.lingers = True
         self.over = True

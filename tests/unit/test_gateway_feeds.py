@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway import feeds as module
 from gateway.feeds import Behind, Feeds, Stream
 from pipelines.job_events import Ended, Event, PartMade, Progress, TextWritten
+from schemas.errors import BrokerError
 from schemas.jobs import JobRef, Key, Manifest
 from schemas.parts import PartHeader
 from schemas.results import Delta, Done
@@ -43,6 +44,7 @@ class Events:
     readings: int = 0
     open: int = 0
     more: asyncio.Event = field(default_factory=asyncio.Event)
+    error: Exception | None = None
 
     @property
     def ref(self) -> JobRef:
@@ -65,6 +67,8 @@ class Events:
                         yield event
                     if isinstance(event, Ended):
                         return
+                if self.error is not None:
+                    raise self.error
                 self.more.clear()
                 await self.more.wait()
         finally:
@@ -135,6 +139,29 @@ async def test_a_job_that_is_over_is_read_again_only_where_it_changed(monkeypatc
     assert names(stream.take()) == ["2"]
     stream.leave()
     assert (feeds.feeds, feeds.nbytes) == ([], 0)
+
+
+@pytest.mark.parametrize("error", [BrokerError("the broker is away"), KeyError("unexpected")], ids=["known", "not"])
+async def test_streams_end_where_reading_fails_and_the_next_one_reads_anew(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    feeds, job = Feeds(line_of), Events()
+    stream = joined(feeds, job)
+    job.put(part(1))
+    await settled()
+    job.error = error
+    job.put(part(2))
+    await settled()
+    assert names(stream.take()) == ["1", "2"]
+    assert stream.is_over
+    assert "the events of job job end" in caplog.text
+    job.error = None
+    joined(feeds, job)
+    await settled()
+    assert job.readings == 2
+    stream.leave()
+    await settled()
+    assert len(feeds.feeds) == 1
 
 
 async def test_a_slow_stream_holds_no_other_and_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
