@@ -10,7 +10,7 @@ transparency is left out: pixels have their stored colours, even where they are 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
-from engines.media.jpeg import JpegHeader, jpeg_header
+from engines.media.jpeg import JpegHeader, has_end, jpeg_header
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
 from engines.media.orientation import UPRIGHT, orientation_of
 from engines.media.pieces import most_images
@@ -45,7 +45,8 @@ _CODECS = {"jpeg": av.Codec("mjpeg", "r"), "png": av.Codec("png", "r"), "webp": 
 # Interpolate colours that are stored at half the size linearly, as libjpeg and libwebp do; otherwise swscale repeats
 # them.
 _FANCY = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | EXACT
-_WITHOUT_ALPHA = "transparency was left out: the pipeline's layout has no place for it"
+_WITHOUT_ALPHA = "transparency of images that have some was left out: the pipeline's layout has no place for it"
+_DAMAGED = "where an image is damaged, what is missing is gray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,14 @@ def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False, fi
     decoder = av.CodecContext.create(_CODECS[name])
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type, decoder.thread_count = "NONE", 1
-    decoder.options = decoder_options(decoder_pixels(*size))  # no more than the header states
+    strict = {"err_detect": "explode"} if name == "jpeg" else {}  # otherwise it makes what is missing green
+    decoder.options = decoder_options(decoder_pixels(*size)) | strict  # no more than the header states
     try:
         frames = decoder.decode(av.Packet(without_packed_chunks(data) if name == "png" else bytes(data)))
     except av.error.FFmpegError as error:
+        if name == "jpeg":
+            still = decode_still(name, data, limits)
+            return replace(still, notes=(*still.notes, _DAMAGED))
         raise MediaError(f"the {name} image is damaged", "export it again") from error
     if not frames:
         raise MediaError(f"the {name} image has no picture that can be decoded", "export it as png")
@@ -225,7 +230,9 @@ def _looks_complete(name: str, data: Buffer) -> bool:
     """Return whether the file's end is present; FFmpeg's decoders fill missing data with gray and report no error."""
     if name == "webp":
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    return name not in _CODECS or bytes(data).rfind(b"\xff\xd9" if name == "jpeg" else b"IEND") > 0
+    if name == "jpeg":
+        return has_end(data)
+    return name != "png" or bytes(data).rfind(b"IEND") > 0
 
 
 def _webp_size(chunk: bytes) -> tuple[int, int] | None:

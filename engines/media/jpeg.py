@@ -1,11 +1,14 @@
 """The segments in front of a jpeg's pixels, and its header among them. Source: ITU-T T.81, annex B."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from engines.media.read_at import ReadAt
+from engines.media.read_at import ReadAt, reader
+from schemas.wire import Buffer
 
 SCAN, APP1, APP2 = 0xDA, 0xE1, 0xE2
+_END = b"\xff\xd9"
 MOST_SEGMENTS = 1024  # a colour profile of 16 MB has 256
 _EXIF = b"Exif\0"  # begins the segment APP1 that holds the orientation; CIPA DC-008, 4.5.4: in front of the pixels
 _FILL = 0xFF  # any number of these may stand before a marker
@@ -52,6 +55,12 @@ def segments(read: ReadAt) -> Iterator[tuple[int, int]]:
             return
         at += 2 if marker in _BARE else 2 + int.from_bytes(head[2:4], "big")
     yield 0, at
+
+
+def has_end(data: Buffer) -> bool:
+    """Return whether a jpeg's last marker is there, behind its pixels; a preview in EXIF data has one, too."""
+    marker, at = deque(segments(reader(data)), maxlen=1).pop()
+    return marker == SCAN and bytes(data).rfind(_END) > at
 
 
 def jpeg_header(read: ReadAt) -> JpegHeader | None:

@@ -159,7 +159,7 @@ def test_a_picture_with_transparency_has_a_note_where_there_is_no_place_for_it(n
     solid, clear = written(name, "RGB", (64, 48)), written(name, mode, (64, 48))
     assert parts_of(solid, RESIZED).meta.notes == parts_of(clear).meta.notes == ()
     [note] = parts_of(clear, RESIZED).meta.notes
-    assert note == "transparency was left out: the pipeline's layout has no place for it"
+    assert note == "transparency of images that have some was left out: the pipeline's layout has no place for it"
     opaque = io.BytesIO()
     Image.new("RGBA", (64, 48), (10, 200, 30, 255)).save(opaque, name)
     assert parts_of(opaque.getvalue(), RESIZED).meta.notes == ()

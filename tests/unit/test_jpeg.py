@@ -1,6 +1,6 @@
 """The segments of a jpeg, which its header and the search for Motion JPEG walk over alike."""
 
-from engines.media.jpeg import SCAN, jpeg_header, segments
+from engines.media.jpeg import SCAN, has_end, jpeg_header, segments
 from engines.media.read_at import reader
 from engines.media.sniff import is_animation
 from tests.clips import still
@@ -49,3 +49,14 @@ def test_a_walk_over_damaged_segments_ends() -> None:
         assert cut[-1] == (0, cut[-1][1]) or cut[-1][0] == SCAN
     assert list(segments(reader(b"\xff\xd8" + bytes(20)))) == [(0, 2)]
     assert jpeg_header(reader(b"\xff\xd8\xff\xc0\0\x11")) is None
+
+
+def test_the_end_of_a_preview_is_not_the_end_of_the_picture() -> None:
+    """Cameras store a small jpeg inside of the EXIF data: a file that was cut off behind it is not complete."""
+    body = b"Exif\0\0" + PHOTO
+    photo = PHOTO[:2] + b"\xff\xe1" + (2 + len(body)).to_bytes(2, "big") + body + PHOTO[2:]
+    assert has_end(PHOTO)
+    assert has_end(photo)
+    assert has_end(photo + b"more" * 100)
+    for size in range(len(photo) - 2, 0, -37):
+        assert not has_end(photo[:size])

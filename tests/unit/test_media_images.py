@@ -1,5 +1,6 @@
 """Images: each has its own outcome, and a bad one does not hurt its neighbours."""
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from engines.media.images import decode_image, decode_images
 from engines.media.sniff import formats
@@ -80,6 +82,21 @@ def test_a_window_sees_the_one_picture_in_all_its_ticks() -> None:
     assert part.arrays["pixels"].shape == (2, 16, 20, 3)
     assert part.meta.pts == (0, 0)
     assert (part.meta.frames, part.meta.key.last) == (2, True)
+
+
+@pytest.mark.parametrize("spec", [RESIZED, PLANES], ids=["resized", "planes"])
+def test_what_is_missing_of_a_damaged_jpeg_is_gray_and_noted(spec: PipelineSpec) -> None:
+    """FFmpeg would make it green."""
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    Image.fromarray(noise).save(file := io.BytesIO(), "JPEG", quality=90)
+    whole = file.getvalue()
+    damaged = whole[: len(whole) // 2] + b"\xff\xd9"
+    [good], [part] = parts_of([whole], spec), parts_of([damaged], spec)
+    assert good.meta.notes == ()
+    assert part.meta.notes == ("where an image is damaged, what is missing is gray",)
+    for name, array in part.arrays.items():
+        if array.ndim > 2:
+            assert np.unique(array[0, -array.shape[1] // 4 :]).tolist() == [128], name
 
 
 @pytest.mark.parametrize(
