@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import prod
+from math import ceil, gcd, prod
 
 import numpy as np
 from PIL import Image
@@ -74,15 +74,32 @@ def image_padded_by_pillow(
     """Do as `padded_by_pillow` does, with an RGB image and a gray level around it."""
     (height, width), (top, left) = canvas, padded_from((image.height, image.width), canvas, spec)
     how, ground = _PILLOW[spec.resize], (int(spec.pad_value),) * 3
-    tall = Image.new("RGB", (size[1], height), ground)
+    above, below = _flat_steps(height, size[0], top, height - top - image.height, spec)
+    step_in, step_out = height // gcd(height, size[0]), size[0] // gcd(height, size[0])
+    tall = Image.new("RGB", (size[1], height - (above + below) * step_in), ground)
     step = image.height if width == image.width else max(1, _WIDE_PIXELS // width)
     for start in range(0, image.height, step):
         wide, rows = image, min(step, image.height - start)
         if width != image.width:
             wide = Image.new("RGB", (width, rows), ground)
             wide.paste(image.crop((0, start, image.width, start + rows)), (left, 0))
-        tall.paste(wide.resize((size[1], rows), how), (0, top + start))
-    return image_by_pillow(tall, size, spec)
+        tall.paste(wide.resize((size[1], rows), how), (0, top + start - above * step_in))
+    made = np.full((*size, 3), spec.pad_value, np.uint8)
+    rest = size[0] - (above + below) * step_out
+    made[above * step_out : above * step_out + rest] = image_by_pillow(tall, (rest, size[1]), spec)
+    return made
+
+
+def _flat_steps(height: int, to: int, above: int, below: int, spec: PictureSpec) -> tuple[int, int]:
+    """Return how many steps of padding above and below need not be resized, because all that they are made of is flat.
+
+    A step is the least number of rows that becomes a whole number of rows; lanczos would round differently.
+    """
+    if spec.resize not in ("bilinear", "bicubic"):
+        return 0, 0
+    reach = ceil(2 * max(1.0, height / to)) + 1
+    step = height // gcd(height, to)
+    return max(0, above - reach) // step, max(0, below - reach) // step
 
 
 def bicubic_resize(pixels: Array, size: tuple[int, int]) -> Array:

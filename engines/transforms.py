@@ -16,7 +16,7 @@ from engines.media.colours import BT601, colour_matrix, plane_format
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes, upright
 from engines.media.reshape import EXACT, Reshape, Siting
-from engines.media.stills import Decoded, as_frame
+from engines.media.stills import Decoded, as_frame, upright_image
 from engines.part import Array
 from engines.resizing import filtered, image_by_pillow, image_padded_by_pillow, is_pillows, padded_by_pillow
 from schemas.errors import ItemTooLarge, MediaError
@@ -45,8 +45,9 @@ class Picture:
         rgba, R, G, B (and A). Raises ItemTooLarge and MediaError for sizes that cannot be scaled.
         """
         if isinstance(frame, Image.Image):
-            if self.spec.size != "source" and orientation == UPRIGHT and self._takes_images:
-                return [self._of_image(frame, self.spec.size)]
+            upright_first = orientation == UPRIGHT or self.spec.fit == "pad"
+            if self.spec.size != "source" and upright_first and self._takes_images:
+                return [self._of_image(upright_image(frame, orientation), self.spec.size)]
             frame = as_frame(frame)
         if self.spec.layout == "planes":
             return [upright(plane, orientation) for plane in self._planes(frame)]

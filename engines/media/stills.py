@@ -43,6 +43,15 @@ _PLUGINS = {
     "tiff": ("TIFF", "PIL.TiffImagePlugin"),
     "webp": ("WEBP", "PIL.WebPImagePlugin"),
 }
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _ORIENTATION = 0x0112  # the tag of EXIF
 _ONE_OF_SEVERAL = "of each image that has several pictures only the first is used"
 
@@ -87,6 +96,11 @@ def as_frame(picture: Decoded) -> av.VideoFrame:
     if isinstance(picture, Image.Image):
         return av.VideoFrame.from_ndarray(np.asarray(picture), "rgb24")
     return picture
+
+
+def upright_image(image: Image.Image, orientation: int) -> Image.Image:
+    """Mirror and turn a stored picture until it is upright, by EXIF's number."""
+    return image if orientation == UPRIGHT else image.transpose(_TURNS[orientation])
 
 
 def decode_still(name: str, data: Buffer, limits: Limits) -> Still:

@@ -70,6 +70,19 @@ def test_an_image_of_pillow_gives_the_bytes_of_its_frame(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("resize", ["bicubic", "lanczos", "bilinear", "nearest"])
+@pytest.mark.parametrize("place", ["center", "corner"])
+@pytest.mark.parametrize(
+    "size", [(180, 320), (90, 320), (10, 320), (320, 180), (300, 320), (7, 112), (56, 112)], ids=str
+)
+def test_flat_rows_are_not_resized(size: tuple[int, int], place: str, resize: str) -> None:
+    image = Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8))
+    spec = PictureSpec(
+        size=(112, 112), fit="pad", pad_value=255, pad_place=place, resize=resize, antialias=resize.startswith("bi")
+    )
+    np.testing.assert_array_equal(Picture(spec).convert(image)[0], Picture(spec).convert(as_frame(image))[0])
+
+
 def test_wide_padding_of_an_image_is_made_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a tall image, a few rows at a time are padded."""
     image = Image.fromarray(random.integers(0, 256, (300, 20, 3), np.uint8))
