@@ -235,6 +235,8 @@ class TranscriptAssembler:
         if self._held is not None:
             self._write(self._held)
         language = self._languages.most_common(1)[0][0] if self._languages else None
+        if language is None:
+            self.notes.append("no speech was found in it")
         ending = {"language": language, "duration": round(self._media.duration_s, 3)}
         films = self._films(language or "")  # takes minutes, and may be stopped: before any file has its name
         return [file.close(ending) for file in self._files] + films
@@ -251,12 +253,8 @@ class TranscriptAssembler:
 
     def abort(self) -> None:
         """Remove the unfinished files."""
-        for file in self._files:
-            file.abort()
-        for copy in self._copies:
-            copy.abort()
-        if self._burned is not None:
-            self._burned.abort()
+        for each in (*self._files, *self._copies, *([self._burned] if self._burned is not None else ())):
+            each.abort()
 
     def _films(self, language: str) -> list[Path]:
         """The films with subtitles; none, and a note, where the source is on another machine."""

@@ -111,7 +111,7 @@ def test_all_files_of_a_transcript(tmp_path: Path) -> None:
     }
 
 
-def test_silence_gives_empty_files(tmp_path: Path) -> None:
+def test_silence_gives_empty_files_and_a_note(tmp_path: Path) -> None:
     nothing = make_part(
         MEDIA,
         {
@@ -125,6 +125,10 @@ def test_silence_gives_empty_files(tmp_path: Path) -> None:
     found = written(tmp_path, nothing, files=["srt", "vtt", "tsv", "json"])
     assert (found["srt"], found["vtt"], found["tsv"]) == ("", "WEBVTT\n\n", "start\tend\ttext\n")
     assert json.loads(found["json"]) == {"segments": [], "language": None, "duration": 3725.5}
+    assembler = format_of("transcript", LABELS).assemble(tmp_path / "b", MEDIA)
+    feed(format_of("transcript", LABELS), assembler, [nothing])
+    assembler.close()
+    assert assembler.notes == ["no speech was found in it"]
 
 
 def test_a_text_without_words_is_spread_over_its_time(tmp_path: Path) -> None:
@@ -213,7 +217,7 @@ def pictures(path: Path) -> list[tuple[float, bytes]]:
 def test_a_film_that_is_elsewhere_is_no_error(tmp_path: Path) -> None:
     assembler = format_of("transcript", LABELS, files=["srt", "mkv"]).assemble(tmp_path / "a", MEDIA)
     assert [path.name for path in assembler.close()] == ["a.srt"]
-    assert assembler.notes == ["the source is not on this machine: no copy of it has the subtitles"]
+    assert assembler.notes[1:] == ["the source is not on this machine: no copy of it has the subtitles"]
     broken = tmp_path / "film.mp4"
     broken.write_bytes(b"no film")
     assembler = format_of("transcript", LABELS, files="mkv").assemble(tmp_path / "b", MEDIA)
