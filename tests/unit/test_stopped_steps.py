@@ -102,7 +102,7 @@ def test_a_person_waits_for_no_step_of_bulk(folder: Path, plain: Plain, length: 
         st.tuples(st.integers(0, 12), st.sampled_from([1, 9, 70, 200]), st.booleans()), min_size=1, max_size=8
     ),
 )
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_answers_are_the_same_however_often_steps_are_stopped(
     folder: Path, plain: Plain, hurries: list[bool], asked: list[tuple[int, int, bool]]
 ) -> None:
