@@ -174,8 +174,8 @@ class Collector:
             return
         if not isinstance(message, Result | Fragment | Failure | Done):
             return
-        if generation_of(message) != job.ref.generation:
-            if generation_of(message) < job.ref.generation:  # from before the job was started again
+        if generation_of(message) != job.ref.generation or self._in_doubt(message):
+            if generation_of(message) <= job.ref.generation:  # from before the job, or its part, was started again
                 await self._broker.delete_message(self._stream, delivery.stream_seq)
                 await discard_claims(self._broker, self._broker.names.blobs_of(job.ref.tenant), [blob])
             return
@@ -183,7 +183,7 @@ class Collector:
             await self._take_done(job, message)
             return
         piece = Piece(body, (message, buffers), len(body))
-        if job.finishing or self._in_doubt(message) or not job.order.offer(message, piece):
+        if job.finishing or not job.order.offer(message, piece):
             return
         if isinstance(message, Result):
             self._on_part(job.ref.id, message.meta)

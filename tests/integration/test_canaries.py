@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import rigflow_simulated
 
 from benchmarks.fleet import simulated
@@ -16,16 +17,18 @@ from pipelines.cards import canaries
 from pipelines.client import Client
 from pipelines.job_records import find_manifest
 from schemas.errors import ExitCode
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done
 from tests.cards import lines, quarantined, until, until_state
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip
-from tests.fleet import Fleet
+from tests.fleet import Fleet, Silent
 from tests.simulated import models_of
 from workers import canaries as of_workers
 from workers.definitions import register
 from workers.forkserver import Entry
+from workers.inputs import JobOutcome
 from workers.options import WorkerOptions
 from workers.process import start_worker
 
@@ -35,18 +38,26 @@ MINUTES = 0.02
 
 
 def lying(folder: Path) -> Entry:
-    """What a worker process runs whose model answers wrongly while a file with the worker's name is in a folder."""
+    """What a worker process runs whose model answers wrongly while a file with the worker's name is in a folder.
+
+    While there is one with the suffix `.blind` it computes no canaries.
+    """
     return functools.partial(_start_lying, folder)
 
 
 def _start_lying(folder: Path, options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     true, flag = rigflow_simulated.SimulatedSession.run, folder / options.name
+    true_round = of_workers.Canaries.round
 
     def run(self: rigflow_simulated.SimulatedSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
         answers = true(self, inputs)
         return {name: each ^ 1 for name, each in answers.items()} if flag.exists() else answers
 
+    async def in_sight(self: of_workers.Canaries) -> str:
+        return "" if flag.with_suffix(".blind").exists() else await true_round(self)
+
     rigflow_simulated.SimulatedSession.run = run  # type: ignore[method-assign]
+    of_workers.Canaries.round = in_sight  # type: ignore[method-assign]
     of_workers.SHARE = 1  # type: ignore[attr-defined]
     start_worker(options, heartbeats)
 
@@ -152,3 +163,42 @@ def test_a_job_that_was_over_before_the_verdict_says_that_it_is_in_doubt(tmp_pat
     with Fleet([("all",)], tmp_path / "cache", pace_ms=0.0) as fleet:
         doubt = asyncio.run(run(fleet))
     assert doubt == "card test-0 was found to answer wrongly after it computed parts of this job"
+
+
+class KillsTheLiar(Silent):
+    """Kills worker 1 after twenty parts, and another process takes its place, which computes canaries."""
+
+    def __init__(self, fleet: Fleet, blind: Path) -> None:
+        super().__init__()
+        self._fleet, self._blind = fleet, blind
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        super().part(job, meta)
+        if self.parts == 20:
+            self._blind.unlink()
+            self._fleet.kill(1)
+
+
+@pytest.mark.slow
+def test_what_a_killed_liar_did_is_not_in_the_result(tmp_path: Path) -> None:
+    """Its inputs are gone with its process: the command that waits for the job begins it again."""
+    clip = make_clip(tmp_path, CLIP)
+    liars = tmp_path / "liars"
+    liars.mkdir()
+
+    async def run(fleet: Fleet) -> tuple[JobOutcome, set[str], list[str]]:
+        async with Broker.connected(fleet.settings, name="test") as broker:
+            await ready(fleet, broker, 2)
+            (liars / "test-1.blind").touch()
+            (liars / "test-1").touch()
+            listener = KillsTheLiar(fleet, liars / "test-1.blind")
+            (outcome,) = await fleet.run_async(SPEC, [clip], tmp_path / "out", listener)
+            return outcome, await quarantined(broker), listener.events
+
+    given = {"canary_minutes": MINUTES, "entry": lying(liars)}
+    with Fleet([("all",)] * 2, tmp_path / "cache", pace_ms=80.0, **given) as fleet:
+        outcome, out, events = asyncio.run(run(fleet))
+    assert outcome.done is not None, (outcome.error, events)
+    assert outcome.done.digest == clean_run(tmp_path, clip.read_bytes()).digest
+    assert out == {"test-1"}
+    assert any("begun again" in event for event in events), events
