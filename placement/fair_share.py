@@ -15,6 +15,7 @@ The rules, in the order of the code:
 from collections import Counter
 from collections.abc import Collection, Mapping
 
+UNKNOWN_S = 1.0  # a message of unknown length counts so much until it ends: tenants take turns meanwhile
 BURST_S = 20.0  # of its device, divided by the weight: longer than a clip takes, shorter than a film
 
 

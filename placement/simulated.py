@@ -11,7 +11,7 @@ from placement.routes import Placement
 @dataclass(frozen=True, slots=True)
 class Submission:
     """`count` equal jobs that are published at `at_s`. Each piece of them has `parts` parts, and a worker computes up
-    to `batch` parts together, from any pieces that it has.
+    to `batch` parts together, from any pieces that it has. `tenant`: whose they are, where tenants share the fleet.
     """
 
     work: Work
@@ -20,6 +20,7 @@ class Submission:
     batch: int = 1
     at_s: float = 0.0
     interactive: bool = False
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class Simulated:
 
     `pieces` are those that each device began and finished. `repeated`: parts that were computed twice, after a fault
     or because a worker was late.
-    `grouped`: so many pieces were counted as one.
+    `grouped`: so many pieces were counted as one. `shares`: seconds of workers for each tenant, from the begin
+    until the first of them had nothing waiting any more, at `shared_s`.
     """
 
     finish_s: float
@@ -83,6 +85,8 @@ class Simulated:
     repeated: int
     grouped: int
     placements: tuple[Placement, ...] = field(default=())
+    shares: Mapping[str, float] = field(default_factory=dict)
+    shared_s: float = math.inf
 
     @property
     def unfinished(self) -> int:

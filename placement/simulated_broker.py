@@ -1,23 +1,42 @@
 """The broker of simulated workers: queues, the workers that wait at them, and the publisher of the jobs."""
 
-from collections import deque
+import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from placement.events import Clock
+from placement.fair_share import BURST_S
 from placement.simulated_machine import Taker, WorkerRules
 from placement.simulated_queues import Message, Piece, SimJob, SimQueue
 from placement.simulated_stragglers import Stragglers
 from placement.tail import PAUSE_S, Leaving, TailWorker
 
 
+@dataclass(slots=True)
+class _Feed:
+    """What a publisher publishes one after the other: jobs of one tenant and priority."""
+
+    jobs: deque[Iterator[Piece]] = field(default_factory=deque)
+    next: Piece | None = None
+    busy: bool = False
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self.next or self.jobs)
+
+
 class SimBroker:
     """Queues in front of stages. `open` jobs have not ended; `repeated` counts parts with a second result.
 
-    `on_flow_end` is called once, when the last piece of all jobs was taken.
+    `on_flow_end` is called once, when the last piece of all jobs was taken. `shares` are the seconds of workers for
+    each tenant, counted until one of them has nothing waiting any more.
     """
 
     def __init__(self, clock: Clock, rules: WorkerRules, jobs: int, on_flow_end: Callable[[], None]) -> None:
-        self.queues: dict[tuple[str, int], SimQueue] = {}
+        self.queues: dict[tuple[str, int, str], SimQueue] = {}
+        self.shares: defaultdict[str, float] = defaultdict(float)
+        self.shared_s = math.inf  # when the first of them had nothing waiting
         self.open, self.repeated = jobs, 0
         self.workers: list[Taker] = []
         self._leaving: dict[Taker, Leaving[tuple[int, int]]] = {}
@@ -27,25 +46,20 @@ class SimBroker:
         self._flowing = True
         self._arriving = jobs  # those whose pieces are not all published
         self.idle: dict[Taker, None] = {}  # workers that wait for a message, in the order of their requests
-        self._publishing: tuple[deque[Iterator[Piece]], deque[Iterator[Piece]]] = (deque(), deque())
-        self._next: list[Piece | None] = [None, None]
-        self._busy = [False, False]
+        self._feeds: dict[tuple[bool, str], _Feed] = {}  # whether it is bulk, and whose
 
     def take(self, worker: Taker) -> Message | None:
-        """The next message for a worker: by priority, then the latest stage. Without one, it waits."""
+        """The next message for a worker: by priority, then the tenant whose share is next, then the latest stage.
+
+        Without one, it waits.
+        """
         bulk_first = (worker.taken + 1) % self._rules.bulk_turn == 0
+        if self._rules.weights:
+            self._wait(worker)
         for bulk in (bulk_first, not bulk_first):
-            found = None
-            for (_, stage), queue in self.queues.items():
-                waiting = queue.waiting[bulk]
-                if (
-                    waiting
-                    and stage in worker.roles[waiting[0].piece.job.kind].takes
-                    and (not found or stage > found.stage)
-                ):
-                    found = queue
-            if found and not self._left(worker, found, found.waiting[bulk]):
-                return found.waiting[bulk].popleft()
+            for queue in self._in_turn(worker, bulk):
+                if not self._left(worker, queue, queue.waiting[bulk]):
+                    return queue.waiting[bulk].popleft()
         self.idle[worker] = None
         if self._flowing and not self._arriving and not any(queue.messages_waiting for queue in self.queues.values()):
             self._flowing = False
@@ -53,6 +67,32 @@ class SimBroker:
         if not self._flowing:
             self._stragglers.begin()
         return None
+
+    def _in_turn(self, worker: Taker, bulk: bool) -> list[SimQueue]:
+        """The queues with messages for a worker: of the tenant whose share is next, and of it the latest stage."""
+        shares = worker.credit.shares
+        found: list[tuple[float, int, int, SimQueue]] = []
+        for (_, stage, tenant), queue in self.queues.items():
+            waiting = queue.waiting[bulk]
+            if waiting and stage in worker.roles[waiting[0].piece.job.kind].takes:
+                tag = shares.tag(tenant) if self._rules.weights else 0.0
+                if bulk or shares.ahead_s(tenant) <= BURST_S:  # others catch up; without any it is not ahead
+                    found.append((tag, -stage, len(found), queue))
+        return [queue for *_, queue in sorted(found)]
+
+    def _wait(self, worker: Taker) -> None:
+        """Tell the shares of a worker which tenants have work, and note when one has none."""
+        waiting = {queue.tenant for queue in self.queues.values() if queue.messages_waiting}
+        worker.credit.shares.wait(waiting)
+        if self.shared_s == math.inf and not waiting >= self._rules.weights.keys():
+            more = {tenant for (_, tenant), feed in self._feeds.items() if feed.has_more}
+            self.shared_s = math.inf if waiting | more >= self._rules.weights.keys() else self._clock.now_s
+
+    def serve(self, tenant: str, seconds: float, since_s: float) -> None:
+        """A worker computed so many seconds for a tenant, from a moment until now."""
+        took_s = self._clock.now_s - since_s
+        while_all_wait_s = min(took_s, max(0.0, self.shared_s - since_s))
+        self.shares[tenant] += seconds * while_all_wait_s / took_s if took_s else 0.0
 
     def _left(self, worker: Taker, queue: SimQueue, waiting: deque[Message]) -> bool:
         """Whether a worker leaves a queue to the others for now, which end all of it sooner; it asks again later."""
@@ -93,7 +133,7 @@ class SimBroker:
 
     def queue_of(self, piece: Piece, stage: int) -> SimQueue:
         """The queue of a stage."""
-        key = piece.job.work.pipeline, stage
+        key = piece.job.work.pipeline, stage, piece.job.tenant
         if key not in self.queues:
             self.queues[key] = SimQueue(*key, self._rules.queue_bytes)
         return self.queues[key]
@@ -127,7 +167,7 @@ class SimBroker:
 
     def arrive(self, job: SimJob, pieces: Iterator[Piece]) -> None:
         """Publish a job from now on."""
-        self._publishing[not job.interactive].append(pieces)
+        self._feeds.setdefault((not job.interactive, job.tenant), _Feed()).jobs.append(pieces)
         self._pump()
 
     def return_(self, message: Message) -> None:
@@ -146,30 +186,30 @@ class SimBroker:
             self._offer(queue)
 
     def _pump(self) -> None:
-        """Publish pieces while their queues have room; interactive jobs do not wait behind bulk."""
-        for bulk in (False, True):
-            if not self._busy[bulk]:
-                self._publish_next(bulk)
+        """Publish pieces while their queues have room; no job waits behind those of another tenant, or behind bulk."""
+        for _, feed in sorted(self._feeds.items()):
+            if not feed.busy:
+                self._publish_next(feed)
 
-    def _publish_next(self, bulk: bool) -> None:
-        self._busy[bulk] = False
-        piece = self._following(bulk, self._publishing[bulk])
+    def _publish_next(self, feed: _Feed) -> None:
+        feed.busy = False
+        piece = self._following(feed)
         if piece is None:
             return
         queue, nbytes = self.queue_of(piece, 0), piece.job.work.piece_bytes
         if not queue.has_room(nbytes):
             queue.when_room(self._pump)
             return
-        self._next[bulk] = None
-        self._busy[bulk] = True
+        feed.next = None
+        feed.busy = True
         queue.push(Message(piece, queue, 0, piece.job.parts, nbytes))
-        self._clock.after(self._rules.publish_s, self._publish_next, bulk)
+        self._clock.after(self._rules.publish_s, self._publish_next, feed)
         self._offer(queue)
 
-    def _following(self, bulk: int, jobs: deque[Iterator[Piece]]) -> Piece | None:
-        while self._next[bulk] is None and jobs:
-            self._next[bulk] = next(jobs[0], None)
-            if self._next[bulk] is None:
-                jobs.popleft()
+    def _following(self, feed: _Feed) -> Piece | None:
+        while feed.next is None and feed.jobs:
+            feed.next = next(feed.jobs[0], None)
+            if feed.next is None:
+                feed.jobs.popleft()
                 self._arriving -= 1
-        return self._next[bulk]
+        return feed.next

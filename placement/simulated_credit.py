@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from placement.fair_share import UNKNOWN_S, FairShare
 from placement.fleet import AHEAD_PARTS, AHEAD_S, pieces_to_decode
 from placement.simulated_machine import Held, WorkerRules
 
@@ -21,6 +22,7 @@ class Credit:
         self._concurrency = concurrency
         self._pace_s: dict[tuple[int, int], float] = {}
         self._every_s: dict[tuple[int, int], deque[float]] = {}
+        self.shares = FairShare(rules.weights)
 
     def pace_s(self, queue: tuple[int, int]) -> float:
         """Seconds that a message of a queue takes, as a moving average; infinite before the first one."""
@@ -31,8 +33,22 @@ class Credit:
         known = self._every_s.get(queue)
         return sum(known) / len(known) if known else 0.0
 
-    def took(self, queue: tuple[int, int], seconds: float, every_s: float) -> None:
-        """A message of a queue took so long to compute, and ended so long after the one before."""
+    def forget_shares(self) -> None:
+        """A new process counts what it does for tenants from the beginning."""
+        self.shares = FairShare(self._rules.weights)
+
+    def serve(self, held: Held) -> None:
+        """A message was fetched: its tenant is served."""
+        self.shares.serve(held.message.queue.tenant, _predicted_s(held))
+
+    def drop(self, held: Held) -> None:
+        """A message was handed back, or ended: what its tenant was served is what it really took."""
+        self.shares.end(held.message.queue.tenant, held.spent_s - _predicted_s(held))
+
+    def took(self, held: Held, every_s: float) -> None:
+        """A message is computed, and ended so long after the one before."""
+        self.drop(held)
+        queue, seconds = (held.message.piece.job.kind, held.stage), held.spent_s
         self._every_s.setdefault(queue, deque(maxlen=_MEAN_OF)).append(every_s)
         known = self._pace_s.get(queue)
         self._pace_s[queue] = seconds if known is None else 0.7 * known + 0.3 * seconds
@@ -80,6 +96,10 @@ class Credit:
         longest_s = max(each.expected_s for each in held)
         most_s = self._rules.prefetch_s
         return min(most_s, max(most_s * most_s / longest_s, _TAIL * longest_s)) if longest_s else most_s
+
+
+def _predicted_s(held: Held) -> float:
+    return UNKNOWN_S if held.expected_s == math.inf else held.expected_s
 
 
 def _remaining_s(held: Collection[Held], running: Sequence[Held], running_s: float) -> float:

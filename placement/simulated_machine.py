@@ -1,11 +1,12 @@
 """What simulated workers share: their settings, the resources of their machine, and what they ask the broker for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from placement.costs import Cost
 from placement.events import Resource
+from placement.fair_share import FairShare
 from placement.simulated_queues import Message, Piece, SimQueue
 
 Phases = tuple[tuple[Resource, float], ...]
@@ -26,6 +27,7 @@ class WorkerRules:
     latency_s: float = 0.002
     batch_delay_s: float = 0.005
     publish_s: float = 0.0003
+    weights: Mapping[str, float] = field(default_factory=dict)  # of tenants, for `placement.fair_share`
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,12 @@ class Machine:
 
 
 class Pace(Protocol):
-    """The pace of a worker."""
+    """The pace of a worker, and what it did for each tenant."""
+
+    @property
+    def shares(self) -> FairShare:
+        """The tags of the tenants."""
+        ...
 
     def message_s(self, queue: tuple[int, int]) -> float:
         """Seconds of a message of a kind of job and a stage; 0: not known yet."""
@@ -123,6 +130,10 @@ class Broker(Protocol):
         """The queue of a stage."""
         ...
 
+    def serve(self, tenant: str, seconds: float, since_s: float) -> None:
+        """A worker computed so many seconds for a tenant, from a moment until now."""
+        ...
+
     def result(self, piece: Piece, part: int) -> None:
         """A part has its result."""
         ...
@@ -144,6 +155,11 @@ class Held:
     def undecoded(self) -> bool:
         """Whether parts of it are still to be decoded."""
         return self.stage == 0 and self.decoded < self.message.parts
+
+    @property
+    def ahead(self) -> bool:
+        """Whether its next part is decoded, and waits behind parts of other messages."""
+        return self.decoded > self.taken
 
     @property
     def untaken(self) -> bool:

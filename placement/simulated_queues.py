@@ -22,6 +22,7 @@ class SimJob:
     interactive: bool
     at_s: float
     left: int
+    tenant: str = ""
     end_s: float = float("inf")
     decoded: int = field(init=False)
     spills: bool = field(init=False)
@@ -57,7 +58,7 @@ class Message:
 
 
 class SimQueue:
-    """The queue in front of stage `stage` of a pipeline. Its bytes count until a message is settled.
+    """The queue of a tenant in front of stage `stage` of a pipeline. Its bytes count until a message is settled.
 
     `promised`: parts that are on their way to it, because workers wait there.
     """
@@ -72,11 +73,12 @@ class SimQueue:
         "pipeline",
         "promised",
         "stage",
+        "tenant",
         "waiting",
     )
 
-    def __init__(self, pipeline: str, stage: int, limit: float) -> None:
-        self.pipeline, self.stage, self.limit = pipeline, stage, limit
+    def __init__(self, pipeline: str, stage: int, tenant: str, limit: float) -> None:
+        self.pipeline, self.stage, self.tenant, self.limit = pipeline, stage, tenant, limit
         self.waiting: tuple[deque[Message], deque[Message]] = (deque(), deque())  # interactive, bulk
         self.nbytes, self.most_bytes = 0.0, 0.0
         self.messages, self.most_messages = 0, 0

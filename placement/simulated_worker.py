@@ -56,9 +56,8 @@ class SimWorker:
             return 0
         running_s = self._clock.now_s - self._since_s
         ready = sum(map(len, (*self._ahead, *self._ready.by_priority)))
-        wanted, again_s = self.credit.wants(
-            self.held.values(), self._undecoded, ready, self._nbytes, self._running, running_s
-        )
+        given = self.held.values(), self._undecoded, ready, self._nbytes, self._running, running_s
+        wanted, again_s = self.credit.wants(*given)
         self._look_again(again_s)
         return wanted
 
@@ -85,7 +84,8 @@ class SimWorker:
         self.taken += 1
         message.taken += 1
         pace_s = self.credit.pace_s((message.piece.job.kind, message.queue.stage))
-        self.held[message] = Held(message, pace_s, self._clock.now_s)
+        held = self.held[message] = Held(message, pace_s, self._clock.now_s)
+        self.credit.serve(held)
         self._nbytes += message.nbytes
         self._undecoded += message.queue.stage == 0
         seconds = message.nbytes / self.machine.network_bytes_per_s
@@ -203,7 +203,7 @@ class SimWorker:
     def _next(self) -> tuple[list[Ready], int, int]:
         """The parts of the next step and its stages; a part below 0 is to be decoded."""
         for ready, waiting in zip(self._ready.by_priority, self._to_decode, strict=True):
-            feeds = bool(ready) and self._feeds(ready[0][0])
+            feeds = bool(ready) and self._feeds(ready[0][0]) and not ready[0][0].ahead
             if ready and not feeds:
                 batch = self._ready.batch(ready)
                 first = max(batch[0][0].message.piece.job.decoded, batch[0][0].stage)
@@ -222,6 +222,7 @@ class SimWorker:
         self._running = []
         for held, part in batch:
             held.spent_s += took_s / len(batch)
+            self._broker.serve(held.message.queue.tenant, took_s / len(batch), self._since_s)
             if part < 0:
                 self._decoded_here(held)
             else:
@@ -231,17 +232,14 @@ class SimWorker:
 
     def _decoded_here(self, held: Held) -> None:
         """The computing thread has decoded a part."""
-        part = held.message.first + held.decoded
         held.decoded += 1
         if held.undecoded:
             self._to_decode[not held.message.piece.job.interactive].appendleft(held)
-        self._take(held, part)
+        self._take(held, held.message.first + held.decoded - 1)
 
     def _hand_on(self, held: Held, part: int, stage: int) -> None:
         """Send a part to the queue of a stage, or its result to the collector."""
-        message = held.message
-        work = message.piece.job.work
-        nbytes = work.stages[stage - 1].gives_bytes / message.piece.job.parts
+        nbytes = held.message.piece.job.work.stages[stage - 1].gives_bytes / held.message.piece.job.parts
         seconds = nbytes / self.machine.network_bytes_per_s
         self.machine.network_out.use(seconds, self._sent, held, part, stage, nbytes, self.generation)
 
@@ -271,7 +269,7 @@ class SimWorker:
         if held.settled < message.parts:
             return
         since_s, self._ended_s = max(self._ended_s, held.taken_s), self._clock.now_s
-        self.credit.took((message.piece.job.kind, message.queue.stage), held.spent_s, self._clock.now_s - since_s)
+        self.credit.took(held, self._clock.now_s - since_s)
         self._nbytes -= message.nbytes
         del self.held[message]
         self.pieces += held.stage == 0
@@ -285,13 +283,15 @@ class SimWorker:
             return False
         waiting.remove(held)
         self._undecoded -= 1
-        self._nbytes -= self.held.pop(message).message.nbytes
+        self.credit.drop(self.held.pop(message))
+        self._nbytes -= message.nbytes
         return True
 
     def end(self) -> list[Message]:
         """The process ends now; the messages that it held."""
         left, self.alive, self.generation = list(self.held), False, self.generation + 1
         self._reset()
+        self.credit.forget_shares()
         return left
 
     def start(self) -> None:

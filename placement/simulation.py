@@ -79,7 +79,8 @@ class _Simulation:
             parts = given.parts if self._grouped == 1 else min(given.parts, _GROUPED_PARTS)
             batch = max(1, given.batch // self._grouped)
             left = parts * work.pieces
-            jobs += [SimJob(kind, work, parts, batch, given.interactive, given.at_s, left) for _ in range(given.count)]
+            job = kind, work, parts, batch, given.interactive, given.at_s, left, given.tenant
+            jobs += [SimJob(*job) for _ in range(given.count)]
         return jobs
 
     def _add_rig(self, rig: Rig) -> None:
@@ -169,9 +170,9 @@ class _Simulation:
             pieces[device] = sum(worker.pieces for worker in workers) * self._grouped
         queues = tuple(self._queue_use(queue) for _, queue in sorted(self._broker.queues.items()))
         jobs = tuple(JobEnd(job.at_s, job.end_s) for job in self._jobs)
-        return Simulated(
-            finish_s, flow_s, jobs, uses, queues, pieces, self._broker.repeated, self._grouped, self._placements
-        )
+        again, shares = self._broker.repeated, (self._broker.shares, self._broker.shared_s)
+        found = finish_s, flow_s, jobs, uses, queues, pieces, again, self._grouped, self._placements, *shares
+        return Simulated(*found)
 
     def _queue_use(self, queue: SimQueue) -> QueueUse:
         names = next(work.names for work in self._works if work.pipeline == queue.pipeline)

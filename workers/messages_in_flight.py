@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from pipelines.cancelled import Cancelled
-from placement.fair_share import FairShare
+from placement.fair_share import UNKNOWN_S, FairShare
 from placement.fleet import AHEAD_PARTS, AHEAD_S, pieces_to_decode
 from schemas.subjects import SPLIT
 from workers.continuing import Continuing, is_urgent
@@ -114,7 +114,7 @@ class MessagesInFlight:
     def take(self, message: InFlight) -> None:
         """A message came in."""
         message.expected_s = self.pace_s(message.queue)
-        predicted_s = 0.0 if message.expected_s == math.inf else message.expected_s  # unknown: counted at its end
+        predicted_s = UNKNOWN_S if message.expected_s == math.inf else message.expected_s
         self._predicted_s[message] = predicted_s
         self.shares.serve(message.queue.tenant, predicted_s)
         self.messages.add(message)
