@@ -35,12 +35,16 @@ app = Commands(
 Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters.", metavar="NUMBER...")]
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="All there are, or all of --job.")]
 Job: TypeAlias = Annotated[str, typer.Option(help="Only those of this job.")]
+Tenant: TypeAlias = Annotated[
+    str, typer.Option(help="Those of this tenant, where there is a list of tenants.", metavar="NAME")
+]
 
 
 @app.command("list")
 @on_fleet
 def list_(
     job: Job = "",
+    tenant: Tenant = "main",
     as_json: Json = False,
     *,
     settings: "Settings",
@@ -49,7 +53,7 @@ def list_(
 
     Example: rigflow dead list --job 5f0c6a4be1d2f7a09c3e
     """
-    return run_async(_list(settings, job, as_json))
+    return run_async(_list(settings, job, tenant, as_json))
 
 
 @app.command()
@@ -60,6 +64,7 @@ def show(
     save: Annotated[
         Path | None, typer.Option(help="Write the media that failed to this file, or into this folder.", metavar="PATH")
     ] = None,
+    tenant: Tenant = "main",
     *,
     settings: "Settings",
 ) -> ExitCode:
@@ -70,7 +75,7 @@ def show(
 
     Example: rigflow dead show 12 --save segment.mp4
     """
-    return run_async(_show(settings, number, save, as_json))
+    return run_async(_show(settings, number, tenant, save, as_json))
 
 
 @app.command()
@@ -79,6 +84,7 @@ def retry(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
+    tenant: Tenant = "main",
     as_json: Json = False,
     *,
     settings: "Settings",
@@ -94,7 +100,7 @@ def retry(
     from pipelines import dead
 
     with answers(as_json) as answer:
-        code = run_async(_each(settings, numbers or [], every, job, dead.retry, "sent again", answer))
+        code = run_async(_each(settings, numbers or [], every, (job, tenant), dead.retry, "sent again", answer))
     if code is ExitCode.OK:
         warn("an input that fails again is itself at fault: `rigflow dead retry --help` says what to do")
     return code
@@ -106,6 +112,7 @@ def drop(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
+    tenant: Tenant = "main",
     as_json: Json = False,
     *,
     settings: "Settings",
@@ -117,21 +124,24 @@ def drop(
     from pipelines import dead
 
     with answers(as_json) as answer:
-        return run_async(_each(settings, numbers or [], every, job, dead.drop, "dropped", answer))
+        return run_async(_each(settings, numbers or [], every, (job, tenant), dead.drop, "dropped", answer))
 
 
-async def _list(settings: "Settings", job: str, as_json: bool) -> ExitCode:
+async def _list(settings: "Settings", job: str, tenant: str, as_json: bool) -> ExitCode:
     from pipelines.dead import letters
 
     listed, facts = table("number", "dead letter"), []
     async with _broker(settings) as broker:
-        async for letter in letters(broker, job):
+        others = [each for each in sorted(broker.tenants) if each != tenant]
+        async for letter in letters(broker, job, tenant=tenant):
             listed.add_row(str(letter.number), _summary(letter))
             facts += [_facts(letter)] if as_json else []
     if as_json:
         say_json(facts)
     else:
         stdout().print(listed if listed.rows else "no dead letters")
+        if others:
+            say(f"--tenant NAME lists those of {', '.join(others)}")
     return ExitCode.OK
 
 
@@ -157,11 +167,11 @@ def _piece(letter: "Letter") -> str:
     return piece + ("" if letter.failure.entire_segment else f", part {key.part}")
 
 
-async def _show(settings: "Settings", number: int, save: Path | None, as_json: bool) -> ExitCode:
+async def _show(settings: "Settings", number: int, tenant: str, save: Path | None, as_json: bool) -> ExitCode:
     from pipelines.dead import find_letter, media_of
 
     async with _broker(settings) as broker:
-        letter = await find_letter(broker, number)
+        letter = await find_letter(broker, number, tenant)
         if not as_json:
             say_fields(describe(letter))
             if letter.failure.detail:
@@ -189,12 +199,12 @@ async def _each(
     settings: "Settings",
     numbers: list[int],
     every: bool,
-    job: str,
+    of: tuple[str, str],
     act: "Callable[[Broker, Letter], Awaitable[None]]",
     done: str,
     answer: Answer,
 ) -> ExitCode:
-    """Do something with the chosen dead letters, one after the other."""
+    """Do something with the chosen dead letters, one after the other; `of`: a job and a tenant."""
     from pipelines.dead import find_letter, letters
     from pipelines.jetstream import Gone
 
@@ -202,8 +212,8 @@ async def _each(
     if every == bool(numbers):
         raise UsageError("which dead letters", "give their numbers, or --all; see `rigflow dead list`")
     async with _broker(settings) as broker:
-        for number in numbers or [letter.number async for letter in letters(broker, job)]:
-            letter = await find_letter(broker, number)
+        for number in numbers or [letter.number async for letter in letters(broker, of[0], tenant=of[1])]:
+            letter = await find_letter(broker, number, of[1])
             try:
                 await act(broker, letter)
             except (UsageError, StoreError, Gone) as error:  # its input has expired, or its queue was deleted

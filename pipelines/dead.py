@@ -94,17 +94,20 @@ def _identity(failure: Failure, subject: str, sequence: int) -> str:
     return f"{subject}/{sequence}/{key.segment}/{key.part}/failure-{failure.stage}"
 
 
-async def letters(broker: Broker, job: str = "", after: int = 0) -> AsyncIterator[Letter]:
-    """All dead letters behind the number `after`, oldest first; those of one job when it is named."""
-    async for stored in broker.read(broker.names.dead_stream, first=after + 1):
+async def letters(broker: Broker, job: str = "", after: int = 0, tenant: str = "") -> AsyncIterator[Letter]:
+    """The dead letters of a tenant behind the number `after`, oldest first; those of one job when it is named.
+
+    All tenants that are not listed share one stream, with numbers of its own, as each listed one has.
+    """
+    async for stored in broker.read(broker.names.dead_of(tenant), first=after + 1):
         letter = _letter(stored)
         if not job or letter.failure.key.job.id == job:
             yield letter
 
 
-async def find_letter(broker: Broker, number: int) -> Letter:
-    """The dead letter of a number. Raises NotFound when there is none."""
-    stored = await broker.message(broker.names.dead_stream, number)
+async def find_letter(broker: Broker, number: int, tenant: str = "") -> Letter:
+    """The dead letter of a tenant with this number. Raises NotFound when there is none."""
+    stored = await broker.message(broker.names.dead_of(tenant), number)
     if stored is None:
         raise no_letter(number)
     return _letter(stored)
@@ -172,8 +175,8 @@ async def drop(broker: Broker, letter: Letter) -> None:
 
 
 async def _delete(broker: Broker, letter: Letter) -> None:
-    await broker.delete_message(broker.names.dead_stream, letter.number)
     stored = letter.stored
+    await broker.delete_message(broker.names.dead_for(stored.subject), letter.number)
     await discard_claims(broker, broker.names.blobs_for(stored.subject), [claim_of(stored.subject, stored.headers)])
 
 

@@ -85,12 +85,13 @@ async def sweep_regularly(broker: Broker) -> None:
 async def _of_dead_letters(broker: Broker) -> set[str]:
     """Revisions of all dead letters, by their headers: they may be older than what is known of their jobs."""
     found: set[str] = set()
-    async with aclosing(follow(broker, broker.names.dead_stream, [f"{broker.names.prefix}.dead.>"], True)) as letters:
-        async for stored in letters:
-            if stored is None:
-                return found
-            with suppress(ValueError):  # the letter of another version
-                found.add(Failure.model_validate_json(stored.headers.get(HEADER_FAILURE, "")).key.job.revision)
+    for stream in map(broker.names.dead_of, ("", *broker.names.tenants)):
+        async with aclosing(follow(broker, stream, [f"{broker.names.prefix}.dead.>"], True)) as letters:
+            async for stored in letters:
+                if stored is None:
+                    break
+                with suppress(ValueError):  # the letter of another version
+                    found.add(Failure.model_validate_json(stored.headers.get(HEADER_FAILURE, "")).key.job.revision)
     return found
 
 

@@ -35,6 +35,7 @@ class _OfTenants:
     tenants: tuple[str, ...]
     work: tuple[str, ...]  # subjects of queues
     dead: tuple[str, ...]  # subjects of dead letters
+    letters: tuple[str, ...]  # streams of them
     results: tuple[str, ...]  # streams
     blobs: tuple[str, ...]  # object stores of claim checks
     stores: tuple[str, ...]  # streams of all object stores
@@ -46,7 +47,8 @@ def _of_tenants(names: Names) -> _OfTenants:
     stores = dict.fromkeys(f"OBJ_{bucket}" for bucket in (*blobs, *map(names.uploads_of, tenants)))
     dead = names.dead("*", "*")
     queues, letters = ((each, f"{each}.*") if names.tenants else (each,) for each in (work, dead))
-    return _OfTenants(tenants, queues, letters, tuple(map(names.results_of, tenants)), blobs, tuple(stores))
+    results, dead_of = (tuple(map(of, tenants)) for of in (names.results_of, names.dead_of))
+    return _OfTenants(tenants, queues, letters, dead_of, results, blobs, tuple(stores))
 
 
 def worker(names: Names) -> Role:
@@ -124,11 +126,11 @@ def publisher(names: Names, tenant: str) -> Role:
 
 def gateway(names: Names) -> Role:
     """Serves the fleet by HTTP: jobs of all tenants, models, dead letters, orders; reads API keys, and writes none."""
-    prefix, dead, own = names.prefix, names.dead_stream, _of_tenants(names)
+    prefix, own = names.prefix, _of_tenants(names)
     models, engines = (f"OBJ_{bucket}" for bucket in (names.models, names.engines))
     kept = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys, names.profiles, names.tenants_bucket)
     buckets = [f"KV_{each}" for each in kept]
-    read = (*own.results, dead, names.usage_stream, *buckets, *own.stores, models, engines)
+    read = (*own.results, *own.letters, names.usage_stream, *buckets, *own.stores, models, engines)
     return Role(
         "gateway",
         publish=(
@@ -151,7 +153,7 @@ def gateway(names: Names) -> Role:
                 ),
             ),
             *_api(f"STREAM.PURGE.{stream}" for stream in (*own.results, *own.stores, models)),
-            *_api(f"STREAM.MSG.DELETE.{stream}" for stream in (*own.results, dead)),
+            *_api(f"STREAM.MSG.DELETE.{stream}" for stream in (*own.results, *own.letters)),
         ),
         subscribe=("_INBOX_gateway.>", *feeds(names, "*")),
     )

@@ -51,7 +51,7 @@ async def streams_of(broker: Broker) -> list[str]:
     specs = await known_pipelines(broker) if f"KV_{names.pipelines}" in own else []
     first += [names.media_stream(spec.name, tenant) for spec in specs for tenant in tenants]
     first += [names.work_stream(spec.name, stage) for spec in specs for stage in _stages(spec)]
-    last = [*map(names.results_of, tenants), names.dead_stream, names.usage_stream, names.audit_stream]
+    last = [*map(names.results_of, tenants), *map(names.dead_of, tenants), names.usage_stream, names.audit_stream]
     last += [f"OBJ_{of(tenant)}" for tenant in tenants for of in (names.blobs_of, names.uploads_of)]
     places = {name: place for place, name in enumerate(first)}
     places |= {name: 2 * len(first) + place for place, name in enumerate(last)}

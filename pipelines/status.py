@@ -106,7 +106,8 @@ async def queue_depths(broker: Broker) -> Depths:
         elif kind[0] == "media":
             queues[kind[2], SPLIT] = queues.get((kind[2], SPLIT), StreamStatus()) + _stream(info)
         else:
-            kept[info["config"]["name"]] = _stream(info)
+            name = names.dead_stream if kind[0] == "dead" else info["config"]["name"]  # those of all tenants together
+            kept[name] = kept.get(name, StreamStatus()) + _stream(info)
     stores = (names.dead_stream, f"OBJ_{names.blobs}", names.results_stream)
     return Depths(queues, *(kept.get(name, StreamStatus()) for name in stores))
 
@@ -135,7 +136,7 @@ async def fleet_status(broker: Broker) -> FleetStatus:
         workers=workers,
         rigs=rigs,
         results=_stream(streams.get(names.results_stream)),
-        dead=_stream(streams.get(names.dead_stream)),
+        dead=sum((_stream(streams.get(names.dead_of(each))) for each in ("", *names.tenants)), StreamStatus()),
         claims=_stream(streams.get(f"OBJ_{names.blobs}")),
     )
 

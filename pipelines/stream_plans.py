@@ -13,6 +13,7 @@ DAY_S = 86400.0
 MEDIA_AGE_S = 7 * DAY_S  # raw media that no worker takes
 BLOB_AGE_S = 7 * DAY_S  # the object of a message that is never settled
 JOB_AGE_S = 7 * DAY_S  # what is known of a job
+DEAD_AGE_S = 30 * DAY_S
 CANCEL_BYTES, CANCEL_MESSAGE_BYTES = 16 << 20, 4096  # of requests to cancel jobs, headers included
 IN_FLIGHT = 50_000  # messages of one queue that all workers together may hold
 REQUESTS = 10_000  # pull requests of all workers together that one queue may have
@@ -72,6 +73,12 @@ def prioritised(name: str, subjects: Mapping[str, str], settings: Settings, max_
     """A work queue with a consumer for each priority: name of a consumer -> its subject."""
     consumers = tuple(consumer(settings, named, subject) for named, subject in subjects.items())
     return StreamPlan(_queue(name, list(subjects.values()), settings.queue_bytes, max_age_s), consumers)
+
+
+def dead_letters(names: Names, tenant: str, max_bytes: int) -> StreamPlan:
+    """The dead letters of a tenant, or "" those of all that are not listed: the oldest make room for new ones."""
+    subject = names.dead("*", "*", tenant) if names.tenants else f"{names.prefix}.dead.>"
+    return StreamPlan(stream(names.dead_of(tenant), [subject], max_bytes, DEAD_AGE_S, discard="old"))
 
 
 def cancel_queue(names: Names, settings: Settings, tenant: str) -> StreamPlan:

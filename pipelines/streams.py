@@ -11,6 +11,7 @@ from pipelines.stream_plans import (
     StreamPlan,
     bucket,
     cancel_queue,
+    dead_letters,
     objects,
     prioritised,
     replicated,
@@ -25,7 +26,6 @@ from schemas.tenants import MAIN, Tenant
 
 __all__ = ["Config", "StreamPlan", "desired", "replicated"]
 
-DEAD_AGE_S = 30 * DAY_S
 USAGE_AGE_S = 400 * DAY_S  # what jobs used: more than a year
 ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
 RIG_AGE_S = 10.0  # the status of a worker that sends no status any more
@@ -61,7 +61,7 @@ def desired(
         StreamPlan(objects(names.engines, UNBOUNDED)),
         StreamPlan(objects(names.blobs, settings.results_bytes, BLOB_AGE_S)),
         StreamPlan(stream(names.results_stream, [results], settings.results_bytes, results_age_s)),
-        StreamPlan(stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),
+        dead_letters(names, "", settings.dead_bytes),
     ]
     usage = {"max_msgs_per_subject": 1, "discard": "old"}
     plans.append(StreamPlan(stream(names.usage_stream, [f"{prefix}.usage.>"], USAGE_BYTES, USAGE_AGE_S, **usage)))

@@ -258,7 +258,7 @@ def _stream_of(broker: Broker, subject: str) -> str:
         case ["results", tenant, _, _]:
             return names.results_of(tenant)
         case ["dead", *_]:
-            return names.dead_stream
+            return names.dead_for(subject)
         case ["work", pipeline, stage, _] | ["work", pipeline, stage, _, _]:
             return names.work_stream(pipeline, stage)
         case ["media", tenant, pipeline] | ["media", tenant, pipeline, _]:

@@ -103,7 +103,7 @@ async def check_removable(broker: Broker, name: str) -> None:
 async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[Change]:
     """Delete a tenant's streams and stores, and its messages in queues, and take it from the list.
 
-    Its manifests, dead letters, usage and API keys stay. Returns refused changes of streams.
+    Its manifests, usage and API keys stay. Returns refused changes of streams.
     """
     streams, names = await _all_streams(broker), _with(broker.names, name)
     own = _own_streams(names, name, streams)
@@ -136,7 +136,7 @@ async def _all_streams(broker: Broker) -> list[str]:
 
 def _own_streams(names: Names, tenant: str, streams: Sequence[str]) -> list[str]:
     stores = (f"OBJ_{names.blobs_of(tenant)}", f"OBJ_{names.uploads_of(tenant)}")
-    kept = {names.results_of(tenant), names.cancel_of(tenant), *stores}
+    kept = {names.results_of(tenant), names.cancel_of(tenant), names.dead_of(tenant), *stores}
     return [stream for stream in streams if stream in kept or _is_media(names, tenant, stream)]
 
 

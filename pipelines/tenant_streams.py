@@ -15,6 +15,7 @@ from pipelines.stream_plans import (
     StreamPlan,
     cancel_queue,
     consumer,
+    dead_letters,
     objects,
     prioritised,
     stream,
@@ -35,6 +36,7 @@ def tenant_streams(
         plans += [
             StreamPlan(stream(names.results_of(name), subjects, stored, settings.results_age_s)),
             StreamPlan(objects(names.blobs_of(name), stored, BLOB_AGE_S)),
+            dead_letters(names, name, min(settings.dead_bytes, stored // 4)),
             StreamPlan(objects(names.uploads_of(name), tenant.queued_bytes, BLOB_AGE_S)),
             cancel_queue(names, settings, name),
             *(_media(names, settings, pipeline, name, tenant) for pipeline in pipelines),

@@ -114,12 +114,20 @@ class Names:
 
     @property
     def dead_stream(self) -> str:
-        """The stream of all dead letters."""
-        return f"{self._upper}_DEAD"
+        """The stream of all dead letters, but for those of listed tenants."""
+        return self.dead_of("")
+
+    def dead_of(self, tenant: str) -> str:
+        """The stream of the dead letters of a tenant."""
+        return self._own(f"{self._upper}_DEAD", tenant)
 
     def results_for(self, subject: str) -> str:
         """The stream of the results on a subject."""
         return self.results_of(self.listed_tenant(subject))
+
+    def dead_for(self, subject: str) -> str:
+        """The stream of the dead letters on a subject."""
+        return self.dead_of(self.listed_tenant(subject))
 
     @property
     def cancel_stream(self) -> str:

@@ -104,13 +104,13 @@ async def drop(number: Number, caller: Operator, broker: Connected) -> None:
 
 
 async def _own(broker: Broker, caller: Caller, job: str, after: int) -> AsyncGenerator[Letter, None]:
-    async for letter in letters(broker, job, after):
+    async for letter in letters(broker, job, after, caller.tenant):
         if letter.failure.key.job.tenant == caller.tenant:
             yield letter
 
 
 async def _find(broker: Broker, caller: Caller, number: int) -> Letter:
-    letter = await find_letter(broker, number)
+    letter = await find_letter(broker, number, caller.tenant)
     if letter.failure.key.job.tenant != caller.tenant:
         raise dead.no_letter(number)
     return letter

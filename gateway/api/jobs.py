@@ -94,7 +94,11 @@ async def cancel(job: str, caller: Submitter, broker: Connected) -> JobView:
 async def retry_(job: str, caller: Submitter, broker: Connected) -> JobView:
     """Send the parts of a job again that failed, from its dead letters."""
     found = await client_of(broker, caller).find(job)
-    failed = [each async for each in letters(broker, job) if each.failure.key.job.tenant == caller.tenant]
+    failed = [
+        each
+        async for each in letters(broker, job, tenant=caller.tenant)
+        if each.failure.key.job.tenant == caller.tenant
+    ]
     if not failed:
         raise HttpError(HTTPStatus.CONFLICT, f"job {job} has no dead letters", "submit its media again")
     for letter in failed:

@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pipelines.broker import Broker
+from pipelines.dead import dead_letter, drop, find_letter, letters
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobRecord
 from pipelines.registry import builtin_pipeline
+from pipelines.status import fleet_status
 from pipelines.tenant_admin import is_known, remove_tenant, set_tenants, state_of
 from pipelines.topology import listed
 from schemas.errors import UsageError
-from schemas.jobs import JobRef, Manifest, Priority
+from schemas.jobs import JobRef, Key, Manifest, Priority
+from schemas.results import Failure
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
 from schemas.tenants import Tenant
@@ -135,3 +138,38 @@ async def test_a_removal_is_repeated_after_an_interruption(settings: Settings) -
         left = await streams(broker)
         assert {"RIGFLOW_RESULTS", "RIGFLOW_CANCEL", "RIGFLOW_RESULTS_evil"} <= set(left)
         assert not [each for each in left if each.endswith("acme")]
+
+
+async def letter_of(broker: Broker, tenant: str, job: str, body: bytes = b"no media") -> None:
+    """A dead letter of a tenant, as workers write them."""
+    ref = JobRef(id=job, tenant=tenant, pipeline=SPEC.name, revision="r")
+    failure = Failure(key=Key(job=ref, segment=0), stage=SPLIT, entire_segment=True, error="cannot be read")
+    await dead_letter(broker, failure, body, broker.names.media(tenant, SPEC.name), int(job.partition("-")[2]), {})
+
+
+async def test_dead_letters_of_a_tenant_are_its_own_and_fill_no_other_store(settings: Settings) -> None:
+    settings = settings.model_copy(update={"dead_bytes": 1 << 20})
+    async with fleet_of(settings, "acme", "evil") as broker:
+        for tenant in ("acme", "main"):
+            await letter_of(broker, tenant, "job-1")
+        for number in range(8):
+            await letter_of(broker, "evil", f"job-{number}", bytes(300_000))
+        found = {each: [letter async for letter in letters(broker, tenant=each)] for each in ("acme", "evil", "main")}
+        assert [len(found[each]) for each in ("acme", "main")] == [1, 1]
+        assert 0 < len(found["evil"]) < 8, "the oldest of its own made room"
+        assert all(letter.failure.key.job.tenant == tenant for tenant, own in found.items() for letter in own)
+        assert [letter async for letter in letters(broker, "job-1", tenant="stranger")] == found["main"], "not listed"
+        assert (await find_letter(broker, found["acme"][0].number, "acme")).failure.key.job.id == "job-1"
+        assert (await fleet_status(broker)).dead.messages == 2 + len(found["evil"])
+        await drop(broker, found["acme"][0])
+        await remove_tenant(broker, settings, "evil")
+        assert (await fleet_status(broker)).dead.messages == 1
+
+
+async def test_dead_letters_from_before_the_list_stay_in_the_shared_stream(settings: Settings) -> None:
+    async with fleet_of(settings) as broker:
+        await letter_of(broker, "acme", "job-1")
+        await set_tenants(broker, settings, {"acme": Tenant()})
+        await letter_of(broker, "acme", "job-2")
+        for tenant, job in (("acme", "job-2"), ("main", "job-1")):
+            assert [letter.failure.key.job.id async for letter in letters(broker, tenant=tenant)] == [job]
