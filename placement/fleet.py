@@ -8,8 +8,11 @@ from schemas.fleet_file import CARRIED, CORE_BYTES_PER_S, CORE_OPERATIONS_PER_S
 
 ETHERNET_BYTES_PER_S = CARRIED * 125e6  # of 1 Gbit/s: the network link of a rig that is not known
 CARD_OPERATIONS_PER_S = 4e12  # fp32 of a GPU that was not measured: that of a mining card
-GPU_DECODERS = 8  # segments that a GPU's worker decodes at a time, by the setting `decoders`
-SPARE_DECODERS = 2  # segments beyond one for each engine of a GPU's video decoder, so that none waits for the next
+GPU_DECODERS = 8  # segments that a GPU's worker decodes at a time where its decoder's engines are not known
+MOST_DECODERS = 16  # at most, by the setting `decoders`
+# segments beyond one for each engine of a GPU's video decoder, so that none waits for the next, and one more for so
+# many engines: the driver does not spread sessions over them evenly
+SPARE_DECODERS, ENGINES_A_SPARE = 2, 4
 FIRST_ITEMS = 3  # segments that a GPU's worker takes before it knows how long one takes
 AHEAD_S, AHEAD_PARTS = 1.0, 2  # work and decoded parts in a GPU's worker with which its decoders need no more segments
 
@@ -80,14 +83,14 @@ class Fleet:
         return [(rig, device) for rig in self.rigs for device in rig.devices]
 
 
-def decoded_at_a_time(decoders: int | None, cores: int, most: int = GPU_DECODERS) -> int:
+def decoded_at_a_time(decoders: int | None, cores: int, most: int = MOST_DECODERS) -> int:
     """Segments that a GPU's worker decodes at a time, `most` at most: more would only wait there.
 
     `decoders` are the engines of its video decoder; 0: the host's cores decode; None: unknown.
     """
-    if decoders is None:
-        return most
-    return max(1, min(most, (decoders or cores) + SPARE_DECODERS))
+    if decoders:
+        return min(most, decoders + SPARE_DECODERS + decoders // ENGINES_A_SPARE)
+    return max(1, min(most, GPU_DECODERS, GPU_DECODERS if decoders is None else cores + SPARE_DECODERS))
 
 
 def pieces_to_decode(at_a_time: int, every_s: float, prefetch_s: float) -> int:

@@ -7,6 +7,7 @@ from typing import Protocol
 from placement.costs import Cost
 from placement.events import Resource
 from placement.fair_share import FairShare
+from placement.fleet import MOST_DECODERS
 from placement.simulated_queues import Message, Piece, SimQueue
 
 Phases = tuple[tuple[Resource, float], ...]
@@ -22,7 +23,7 @@ class WorkerRules:
     credit_bytes: float = float(64 << 20)
     queue_bytes: float = float(256 << 20)
     ack_wait_s: float = 10.0
-    decoders: int = 8
+    decoders: int = MOST_DECODERS
     bulk_turn: int = 8
     latency_s: float = 0.002
     batch_delay_s: float = 0.005

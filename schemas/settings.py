@@ -167,7 +167,7 @@ class Settings(BaseModel):
     device: str = Field(
         default="cpu", pattern=DEVICE, description="what workers compute on: cpu, cuda:INDEX or cuda:UUID"
     )
-    decoders: int = Field(default=8, ge=1, le=64, description="most segments that a GPU's worker decodes at a time")
+    decoders: int = Field(default=16, ge=1, le=64, description="most segments that a GPU's worker decodes at a time")
     decoder: Literal["any", "gpu", "host"] = Field(
         default="any",
         description="what decodes for a GPU: `gpu`, `host`, or `any`: the host decodes what the GPU cannot",

@@ -23,7 +23,7 @@ from engines.outputs.software import Software
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
 from engines.ports import Preprocessing
-from placement.fleet import decoded_at_a_time
+from placement.fleet import GPU_DECODERS, decoded_at_a_time
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import Priority
 from schemas.picture import PictureSpec
@@ -50,7 +50,7 @@ class CudaDevice:
         self.concurrency = decoded_at_a_time(engines, cores(), settings.decoders)
         self._sensors = GpuSensors.open()
         self._bursts = load_bursts(cache)
-        self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder, self._bursts)
+        self.decoders = GpuDecoders(self.gpu, max(GPU_DECODERS, self.concurrency), settings.decoder, self._bursts)
         self._host_place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
         try:
             self.encoder = self._encoder()

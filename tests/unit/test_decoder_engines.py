@@ -49,10 +49,21 @@ def test_without_the_library_nothing_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("engines", "cores", "most", "expected"),
-    [(None, 2, 8, 8), (1, 2, 8, 3), (7, 16, 8, 8), (7, 16, 16, 9), (0, 1, 8, 3), (0, 16, 8, 8), (1, 2, 1, 1)],
+    [
+        (None, 2, 16, 8),
+        (None, 2, 4, 4),
+        (1, 2, 16, 3),
+        (2, 2, 16, 4),
+        (4, 8, 16, 7),
+        (7, 16, 16, 10),
+        (7, 16, 8, 8),
+        (0, 1, 16, 3),
+        (0, 16, 16, 8),
+        (1, 2, 1, 1),
+    ],
 )
 def test_segments_that_are_decoded_at_a_time(engines: int | None, cores: int, most: int, expected: int) -> None:
-    """Two more than there are engines, or cores if there are none; all that the settings allow if nothing is known."""
+    """Two more than there are engines, three of four and more, or cores if there are none; eight if none are known."""
     assert decoded_at_a_time(engines, cores, most) == expected
 
 
