@@ -223,6 +223,7 @@ def describe(manifest: "Manifest") -> list[tuple[str, str]]:
         ("files", files),
         ("missing", seconds(manifest.missing) or "-"),
         *(("failed", printable(reason)) for reason in manifest.reasons),
+        *([("in doubt", manifest.doubt)] if manifest.doubt else []),
     ]
     if uncollected:
         collect = {

@@ -35,6 +35,7 @@ class JobView(BaseModel):
     failures: int
     reasons: list[str] = Field(description="of the first failures")
     missing_s: list[tuple[float, float]] = Field(description="seconds of the media without a result")
+    doubt: str = Field(description="set if a card that computed parts of it was found to answer wrongly after its end")
     input_bytes: int
     thumbnail: str | None = Field(description="URL of a small picture; null where no file is a picture or a film")
     created_at: float
@@ -65,6 +66,7 @@ class JobView(BaseModel):
             failures=known.failures,
             reasons=list(known.reasons),
             missing_s=list(known.missing),
+            doubt=known.doubt,
             input_bytes=known.nbytes,
             thumbnail=_thumbnail(known),
             created_at=known.created_s,

@@ -6,14 +6,16 @@ from pathlib import Path
 from benchmarks.fleet import simulated
 from pipelines.audit import read_audit
 from pipelines.broker import Broker
+from pipelines.card_orders import order_quarantine
 from pipelines.cards import quarantine
 from pipelines.client import Client
+from pipelines.job_records import find_manifest
 from pipelines.status import running_statuses
 from pipelines.topology import apply_topology
 from schemas.cards import CardState, Reason
 from schemas.errors import ExitCode
 from schemas.settings import Settings
-from tests.cards import lines, states, until_state
+from tests.cards import lines, states, until, until_state
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
@@ -71,6 +73,16 @@ async def _out_and_in(fleet: Fleet, media: bytes) -> None:
         again = await asyncio.to_thread(rigflow, "cards", "readmit", "test-0", *at)
         assert again.stderr == "rigflow: card test-0 works already: see `rigflow cards`\n"
         assert (await states(broker))["test-0"] != "quarantined"
+
+        await order_quarantine(broker, "test-1", "its fan stands still")  # the job without test-0 is over
+        await until(lambda: _is_in_doubt(broker, "without"))
+        shown = await asyncio.to_thread(rigflow, "jobs", "show", "without", *at)
+        assert "in doubt  card test-1 was found to answer wrongly after it computed parts of this job" in shown.stdout
+
+
+async def _is_in_doubt(broker: Broker, job: str) -> bool:
+    manifest = await find_manifest(broker, job)
+    return manifest is not None and bool(manifest.doubt)
 
 
 async def test_the_first_verdict_stays_and_its_doubt_only_grows(settings: Settings) -> None:
