@@ -200,7 +200,7 @@ class Collector:
         return isinstance(message, Result) and self._doubted.any(message.meta.cards)
 
     async def _take_done(self, job: CollectedJob, done: Done) -> None:
-        """Another process published the job's Done, or `_finish` did. Raises CollectedElsewhere."""
+        """Another process published the job's Done, or `finish` did. Raises CollectedElsewhere."""
         if done.cancelled:
             job.fail(JobCancelled(job.ref))
             return

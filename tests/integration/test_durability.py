@@ -112,6 +112,7 @@ async def test_the_command_refuses_to_shrink_what_holds_work(settings: Settings,
     pipeline.write_text(to_toml(SPEC.model_copy(update={"stage": (*SPEC.stage[:-1], film)})))
     async with a_broker(settings) as broker:
         await broker.publish(queue_subject(broker), b"work", "id")
+        await broker.publish(broker.names.dead("p", "decode"), b"a dead letter", "dead")
         asked = rigflow_process(
             "topology",
             "apply",
@@ -119,12 +120,15 @@ async def test_the_command_refuses_to_shrink_what_holds_work(settings: Settings,
             "--nats",
             settings.nats,
             RIGFLOW_QUEUE_BYTES=str(MIB),
+            RIGFLOW_DEAD_BYTES=str(MIB),
             RIGFLOW_ACK_WAIT_S="1.0",
         )
-        stream = broker.names.work_stream("p", "decode")
+        stream = broker.names.dead_of("")
         assert asked.returncode == 1, asked.stderr
-        assert f"! {stream}: max_bytes stays at {settings.queue_bytes}, because it holds 1 messages" in asked.stdout
+        assert f"! {stream}: max_bytes stays at {settings.dead_bytes}, because it holds 1 messages" in asked.stdout
         kept = await broker.api(f"STREAM.INFO.{stream}")
-        assert kept["config"]["max_bytes"] == settings.queue_bytes
+        assert kept["config"]["max_bytes"] == settings.dead_bytes
+        queue = await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'decode')}")  # when full, it refuses
+        assert (queue["config"]["max_bytes"], queue["state"]["messages"]) == (MIB, 1)
         emptier = await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'encode')}")
         assert emptier["config"]["max_bytes"] == MIB

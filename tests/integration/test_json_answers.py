@@ -18,7 +18,8 @@ from tests.cli import rigflow, rigflow_process
 from tests.clips import real_clip
 from tests.unit.test_cli_usage import commands
 
-NO_ANSWER = {"gateway", "help", "up", "topology roles"}  # they serve, show help, or print a file of configuration
+# they serve, show help, or print a file of configuration
+NO_ANSWER = {"broker", "gateway", "help", "up", "topology roles"}
 
 
 def leaves() -> set[str]:

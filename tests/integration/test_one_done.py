@@ -7,7 +7,6 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pipelines.blobs import load
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.collecting import CollectedJob
+from pipelines.finishing import finish
 from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
 from pipelines.jobs import begin, cancel, finish_cancel
 from pipelines.publish import Publisher
@@ -55,13 +55,12 @@ class Moments:
 @pytest.fixture(autouse=True)
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
     """`finishing` is set in the task that ends a job."""
-    finish = Collector._finish
 
-    async def marking(collector: Collector, job: CollectedJob) -> None:
+    async def marking(*given: Any) -> None:
         finishing.set(True)
-        await finish(collector, job)
+        await finish(*given)
 
-    monkeypatch.setattr(Collector, "_finish", marking)
+    monkeypatch.setattr("pipelines.collect.finish", marking)
 
 
 async def send_result(broker: Broker, job: JobRef) -> None:
@@ -335,7 +334,7 @@ async def test_a_step_that_is_cancelled_before_it_begins_leaves_no_line(settings
         job = collector._jobs["job"]
         with warnings.catch_warnings(record=True) as written:
             warnings.simplefilter("always")
-            collector._in_background(job, partial(collector._finish, job))
+            collector._in_background(job, collector._note)
             await collector.close()
             gc.collect()
         assert [str(each.message) for each in written] == []

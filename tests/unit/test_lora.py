@@ -225,7 +225,9 @@ def test_what_does_not_fit_is_refused_in_a_line(arrays: Any, text: str, tmp_path
 
 def test_a_file_that_is_no_model_by_itself_is_named(tmp_path: Path) -> None:
     lora = write_safetensors(tmp_path / "style.safetensors", lora_of(UNET))
-    refused = pytest.raises(ModelError, match=r"is a LoRA: give it with its model: rigflow model add FOLDER --lora")
+    refused = pytest.raises(
+        ModelError, match=r"is a LoRA: give it with its model: `rigflow model add FOLDER --lora .*`"
+    )
     with NewFiles(tmp_path / "store", lambda: None) as new, refused:
         find(lora, new)
 

@@ -122,7 +122,7 @@ def test_what_is_wrong_is_one_true_line(tmp_path: Path) -> None:
     done = rigflow("model", "add", folder, "--set", "text.graph=other.onnx", HOME=os.environ["HOME"])
     assert "text names other.onnx, which is no file of it" in done.stderr
     done = rigflow("model", "add", folder, "--set", "text.lenght=3", HOME=os.environ["HOME"])
-    assert "use length; there are graph, tokenizer, length" in done.stderr
+    assert "did you mean length? there are graph, tokenizer, length" in done.stderr
     (folder / "tokenizer.json").write_text("{}")
     done = rigflow("model", "add", folder, HOME=os.environ["HOME"])
     assert "tokenizer.json cannot be read" in done.stderr
