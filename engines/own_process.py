@@ -19,6 +19,7 @@ from schemas.errors import ModelError, RigflowError
 T = TypeVar("T")
 _SAID = "\x1e"  # begins a line that is a report
 _FOLLOW_S = 0.2
+_GROUP = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # Ctrl-C, the end of a service or of a terminal
 _PICKLE = 5  # this protocol writes large bytes without a copy
 
 
@@ -76,8 +77,8 @@ def in_own_process(
 
 @contextmanager
 def _started(errors: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
-    """The process, which Ctrl-C does not reach: who waits for it answers that, and ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child keeps this
+    """The process, which signals to the whole group do not reach: who waits for it answers them, and ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP)  # a child keeps this
     try:
         command = [sys.executable, "-P", "-m", __name__]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)

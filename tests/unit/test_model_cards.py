@@ -95,12 +95,13 @@ def test_a_model_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         load_model(tmp_path / "text.onnx")
 
 
-def test_ctrl_c_does_not_reach_a_process_that_loads_a_model() -> None:
-    """At a terminal it goes to the whole group: the command ends, and does not blame the model."""
-    assert in_own_process("m", "loads", "", _under_ctrl_c) == "answered"
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_to_the_group_does_not_reach_a_process_that_loads_a_model(sent: str) -> None:
+    """Ctrl-C and the end of a service go to the whole group: the command ends, and does not blame the model."""
+    assert in_own_process("m", "loads", "", _under, sent) == "answered"
+    assert signal.Signals[sent] not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
-def _under_ctrl_c() -> str:
-    os.kill(os.getpid(), signal.SIGINT)
+def _under(sent: str) -> str:
+    os.kill(os.getpid(), signal.Signals[sent])
     return "answered"
