@@ -67,9 +67,9 @@ def short(path: Path) -> None:
     """A film of five small pictures."""
     with av.open(str(path), "w") as made:
         stream = made.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 96, 80, "yuv420p"
         for number in range(5):
-            pixels = np.full((48, 64, 3), 40 * number, np.uint8)
+            pixels = np.full((80, 96, 3), 40 * number, np.uint8)
             made.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
         made.mux(stream.encode())
 
