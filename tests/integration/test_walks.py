@@ -21,6 +21,7 @@ def test_the_commands_of_a_page_can_be_parsed(page: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_quick_start(tmp_path: Path) -> None:
     """Both machines are this one: rig2 has a home of its own."""
     text = (DOCS / "quick-start.md").read_text()
