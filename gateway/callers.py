@@ -44,8 +44,16 @@ Identify: TypeAlias = Callable[[Request], Awaitable[Caller]]
 def check_origin(request: Request, what: str, hint: str) -> None:
     """Raise HttpError when a browser sends a request for a page of another origin, which may not use `what`."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _place_of(origin) != request.headers.get("host"):
         raise HttpError(HTTPStatus.FORBIDDEN, f"a page of another origin may not use {what}", hint)
+
+
+def _place_of(origin: str) -> str | None:
+    """The host and port of an origin; None where it is no URL."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def check_host(request: Request) -> None:

@@ -79,10 +79,7 @@ async def fetched(url: str, hosts: Sequence[str]) -> AsyncIterator[Fetched]:
                 response = await answers.response()
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
             if response.status_code in _REDIRECTS and "location" in headers:
-                further = urljoin(url, headers["location"])
-                if target.url.scheme == "https" and urlsplit(further).scheme != "https":
-                    raise _refused(f"{target.shown} leads to an address without TLS", "give the URL itself")
-                url = further
+                url = _further(url, target, headers["location"])
                 continue
             yield _media(target, response.status_code, headers, answers)
             return
@@ -92,6 +89,18 @@ async def fetched(url: str, hosts: Sequence[str]) -> AsyncIterator[Fetched]:
                 with suppress(Exception):
                     await asyncio.wait_for(writer.wait_closed(), 1.0)
     raise _refused(f"there are more than {MOST_REDIRECTS} redirects", "give the URL that they lead to")
+
+
+def _further(url: str, target: _Target, location: str) -> str:
+    """Where a redirect leads. Raises HttpError when that is no URL, or one without TLS after one with it."""
+    try:
+        further = urljoin(url, location)
+        scheme = urlsplit(further).scheme
+    except ValueError as error:
+        raise _refused(f"{target.shown} leads to what is no URL", "give the URL itself") from error
+    if target.url.scheme == "https" and scheme != "https":
+        raise _refused(f"{target.shown} leads to an address without TLS", "give the URL itself")
+    return further
 
 
 async def _checked(url: str, hosts: Sequence[str]) -> _Target:

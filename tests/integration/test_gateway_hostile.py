@@ -78,6 +78,12 @@ def test_a_page_whose_name_leads_to_this_machine_may_do_nothing(url: str, host: 
     assert (made.status_code == 403) == (status == 403)
 
 
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://[::1", "\xff", "//", ""])
+def test_an_origin_that_is_another_or_none_may_do_nothing(url: str, origin: str) -> None:
+    for path in ("/api/v1/jobs", "/v1/models", "/v2/models/stats"):
+        assert httpx.get(f"{url}{path}", headers={"Origin": origin.encode("latin-1")}).status_code == 403
+
+
 def test_a_gateway_that_is_for_everyone_has_any_name(settings: Settings) -> None:
     with Gateway(settings, identify=anyone("main", any_host=True)) as gateway:
         assert httpx.get(f"{gateway.url}/api/v1/fleet", headers={"Host": "rig1.example"}).status_code != 403

@@ -155,6 +155,7 @@ def test_a_media_is_fetched_and_is_the_job_that_its_bytes_are(http: Any, host: H
         ("http://{host}/to?http://localhost:1/", 403, "localhost:1"),
         ("http://{host}/to?http://localhost/", 403, "not public"),
         ("http://{host}/to?file:///etc/passwd", 422, "none of http"),
+        ("http://{host}/to?http://[::1", 422, "no URL"),
         ("https://{host}/film.mp4", 422, "{host}"),
         ("http://127.0.0.1/film.mp4", 403, "not public"),
         ("http://127.0.0.1:22/", 403, "not fetched"),
