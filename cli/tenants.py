@@ -191,8 +191,11 @@ def _change(
     from pipelines.broker import Broker
     from pipelines.local_access import is_ours
     from pipelines.tenant_admin import set_tenants
+    from schemas.declared import is_token
     from schemas.tenants import Tenant, TenantsFile, checked, tenant_with
 
+    if not is_token(name):
+        raise UsageError(f"tenant {name[:100]!a}", "a name has letters, digits, - and _, at most 64 of them")
     known = read_tenants(path)
     if new and name in known.tenant:
         raise UsageError(f"{path} has tenant {name} already", f"rigflow tenants limit {name} changes it")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import signal
 import socket
 import time
@@ -25,7 +24,7 @@ from gateway.keys import KeyHolders
 from gateway.problems import MEDIA_TYPE, Problem, body_of, too_late
 from pipelines.api_keys import all_keys
 from pipelines.broker import Broker
-from schemas.errors import ExitCode, UsageError
+from schemas.errors import ExitCode, UsageError, listen_error
 from schemas.settings import Settings
 
 GRACE_S = 10  # requests that are under way at a signal may end
@@ -60,10 +59,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        number = error.errno or 0  # that of a name without an address is below 0
-        # create_server's own text has the address again
-        reason = os.strerror(number) if number > 0 else str(error.strerror).partition(" (while")[0]
-        what = f"cannot listen on {host}:{port}: {reason}"
+        what = f"cannot listen on {host}:{port}: {listen_error(error)}"
         raise UsageError(what, "choose another --port or --host") from error
     # accepted sockets inherit it; asyncio sets it only where the protocol has a number, and without it an answer in two
     # pieces waits 40 ms for the client's delayed acknowledgement

@@ -4,6 +4,7 @@ A class has two properties: its *disposition*, which decides how a worker settle
 exit code, with which the command line ends. This module imports nothing of rigflow.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
@@ -88,6 +89,12 @@ def format_error(error: BaseException) -> str:
     """Return the error in one line; for other errors than RigflowError it begins with the name of the class."""
     text = " ".join(str(error).split())[:ERROR_CHARACTERS]
     return text if isinstance(error, RigflowError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def listen_error(error: OSError) -> str:
+    """Return why an address cannot be listened on; the texts of `socket` and `asyncio` have the address again."""
+    number = error.errno or 0  # that of a name without an address is below 0
+    return os.strerror(number) if number > 0 else str(error.strerror or error).partition(" (while")[0]
 
 
 def first_error(group: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from schemas.errors import UsageError
+from schemas.errors import UsageError, listen_error
 
 REQUEST_S = 5.0
 REQUEST_BYTES = 8192
@@ -49,7 +49,7 @@ class Endpoints:
                 self._accept, host, int(port), limit=REQUEST_BYTES, backlog=BACKLOG
             )
         except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            reason = listen_error(error) if isinstance(error, OSError) else str(error)
             hint = "choose another with --metrics, or port 0 for any that is free"
             raise UsageError(f"metrics address {self._address}: {reason}", hint) from error
         name = f"[{host}]" if ":" in host else host

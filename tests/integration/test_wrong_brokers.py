@@ -77,6 +77,12 @@ def test_a_tenant_of_the_broker_of_up_is_one_of_the_gateway(ours: str, tmp_path:
     assert (added.returncode, added.stdout) == (0, "tenant acme is added: weight 3\n")
     assert added.stderr.endswith("has no accounts: make acme a key with `rigflow keys api add`\n")
     assert list(tmp_path.glob("*.conf")) == [], "nothing is there to include"
+    for name in ("a b", "../a", "*", "x" * 65, ""):
+        wrong = rigflow("tenants", "add", name, *to)
+        assert (wrong.returncode, wrong.stderr) == (
+            ExitCode.USAGE,
+            f"rigflow: tenant {name!a}: a name has letters, digits, - and _, at most 64 of them\n",
+        )
     assert rigflow("tenants", "limit", "acme", "--jobs", "5", *to).returncode == 0
     assert json.loads(rigflow("tenants", "list", "--json", *to).stdout)[0]["jobs"] == 5
     assert rigflow("tenants", "remove", "acme", *to).returncode == 0

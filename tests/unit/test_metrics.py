@@ -237,7 +237,9 @@ async def test_pages_and_what_is_no_page() -> None:
     assert (await ask(b"POST /hello HTTP/1.1\r\n\r\n")).startswith("HTTP/1.1 405 ")
     assert await ask(b"\r\n") == ""
     assert await ask(b"GET /" + b"x" * 20_000) == ""
-    with pytest.raises(UsageError, match=f"metrics address 127.0.0.1:{port}: .*--metrics"):
+    with pytest.raises(
+        UsageError, match=f"metrics address 127.0.0.1:{port}: Address already in use: choose .*--metrics"
+    ):
         await Endpoints(f"127.0.0.1:{port}", {}).open()
     await endpoints.close()
 
