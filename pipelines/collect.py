@@ -217,8 +217,7 @@ class Collector:
             job.note_incomplete()
         if job.order.complete or incomplete:
             job.finishing = True
-            given = self._broker, job, self._compare, self._deliver, self._retention, self._anew
-            self._in_background(job, partial(finish, *given))  # takes minutes where a film is drawn on
+            self._in_background(job, partial(self._finish, job))  # takes minutes where a film is drawn on
         elif segment is not None and not job.gathered:
             job.gathered = True
             self._in_background(job, partial(job.send_gathered, self._broker, segment, self._again))
@@ -284,6 +283,9 @@ class Collector:
 
     def _unfinished(self) -> list[CollectedJob]:
         return [job for job in self._jobs.values() if not job.finished.done()]
+
+    async def _finish(self, job: CollectedJob) -> None:
+        await finish(self._broker, job, self._compare, self._deliver, self._retention, self._anew)
 
     async def _anew(self, job: CollectedJob, doubted: Doubts) -> Done:
         """Collect a job from its first result on, without what is in doubt."""
