@@ -47,9 +47,8 @@ class CardGuard:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
-        record = self._trust.record
-        if record is not None and record.state is CardState.CHECKING:
-            await self._on_change(record.state)
+        if (record := self._trust.record) is not None and not record.works:  # a check that was asked for is a change
+            self._trust.record = record.model_copy(update={"state": CardState.QUARANTINED})
         await self._trust.follow(self._broker, self._on_change)
 
     async def _on_change(self, state: CardState) -> None:

@@ -101,7 +101,11 @@ class Trust:
         elif after is CardState.TRUSTED:
             self.good_ms = self.begin()
             log_event(Event("card-readmitted", f"card {self.card} takes work again", logging.INFO, {"card": self.card}))
-        await on_change(after)
+        try:
+            await on_change(after)
+        except RigflowError:
+            self.record = known  # the next look tries again
+            raise
 
     async def _works_elsewhere(self, broker: Broker, revision: str) -> bool:
         """Whether another card of this kind answered the canary of a revision."""
