@@ -7,12 +7,12 @@ from benchmarks.fleet import simulated
 from pipelines.audit import read_audit
 from pipelines.broker import Broker
 from pipelines.card_orders import order_quarantine
-from pipelines.cards import quarantine
+from pipelines.cards import card_record, put_canary, quarantine
 from pipelines.client import Client
 from pipelines.job_records import find_manifest
 from pipelines.status import running_statuses
 from pipelines.topology import apply_topology
-from schemas.cards import CardState, Reason
+from schemas.cards import CanaryRecord, CardState, Reason
 from schemas.errors import ExitCode
 from schemas.settings import Settings
 from tests.cards import lines, states, until, until_state
@@ -21,6 +21,7 @@ from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.simulated import models_of
 from workers.definitions import register
+from workers.trust import Trust
 
 SPEC = simulated()
 
@@ -94,3 +95,21 @@ async def test_the_first_verdict_stays_and_its_doubt_only_grows(settings: Settin
     assert (new, again) == (True, False)
     assert (second.why, second.reason, second.at_s) == ("first", Reason.CANARY, first.at_s)
     assert [each.since_ms for each in third.doubts] == [500]
+
+
+async def test_an_engine_that_fails_its_test_quarantines_a_card_only_where_others_of_its_kind_pass(
+    settings: Settings,
+) -> None:
+    async def nothing(_: CardState) -> None: ...
+
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        trust = Trust("GPU-1", "w", "r", "P104")
+        other = CanaryRecord(card="GPU-2", group="g", kind="T4", revision="abc", last="x")
+        for kind, expected in (("T4", None), ("P104", Reason.SELF_TEST)):
+            await put_canary(broker, other.model_copy(update={"kind": kind}))
+            trust.accuse(Reason.SELF_TEST, "its error is 0.3", "abc")
+            await trust.look(broker, nothing)
+            record = await card_record(broker, "GPU-1")
+            assert (record and record.reason) == expected
+    assert trust.quarantined
