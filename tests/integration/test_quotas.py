@@ -284,7 +284,7 @@ async def test_a_dead_letter_waits_for_no_room_in_a_full_storage(settings: Setti
         subject = broker.names.work(SPEC.name, "decode", Priority.BULK, "full")
         async with asyncio.timeout(60):
             await dead_letter(broker, failure, bytes(broker.max_body + 1), subject, 1, {})
-        [letter] = [letter async for letter in letters(broker)]
+        [letter] = [letter async for letter in letters(broker, tenant="full")]
         assert (letter.nbytes, letter.queue) == (0, subject)
         [result] = [stored async for stored in broker.read(broker.names.results_of("full"))]
         told, _ = decode(result.body)
