@@ -48,7 +48,8 @@ def mix(seed: int) -> tuple[Fleet, list[Submission], dict[str, float], float]:
     span = LEAST * workers * max(rows[tenant] / weight for tenant, weight in weights.items())  # rows of weight 1
     jobs = []
     for tenant, weight in weights.items():
-        pieces = round(span * weight * dice.uniform(1.0, 1.2) / rows[tenant])
+        times = dice.uniform(1.3, 1.6) if jobs else 1.0  # the first ends while all others have work
+        pieces = round(times * span * weight / rows[tenant])
         jobs.append(Submission(work(rows[tenant], pieces), parts=dice.choice((1, 2)), tenant=tenant))
     return Fleet(rigs), jobs, weights, dice.choice((0.0, 0.2, 0.5))
 
