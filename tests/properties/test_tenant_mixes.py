@@ -15,7 +15,7 @@ from tests.shares import jain
 
 LEAST = 20  # messages of each tenant for each worker: a share of fewer is a matter of whole messages
 STAGES = ("decode", "infer", "encode")
-SLOW = [pytest.param(range(first, min(first + 125, 1000)), marks=pytest.mark.slow) for first in range(5, 1000, 125)]
+SLOW = [pytest.param(range(first, min(first + 125, 1000)), marks=pytest.mark.slow) for first in range(3, 1000, 125)]
 
 
 def work(rows: int, pieces: int) -> Work:
@@ -74,7 +74,7 @@ def check(seed: int) -> tuple[float, float]:
     return fair, conserving
 
 
-@pytest.mark.parametrize("seeds", [range(5), *SLOW])
+@pytest.mark.parametrize("seeds", [range(3), *SLOW])
 def test_tenants_of_random_fleets_have_their_shares_and_no_worker_idles(seeds: range) -> None:
     fair, used = zip(*map(check, seeds), strict=True)
     print(f"{len(seeds)} mixes: Jain {min(fair):.4f} (median {statistics.median(fair):.4f}), work {min(used):.4f}")
