@@ -2,7 +2,7 @@
 
 `python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section runs in a
 process of its own, so that none disturbs another, and its table is printed when it ends. Sections are the functions of
-`benchmarks.gpu_parts`, `gpu_chain`, `gpu_infer`, `gpu_outputs`, `gpu_goals` and `gpu_networks`.
+`benchmarks.gpu_parts`, `gpu_path`, `gpu_chain`, `gpu_infer`, `gpu_outputs`, `gpu_goals` and `gpu_networks`.
 """
 
 import argparse
@@ -22,6 +22,7 @@ SECTIONS = {
     "planes": "benchmarks.gpu_parts",
     "transforms": "benchmarks.gpu_parts",
     "nvdec": "benchmarks.gpu_chain",
+    "path": "benchmarks.gpu_path",
     "chain": "benchmarks.gpu_chain",
     "results": "benchmarks.gpu_chain",
     "kill": "benchmarks.gpu_chain",

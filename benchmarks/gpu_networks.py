@@ -44,6 +44,7 @@ from tests.nets import x3d
 
 SECONDS, TILE, SIDE = 2.0, (720, 1280), 320
 PRODUCERS, STEP = 2, 16  # threads that convert frames, and parts of a call of the infer stage
+_MOST_PARTS = 64
 
 
 class Network(NamedTuple):
@@ -149,8 +150,8 @@ def boxes(options: argparse.Namespace) -> dict[str, Any]:
     settings = Settings(tf32=True, precision="fp16")
     device = CudaDevice(options.device, settings, options.folder / "cache")
     spec, model, shape, _ = networks_in(options.folder)["YOLOv8n 320"]
-    given = ComputeOptions(precision="fp16", layout="nhwc", batch=shape[0])
-    session: Any = OnnxRuntime(settings).open_with(model, spec, device, given)
+    computed = ComputeOptions(precision="tf32", batch=shape[0])
+    session: Any = OnnxRuntime(settings).open_with(model, spec, device, computed)
     session.warm_up()
     session.reduce(())
     stage = OperatorStage(kind="infer", name="infer", model=spec.name, max_batch=shape[0])
@@ -158,6 +159,13 @@ def boxes(options: argparse.Namespace) -> dict[str, Any]:
     heads = Heads(with_few_candidates(session, spec, stage, parts_of(device.gpu, spec, 0)))
     session.reduce(heads.reductions)
     found: dict[str, Any] = {"session alone, images/s": bare(session, rows_on(device.gpu, shape))}
+    given = [parts_of(device.gpu, spec, number) for number in range(8)] * (_MOST_PARTS // 8)
+    for count in (_MOST_PARTS // 4, _MOST_PARTS // 2, _MOST_PARTS):
+        done, began_s = 0, time.perf_counter()
+        while time.perf_counter() - began_s < SECONDS:
+            infer_parts(stage, session, given[:count], heads=heads)
+            done += PART * count
+        found[f"stage, {count} parts a step, images/s"] = done / (time.perf_counter() - began_s)
     frames = [mine for _, mine in decoded(device.gpu, hd(options.folder, 50), PART)]
     found |= _boxes(device, session, heads, stage, frames)
     return found
