@@ -6,6 +6,7 @@ that may have to be done again fill their space, and never so often that they ta
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -61,6 +62,7 @@ class Canaries:
         self._mine: dict[str, CanaryRecord] = {}  # by group
         self._ready, self._shared = ready, tuple[object, ...]()
         self._took_s = 0.0  # by the canaries of a round
+        self._process = secrets.token_hex(8)
 
     async def run(self) -> None:
         """Compute canaries until cancelled."""
@@ -158,7 +160,11 @@ class Canaries:
         )
 
     async def _group(self, pipeline: LoadedPipeline, canary: Canary) -> str:
-        """What cards must share to give equal bits. A card with engines of its own is alone."""
+        """What cards must share to give equal bits.
+
+        A card with engines of its own is alone. So is a process that infers on a GPU: cuDNN chooses algorithms by
+        trying them, and another process may choose others, whose last bits differ.
+        """
         if not self._shared:
             name = await asyncio.to_thread(device_name, self._device)
             self._shared = name.kind, name.driver, processor_flags(), versions()
@@ -167,6 +173,8 @@ class Canaries:
         chosen += [self._chosen.get(model.identity) for model in models]
         own = any(isinstance(backend_of(model, settings), Compiler) for model in models)
         stages, alone = covered(pipeline), self._trust.card if own else ""
+        if models and self._device.gpu is not None:
+            alone = self._process
         return group_of(pipeline.spec.revision, stages, canary.sha256, self._shared, chosen, alone)
 
     async def _judge(self, pipeline: str, group: str) -> str:
