@@ -13,7 +13,7 @@ from placement.simulated_machine import WorkerRules
 from placement.simulation import simulate
 from tests.shares import jain
 
-LEAST = 20  # messages of each tenant for each worker: a share of fewer is a matter of whole messages
+LEAST = 40  # messages of each tenant for each worker: the last few are not shared, but left to the fastest workers
 STAGES = ("decode", "infer", "encode")
 SLOW = [pytest.param(range(first, min(first + 125, 1000)), marks=pytest.mark.slow) for first in range(3, 1000, 125)]
 
