@@ -43,6 +43,7 @@ class SimBroker:
         self._clock, self._rules = clock, rules
         self._on_flow_end = on_flow_end
         self._stragglers = Stragglers(clock, self)
+        self._again: set[Taker] = set()  # workers that ask again in a moment
         self._flowing = True
         self._arriving = jobs  # those whose pieces are not all published
         self.idle: dict[Taker, None] = {}  # workers that wait for a message, in the order of their requests
@@ -106,9 +107,14 @@ class SimBroker:
         leaving = self._leaving.setdefault(worker, Leaving())
         own_s = piece_s * (len(worker.held) + 1)
         left = leaving.leaves(key, piece_s, own_s, len(waiting), known, self._clock.now_s)
-        if left:
-            self._clock.after(PAUSE_S, worker.refill)
+        if left and worker not in self._again:  # once, however many queues it leaves
+            self._again.add(worker)
+            self._clock.after(PAUSE_S, self._ask_again, worker)
         return left
+
+    def _ask_again(self, worker: Taker) -> None:
+        self._again.discard(worker)
+        worker.refill()
 
     def workers_wait(self, worker: Taker, stage: int, piece: Piece) -> bool:
         """Whether another worker waits at the queue of a stage; true once for each that waits."""
