@@ -66,6 +66,11 @@ async def quarantine(
     return record, before is None or before.state is not CardState.QUARANTINED
 
 
+async def extend_doubt(broker: Broker, card: str, since_ms: int) -> None:
+    """Have the newest doubt of a card begin then, whether the card works by now or not. Raises BrokerError."""
+    await _change(broker, card, lambda before: before and before.doubted_from(since_ms))
+
+
 async def quarantine_lost(broker: Broker, card: str, why: str, rig: str) -> None:
     """Quarantine a card that had a fault; what it did since its last good canary is in doubt.
 

@@ -76,6 +76,19 @@ class CardRecord(BaseModel):
             before = [Doubt(since_ms=first.since_ms, until_ms=second.until_ms), *more]
         return self.model_copy(update={"doubts": (*before, Doubt(since_ms=since_ms))})
 
+    def doubted_from(self, since_ms: int) -> "CardRecord":
+        """The record whose newest doubt, which may have ended, begins then at the latest."""
+        last = self.doubts[-1]
+        last = last.model_copy(update={"since_ms": min(since_ms, last.since_ms)})
+        return self.model_copy(update={"doubts": (*self.doubts[:-1], last)})
+
+    def doubted_since(self, known: "CardRecord | None") -> bool:
+        """Whether it has a doubt that an earlier state of it had not."""
+        doubts = () if known is None else known.doubts
+        ended_ms = max((each.until_ms for each in doubts), default=0)
+        newer = sum(not each.until_ms or each.until_ms > ended_ms for each in self.doubts)
+        return newer > any(not each.until_ms for each in doubts)
+
     def trusted(self, now_ms: int) -> "CardRecord":
         """The record of a card that works again: what it computes from now on is not in doubt."""
         ended = tuple(each if each.until_ms else each.model_copy(update={"until_ms": now_ms}) for each in self.doubts)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from pipelines.broker import Broker
-from pipelines.cards import quarantine, readmit, refuse
+from pipelines.cards import extend_doubt, readmit, refuse
 from schemas.cards import CardState, Reason
 from schemas.errors import RigflowError, format_error
 from workers.canaries import Canaries
@@ -64,9 +64,9 @@ class CardGuard:
     async def do_again(self) -> None:
         """Have other cards do again what this one did since its last good canary. Raises BrokerError."""
         record = self._trust.record
-        if record is not None and self._trust.good_ms < min(each.since_ms for each in record.doubts):
+        if record is not None and record.doubts and self._trust.good_ms < record.doubts[-1].since_ms:
             # another worker on this card had a good canary since this one did
-            await quarantine(self._broker, record.card, Reason.ORDER, record.why, self._trust.good_ms)
+            await extend_doubt(self._broker, record.card, self._trust.good_ms)
         await self._runner.recent.do_again(self._runner.in_flight)
 
     async def leave(self) -> None:

@@ -31,7 +31,8 @@ class Trust:
         self.good_ms = self._mark_ms = now_ms()
         self.record: CardRecord | None = None
         self.canaries = {"good": 0, "wrong": 0, "failed": 0}  # by outcome
-        self._accused: tuple[Reason, str, str] | None = None
+        self._accused: list[tuple[Reason, str, str]] = []
+        self._looking = asyncio.Lock()
         self._news = asyncio.Event()
 
     @property
@@ -63,7 +64,7 @@ class Trust:
 
         With a `revision` of a pipeline only if another card of its kind computes that: else the engine may be at fault.
         """
-        self._accused = reason, why, revision
+        self._accused.append((reason, why, revision))
         self._news.set()
 
     async def recall(self, broker: Broker) -> None:
@@ -73,7 +74,7 @@ class Trust:
             self.good_ms = self._mark_ms = max(known)
 
     async def follow(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
-        """Call `on_change` whenever the state changes, until cancelled."""
+        """Call `on_change` for each state that the card comes to, until cancelled."""
         while True:
             with suppress(RigflowError):  # the broker is away: no work comes either
                 await self.look(broker, on_change)
@@ -83,27 +84,35 @@ class Trust:
             self._news.clear()
 
     async def look(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
-        """Store an accusation, and read the record. Raises BrokerError."""
-        if self._accused is not None:
-            reason, why, revision = self._accused
-            if not revision or await self._works_elsewhere(broker, revision):
-                await quarantine(broker, self.card, reason, why, self.good_ms, self._rig)
-            self._accused = None
+        """Store accusations, and read the record; a quarantine between two looks is obeyed too. Raises BrokerError."""
+        async with self._looking:
+            while self._accused:
+                reason, why, revision = self._accused[0]
+                if not revision or await self._works_elsewhere(broker, revision):
+                    await quarantine(broker, self.card, reason, why, self.good_ms, self._rig)
+                del self._accused[0]
+            await self._read(broker, on_change)
+
+    async def _read(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
         known = self.record
         before = CardState.TRUSTED if known is None else known.state
         self.record = await card_record(broker, self.card)
         after = CardState.TRUSTED if self.record is None else self.record.state
-        if after is before and (after is not CardState.CHECKING or known == self.record):
+        missed = self.record is not None and self.record.doubted_since(known)
+        if not missed and after is before and (after is not CardState.CHECKING or known == self.record):
             return
         if self.record is not None and after is CardState.QUARANTINED:
             text = f"card {self.card} is quarantined, {self.record.why}; see `rigflow cards`"
             log_event(Event("card-quarantined", text, logging.ERROR, {"card": self.card}))
         elif after is CardState.TRUSTED:
-            self.good_ms = self.begin()
             log_event(Event("card-readmitted", f"card {self.card} takes work again", logging.INFO, {"card": self.card}))
         try:
+            if missed and after is not CardState.QUARANTINED:
+                await on_change(CardState.QUARANTINED)
+            if after is CardState.TRUSTED:
+                self.good_ms = self.begin()
             await on_change(after)
-        except RigflowError:
+        except BaseException:
             self.record = known  # the next look tries again
             raise
 

@@ -1,0 +1,103 @@
+"""What a worker does about verdicts on its card."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks.fleet import simulated
+from pipelines.broker import Broker
+from pipelines.cards import ask_to_readmit, card_record, quarantine, readmit
+from pipelines.topology import apply_topology
+from schemas.cards import CardState, Reason
+from schemas.settings import Settings
+from workers.card_guard import CardGuard
+from workers.trust import Trust
+
+SPEC = simulated()
+
+
+class Follower:
+    """A worker that notes each state that its card comes to."""
+
+    def __init__(self, broker: Broker, good_ms: int) -> None:
+        self._broker = broker
+        self.trust = Trust("GPU-1", "w")
+        self.trust.good_ms = good_ms
+        self.states: list[CardState] = []
+
+    async def look(self) -> list[CardState]:
+        """The states since the last look."""
+        self.states = []
+        await self.trust.look(self._broker, self._on_change)
+        return self.states
+
+    async def _on_change(self, state: CardState) -> None:
+        self.states.append(state)
+
+
+async def test_a_quarantine_between_two_looks_is_obeyed(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        follower = Follower(broker, 1_000)
+        assert await follower.look() == []
+        await quarantine(broker, "GPU-1", Reason.ORDER, "why", 1_000)
+        await ask_to_readmit(broker, "GPU-1")
+        assert await follower.look() == [CardState.QUARANTINED, CardState.CHECKING]
+        assert await follower.look() == []
+        await readmit(broker, "GPU-1")
+        assert await follower.look() == [CardState.TRUSTED]
+        for _ in range(2):
+            await quarantine(broker, "GPU-1", Reason.ORDER, "why", follower.trust.good_ms)
+            await ask_to_readmit(broker, "GPU-1")
+            await readmit(broker, "GPU-1")
+            assert await follower.look() == [CardState.QUARANTINED, CardState.TRUSTED]
+            record = await card_record(broker, "GPU-1")
+            assert record is not None
+            assert follower.trust.good_ms >= record.doubts[-1].until_ms
+        assert await follower.look() == []
+
+
+async def test_an_accusation_that_comes_while_another_is_weighed_is_kept(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        follower: Any = Follower(broker, 1_000)
+
+        async def works_elsewhere(*_: object) -> bool:
+            follower.trust.accuse(Reason.CANARY, "it answered otherwise")
+            return False
+
+        follower.trust._works_elsewhere = works_elsewhere
+        follower.trust.accuse(Reason.SELF_TEST, "its error is 0.3", "abc")
+        assert await follower.look() == [CardState.QUARANTINED]
+        assert follower.trust.record.why == "it answered otherwise"
+
+
+async def test_a_worker_whose_last_good_canary_is_older_extends_the_second_doubt_as_well(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        await quarantine(broker, "GPU-1", Reason.CANARY, "why", 1_000)
+        await ask_to_readmit(broker, "GPU-1")
+        await readmit(broker, "GPU-1")
+        later_ms = Trust("", "now").good_ms + 60_000
+        await quarantine(broker, "GPU-1", Reason.CANARY, "why", later_ms)
+        for ask in (False, True):  # the order to check it stays
+            if ask:
+                await ask_to_readmit(broker, "GPU-1")
+            follower = Follower(broker, later_ms - 10 - ask)
+            await follower.look()
+            await guard(broker, follower.trust).do_again()
+            record = await card_record(broker, "GPU-1")
+            assert record is not None
+            assert record.doubts[-1].since_ms == later_ms - 10 - ask
+            assert record.state is (CardState.CHECKING if ask else CardState.QUARANTINED)
+        assert record.doubts[0].since_ms == 1_000
+
+
+def guard(broker: Broker, trust: Trust) -> CardGuard:
+    """A guard of a worker that has nothing in hand."""
+
+    async def nothing(*_: object) -> None: ...
+
+    recent = SimpleNamespace(do_again=nothing)
+    runner: Any = SimpleNamespace(trust=trust, recent=recent, in_flight=None)
+    unused: Any = None
+    return CardGuard(broker, runner, unused, unused, nothing)
