@@ -17,7 +17,7 @@ from engines.ports import Compiler, Device
 from engines.profiling.host_name import processor_flags
 from engines.profiling.models import device_name
 from pipelines.broker import Broker
-from pipelines.cards import canaries, card_records, forget_canary, put_canary, quarantine
+from pipelines.cards import canaries, card_record, card_records, forget_canary, put_canary, quarantine
 from placement.canaries import Answers, judge
 from schemas.cards import CanaryRecord, Reason
 from schemas.errors import RigflowError, format_error
@@ -62,6 +62,7 @@ class Canaries:
         self._mine: dict[str, CanaryRecord] = {}  # by group
         self._ready, self._shared = ready, tuple[object, ...]()
         self._took_s = 0.0  # by the canaries of a round
+        self.lock = asyncio.Lock()  # held during a round, and while a verdict is carried out
         self._process = secrets.token_hex(8)
 
     async def run(self) -> None:
@@ -76,14 +77,19 @@ class Canaries:
                 async with asyncio.timeout(pause_s):
                     await self._recent.full.wait()
             pause_s, self._took_s = self._every_s, 0.0
-            if not self._trust.quarantined:
-                try:
-                    if why := await self.round():
-                        self._trust.accuse(Reason.CANARY, why)
-                except RigflowError as error:  # the broker is away, or roles.conf is of an earlier version
-                    log_event(Event("canary-failed", f"canaries could not be judged: {error}"))
+            async with self.lock:
+                await self._regular_round()
             self._recent.full.clear()
             await asyncio.sleep(SHARE * self._took_s)
+
+    async def _regular_round(self) -> None:
+        if self._trust.quarantined:
+            return
+        try:
+            if why := await self.round():
+                self._trust.accuse(Reason.CANARY, why)
+        except RigflowError as error:  # the broker is away, or roles.conf is of an earlier version
+            log_event(Event("canary-failed", f"canaries could not be judged: {error}"))
 
     async def _recall(self) -> None:
         """Take the answers of an earlier process, and have others of the group wait for the first one of this card."""
@@ -97,9 +103,10 @@ class Canaries:
     async def round(self) -> str:
         """Compute the canary of each pipeline, and judge. Why this card is wrong; empty if it is not.
 
-        Raises BrokerError.
+        After a verdict that comes meanwhile it certifies nothing: what that puts in doubt is done again. Raises
+        BrokerError.
         """
-        since_ms = self._trust.begin()
+        since_ms, before = self._trust.begin(), self._trust.record
         groups: set[str] = set()
         for pipeline in self._loaded():
             if (group := await self._one(pipeline)) is None:
@@ -109,6 +116,8 @@ class Canaries:
                 self._trust.canaries["wrong"] += 1
                 return why
             self._trust.canaries["good"] += 1
+        if await card_record(self._broker, self._trust.card) != before:
+            return ""
         self._trust.good(since_ms)
         self._recent.good(since_ms)
         for group in groups:

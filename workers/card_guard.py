@@ -55,11 +55,12 @@ class CardGuard:
         intake = self._runner.intake
         intake.quarantined = state is not CardState.TRUSTED
         self._obedience.obey()
-        if state is CardState.QUARANTINED:
-            await intake.io.hand_back()
-            await self.do_again()
-        elif state is CardState.CHECKING:
-            await self._check()
+        async with self._canaries.lock:
+            if state is CardState.QUARANTINED:
+                await intake.io.hand_back()
+                await self.do_again()
+            elif state is CardState.CHECKING:
+                await self._check()
 
     async def do_again(self) -> None:
         """Have other cards do again what this one did since its last good canary. Raises BrokerError."""

@@ -78,13 +78,17 @@ class Recent:
                 await message.hand_back()
         ended: dict[JobRef, bool] = {}
         while self._done:  # those among them that ended meanwhile
-            done = self._done[0]
-            if done.job not in ended:
-                ended[done.job] = await self._note_ended(done.job)
-            if not ended[done.job]:
-                again += 1
-                await self._send(done.delivery)
-            self._nbytes -= self._done.popleft().delivery.nbytes
+            done = self._done.popleft()  # meanwhile others may be added, and left out
+            try:
+                if done.job not in ended:
+                    ended[done.job] = await self._note_ended(done.job)
+                if not ended[done.job]:
+                    again += 1
+                    await self._send(done.delivery)
+            except BaseException:
+                self._done.appendleft(done)
+                raise
+            self._nbytes -= done.delivery.nbytes
         late = f"; {self.left_out} more are not here any more" if self.left_out else ""
         text = f"{again} messages of card {self._trust.card} are done again elsewhere{late}"
         log_event(Event("done-again", text, logging.WARNING, {"card": self._trust.card, "messages": again}))

@@ -1,15 +1,22 @@
 """What a worker does about verdicts on its card."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from benchmarks.fleet import simulated
 from pipelines.broker import Broker
 from pipelines.cards import ask_to_readmit, card_record, quarantine, readmit
 from pipelines.topology import apply_topology
 from schemas.cards import CardState, Reason
+from schemas.errors import BrokerError
 from schemas.settings import Settings
+from workers.canaries import Canaries
 from workers.card_guard import CardGuard
+from workers.messages_in_flight import MessagesInFlight
+from workers.recent import Recent
 from workers.trust import Trust
 
 SPEC = simulated()
@@ -92,12 +99,73 @@ async def test_a_worker_whose_last_good_canary_is_older_extends_the_second_doubt
         assert record.doubts[0].since_ms == 1_000
 
 
+async def test_a_round_after_whose_beginning_a_verdict_came_certifies_nothing(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        trust = Trust("GPU-1", "w")
+        trust.good_ms = 1_000
+        certified: list[int] = []
+        recent: Any = SimpleNamespace(good=certified.append)
+        unused: Any = None
+        loaded: Any = lambda: ["a pipeline"]  # noqa: E731
+        canaries: Any = Canaries(broker, unused, unused, trust, recent, loaded, {}, "w", unused, asyncio.Event())
+
+        async def one(_: object) -> None:
+            if not certified:
+                return
+            await quarantine(broker, "GPU-1", Reason.ORDER, "why", 1_000)
+
+        canaries._one = one
+        assert await canaries.round() == ""
+        assert certified == [trust.good_ms]
+        assert await canaries.round() == ""
+        assert certified == [trust.good_ms]
+
+
+async def test_a_verdict_waits_for_the_round_that_is_going_on(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        made = guard(broker, Trust("GPU-1", "w"))
+        async with made._canaries.lock:
+            obeying = asyncio.create_task(made._on_change(CardState.QUARANTINED))
+            while not made._runner.intake.quarantined:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not obeying.done()
+        await obeying
+
+
+async def test_an_input_that_could_not_be_sent_again_is_kept(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        recent: Any = Recent(broker, Trust("GPU-1", "w"))
+        inputs = [SimpleNamespace(delivery=SimpleNamespace(nbytes=1), job=number, at_ms=0) for number in range(3)]
+        recent._done.extend(inputs)
+        recent._nbytes = 3
+
+        async def fails(_: object) -> bool:
+            raise BrokerError("away")
+
+        async def ended(_: object) -> bool:
+            recent.good(1)  # whatever removes inputs meanwhile
+            return True
+
+        recent._note_ended = fails
+        with pytest.raises(BrokerError):
+            await recent.do_again(MessagesInFlight())
+        assert list(recent._done) == inputs
+        recent._note_ended = ended
+        await recent.do_again(MessagesInFlight())
+        assert recent._nbytes == 0
+
+
 def guard(broker: Broker, trust: Trust) -> CardGuard:
     """A guard of a worker that has nothing in hand."""
 
     async def nothing(*_: object) -> None: ...
 
     recent = SimpleNamespace(do_again=nothing)
-    runner: Any = SimpleNamespace(trust=trust, recent=recent, in_flight=None)
-    unused: Any = None
-    return CardGuard(broker, runner, unused, unused, nothing)
+    intake = SimpleNamespace(quarantined=False, io=SimpleNamespace(hand_back=nothing))
+    runner: Any = SimpleNamespace(trust=trust, recent=recent, in_flight=None, intake=intake)
+    obedience: Any = SimpleNamespace(obey=lambda: None)
+    canaries: Any = SimpleNamespace(lock=asyncio.Lock())
+    return CardGuard(broker, runner, obedience, canaries, nothing)
