@@ -171,8 +171,8 @@ class Canaries:
     async def _group(self, pipeline: LoadedPipeline, canary: Canary) -> str:
         """What cards must share to give equal bits.
 
-        A card with engines of its own is alone. So is a process that infers on a GPU: cuDNN chooses algorithms by
-        trying them, and another process may choose others, whose last bits differ.
+        A card with engines of its own is alone. So is each load of a pipeline that infers on a GPU: cuDNN chooses
+        algorithms by trying them, and another session may choose others, whose last bits differ.
         """
         if not self._shared:
             name = await asyncio.to_thread(device_name, self._device)
@@ -183,7 +183,7 @@ class Canaries:
         own = any(isinstance(backend_of(model, settings), Compiler) for model in models)
         stages, alone = covered(pipeline), self._trust.card if own else ""
         if models and self._device.gpu is not None:
-            alone = self._process
+            alone = f"{self._process} {pipeline.load}"
         return group_of(pipeline.spec.revision, stages, canary.sha256, self._shared, chosen, alone)
 
     async def _judge(self, pipeline: str, group: str) -> str:

@@ -1,5 +1,6 @@
 """The stages of one pipeline revision from decode to encode. Engines do the computing."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from schemas.segments import Segment
 
 Hosts = Callable[[Stage], bool]
 _STEP_S, _MOST_BATCHES = 0.05, 8  # of a step: a GPU computes nothing between two steps, and others wait for its end
+_LOADS = itertools.count()  # of a process: each loaded pipeline has its own number
 
 
 class LoadedPipeline:
@@ -40,6 +42,7 @@ class LoadedPipeline:
         """`sessions` are those of the stages hosted here, by name. Raises PipelineError as `load_format` does."""
         self.spec = spec = plan.spec
         self.plan = plan
+        self.load = next(_LOADS)
         self._device = device
         self.hosted = _hosted(spec, plan, hosts)
         self.depth = {stage.name: depth for depth, stage in enumerate(spec.stage)}

@@ -22,6 +22,11 @@ def canaries(card: str, gpu: object) -> Any:
     return made
 
 
+def pipeline(models: int, load: int = 1) -> Any:
+    spec = SimpleNamespace(revision="r", name="p")
+    return SimpleNamespace(spec=spec, models=[SimpleNamespace(identity="m")] * models, load=load)
+
+
 @pytest.fixture(autouse=True)
 def stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.canaries.covered", lambda _: ("decode", "infer"))
@@ -32,9 +37,18 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_processes_that_infer_on_a_gpu_are_compared_with_themselves(
     gpu: object, models: int, compared: bool
 ) -> None:
-    """cuDNN tries its algorithms in each process, and their last bits differ."""
-    pipeline: Any = SimpleNamespace(spec=SimpleNamespace(revision="r"), models=[SimpleNamespace(identity="m")] * models)
+    """cuDNN tries its algorithms in each session, and their last bits differ."""
     one, other = canaries("a", gpu), canaries("b", gpu)
-    groups = [await each._group(pipeline, Canary([], "sha")) for each in (one, one, other)]
+    groups = [await each._group(pipeline(models), Canary([], "sha")) for each in (one, one, other)]
     assert groups[0] == groups[1]
     assert (groups[1] == groups[2]) is compared
+
+
+@pytest.mark.parametrize(("gpu", "models", "compared"), [(None, 1, True), (object(), 0, True), (object(), 1, False)])
+async def test_a_model_that_is_loaded_again_on_a_gpu_is_not_compared_with_before(
+    gpu: object, models: int, compared: bool
+) -> None:
+    """Its new session tries the algorithms anew: an honest card may answer with other last bits."""
+    one = canaries("a", gpu)
+    before, after = [await one._group(pipeline(models, load), Canary([], "sha")) for load in (1, 2)]
+    assert (before == after) is compared
