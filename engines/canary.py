@@ -7,12 +7,15 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from importlib.util import find_spec
+from pathlib import Path
 
 import av
 import numpy as np
@@ -21,14 +24,16 @@ from PIL import Image
 from engines.media.medium import Input, PipelineMedia, SplitRequest
 from engines.part import Array, Part
 from engines.ragged import Ragged
-from schemas.errors import RigflowError
+from engines.registry import GROUPS
 from schemas.jobs import JobRef, Key
 from schemas.pipeline import PipelineSpec
 from schemas.segments import Segment
 
 WIDTH, HEIGHT, RATE = 64, 48, 16_000
 LEAST_FRAMES, MOST_FRAMES = 4, 64
-_PACKAGES = ("numpy", "av", "pillow", "onnxruntime", "onnxruntime-gpu", "ncnn", "ctranslate2", "pycuda", "rigflow")
+_PACKAGES = ("onnxruntime-gpu", "onnxruntime-genai-cuda")  # which no package that is installed may name
+_CANONICAL, _NAME = re.compile(r"[-_.]+"), re.compile(r"[A-Za-z0-9._-]+")
+_CODE = (".py", ".so", ".pyd")
 _TEXT = b"A canary sings of one small red boat on a quiet lake.\n"
 
 
@@ -55,7 +60,7 @@ def canary_of(spec: PipelineSpec) -> Canary | None:
             given = Input(draw(), name)
             request = SplitRequest(spec.grid, spec.segment_s)
             segments = list(_segments(spec, media, given, request))
-        except RigflowError:  # it is of another kind
+        except Exception:  # it is of another kind, or a library or a plug-in cannot make it
             continue
         body = b"".join(bytes(each) for _, buffers in segments for each in buffers)
         return Canary(segments, hashlib.sha256(body).hexdigest())
@@ -90,12 +95,38 @@ def group_of(*shared: object) -> str:
 
 @cache
 def versions() -> tuple[str, ...]:
-    """The versions of the packages that compute."""
-    found = []
-    for package in _PACKAGES:
+    """The releases of all that may compute: rigflow, plug-ins and what these need, as far as it is installed.
+
+    Of rigflow and plug-ins also a hash of their code: it may change while the release does not.
+    """
+    added = [each for group in GROUPS for each in entry_points(group=f"rigflow.{group}")]
+    waiting = ["rigflow", *_PACKAGES, *(each.dist.name for each in added if each.dist is not None)]
+    found: dict[str, str] = {}
+    while waiting:
+        package = _CANONICAL.sub("-", waiting.pop()).lower()
+        if package in found:
+            continue
+        found[package] = ""
         with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return tuple(found)
+            found[package] = version(package)
+            waiting += [_NAME.match(each)[0] for each in requires(package) or ()]  # type: ignore[index]
+    code = {"engines", *(each.module.partition(".")[0] for each in added)}
+    releases = [f"{package} {release}" for package, release in sorted(found.items()) if release]
+    return (*releases, *(f"{module} {_code_of(module)}" for module in sorted(code)))
+
+
+def _code_of(module: str) -> str:
+    """A hash of the files of a package, or of a module that is one file."""
+    spec = find_spec(module)
+    if spec is None:
+        return ""
+    files = [Path(spec.origin)] if spec.origin else []
+    for folder in spec.submodule_search_locations or ():
+        files += sorted(each for each in Path(folder).rglob("*") if each.suffix in _CODE)
+    hashed = hashlib.sha256()
+    for file in files:
+        hashed.update(file.read_bytes())
+    return hashed.hexdigest()
 
 
 def _pixels(number: int) -> Array:

@@ -176,7 +176,8 @@ class Canaries:
         """
         if not self._shared:
             name = await asyncio.to_thread(device_name, self._device)
-            self._shared = name.kind, name.driver, processor_flags(), versions()
+            releases = await asyncio.to_thread(versions)
+            self._shared = name.kind, name.driver, processor_flags(), releases
         settings, models = self._broker.settings, pipeline.models
         chosen = [settings.backend, settings.precision, settings.tf32, settings.decoder, settings.encoder]
         chosen += [self._chosen.get(model.identity) for model in models]
@@ -189,9 +190,10 @@ class Canaries:
     async def _judge(self, pipeline: str, group: str) -> str:
         """Judge the group, and quarantine the cards that are wrong; why this card is, if it is."""
         out = {record.card for record in await card_records(self._broker) if not record.works} - {self._trust.card}
-        late_s = time.time() - ANNOUNCED_S - self._every_s  # cards that did not answer by then have gone
-        all_ = await canaries(self._broker, group=group)
-        known = {each.card: each for each in all_ if each.card not in out and (each.last or each.at_s > late_s)}
+        announced_s = time.time() - ANNOUNCED_S - self._every_s  # cards that did not answer by then have gone
+        answered_s = announced_s - 2 * self._every_s - SHARE * MOST_S * len(self._loaded())  # after a few rounds, too
+        all_ = [each for each in await canaries(self._broker, group=group) if each.card not in out]
+        known = {each.card: each for each in all_ if each.at_s > (answered_s if each.last else announced_s)}
         verdict = judge({card: Answers(each.first, each.last) for card, each in known.items()})
         if verdict.undecided:
             cards = ", ".join(verdict.undecided)

@@ -1,12 +1,17 @@
 """Which cards a canary compares."""
 
 import asyncio
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engines.canary import Canary
+import engines.canary
+from benchmarks.fleet import simulated
+from engines.canary import Canary, canary_of, versions
+from schemas.cards import CanaryRecord
 from schemas.settings import Settings
 from workers.canaries import Canaries
 
@@ -52,3 +57,65 @@ async def test_a_model_that_is_loaded_again_on_a_gpu_is_not_compared_with_before
     one = canaries("a", gpu)
     before, after = [await one._group(pipeline(models, load), Canary([], "sha")) for load in (1, 2)]
     assert (before == after) is compared
+
+
+class Entry(SimpleNamespace):
+    """An entry point of a plug-in."""
+
+    dist = SimpleNamespace(name="plug_in")
+
+
+def test_a_plug_in_whose_code_changes_makes_another_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its release may stay the same; so it is for what it needs."""
+    releases = {"plug-in": "1", "needed": "1"}
+    needs = {"plug-in": ["needed>=1; extra == 'more'"]}
+
+    def version(name: str) -> str:
+        if name not in releases:
+            raise engines.canary.PackageNotFoundError(name)
+        return releases[name]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(engines.canary, "entry_points", lambda group: [Entry(module="plug_in_here.operators")])
+    monkeypatch.setattr(engines.canary, "version", version)
+    monkeypatch.setattr(engines.canary, "requires", needs.get)
+    code = tmp_path / "plug_in_here" / "operators.py"
+    code.parent.mkdir()
+    (code.parent / "__init__.py").touch()
+    found = []
+    for text, release in (("a = 1", "1"), ("a = 1", "1"), ("a = 2", "1"), ("a = 2", "2")):
+        code.write_text(text)
+        releases["needed"] = release
+        found.append(versions.__wrapped__())
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+async def test_dead_cards_have_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of another software that were switched off for good do not outvote one that works."""
+    now_s = time.time()
+    given = {"group": "g", "first": "old", "last": "old"}
+    dead = [CanaryRecord(card=card, at_s=now_s - 86400, **given) for card in ("b", "c")]
+    mine = CanaryRecord(card="a", group="g", first="new", last="new", at_s=now_s)
+
+    async def records(*_: object, **__: object) -> list[CanaryRecord]:
+        return [mine, *dead]
+
+    async def none(*_: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr("workers.canaries.canaries", records)
+    monkeypatch.setattr("workers.canaries.card_records", none)
+    one = canaries("a", None)
+    one._loaded = lambda: [pipeline(1)]
+    assert await one._judge("p", "g") == ""
+
+
+def test_a_library_that_cannot_draw_a_media_leaves_a_pipeline_without_a_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(frames: int) -> bytes:
+        raise ValueError("there is no libx264")
+
+    assert canary_of(simulated()) is not None
+    monkeypatch.setattr("engines.canary._film", raises)
+    monkeypatch.setattr("engines.canary._picture", lambda: b"")
+    assert canary_of(simulated()) is None
