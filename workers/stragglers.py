@@ -44,11 +44,11 @@ class Stragglers:
             oldest_s = max((time.monotonic() - message.taken_s for message in self._in_flight.messages), default=0.0)
             if max(oldest_s, self._in_flight.throughput.slowest_s) < WORTH_S or not self._in_flight.messages:
                 continue
-            if self._in_flight.continuing.busy:  # answers that grow are sent as they grow: one worker writes each
-                continue
             if time.monotonic() - self._peers.seen_s >= REFRESH_S:
                 await self._peers.refresh()
                 self._intake.tail.update(self._peers.known, self._peers.seen_s)
+            if self._in_flight.continuing.busy:  # answers that grow are sent as they grow: one worker writes each
+                continue
             for message in sorted(self._in_flight.messages, key=lambda each: each.taken_s):
                 await self._look_at(message)
 

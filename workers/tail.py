@@ -1,5 +1,6 @@
 """The tail of a job in one worker: a slow worker leaves the last messages of a queue to those that end them sooner."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from workers.messages_in_flight import MessagesInFlight
 from workers.peers import Peer
 
 FRESH_S = 8.0  # how long what is known of the others counts
+WAIT_S = 3.0  # most seconds to wait for what they do
 
 
 class Tail:
@@ -19,6 +21,7 @@ class Tail:
         self._in_flight = in_flight
         self._peers: Sequence[Peer] = ()
         self._seen_s = -FRESH_S
+        self._waits_since_s = math.inf
         self._leaving = Leaving[Queue]()
 
     def update(self, peers: Sequence[Peer], seen_s: float) -> None:
@@ -46,7 +49,8 @@ class Tail:
         """
         piece_s, now_s = self._in_flight.throughput.message_s(queue.pipeline, queue.stage), time.monotonic()
         if now_s - self._seen_s > FRESH_S:
-            return self._waits_for_peers(queue, piece_s)
+            return self._waits_for_peers(queue, piece_s, now_s)
+        self._waits_since_s = math.inf
         key = queue.pipeline, queue.stage
         others = [
             TailWorker(peer.message_s[key], 0.0 if peer.free else peer.message_s[key])
@@ -56,13 +60,20 @@ class Tail:
         own_s = max(self._in_flight.remaining_s(), piece_s * len(self._in_flight.messages)) + piece_s
         return self._leaving.leaves(queue, piece_s, own_s, waiting, others, now_s)
 
-    def _waits_for_peers(self, queue: Queue, piece_s: float) -> bool:
+    def _waits_for_peers(self, queue: Queue, piece_s: float, now_s: float) -> bool:
         """Whether a worker that has a long message takes no second one before it knows how long the others take.
 
-        It reads that within a second. Otherwise a card that decodes several segments at a time would take as many at
-        once, while others could end all of them before it ends its first one.
+        It reads that within a second, and waits for a few at most: they may not be readable now. Otherwise a card that
+        decodes several segments at a time would take as many at once, while others could end all of them before it ends
+        its first one.
         """
-        if piece_s < WORTH_S or queue.priority is Priority.INTERACTIVE or not self._in_flight.messages:
+        if not self._in_flight.messages:
+            self._waits_since_s = math.inf
+            return False
+        if piece_s < WORTH_S or queue.priority is Priority.INTERACTIVE:
+            return False
+        self._waits_since_s = min(self._waits_since_s, now_s)
+        if now_s - self._waits_since_s > WAIT_S:
             return False
         self.leave(queue)
         return True

@@ -12,12 +12,14 @@ from schemas.errors import MediaError
 from schemas.jobs import Priority
 from schemas.placed import PlacedDevice, PlacedPipeline
 from schemas.subjects import HEADER_COPY
+from workers import stragglers as stragglers_module
 from workers import tail as tail_module
 from workers.failures import Failures
 from workers.in_flight import InFlight, Queue, State
 from workers.messages_in_flight import MessagesInFlight
 from workers.peers import Peer
 from workers.roles import WorkerRoles
+from workers.stragglers import Stragglers
 from workers.tail import Tail
 from workers.throughput import Throughput
 
@@ -113,6 +115,56 @@ def test_with_a_long_message_it_takes_no_second_one_before_it_knows_the_others(c
     quick = MessagesInFlight()
     quick.messages |= in_flight.messages
     assert not Tail(quick).leaves(QUEUE, 50)  # a message takes less than a second
+
+
+def test_it_waits_a_few_seconds_for_what_the_others_do_and_then_takes(clock: Clock) -> None:
+    in_flight = Slow()
+    tail = Tail(in_flight)
+    in_flight.messages.add(InFlight(cast(Delivery, SimpleNamespace(nbytes=1)), QUEUE, in_flight.drop))
+    for _ in range(2):  # before anything is known, and when that is too old
+        assert tail.leaves(QUEUE, 50)
+        clock.now_s += tail_module.WAIT_S + 0.1
+        assert not tail.leaves(QUEUE, 50)
+        assert not tail.leaves(QUEUE, 50)
+        tail.update([fast()], clock.now_s)
+        assert not tail.leaves(QUEUE, 50)
+        clock.now_s += tail_module.FRESH_S + 0.1
+    assert tail.leaves(QUEUE, 50)
+    clock.now_s += tail_module.WAIT_S + 0.1
+    message = in_flight.messages.pop()
+    assert not tail.leaves(QUEUE, 50)
+    in_flight.messages.add(message)
+    assert tail.leaves(QUEUE, 50)
+
+
+class Growing:
+    """Answers that are being written."""
+
+    busy = True
+
+
+def test_a_worker_that_writes_answers_knows_what_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stragglers_module, "LOOK_S", 0.0)
+    in_flight = Slow()
+    in_flight.continuing = cast(Any, Growing())
+    message = InFlight(cast(Delivery, SimpleNamespace(nbytes=1)), QUEUE, in_flight.drop)
+    message.taken_s -= 60.0
+    in_flight.messages.add(message)
+
+    async def look() -> None:
+        updated = asyncio.Event()
+        intake = SimpleNamespace(tail=SimpleNamespace(update=lambda *_: updated.set()))
+        stragglers = Stragglers(cast(Any, None), "w", in_flight, cast(Any, intake), cast(Any, None))
+
+        async def refresh() -> None:
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(stragglers._peers, "refresh", refresh)
+        task = asyncio.create_task(stragglers.run())
+        await asyncio.wait_for(updated.wait(), 60.0)
+        task.cancel()
+
+    asyncio.run(look())
 
 
 @pytest.mark.parametrize(
