@@ -13,11 +13,13 @@ from engines.part import Part, Value
 from engines.ports import Operator
 from engines.ragged import Ragged
 from engines.registry import load
-from schemas.cards import MOST_MARKS
+from schemas.cards import MOST_MARKS, most_telling
 from schemas.errors import MediaError, PipelineError
 from schemas.jobs import Key
 from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage, PipelineSpec
+
+GATHERED_MARKS = MOST_MARKS - 64  # of a part of an entire media: the stages behind it add theirs
 
 
 def gathering_stage(spec: PipelineSpec) -> OperatorStage | None:
@@ -67,7 +69,8 @@ class Gathering:
         """Return the part with all windows, as the only one of that segment."""
         assert self._meta is not None, "a media has a part"
         key = Key(job=self._meta.key.job, segment=segment, final=True)
-        meta = PartMeta(key=key, media=self._meta.media, pts=tuple(self._pts), cards=tuple(self._cards)[-MOST_MARKS:])
+        cards = most_telling(self._cards, GATHERED_MARKS)
+        meta = PartMeta(key=key, media=self._meta.media, pts=tuple(self._pts), cards=cards)
         return Part(meta, {name: _joined(values) for name, values in self._arrays.items()})
 
 

@@ -126,6 +126,21 @@ def mark_of(card: str, good_ms: int) -> str:
     return f"{card}@{good_ms}"
 
 
+def most_telling(marks: Iterable[str], most: int = MOST_MARKS) -> tuple[str, ...]:
+    """So many of these marks at most: of too many, the newest of each card and then of all.
+
+    A doubt that goes on began at the newest mark of its card, or before.
+    """
+    marks = tuple(marks)
+    if len(marks) <= most:
+        return marks
+    found = sorted(filter(None, map(_MARK.fullmatch, marks)), key=lambda each: int(each[2]), reverse=True)
+    newest: dict[str, str] = {}
+    for each in found:
+        newest.setdefault(each[1], each[0])
+    return tuple(dict.fromkeys((*newest.values(), *(each[0] for each in found))))[:most]
+
+
 class Doubts:
     """The doubts of all cards."""
 

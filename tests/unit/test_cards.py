@@ -3,9 +3,15 @@
 import pytest
 
 from engines.canary import canary_of
+from engines.gathering import Gathering
+from engines.part import Part
 from pipelines.card_list import card_lines
 from pipelines.registry import builtin_pipeline, builtin_pipelines
-from schemas.cards import CardRecord, CardState, Doubt, Doubts, Reason, card_name, mark_of
+from schemas.cards import CardRecord, CardState, Doubt, Doubts, Reason, card_name, mark_of, most_telling
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from workers.trust import Trust
 
 
 def record(*spans: tuple[int, int], state: CardState = CardState.QUARANTINED) -> CardRecord:
@@ -37,6 +43,19 @@ def test_doubts_grow_end_and_stay_bounded() -> None:
     assert Doubts([known]).has(mark_of("a", 200)), "the oldest spans are joined, not dropped"
     assert not Doubts([known]).has(mark_of("a", 99_950))
     assert Doubts([known]).has(mark_of("a", 99_300))
+
+
+def test_the_part_of_a_film_has_the_newest_mark_of_each_of_many_cards_and_room_for_more() -> None:
+    gathering, media = Gathering(), MediaInfo(kind="video")
+    marks = [mark_of(card, minute) for card in ("old", "a", "b") for minute in range(500)]
+    for number, mark in enumerate(marks):
+        key = Key(job=JobRef(id="j", pipeline="p", revision="r"), segment=number)
+        gathering.add(PartMeta(key=key, media=media, cards=(mark,)), {})
+    meta, trust = gathering.part(len(marks)).meta, Trust("c", "w")
+    assert {mark_of(card, 499) for card in ("old", "a", "b")} <= set(meta.cards)
+    signed = trust.signed(Part(meta, {})).meta
+    assert trust.mark in PartMeta.model_validate(signed.model_dump(mode="json")).cards
+    assert most_telling(marks[:5]) == tuple(marks[:5])
 
 
 def test_the_name_of_a_card_is_one_token() -> None:
