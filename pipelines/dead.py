@@ -43,8 +43,9 @@ ATTEMPTS, ENDED_CHARACTERS = 6, 60  # so many fit into a header beside a long er
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter: its number in the stream, its failure, and the subject of its input (`queue`)."""
+    """A dead letter: its stream, its number there, its failure, and the subject of its input (`queue`)."""
 
+    stream: str
     number: int
     failure: Failure
     queue: str
@@ -99,18 +100,20 @@ async def letters(broker: Broker, job: str = "", after: int = 0, tenant: str = "
 
     All tenants that are not listed share one stream, with numbers of its own, as each listed one has.
     """
-    async for stored in broker.read(broker.names.dead_of(tenant), first=after + 1):
-        letter = _letter(stored)
+    stream = broker.names.dead_of(tenant)
+    async for stored in broker.read(stream, first=after + 1):
+        letter = _letter(stream, stored)
         if not job or letter.failure.key.job.id == job:
             yield letter
 
 
 async def find_letter(broker: Broker, number: int, tenant: str = "") -> Letter:
     """The dead letter of a tenant with this number. Raises NotFound when there is none."""
-    stored = await broker.message(broker.names.dead_of(tenant), number)
+    stream = broker.names.dead_of(tenant)
+    stored = await broker.message(stream, number)
     if stored is None:
         raise no_letter(number)
-    return _letter(stored)
+    return _letter(stream, stored)
 
 
 def no_letter(number: int) -> NotFound:
@@ -153,7 +156,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
     job = letter.failure.key.job
     await audit(broker, "dead-letter-retried", str(letter.number), job=job.id, tenant=job.tenant)
     taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
-    again = f"{job.identity}/{letter.queue}/dead-{letter.number}"  # a new id, since the broker drops repeats
+    again = f"{job.identity}/{letter.queue}/{letter.stream}-{letter.number}"  # a new id, since the broker drops repeats
     given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
     await broker.publish(letter.queue, await input_of(broker, letter), again, given)
     for sequence in taken_back:
@@ -176,7 +179,7 @@ async def drop(broker: Broker, letter: Letter) -> None:
 
 async def _delete(broker: Broker, letter: Letter) -> None:
     stored = letter.stored
-    await broker.delete_message(broker.names.dead_for(stored.subject), letter.number)
+    await broker.delete_message(letter.stream, letter.number)
     await discard_claims(broker, broker.names.blobs_for(stored.subject), [claim_of(stored.subject, stored.headers)])
 
 
@@ -205,10 +208,11 @@ def _header(failure: Failure) -> str:
     return json.dumps(no_detail_short.model_copy(update={"error": failure.error[:200]}).model_dump(mode="json"))
 
 
-def _letter(stored: Stored) -> Letter:
+def _letter(stream: str, stored: Stored) -> Letter:
     described = stored.headers.get(HEADER_FAILURE, "").encode()
     failure = decoded(Failure, described, f"the failure in dead letter {stored.sequence}")
-    return Letter(stored.sequence, failure or _unknown(stored.subject), stored.headers.get(HEADER_SUBJECT, ""), stored)
+    queue = stored.headers.get(HEADER_SUBJECT, "")
+    return Letter(stream, stored.sequence, failure or _unknown(stored.subject), queue, stored)
 
 
 def _unknown(subject: str) -> Failure:

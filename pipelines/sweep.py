@@ -238,6 +238,8 @@ async def _named_blobs(broker: Broker, subject: str) -> set[str] | None:
     Queues and dead letters are not read: an object is left alone as long as its stream holds anything.
     """
     stream = _stream_of(broker, subject)
+    if stream == broker.names.dead_for(subject) and await _counts(broker, broker.names.dead_stream, subject):
+        return None  # those of a tenant from before it had a stream of its own
     info = None if not stream else await broker.api_unless_gone(f"STREAM.INFO.{stream}")
     if info is None:
         return set()

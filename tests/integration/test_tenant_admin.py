@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.dead import dead_letter, drop, find_letter, letters
+from pipelines.dead import dead_letter, drop, find_letter, input_of, letters
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobRecord
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
+from pipelines.sweep import sweep
 from pipelines.tenant_admin import is_known, remove_tenant, set_tenants, state_of
-from pipelines.topology import listed
+from pipelines.topology import apply_topology, listed
 from schemas.errors import UsageError
 from schemas.jobs import JobRef, Key, Manifest, Priority
 from schemas.results import Failure
@@ -173,3 +174,31 @@ async def test_dead_letters_from_before_the_list_stay_in_the_shared_stream(setti
         await letter_of(broker, "acme", "job-2")
         for tenant, job in (("acme", "job-2"), ("main", "job-1")):
             assert [letter.failure.key.job.id async for letter in letters(broker, tenant=tenant)] == [job]
+
+
+async def before_the_upgrade(broker: Broker, *tenants: str) -> None:
+    """Bring a fleet's dead letters into one stream, as they were when listed tenants had none of their own."""
+    for tenant in tenants:
+        await broker.api(f"STREAM.DELETE.{broker.names.dead_of(tenant)}")
+    shared = await broker.api(f"STREAM.INFO.{broker.names.dead_stream}")
+    subjects = {"subjects": [f"{broker.names.prefix}.dead.>"]}
+    await broker.api(f"STREAM.UPDATE.{broker.names.dead_stream}", shared["config"] | subjects)
+
+
+async def test_old_dead_letters_of_a_tenant_keep_their_inputs_and_are_dropped_where_they_are(
+    settings: Settings,
+) -> None:
+    async with fleet_of(settings, "acme") as broker:
+        await before_the_upgrade(broker, "acme")
+        large = bytes(9 << 20)
+        await letter_of(broker, "acme", "job-1", large)
+        assert (await sweep(broker, age_s=0.0)).blobs == 0, "before the streams are made"
+        await apply_topology(broker, settings, [SPEC])
+        assert (await sweep(broker, age_s=0.0)).blobs == 0, "its own stream is empty"
+        await letter_of(broker, "acme", "job-2")
+        assert (await find_letter(broker, 1, "acme")).failure.key.job.id == "job-2", "of the same number"
+        old = await find_letter(broker, 1)
+        assert await input_of(broker, old) == large
+        await drop(broker, old)
+        assert [letter.failure.key.job.id async for letter in letters(broker, tenant="acme")] == ["job-2"]
+        assert [letter async for letter in letters(broker)] == []
