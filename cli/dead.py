@@ -1,7 +1,7 @@
 """`rigflow dead`: shows failed work with its input, sends it again, or deletes it."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -16,6 +16,7 @@ from cli.output_folder import prepare_folder
 from cli.results import write_result
 from cli.text import age, cell, clock, say, say_fields, say_json, size, stdout, table, warn
 from schemas.errors import ExitCode, StoreError, UsageError
+from schemas.tenants import MAIN
 from schemas.text import printable
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers of
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="All there are, or all of --job.")]
 Job: TypeAlias = Annotated[str, typer.Option(help="Only those of this job.")]
 Tenant: TypeAlias = Annotated[
-    str, typer.Option(help="Those of this tenant, where there is a list of tenants.", metavar="NAME")
+    str, typer.Option(help="Those of this tenant. Default: all but those of listed tenants.", metavar="NAME")
 ]
 
 
@@ -44,7 +45,7 @@ Tenant: TypeAlias = Annotated[
 @on_fleet
 def list_(
     job: Job = "",
-    tenant: Tenant = "main",
+    tenant: Tenant = "",
     as_json: Json = False,
     *,
     settings: "Settings",
@@ -64,7 +65,7 @@ def show(
     save: Annotated[
         Path | None, typer.Option(help="Write the media that failed to this file, or into this folder.", metavar="PATH")
     ] = None,
-    tenant: Tenant = "main",
+    tenant: Tenant = "",
     *,
     settings: "Settings",
 ) -> ExitCode:
@@ -84,7 +85,7 @@ def retry(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
-    tenant: Tenant = "main",
+    tenant: Tenant = "",
     as_json: Json = False,
     *,
     settings: "Settings",
@@ -112,7 +113,7 @@ def drop(
     numbers: Numbers = None,
     every: All = False,
     job: Job = "",
-    tenant: Tenant = "main",
+    tenant: Tenant = "",
     as_json: Json = False,
     *,
     settings: "Settings",
@@ -128,12 +129,10 @@ def drop(
 
 
 async def _list(settings: "Settings", job: str, tenant: str, as_json: bool) -> ExitCode:
-    from pipelines.dead import letters
-
     listed, facts = table("number", "dead letter"), []
     async with _broker(settings) as broker:
         others = [each for each in sorted(broker.tenants) if each != tenant]
-        async for letter in letters(broker, job, tenant=tenant):
+        async for letter in _letters(broker, job, tenant):
             listed.add_row(str(letter.number), _summary(letter))
             facts += [_facts(letter)] if as_json else []
     if as_json:
@@ -168,10 +167,10 @@ def _piece(letter: "Letter") -> str:
 
 
 async def _show(settings: "Settings", number: int, tenant: str, save: Path | None, as_json: bool) -> ExitCode:
-    from pipelines.dead import find_letter, media_of
+    from pipelines.dead import media_of
 
     async with _broker(settings) as broker:
-        letter = await find_letter(broker, number, tenant)
+        letter = await _find(broker, number, tenant)
         if not as_json:
             say_fields(describe(letter))
             if letter.failure.detail:
@@ -205,15 +204,14 @@ async def _each(
     answer: Answer,
 ) -> ExitCode:
     """Do something with the chosen dead letters, one after the other; `of`: a job and a tenant."""
-    from pipelines.dead import find_letter, letters
     from pipelines.jetstream import Gone
 
     code = ExitCode.OK
     if every == bool(numbers):
         raise UsageError("which dead letters", "give their numbers, or --all; see `rigflow dead list`")
     async with _broker(settings) as broker:
-        for number in numbers or [letter.number async for letter in letters(broker, of[0], tenant=of[1])]:
-            letter = await find_letter(broker, number, of[1])
+        for number in numbers or [letter.number async for letter in _letters(broker, *of)]:
+            letter = await _find(broker, number, of[1])
             try:
                 await act(broker, letter)
             except (UsageError, StoreError, Gone) as error:  # its input has expired, or its queue was deleted
@@ -223,6 +221,37 @@ async def _each(
             job_id, stage = letter.failure.key.job.id, letter.failure.stage
             answer(f"{number}: job {job_id}, {stage}: {done}", number=number, done=True, job=job_id, stage=stage)
     return code
+
+
+async def _letters(broker: "Broker", job: str, tenant: str) -> "AsyncIterator[Letter]":
+    from pipelines.dead import letters
+
+    _check(broker, tenant)
+    async for letter in letters(broker, job, tenant=tenant):
+        if _is_of(broker, letter, tenant):
+            yield letter
+
+
+async def _find(broker: "Broker", number: int, tenant: str) -> "Letter":
+    from pipelines.dead import find_letter, no_letter
+
+    _check(broker, tenant)
+    letter = await find_letter(broker, number, tenant)
+    if not _is_of(broker, letter, tenant):
+        raise no_letter(number)
+    return letter
+
+
+def _check(broker: "Broker", tenant: str) -> None:
+    """Raise UsageError for a tenant that the fleet has not, whose letters would be those of others."""
+    if broker.tenants and tenant not in ("", MAIN, *broker.tenants):
+        known = ", ".join(sorted({MAIN, *broker.tenants}))
+        raise UsageError(f"the fleet has no tenant {tenant[:100]!a}", f"it has {known}; see `rigflow dead list`")
+
+
+def _is_of(broker: "Broker", letter: "Letter", tenant: str) -> bool:
+    """Whether a letter is of the tenant: one that is not listed shares its stream with others."""
+    return tenant in ("", *broker.tenants) or letter.failure.key.job.tenant == tenant
 
 
 def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":

@@ -100,13 +100,15 @@ app.command("limit")(_command(LIMIT, new=False))
 @on_fleet
 def remove(
     name: NameOf,
-    drop: Annotated[bool, typer.Option("--drop", help="Also while it has work that is not done.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Also while it has work that is not done, or dead letters.")
+    ] = False,
     file: FileOf = FILE,
     as_json: Json = False,
     *,
     settings: "Settings",
 ) -> ExitCode:
-    """Remove a tenant with its account, its media and its results.
+    """Remove a tenant with its account, its media, its results and its dead letters.
 
     Example: rigflow tenants remove acme
     """

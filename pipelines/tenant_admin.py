@@ -18,13 +18,14 @@ from schemas.tenants import MAIN, Tenant, TenantList
 
 @dataclass(frozen=True, slots=True)
 class TenantState:
-    """What a tenant has at the broker: media that wait, messages of its jobs, bytes that are stored, and its seconds of
-    devices today.
+    """What a tenant has at the broker: media that wait, messages of its jobs, dead letters, bytes that are stored, and
+    its seconds of devices today.
     """
 
     media: int = 0
     media_bytes: int = 0
     queued: int = 0
+    dead: int = 0
     stored_bytes: int = 0
     used_s: float = 0.0
 
@@ -76,6 +77,7 @@ async def state_of(broker: Broker, tenants: Sequence[str]) -> dict[str, TenantSt
             media=sum(state["messages"] for state in own),
             media_bytes=sum(state["bytes"] for state in own),
             queued=queued.get(name, 0),
+            dead=infos[names.dead_of(name)]["messages"] if names.dead_of(name) in infos else 0,
             stored_bytes=sum(infos[stream]["bytes"] for stream in stores if stream in infos),
             used_s=await broker.quotas.used_s(name),
         )
@@ -93,15 +95,18 @@ async def _queued(broker: Broker, names: Names, streams: Sequence[str]) -> dict[
 
 
 async def check_removable(broker: Broker, name: str) -> None:
-    """Raise UsageError when a tenant has work that is not done."""
+    """Raise UsageError when a tenant has work that is not done, or dead letters."""
     state = (await state_of(broker, [name]))[name]
     if state.media or state.queued:
         what = f"tenant {name} has work that is not done: {state.media} media, {state.queued} messages"
         raise UsageError(what, "wait for it, or drop it and all its results with --drop")
+    if state.dead:
+        hint = f"see `rigflow dead list --tenant {name}`; retry or drop them, or delete all with --drop"
+        raise UsageError(f"tenant {name} has {state.dead} dead letters", hint)
 
 
 async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[Change]:
-    """Delete a tenant's streams and stores, and its messages in queues, and take it from the list.
+    """Delete a tenant's streams and stores, dead letters and messages in queues, and take it from the list.
 
     Its manifests, usage and API keys stay. Returns refused changes of streams.
     """

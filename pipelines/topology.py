@@ -18,6 +18,7 @@ from pipelines.streams import Config, StreamPlan, desired, replicated
 from schemas.errors import BrokerError, StoreError
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
+from schemas.subjects import Names
 
 ROUNDS = 8
 
@@ -81,7 +82,7 @@ async def plan(broker: Broker, wanted: Sequence[StreamPlan], keep: bool = False)
     """How the broker differs from `wanted`; with `keep`, only what it lacks. Raises BrokerError."""
     found = {info["config"]["name"]: info for info in await listed(broker, "STREAM.LIST", "streams")}
     if keep:
-        wanted = _as_durable_as(found, wanted)
+        wanted = _as_durable_as(found, _without_dead(broker.names, found, wanted))
     differing = (stream for stream in wanted if not keep or stream.name not in found)
     changes = [change for stream in differing for change in _stream_changes(stream.config, found.get(stream.name))]
     for of_one in await asyncio.gather(
@@ -107,6 +108,15 @@ def _as_durable_as(found: Mapping[str, Config], wanted: Sequence[StreamPlan]) ->
         (found[stream.name]["config"]["num_replicas"] for stream in wanted if stream.name in found), default=0
     )
     return [replicated(stream, replicas or stream.config["num_replicas"]) for stream in wanted]
+
+
+def _without_dead(names: Names, found: Mapping[str, Config], wanted: Sequence[StreamPlan]) -> Sequence[StreamPlan]:
+    """`wanted` without tenants' own dead letters where the shared stream takes all: `topology apply` changes that."""
+    shared = found.get(names.dead_stream)
+    if shared is None or f"{names.prefix}.dead.>" not in shared["config"]["subjects"]:
+        return wanted
+    own = {names.dead_of(tenant) for tenant in names.tenants} - {names.dead_stream}
+    return [stream for stream in wanted if stream.name not in own]
 
 
 # what differs

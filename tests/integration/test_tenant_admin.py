@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.dead import dead_letter, drop, find_letter, input_of, letters
 from pipelines.delivery import Delivery
@@ -13,8 +14,8 @@ from pipelines.job_records import JobRecord
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
 from pipelines.sweep import sweep
-from pipelines.tenant_admin import is_known, remove_tenant, set_tenants, state_of
-from pipelines.topology import apply_topology, listed
+from pipelines.tenant_admin import check_removable, is_known, remove_tenant, set_tenants, state_of
+from pipelines.topology import apply_topology, ensure_topology, listed
 from schemas.errors import UsageError
 from schemas.jobs import JobRef, Key, Manifest, Priority
 from schemas.results import Failure
@@ -193,6 +194,7 @@ async def test_old_dead_letters_of_a_tenant_keep_their_inputs_and_are_dropped_wh
         large = bytes(9 << 20)
         await letter_of(broker, "acme", "job-1", large)
         assert (await sweep(broker, age_s=0.0)).blobs == 0, "before the streams are made"
+        assert await ensure_topology(broker, settings, [SPEC]) == [], "publishers go on until then"
         await apply_topology(broker, settings, [SPEC])
         assert (await sweep(broker, age_s=0.0)).blobs == 0, "its own stream is empty"
         await letter_of(broker, "acme", "job-2")
@@ -202,3 +204,31 @@ async def test_old_dead_letters_of_a_tenant_keep_their_inputs_and_are_dropped_wh
         await drop(broker, old)
         assert [letter.failure.key.job.id async for letter in letters(broker, tenant="acme")] == ["job-2"]
         assert [letter async for letter in letters(broker)] == []
+
+
+async def test_a_tenant_with_dead_letters_is_not_removed_unasked(settings: Settings) -> None:
+    async with fleet_of(settings, "acme") as broker:
+        await check_removable(broker, "acme")
+        await letter_of(broker, "acme", "job-1")
+        with pytest.raises(UsageError, match="tenant acme has 1 dead letters"):
+            await check_removable(broker, "acme")
+
+
+async def test_a_tenant_that_is_not_there_has_no_dead_letters_to_drop(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drop_all(tenant: str) -> int:
+        return answer(["dead", "drop", "--all", "--tenant", tenant, "--nats", settings.nats])
+
+    async with fleet_of(settings) as broker:
+        for number, tenant in enumerate(("main", "acme", "evil")):
+            await letter_of(broker, tenant, f"job-{number}")
+        assert await asyncio.to_thread(drop_all, "amce") == 0
+        assert len([letter async for letter in letters(broker)]) == 3
+        assert await asyncio.to_thread(drop_all, "acme") == 0
+        await set_tenants(broker, settings, {"evil": Tenant()})
+        assert await asyncio.to_thread(drop_all, "amce") == 2
+        assert "the fleet has no tenant 'amce': it has evil, main" in capsys.readouterr().err
+        assert [letter.failure.key.job.id async for letter in letters(broker)] == ["job-0", "job-2"]
+        assert await asyncio.to_thread(drop_all, "main") == 0
+        assert [letter.failure.key.job.id async for letter in letters(broker)] == ["job-2"]
