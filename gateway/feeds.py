@@ -52,7 +52,7 @@ class Feeds:
     def join(self, job: Job, after: int = 0) -> "Stream":
         """A stream of the events after this number of a job whose manifest was read just now. `leave` ends it."""
         feeds = self._feeds.setdefault((job.ref.tenant, job.id), [])
-        fitting = (each for each in feeds if each.dropped <= after)
+        fitting = (each for each in feeds if each.known.job == job.ref and each.dropped <= after)  # of this generation
         # the lines of a job that is over are true as long as its manifest does not change
         feed = next((each for each in fitting if not each.over or (each.lingers and each.known == job.manifest)), None)
         if feed is None:

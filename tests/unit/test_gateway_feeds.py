@@ -141,6 +141,17 @@ async def test_a_job_that_is_over_is_read_again_only_where_it_changed(monkeypatc
     assert (feeds.feeds, feeds.nbytes) == ([], 0)
 
 
+async def test_a_job_that_is_begun_anew_has_a_feed_of_its_own() -> None:
+    feeds, job = Feeds(line_of), Events()
+    joined(feeds, job)
+    job.put(part(1))
+    await settled()
+    anew = Events(KNOWN.model_copy(update={"job": REF.model_copy(update={"generation": 2})}), [part(7)])
+    stream = joined(feeds, anew)
+    await settled()
+    assert (names(stream.take()), anew.readings) == (["7"], 1)
+
+
 @pytest.mark.parametrize("error", [BrokerError("the broker is away"), KeyError("unexpected")], ids=["known", "not"])
 async def test_streams_end_where_reading_fails_and_the_next_one_reads_anew(
     error: Exception, caplog: pytest.LogCaptureFixture
