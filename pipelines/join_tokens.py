@@ -6,7 +6,8 @@ only if there was no other write since: of two machines with one token, one gets
 deletes its record.
 
 All machines that join have the same permissions, for records of any id, and nobody can guess an id. But the broker also
-takes `*` for an id: it reads the newest record then. So a record of nothing follows that of each token.
+takes `*` for an id: it reads the newest record then. So a record of nothing follows each write of a token's. Between
+the two, a moment, the newest record is that of the token.
 """
 
 import base64
@@ -20,7 +21,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from pipelines.broker import EXPECTED, ApiError, Broker
 from pipelines.connection import Connection
 from pipelines.inbox import NoResponders
 from pipelines.local_access import is_ours, write_private
+from pipelines.login import Refused
 from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.declared import is_token
@@ -47,6 +49,7 @@ TOKEN_PREFIX = "rfj_"
 ANOTHER = "make another: rigflow keys join add"
 MOST_TTL_S = 365 * 86400  # the longest that `--hours` takes
 NO_TTL = 10166  # JetStream's own error number: messages of the stream do not expire one by one
+NOTHING = "nothing"  # the key of the record of nothing
 _SEED_BYTES = 32
 
 
@@ -92,15 +95,20 @@ async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: by
     box = base64.b64encode(nacl.secret.SecretBox(text.key).encrypt(access.model_dump_json().encode())).decode()
     token = JoinToken(id=text.id, name=name, box=box, created_s=now_s, expires_s=expires_s)
     await ensure_topology(broker, broker.settings, [])  # the fleet may be new
-    await audit(broker, "join-token-made", name, id=token.id)
     bucket, ttl_s = broker.names.join_tokens, max(1, math.ceil(min(expires_s - now_s, MOST_TTL_S)))
     try:
         await broker.put(bucket, token.id, token.model_dump_json().encode(), ttl_s)
-        await broker.put(bucket, secrets.token_hex(16), b"", ttl_s + 1)
     except ApiError as error:
         if error.code == NO_TTL:
             what = "the bucket of join tokens is that of an earlier version"
             raise UsageError(what, "rigflow topology apply renews it") from error
+        raise
+    try:
+        await broker.put(bucket, NOTHING, b"")
+        await audit(broker, "join-token-made", name, id=token.id)
+    except BrokerError:  # nobody has seen the token
+        with suppress(BrokerError):
+            await broker.delete_key(bucket, token.id)
         raise
     return text
 
@@ -129,12 +137,14 @@ async def check_keys(broker: Broker, worker_seed: bytes, join_seed: bytes) -> No
         with _credentials(settings, seed.decode(), inbox) as used:
             try:
                 connection = await Connection.open(used, "rigflow-keys")
-            except BrokerError as error:
+            except Refused as error:
                 public = nkeys.from_seed(bytearray(seed)).public_key.decode()
                 what = f"{option}: the broker at {where} does not let in {public}"
                 raise UsageError(
                     what, "put this public key into its configuration first: docs/operations.md"
                 ) from error
+            except BrokerError as error:
+                raise BrokerError(f"{option}: {error.what}", error.hint) from error
             await connection.close()
 
 
@@ -161,6 +171,7 @@ async def revoke_token(broker: Broker, name: str) -> JoinToken:
         _check_revocable(token, name)
         revoked = token.model_copy(update={"revoked_s": time.time(), "box": ""})
         if await broker.replace(bucket, identity, revoked.model_dump_json().encode(), entry.sequence) is not None:
+            await broker.put(bucket, NOTHING, b"")
             return revoked
 
 
@@ -193,6 +204,8 @@ async def use_up(settings: Settings, text: TokenText) -> JoinToken:
         if "error" in json.loads(answer.data):
             await _token(connection, settings, text)  # which says why
             raise UsageError(f"the join token {token.name} is being used by another machine", ANOTHER)
+        with suppress(BrokerError):  # the machine has joined
+            await connection.request(f"$KV.{bucket}.{NOTHING}")
     return used
 
 

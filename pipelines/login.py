@@ -52,6 +52,10 @@ def seed_in(text: str) -> str:
     return ""
 
 
+class Refused(BrokerError):
+    """The broker does not know these credentials."""
+
+
 def refusal(where: str, error: Exception, given: bool) -> BrokerError:
     """Why there is no connection to the broker at `where`, and what to do. `given`: with credentials."""
     reason = reason_of(error)
@@ -59,7 +63,7 @@ def refusal(where: str, error: Exception, given: bool) -> BrokerError:
         hint = "the password of `rigflow up` is in the file `password` of its --store, which --credentials takes"
         if not given:
             return BrokerError(f"the broker at {where} asks for credentials, and none are given", f"{hint}, as a key")
-        return BrokerError(f"the broker at {where} refuses these credentials", f"check them; {hint}")
+        return Refused(f"the broker at {where} refuses these credentials", f"check them; {hint}")
     if isinstance(error, nats.errors.Error):
         return BrokerError(f"the broker at {where} refuses us ({reason})", "check its log")
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -16,10 +16,11 @@ from unittest import mock
 import pytest
 
 from cli.joining import join
+from pipelines.audit import read_audit
 from pipelines.broker import TTL, Broker
 from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.connection import Connection
-from pipelines.join_tokens import TokenText, all_tokens, make_token, revoke_token, use_up
+from pipelines.join_tokens import TokenText, all_tokens, check_keys, make_token, revoke_token, use_up
 from pipelines.stream_plans import bucket
 from pipelines.topology import apply_topology
 from schemas.declared import is_token
@@ -218,8 +219,10 @@ async def test_a_used_token_stays_in_the_list_and_a_bucket_of_an_earlier_version
 ) -> None:
     access = RigAccess(inbox="_INBOX", prefix="rigflow")
     async with Broker.connected(settings, "test") as broker:
-        await use_up(settings, await make_token(broker, "rig7", access, b"", time.time() + 60))
-        entry = await broker.last("KV_rigflow_join_tokens", "$KV.rigflow_join_tokens.>")
+        text = await make_token(broker, "rig7", access, b"", time.time() + 60)
+        await use_up(settings, text)
+        assert await broker.get(broker.names.join_tokens, "*") == b"", "no record of a token is the newest"
+        entry = await broker.last("KV_rigflow_join_tokens", f"$KV.rigflow_join_tokens.{text.id}")
         assert entry is not None
         assert (TTL in entry.headers, b'"box":""' in entry.body) == (False, True)
         await broker.api("STREAM.DELETE.KV_rigflow_join_tokens")
@@ -229,6 +232,42 @@ async def test_a_used_token_stays_in_the_list_and_a_bucket_of_an_earlier_version
             await make_token(broker, "rig7", access, b"", 4e9)
         await apply_topology(broker, settings, [])
         assert await make_token(broker, "rig7", access, b"", 4e9)
+
+
+async def test_a_token_of_which_the_second_record_is_refused_is_none(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [])
+        put, access = broker.put, RigAccess(inbox="_INBOX", prefix="rigflow")
+
+        async def full(bucket: str, key: str, value: bytes, ttl_s: int = 0) -> None:
+            if not value:
+                raise BrokerError("the bucket is full")
+            await put(bucket, key, value, ttl_s)
+
+        monkeypatch.setattr(broker, "put", full)
+        with pytest.raises(BrokerError, match="full"):
+            await make_token(broker, "rig7", access, b"", 4e9)
+        monkeypatch.undo()
+        assert await all_tokens(broker) == []
+        assert [each async for each in read_audit(broker)] == []
+        await make_token(broker, "rig7", access, b"", 4e9)
+        await revoke_token(broker, "rig7")
+        assert await broker.get(broker.names.join_tokens, "*") == b"", "no record of a token is the newest"
+
+
+async def test_a_broker_that_does_not_answer_is_not_told_as_one_that_knows_no_key(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> Connection:
+        raise BrokerError("no broker")
+
+    async with Broker.connected(Settings.model_validate(guarded.settings("operator")), "test") as broker:
+        monkeypatch.setattr(Connection, "open", away)
+        seed = guarded.seeds["worker"].read_bytes()
+        with pytest.raises(BrokerError, match=r"^--worker: no broker"):
+            await check_keys(broker, seed, seed)
 
 
 async def test_a_token_that_is_used_while_it_is_revoked_stays_used(
