@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from pipelines.broker import DELETED, Broker
@@ -42,6 +42,11 @@ async def readable_records(broker: Broker) -> list[CardRecord]:
 async def doubts(broker: Broker) -> Doubts:
     """What is in doubt of all cards. Raises BrokerError."""
     return Doubts(await readable_records(broker))
+
+
+def doubt_text(cards: Iterable[str]) -> str:
+    """What the record of a job says of these cards when it is over."""
+    return f"card {', '.join(cards)} was found to answer wrongly after it computed parts of this job"
 
 
 async def quarantine(

@@ -13,6 +13,7 @@ from engines.gathering import gathering_stage
 from engines.outputs.format import load_format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
+from pipelines.cards import doubts
 from pipelines.claims import claim_of
 from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare, generation_of
 from pipelines.delivery import Delivery
@@ -166,14 +167,15 @@ class Collector:
                 job.skipped or "a message among the results names the object of another message, and was skipped"
             )
             return
-        body = await delivery.load()
         try:
-            message, buffers = decode(body)
+            message, buffers = decode(body := await delivery.load())
         except ValueError as error:
             job.skipped = job.skipped or f"a message among the results cannot be decoded, and was skipped: {error}"
             return
         if not isinstance(message, Result | Fragment | Failure | Done):
             return
+        if self._in_doubt(message):  # what is deleted is gone, and its card may work again since the last look
+            self._doubted = await doubts(self._broker)
         if generation_of(message) != job.ref.generation or self._in_doubt(message):
             if generation_of(message) <= job.ref.generation:  # from before the job, or its part, was started again
                 await self._broker.delete_message(self._stream, delivery.stream_seq)
@@ -182,8 +184,7 @@ class Collector:
         if isinstance(message, Done):
             await self._take_done(job, message)
             return
-        piece = Piece(body, (message, buffers), len(body))
-        if job.finishing or not job.order.offer(message, piece):
+        if job.finishing or not job.order.offer(message, piece := Piece(body, (message, buffers), len(body))):
             return
         if isinstance(message, Result):
             self._on_part(job.ref.id, message.meta)

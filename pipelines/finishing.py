@@ -6,13 +6,15 @@ without them, and those that are done again take their places.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from engines.files import delete_files
 from pipelines.broker import Broker
-from pipelines.cards import doubts
+from pipelines.cards import doubt_text, doubts
 from pipelines.collecting import CollectedJob, Compare, Deliver
 from pipelines.job_end import end, publish_done
-from pipelines.job_records import JobCancelled
+from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.jobs import ResultsEvicted
 from pipelines.retention import Retention
 from schemas.cards import Doubts
 from schemas.results import Done
@@ -30,6 +32,9 @@ async def finish(
         return
     if (doubted := await doubts(broker)).any(job.cards):
         await asyncio.to_thread(delete_files, files, job.target)
+        known = await JobRecord.current(broker, job.ref)
+        if known is not None and known.manifest.results_evicted:
+            raise ResultsEvicted(job.ref, "then others were in doubt because of a card")
         await _wait_for(job, anew(job, doubted))
         return
     done = job.done([*equal] or files)
@@ -37,6 +42,7 @@ async def finish(
         if deliver is not None:
             await deliver(job.ref, files)
         await end(broker, job.record, done, job.complete_s)  # it decides how the job ended
+        await _note_doubt(broker, job)
         if not job.is_published(done):
             await publish_done(broker, done, str(job.last_seq))
     except (JobCancelled, asyncio.CancelledError) as error:
@@ -50,6 +56,14 @@ async def finish(
     if done.failures or deliver is not None:
         await retention.free_space(job.ref.tenant)
     job.finished.set_result(done)
+
+
+async def _note_doubt(broker: Broker, job: CollectedJob) -> None:
+    """Note verdicts that came while files were delivered: a worker finds the job unfinished then, and notes nothing."""
+    if cards := (await doubts(broker)).cards(job.cards):
+        with suppress(JobCancelled):
+            if (record := await JobRecord.current(broker, job.ref)) is not None:
+                await record.change(doubt=doubt_text(cards))
 
 
 async def _wait_for(job: CollectedJob, collecting: Awaitable[Done]) -> None:

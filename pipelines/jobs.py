@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from contextlib import suppress
 
 from pipelines.blobs import discard_claims, load
@@ -31,8 +30,8 @@ class ResultsEvicted(RigflowError):
     No other collector can complete the job.
     """
 
-    def __init__(self, job: JobRef) -> None:
-        gone = "a collector deleted some of its results from a full stream and ended before it had written them"
+    def __init__(self, job: JobRef, then: str = "ended before it had written them") -> None:
+        gone = f"a collector deleted some of its results from a full stream and {then}"
         super().__init__(f"job {job.id} cannot be completed: {gone}", "publish it again; it is started again then")
 
 
@@ -122,7 +121,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
 
 def _is_too_old(broker: Broker, known: Manifest) -> bool:
     """Whether its first results may be deleted already."""
-    return time.time() - known.created_s > broker.settings.results_age_s
+    return broker.quotas.now_s() - known.created_s > broker.settings.results_age_s
 
 
 def _why_anew(broker: Broker, known: Manifest) -> str:

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from pipelines.broker import Broker
+from pipelines.cards import doubt_text
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobRecord
 from schemas.errors import RigflowError, format_error
@@ -109,9 +110,8 @@ class Recent:
             return record is not None  # it was begun anew, or its publisher has not written it yet
         if not record.manifest.state.ended:
             return False
-        doubt = f"card {self._trust.card} was found to answer wrongly after it computed parts of this job"
         try:
-            await record.change(doubt=doubt)
+            await record.change(doubt=doubt_text([self._trust.card]))
         except RigflowError as error:  # it was cancelled
             log_event(Event("unpublished", f"job {job.id}: {format_error(error)}"))
         text = f"job {job.id} is over, and has parts of card {self._trust.card}, which was found to answer wrongly"
