@@ -61,6 +61,8 @@ class Canaries:
         self._drawn: dict[str, Canary | None] = {}
         self._mine: dict[str, CanaryRecord] = {}  # by group
         self._ready, self._shared = ready, tuple[object, ...]()
+        self._opened = False
+        self._answered: set[str] = set()  # the groups of the last round
         self._took_s = 0.0  # by the canaries of a round
         self.lock = asyncio.Lock()  # held during a round, and while a verdict is carried out
         self._process = secrets.token_hex(8)
@@ -70,7 +72,8 @@ class Canaries:
         if not self._every_s:
             return
         await self._ready.wait()
-        await self._recall()
+        async with self.lock:
+            await self.open()
         pause_s = min(FIRST_S, self._every_s)
         while True:
             with suppress(TimeoutError):
@@ -81,6 +84,13 @@ class Canaries:
                 await self._regular_round()
             self._recent.full.clear()
             await asyncio.sleep(SHARE * self._took_s)
+
+    async def open(self) -> None:
+        """Wait until the pipelines are loaded, and take the answers of an earlier process, once."""
+        await self._ready.wait()
+        if not self._opened:
+            await self._recall()
+        self._opened = True
 
     async def _regular_round(self) -> None:
         if self._trust.quarantined:
@@ -116,6 +126,7 @@ class Canaries:
                 self._trust.canaries["wrong"] += 1
                 return why
             self._trust.canaries["good"] += 1
+        self._answered = groups
         if await card_record(self._broker, self._trust.card) != before:
             return ""
         self._trust.good(since_ms)
@@ -207,7 +218,10 @@ class Canaries:
         return ""
 
     async def passed(self) -> None:
-        """The card passed a check: from now on its last answers are its first ones. Raises BrokerError."""
-        for group, record in self._mine.items():
-            self._mine[group] = record.model_copy(update={"first": record.last})
-            await put_canary(self._broker, self._mine[group])
+        """The card passed a check: its answers are its first ones now, others are forgotten. Raises BrokerError."""
+        for group, record in list(self._mine.items()):
+            if group in self._answered:
+                self._mine[group] = record.model_copy(update={"first": record.last})
+                await put_canary(self._broker, self._mine[group])
+            else:
+                await forget_canary(self._broker, self._mine.pop(group))

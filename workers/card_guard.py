@@ -78,10 +78,15 @@ class CardGuard:
 
     async def _check(self) -> None:
         """Trust the card again if it passes, or else say why not."""
+        outcomes = self._trust.canaries
         try:
+            await self._canaries.open()
             await self._reload()
+            good, failed = outcomes["good"], outcomes["failed"]
             why = await self._canaries.round()
-        except RigflowError as error:
+            if not why and outcomes["good"] == good and outcomes["failed"] > failed:
+                why = "its check failed: no canary could be computed, see the log of its worker"
+        except Exception as error:
             why = f"its check failed: {format_error(error)}"
         if why:
             if not await refuse(self._broker, self._trust.card, why):  # another worker on this card found it good

@@ -175,9 +175,11 @@ class PipelineCache:
 
     async def reload(self) -> None:
         """Unload what no message needs, and load the newest revisions, which tests their engines. Raises as `get`."""
-        revisions = [each.spec.revision for each in self.newest]
         await self.unload_idle()
-        await asyncio.gather(*map(self.get, revisions or self._names.values()))
+        for each in await asyncio.gather(*map(self.get, self._names.values()), return_exceptions=True):
+            elsewhere = isinstance(each, (PluginMissing, PipelineError, ModelError))
+            if isinstance(each, SelfTestFailed) or (isinstance(each, BaseException) and not elsewhere):
+                raise each
 
     async def unload_idle(self) -> None:
         """Unload all that no message needs; it is loaded again when one does."""

@@ -71,6 +71,7 @@ class Trust:
         """Read the record, and the last good canary of an earlier process on this card. Raises BrokerError."""
         self.record = await card_record(broker, self.card)
         if known := [each.good_ms for each in await canaries(broker, self.card) if each.good_ms]:
+            known += [each.until_ms for each in self.record.doubts] if self.record and self.record.works else []
             self.good_ms = self._mark_ms = max(known)
 
     async def follow(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:

@@ -1,6 +1,7 @@
 """What a worker does about verdicts on its card."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,14 +9,16 @@ import pytest
 
 from benchmarks.fleet import simulated
 from pipelines.broker import Broker
-from pipelines.cards import ask_to_readmit, card_record, quarantine, readmit
+from pipelines.cards import ask_to_readmit, card_record, doubts, put_canary, quarantine, readmit
+from pipelines.cards import canaries as stored
 from pipelines.topology import apply_topology
-from schemas.cards import CardState, Reason
-from schemas.errors import BrokerError
+from schemas.cards import CanaryRecord, CardState, Reason
+from schemas.errors import BrokerError, PluginMissing, RigflowError, SelfTestFailed
 from schemas.settings import Settings
 from workers.canaries import Canaries
 from workers.card_guard import CardGuard
 from workers.messages_in_flight import MessagesInFlight
+from workers.pipeline_cache import PipelineCache
 from workers.recent import Recent
 from workers.trust import Trust
 
@@ -156,6 +159,83 @@ async def test_an_input_that_could_not_be_sent_again_is_kept(settings: Settings)
         recent._note_ended = ended
         await recent.do_again(MessagesInFlight())
         assert recent._nbytes == 0
+
+
+async def test_a_process_that_starts_after_a_readmission_marks_its_parts_outside_of_the_doubt(
+    settings: Settings,
+) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        await put_canary(broker, CanaryRecord(card="GPU-1", group="g", good_ms=2_000))
+        await quarantine(broker, "GPU-1", Reason.CANARY, "why", 1_000)
+        await ask_to_readmit(broker, "GPU-1")
+        await readmit(broker, "GPU-1")
+        trust = Trust("GPU-1", "w")
+        await trust.recall(broker)
+        assert not (await doubts(broker)).has(trust.mark)
+
+
+async def test_a_check_waits_for_the_pipelines_and_is_not_passed_by_failures(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        trust = Trust("GPU-1", "w")
+        made: Any = guard(broker, trust)
+        steps: list[str] = []
+
+        async def step(name: str) -> str:
+            steps.append(name)
+            trust.canaries["failed"] += name == "round"
+            return ""
+
+        made._reload = partial(step, "reload")
+        made._canaries.open, made._canaries.round = partial(step, "open"), partial(step, "round")
+        await quarantine(broker, "GPU-1", Reason.CANARY, "why", 1_000)
+        record = await ask_to_readmit(broker, "GPU-1")
+        await made._on_change(record.state)
+        assert steps == ["open", "reload", "round"]
+        refused = await card_record(broker, "GPU-1")
+        assert refused is not None
+        assert (refused.state, refused.why[:16]) == (CardState.QUARANTINED, "its check failed")
+
+
+async def test_a_passed_check_forgets_answers_that_it_did_not_compute(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        unused: Any = None
+        canaries: Any = Canaries(
+            broker, unused, unused, Trust("GPU-1", "w"), unused, unused, {}, "w", unused, asyncio.Event()
+        )
+        for group in ("here", "gone"):
+            canaries._mine[group] = CanaryRecord(card="GPU-1", group=group, first="right", last="other")
+            await put_canary(broker, canaries._mine[group])
+        canaries._answered = {"here"}
+        await canaries.passed()
+        assert [(each.group, each.first) for each in await stored(broker, "GPU-1")] == [("here", "other")]
+
+
+async def test_a_check_tests_the_engine_that_the_card_is_out_of_work_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    unused: Any = None
+    errors: dict[str, RigflowError | None] = {
+        "a": None,
+        "b": PluginMissing("no plug-in"),
+        "c": SelfTestFailed("its error is 0.3"),
+    }
+    pipelines: Any = PipelineCache.__new__(PipelineCache)
+    pipelines._names, pipelines._pipelines = {name: name for name in errors}, {"a": unused}
+
+    async def get(_: object, revision: str) -> None:
+        if (error := errors[revision]) is not None:
+            raise error
+
+    async def nothing(_: object) -> None: ...
+
+    monkeypatch.setattr(PipelineCache, "newest", [SimpleNamespace(spec=SimpleNamespace(revision="a"))])
+    monkeypatch.setattr(PipelineCache, "get", get)
+    monkeypatch.setattr(PipelineCache, "unload_idle", nothing)
+    with pytest.raises(SelfTestFailed):
+        await pipelines.reload()
+    errors["c"] = None
+    await pipelines.reload()
 
 
 def guard(broker: Broker, trust: Trust) -> CardGuard:
