@@ -1,8 +1,8 @@
 """Keeps a worker's card out of work while the fleet does not trust it, and checks it when a person asks for that."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from pipelines.broker import Broker
 from pipelines.cards import extend_doubt, readmit, refuse
@@ -11,6 +11,7 @@ from schemas.errors import RigflowError, format_error
 from workers.canaries import Canaries
 from workers.obedience import Obedience
 from workers.runner import Runner
+from workers.telemetry import Event, log_event
 
 LEAVE_S = 1.0
 
@@ -72,9 +73,14 @@ class CardGuard:
 
     async def leave(self) -> None:
         """The worker is about to end: if its card is quarantined, have others do again what is in hand and recent."""
-        with suppress(RigflowError, TimeoutError):
+        try:
             async with asyncio.timeout(LEAVE_S):
                 await self._trust.look(self._broker, self._on_change)
+        except (RigflowError, TimeoutError):
+            return
+        except Exception as error:  # the worker ends all the same
+            text = f"the verdict on card {self._trust.card} could not be read: {format_error(error)}"
+            log_event(Event("unexpected", text, logging.ERROR))
 
     async def _check(self) -> None:
         """Trust the card again if it passes, or else say why not."""

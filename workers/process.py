@@ -139,15 +139,18 @@ class Worker:
     def _stop_on_signals(self, runner: Runner, reporter: Reporter, guard: CardGuard) -> None:
         """At the first signal finish the messages in flight, at the second hand them back at once."""
 
-        async def stop(grace_s: float) -> None:
-            await guard.leave()
+        async def stop(grace_s: float, at_once: bool) -> None:
+            await runner.intake.close()
+            if not at_once:
+                await guard.leave()
             await runner.stop(grace_s)
             self._stopped.set()
 
         def on_signal() -> None:
             reporter.draining = True
-            grace_s = 0.0 if self._stopping else self._settings.stop_grace_s
-            self._stopping.append(asyncio.create_task(stop(grace_s)))
+            at_once = bool(self._stopping)
+            grace_s = 0.0 if at_once else self._settings.stop_grace_s
+            self._stopping.append(asyncio.create_task(stop(grace_s, at_once)))
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)

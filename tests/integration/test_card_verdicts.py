@@ -238,6 +238,39 @@ async def test_a_check_tests_the_engine_that_the_card_is_out_of_work_for(monkeyp
     await pipelines.reload()
 
 
+async def test_a_worker_ends_although_a_verdict_cannot_be_obeyed_and_waits_for_one_that_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.card_guard.LEAVE_S", 60.0)
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        made: Any = guard(broker, Trust("GPU-1", "w"))
+        begun, go_on = asyncio.Event(), asyncio.Event()
+        obeyed: list[CardState] = []
+
+        async def on_change(state: CardState) -> None:
+            begun.set()
+            await go_on.wait()
+            obeyed.append(state)
+
+        made._on_change = on_change
+        await quarantine(broker, "GPU-1", Reason.CANARY, "why", 1_000)
+        looking = asyncio.create_task(made._trust.look(broker, on_change))
+        await begun.wait()
+        leaving = asyncio.create_task(made.leave())
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        await leaving
+        assert obeyed == [CardState.QUARANTINED]
+        await looking
+
+        async def fails(_: CardState) -> None:
+            raise ValueError("unexpected")
+
+        made._on_change = fails
+        await ask_to_readmit(broker, "GPU-1")
+        await made.leave()
+
+
 def guard(broker: Broker, trust: Trust) -> CardGuard:
     """A guard of a worker that has nothing in hand."""
 
