@@ -67,6 +67,7 @@ class Delivery:
         """The body; that of a claim check is fetched once. Raises StoreError when the object is gone."""
         if self._body is None:
             self._body = await get_blob(self._broker, self._broker.names.blobs_for(self.subject), self._blob)
+            self.nbytes = len(self._body)
         return self._body
 
     async def ack(self) -> None:

@@ -21,6 +21,7 @@ from workers.telemetry import Event, log_event
 from workers.trust import Trust, now_ms
 
 MOST_BYTES = 32 << 20
+MESSAGE_BYTES = 2 << 10  # of a message beside its body
 _LEFT_OUT = frozenset((HEADER_ID, HEADER_BLOB, HEADER_COPY))
 
 
@@ -52,11 +53,16 @@ class Recent:
             return
         self._done.append(_Done(message.delivery, message.job, now_ms()))
         self._nbytes += message.delivery.nbytes
-        if self._nbytes > MOST_BYTES // 2:
+        if self._held > MOST_BYTES // 2:
             self.full.set()
-        while self._nbytes > MOST_BYTES:
+        while self._held > MOST_BYTES:
             self._nbytes -= self._done.popleft().delivery.nbytes
             self.left_out += 1
+
+    @property
+    def _held(self) -> int:
+        """The bytes in memory of what is here."""
+        return self._nbytes + MESSAGE_BYTES * len(self._done)
 
     def good(self, since_ms: int) -> None:
         """The canary that began then was good: what was finished before it need not be done again."""

@@ -1,5 +1,8 @@
 """Doubts of cards, canaries of pipelines, and the lines of `rigflow cards`."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from engines.canary import canary_of
@@ -11,7 +14,9 @@ from schemas.cards import CardRecord, CardState, Doubt, Doubts, Reason, card_nam
 from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta
-from workers.trust import Trust
+from workers.in_flight import State
+from workers.recent import MESSAGE_BYTES, MOST_BYTES, Recent
+from workers.trust import Trust, now_ms
 
 
 def record(*spans: tuple[int, int], state: CardState = CardState.QUARANTINED) -> CardRecord:
@@ -56,6 +61,20 @@ def test_the_part_of_a_film_has_the_newest_mark_of_each_of_many_cards_and_room_f
     signed = trust.signed(Part(meta, {})).meta
     assert trust.mark in PartMeta.model_validate(signed.model_dump(mode="json")).cards
     assert most_telling(marks[:5]) == tuple(marks[:5])
+
+
+def test_many_small_inputs_are_kept_within_the_bytes_that_they_take_in_memory() -> None:
+    broker: Any = SimpleNamespace(settings=SimpleNamespace(canary_minutes=1.0))
+    recent, kept = Recent(broker, Trust("c", "w")), MOST_BYTES // MESSAGE_BYTES
+    job, queue = JobRef(id="j", pipeline="p", revision="r"), SimpleNamespace(stage="infer")
+    message: Any = SimpleNamespace(job=job, state=State.ACKED, queue=queue, delivery=SimpleNamespace(nbytes=0))
+    for _ in range(kept + 5):
+        recent.add(message)
+    assert recent.full.is_set()
+    assert recent.left_out == 5
+    recent.good(now_ms())
+    recent.add(message)
+    assert recent.left_out == 0
 
 
 def test_the_name_of_a_card_is_one_token() -> None:
