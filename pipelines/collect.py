@@ -15,7 +15,7 @@ from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.cards import doubts
 from pipelines.claims import claim_of
-from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare, generation_of
+from pipelines.collecting import CollectedJob, Compare, Deliver, OnPart, OnShare, generation_of, marks_of
 from pipelines.delivery import Delivery
 from pipelines.finishing import finish
 from pipelines.in_thread import in_thread
@@ -198,7 +198,7 @@ class Collector:
             await self._relief.delete()
 
     def _in_doubt(self, message: Message) -> bool:
-        return isinstance(message, Result) and self._doubted.any(message.meta.cards)
+        return self._doubted.any(marks_of(message))
 
     async def _take_done(self, job: CollectedJob, done: Done) -> None:
         """Another process published the job's Done, or `finish` did. Raises CollectedElsewhere."""

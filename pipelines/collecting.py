@@ -91,6 +91,7 @@ class CollectedJob:
             return
         if isinstance(message, Failure):
             self.failures.add(describe(message), message.start_s, message.end_s)
+            self.cards.update(message.cards)
             return
         assert isinstance(message, Result | Fragment)
         if self.gathers and isinstance(message, Result) and message.format == self.gathers.kind:
@@ -284,3 +285,10 @@ def generation_of(message: Result | Fragment | Failure | Done) -> int:
     if isinstance(message, Done):
         return message.job.generation
     return (message.meta.key if isinstance(message, Result) else message.key).job.generation
+
+
+def marks_of(message: Message) -> tuple[str, ...]:
+    """The marks of the cards that computed a part, or failed to."""
+    if isinstance(message, Failure):
+        return message.cards
+    return message.meta.cards if isinstance(message, Result) else ()

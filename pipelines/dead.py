@@ -198,7 +198,7 @@ async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
 
 def _header(failure: Failure) -> str:
     """A failure as a header: ASCII, and at most `HEADER_BYTES` long."""
-    no_detail = failure.model_copy(update={"detail": ""})
+    no_detail = failure.model_copy(update={"detail": "", "cards": ()})
     short = [attempt.model_copy(update={"ended": attempt.ended[:ENDED_CHARACTERS]}) for attempt in failure.attempts]
     no_detail_short = no_detail.model_copy(update={"attempts": tuple(short[-ATTEMPTS:])})
     for described in (failure, no_detail, no_detail_short):

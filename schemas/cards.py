@@ -1,11 +1,12 @@
 """Cards (GPUs, and workers on CPUs): whether the fleet trusts them, and the marks that parts have of them."""
 
+import operator
 import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from schemas.declared import Name
 from schemas.fields import Count, GivenName, Moment
@@ -15,6 +16,7 @@ MOST_MARKS = 1024  # of a part, which is made of an entire media at most
 _MARK = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})@([0-9]{1,15})", re.ASCII)
 
 Mark: TypeAlias = Annotated[str, Field(max_length=96)]
+Marks: TypeAlias = Annotated[tuple[Mark, ...], Field(max_length=MOST_MARKS, exclude_if=operator.not_), FailFast()]
 
 
 class CardState(StrEnum):

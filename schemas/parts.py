@@ -1,6 +1,5 @@
 """Parts: the messages between stages, and the header of a part's result."""
 
-import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from schemas.arrays import Arrays, check_arrays
 from schemas.base import Message
-from schemas.cards import MOST_MARKS, Mark
+from schemas.cards import Marks
 from schemas.errors import MessageError
 from schemas.fields import Count, Duration, Label, Ticks, clean_name
 from schemas.jobs import Key
@@ -48,7 +47,7 @@ class PartMeta(BaseModel):
     not_finite: Annotated[dict[Label, Count], Field(max_length=1024)] = {}
     computed_s: Duration = 0.0
     tokens: Count = 0
-    cards: Annotated[tuple[Mark, ...], Field(max_length=MOST_MARKS, exclude_if=operator.not_), FailFast()] = ()
+    cards: Marks = ()
 
     @property
     def span_s(self) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
 
 from schemas.arrays import Arrays, check_arrays
 from schemas.base import Message
+from schemas.cards import Marks
 from schemas.declared import Name
 from schemas.fields import Count, Duration, GivenName, Label, Moment, Number, Seconds
 from schemas.jobs import JobRef, Key
@@ -67,7 +68,7 @@ class Failure(Message):
 
     `start_s` and `end_s` are the missing seconds of the media. `entire_segment`: the segment has no further parts; a
     `key.segment` of -1 means the entire job. `at_s` is when it failed, in seconds since 1970. `worker` published it,
-    after these `attempts`; `deliveries` also counts those that were returned unprocessed.
+    after these `attempts`; `deliveries` also counts those that were returned unprocessed. `cards`: as in `PartMeta`.
     """
 
     type: Literal["failure"] = "failure"
@@ -82,6 +83,7 @@ class Failure(Message):
     deliveries: Count = 1
     attempts: Annotated[tuple[Attempt, ...], FailFast()] = ()
     at_s: Moment = 0.0
+    cards: Marks = ()
 
 
 class Done(Message):

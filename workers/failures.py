@@ -12,7 +12,7 @@ from pipelines.quotas import StorageFull
 from schemas.errors import Disposition, RigflowError, format_error
 from schemas.jobs import JobRef, Key
 from schemas.messages import decode
-from schemas.parts import PartMessage
+from schemas.parts import PartMessage, PartMeta
 from schemas.results import Attempt, Failure
 from schemas.segments import Segment
 from schemas.wire import Buffer
@@ -29,12 +29,14 @@ LONGEST_FULL_S = 30.0  # pause while the storage of a tenant stays full: until t
 class Place(NamedTuple):
     """The part of a job that is missing when a message fails.
 
-    `entire_segment`: the segment will have no further part. `span_s` are the seconds of the media.
+    `entire_segment`: the segment will have no further part. `span_s` are the seconds of the media, `cards` the marks of
+    those that worked on it.
     """
 
     key: Key
     entire_segment: bool
     span_s: tuple[float, float] = (0.0, 0.0)
+    cards: tuple[str, ...] = ()
 
 
 PlaceOf = Callable[[InFlight], Awaitable[Place]]
@@ -97,8 +99,14 @@ class Failures:
         error: Exception,
         stage: str,
         place: Place,
+        mark: str = "",
     ) -> Failure:
-        """Publish a failure in place of a result, and the message as a dead letter. Returns the failure."""
+        """Publish a failure in place of a result, and the message as a dead letter. Returns the failure.
+
+        `mark` is that of the card on which it failed, if what failed is done again once the card is in doubt.
+        """
+        if mark and mark not in place.cards:
+            place = place._replace(cards=(*place.cards, mark))
         failure = self._failure(message, error, stage, place)
         source = message.delivery
         body = await _body_of(message)
@@ -157,6 +165,7 @@ class Failures:
             worker=self._worker,
             deliveries=message.delivery.deliveries,
             attempts=attempts,
+            cards=place.cards,
         )
 
     def _ended(self, message: InFlight, error: Exception) -> Attempt:
@@ -174,11 +183,16 @@ class GaveUp(RigflowError):
         super().__init__(f"no worker finished it in {len(message.attempts)} attempts{killed}")
 
 
+def place_of(part: PartMeta) -> Place:
+    """The place of a part."""
+    return Place(part.key, False, part.span_s, part.cards)
+
+
 async def place_in_body(message: InFlight) -> Place:
     """The place of a message that is a segment or a part. Raises RigflowError for other messages."""
     content, _ = decode(await message.delivery.load())
     if isinstance(content, Segment | PartMessage):
-        return Place(content.key, isinstance(content, Segment), content.span_s)
+        return place_of(content.meta) if isinstance(content, PartMessage) else Place(content.key, True, content.span_s)
     raise RigflowError("a message without a place in a job")
 
 

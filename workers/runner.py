@@ -22,7 +22,7 @@ from workers.computing import ComputingThread, P, Step, T
 from workers.continuous_steps import ContinuousSteps
 from workers.costs import ModelCosts
 from workers.encoding import Encoding
-from workers.failures import RETRY_S, Failures, Place, place_in_body
+from workers.failures import RETRY_S, Failures, place_in_body, place_of
 from workers.first_task import first_task, read_content
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
@@ -280,9 +280,9 @@ class Runner:
                 self.counts["retries"] += 1
             else:
                 self._count_failure(task.pipeline.spec.name, task.stage, error)
-                known = None if fatal or part is None else Place(part.meta.key, False, part.meta.span_s)
-                place = known or await place_in_body(message)
-                await self._failures.publish(message, error, task.stage, place)
+                known = None if fatal or part is None else place_of(part.meta)
+                place, mark = known or await place_in_body(message), "" if fatal else self.trust.mark
+                await self._failures.publish(message, error, task.stage, place, mark)
         except Exception as second:
             await self._failures.give_back(message, second)
         if fatal:  # this process cannot compute the rest of the message

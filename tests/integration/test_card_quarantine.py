@@ -9,16 +9,22 @@ from pipelines.broker import Broker
 from pipelines.card_orders import order_quarantine
 from pipelines.cards import card_record, put_canary, quarantine
 from pipelines.client import Client
+from pipelines.collect import Collector
 from pipelines.job_records import find_manifest
 from pipelines.status import running_statuses
 from pipelines.topology import apply_topology
-from schemas.cards import CanaryRecord, CardState, Reason
+from schemas.cards import CanaryRecord, CardState, Reason, mark_of
 from schemas.errors import ExitCode
+from schemas.jobs import Key
+from schemas.results import Failure
 from schemas.settings import Settings
+from schemas.subjects import HEADER_TYPE
 from tests.cards import lines, states, until, until_state
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
+from tests.integration.queues import a_fleet
+from tests.integration.test_one_done import begun, send_result, stored
 from tests.simulated import models_of
 from workers.definitions import register
 from workers.trust import Trust
@@ -113,3 +119,25 @@ async def test_an_engine_that_fails_its_test_quarantines_a_card_only_where_other
             record = await card_record(broker, "GPU-1")
             assert (record and record.reason) == expected
     assert trust.quarantined
+
+
+async def test_what_a_card_failed_at_is_in_doubt_too(settings: Settings, tmp_path: Path) -> None:
+    async with a_fleet(settings) as (broker, publisher), Broker.connected(settings, name="collector") as collecting:
+        job = (await begun(broker, publisher, "film")).manifest.job
+        key = Key(job=job, segment=0, final=True)
+        failure = Failure(key=key, stage="decode", error="not finite", cards=(mark_of("a", 1_000),))
+        await broker.publish(broker.names.results(job), failure.encode(), "failure", {HEADER_TYPE: "failure"})
+        await quarantine(broker, "a", Reason.CANARY, "it errs", 500)
+        collector = Collector(collecting, publisher.spec)
+        await collector.open({job: tmp_path / "film"})
+        waiting = asyncio.create_task(collector.wait(job.id))
+
+        async def dropped() -> bool:
+            return waiting.done() or (await stored(broker, job))[1] == []
+
+        await until(dropped)
+        await send_result(broker, job)
+        async with asyncio.timeout(60.0):
+            done = await waiting
+        await collector.close()
+    assert (done.failures, done.frames) == ((), 1)

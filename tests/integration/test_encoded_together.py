@@ -55,3 +55,4 @@ async def test_short_parts_are_encoded_in_one_step_and_each_has_its_own_error(
     [failure] = failures
     assert isinstance(failure, Failure)
     assert failure.error == "it cannot be encoded"
+    assert [mark.partition("@")[0] for mark in failure.cards] == ["worker"]
