@@ -14,6 +14,7 @@ from pipelines.values import decoded, report_skipped
 from schemas.cards import CanaryRecord, CardRecord, CardState, Doubts, Reason
 from schemas.errors import BrokerError, NotFound, UsageError
 
+ROUNDS = 3  # of canaries, which a worker that runs does not leave out
 _LOOK_S = 0.1
 
 
@@ -88,8 +89,16 @@ async def quarantine_lost(broker: Broker, card: str, why: str, rig: str) -> None
 
 
 async def good_ms(broker: Broker, card: str) -> int:
-    """The time of the last good canary of a card, in milliseconds since 1970; now where there was none."""
-    return max((each.good_ms for each in await canaries(broker, card) if each.good_ms), default=_now_ms())
+    """The time until which a card was good by all of its workers, in milliseconds since 1970; now if it never was.
+
+    Workers that have computed no canary for some rounds have gone.
+    """
+    last: dict[str, int] = {}
+    for each in await canaries(broker, card):
+        last[each.worker] = max(each.good_ms, last.get(each.worker, 0))
+    newest = max(last.values(), default=0)
+    gone_ms = newest - int(ROUNDS * 60_000 * broker.settings.canary_minutes)
+    return min((at_ms for at_ms in last.values() if at_ms >= max(1, gone_ms)), default=_now_ms())
 
 
 async def ask_to_readmit(broker: Broker, card: str) -> CardRecord:

@@ -7,7 +7,7 @@ from benchmarks.fleet import simulated
 from pipelines.audit import read_audit
 from pipelines.broker import Broker
 from pipelines.card_orders import order_quarantine
-from pipelines.cards import card_record, put_canary, quarantine
+from pipelines.cards import card_record, good_ms, put_canary, quarantine
 from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.job_records import find_manifest
@@ -141,3 +141,15 @@ async def test_what_a_card_failed_at_is_in_doubt_too(settings: Settings, tmp_pat
             done = await waiting
         await collector.close()
     assert (done.failures, done.frames) == ((), 1)
+
+
+async def test_a_card_was_good_until_the_first_of_its_workers_was_not(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        round_ms = int(60_000 * settings.canary_minutes)
+        now_ms = 1_000 * round_ms
+        answers = (("w1", now_ms - round_ms), ("w1", now_ms - 9 * round_ms), ("w2", now_ms), ("gone", 5), ("new", 0))
+        for number, (worker, at_ms) in enumerate(answers):
+            await put_canary(broker, CanaryRecord(card="a", group=f"g{number}", worker=worker, good_ms=at_ms))
+        assert await good_ms(broker, "a") == now_ms - round_ms
+        assert await good_ms(broker, "b") > now_ms
