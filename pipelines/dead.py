@@ -37,6 +37,7 @@ from schemas.wire import Buffer
 GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_CONTENT_TYPE, HEADER_REVISION)  # headers of raw media that its publisher set
 GIVEN_CHARS = 1000  # of each of them: all headers of a message have 64 KiB at most
 
+ALL = ">"  # subjects of a stream
 HEADER_BYTES = 3000
 ATTEMPTS, ENDED_CHARACTERS = 6, 60  # so many fit into a header beside a long error
 
@@ -100,8 +101,8 @@ async def letters(broker: Broker, job: str = "", after: int = 0, tenant: str = "
 
     All tenants that are not listed share one stream, with numbers of its own, as each listed one has.
     """
-    stream = broker.names.dead_of(tenant)
-    async for stored in broker.read(stream, first=after + 1):
+    stream, subjects = await _place(broker, tenant)
+    async for stored in broker.read(stream, subjects, after + 1):
         letter = _letter(stream, stored)
         if not job or letter.failure.key.job.id == job:
             yield letter
@@ -109,11 +110,20 @@ async def letters(broker: Broker, job: str = "", after: int = 0, tenant: str = "
 
 async def find_letter(broker: Broker, number: int, tenant: str = "") -> Letter:
     """The dead letter of a tenant with this number. Raises NotFound when there is none."""
-    stream = broker.names.dead_of(tenant)
+    stream, subjects = await _place(broker, tenant)
     stored = await broker.message(stream, number)
-    if stored is None:
+    if stored is None or (subjects != ALL and broker.names.listed_tenant(stored.subject) != tenant):
         raise no_letter(number)
     return _letter(stream, stored)
+
+
+async def _place(broker: Broker, tenant: str) -> tuple[str, str]:
+    """Stream and subjects of a tenant's letters: of the shared stream, until `topology apply` gives it one."""
+    names = broker.names
+    own = names.dead_of(tenant)
+    if own == names.dead_stream or await broker.api_unless_gone(f"STREAM.INFO.{own}") is not None:
+        return own, ALL
+    return names.dead_stream, names.dead("*", "*", tenant)
 
 
 def no_letter(number: int) -> NotFound:
