@@ -6,7 +6,6 @@ workers finish what they have, and its results are deleted when they are too old
 """
 
 import asyncio
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -133,7 +132,9 @@ class Asker:
                 inventory = await take_inventory(self._broker, known)
                 used = {"frames": inventory.frames, "computed_s": inventory.computed_s}
             if known.state is JobState.DONE or used["computed_s"]:
-                await record_usage(self._broker, known.model_copy(update={**used, "ended_s": time.time()}))
+                await record_usage(
+                    self._broker, known.model_copy(update={**used, "ended_s": self._broker.quotas.now_s()})
+                )
             await self._broker.purge(names.results_of(known.job.tenant), names.results(known.job))
             await discard_claims(self._broker, names.blobs_of(known.job.tenant), claims)
 

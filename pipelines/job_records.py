@@ -110,7 +110,8 @@ class JobRecord:
         """Write that the job is cancelled, if it is not over. Raises NotFound when another process deleted it."""
         job = self.manifest.job
         while not self.manifest.state.ended:
-            if await self.write(self.manifest.model_copy(update={"state": JobState.CANCELLED, "ended_s": time.time()})):
+            update = {"state": JobState.CANCELLED, "ended_s": self._broker.quotas.now_s()}
+            if await self.write(self.manifest.model_copy(update=update)):
                 return
             try:
                 await self.refresh()

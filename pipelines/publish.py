@@ -162,7 +162,7 @@ class Publisher:
         except RigflowError as error:
             refused = error.disposition is Disposition.REJECT and not isinstance(error, JobCancelled)
             if refused and not (is_new and not sending.begun and await record.forget()):
-                await _note_failure(record, sending, error)
+                await _note_failure(record, sending, error, self._broker.quotas.now_s())
             raise
         finally:
             for task in tasks:
@@ -230,7 +230,7 @@ async def _note(record: JobRecord, sending: "Sending") -> None:
         await record.change(**sending.progress)
 
 
-async def _note_failure(record: JobRecord, sending: "Sending", error: RigflowError) -> None:
+async def _note_failure(record: JobRecord, sending: "Sending", error: RigflowError, at_s: float) -> None:
     missing = ((sending.sent_s, sending.duration_s),) if sending.duration_s > sending.sent_s else ()
     await record.change(
         **sending.progress,
@@ -238,7 +238,7 @@ async def _note_failure(record: JobRecord, sending: "Sending", error: RigflowErr
         failures=1,
         reasons=(str(error),),
         missing=missing,
-        ended_s=time.time(),
+        ended_s=at_s,
     )
 
 
