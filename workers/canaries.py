@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -20,9 +21,9 @@ from pipelines.broker import Broker
 from pipelines.cards import canaries, card_record, card_records, forget_canary, put_canary, quarantine
 from placement.canaries import Answers, judge
 from schemas.cards import CanaryRecord, Reason
-from schemas.errors import RigflowError, format_error
+from schemas.errors import Disposition, MediaError, PipelineError, RigflowError, format_error
 from schemas.model_profile import ComputeOptions
-from workers.canary_run import compute, covered
+from workers.canary_run import CanaryFailed, TooLong, compute, covered
 from workers.computing import ComputingThread
 from workers.recent import Recent
 from workers.stages import LoadedPipeline
@@ -31,7 +32,8 @@ from workers.trust import Trust
 
 FIRST_S = 60.0  # after the start of a worker, or `canary_minutes` if that is less
 SHARE = 100  # a worker works so many times as long as its canaries take
-MOST_S = 5.0  # of one canary; a pipeline that takes longer has none
+MOST_S = 5.0  # of one canary
+MOST_FAILURES = 3  # in a row, of a pipeline whose canary takes longer or has never ended well here: then it has none
 ANNOUNCED_S = 300.0  # a card that was to answer and did not for so long has no say
 FORGET_S = 7 * 86400.0  # answers of groups that a card does not belong to any more
 Tick = Callable[[], None]
@@ -59,6 +61,8 @@ class Canaries:
         self._chosen, self._worker, self._tick = chosen, worker, tick
         self._every_s = 60 * broker.settings.canary_minutes
         self._drawn: dict[str, Canary | None] = {}
+        self._worked: set[str] = set()  # revisions whose canary ended well in this process
+        self._failures: Counter[str] = Counter()  # in a row, by revision
         self._mine: dict[str, CanaryRecord] = {}  # by group
         self._ready, self._shared = ready, tuple[object, ...]()
         self._opened = False
@@ -99,6 +103,8 @@ class Canaries:
             if why := await self.round():
                 self._trust.accuse(Reason.CANARY, why)
         except RigflowError as error:  # the broker is away, or roles.conf is of an earlier version
+            if error.disposition is Disposition.FATAL:
+                raise
             log_event(Event("canary-failed", f"canaries could not be judged: {error}"))
 
     async def _recall(self) -> None:
@@ -114,7 +120,7 @@ class Canaries:
         """Compute the canary of each pipeline, and judge. Why this card is wrong; empty if it is not.
 
         After a verdict that comes meanwhile it certifies nothing: what that puts in doubt is done again. Raises
-        BrokerError.
+        BrokerError, CanaryFailed, and what is fatal to the process.
         """
         since_ms, before = self._trust.begin(), self._trust.record
         groups: set[str] = set()
@@ -141,17 +147,20 @@ class Canaries:
 
     async def _one(self, pipeline: LoadedPipeline) -> str | None:
         """Compute the canary of a pipeline and store the answer; its group, None if it has no canary."""
-        name = pipeline.spec.name
-        if (canary := await self._canary(pipeline)) is None:
+        revision, canary = pipeline.spec.revision, await self._canary(pipeline)
+        if canary is None or pipeline not in self._loaded():  # it was unloaded since the round began
             return None
+        self._tick()
+        step = pipeline.spec.name, "canary"  # so that a GPU that hangs in it is seen
         try:
-            digest, took_s = await self._computing.run(compute, pipeline, canary, self._tick, MOST_S)
+            digest, took_s = await self._computing.run_step(*step, compute, pipeline, canary, self._tick, MOST_S)
         except Exception as error:
-            self._drawn[pipeline.spec.revision] = None  # its media do not suit it: the same would happen each time
-            self._trust.canaries["failed"] += 1
-            text = f"pipeline {name} has no canary here: {format_error(error)}"
-            log_event(Event("canary-failed", text, logging.INFO, {"pipeline": name}))
+            self._on_failure(pipeline, error)
             return None
+        finally:
+            self._tick()
+        self._worked.add(revision)
+        self._failures.pop(revision, None)
         self._took_s += took_s
         group = await self._group(pipeline, canary)
         known = self._mine.get(group) or self._new(group, pipeline)
@@ -160,6 +169,24 @@ class Canaries:
         self._mine[group] = known.model_copy(update=update)
         await put_canary(self._broker, self._mine[group])
         return group
+
+    def _on_failure(self, pipeline: LoadedPipeline, error: Exception) -> None:
+        """Give the canary of a pipeline up if its media do not suit it.
+
+        Raises CanaryFailed if they do, as far as is known, and what is fatal to the process.
+        """
+        if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
+            raise error
+        name, revision = pipeline.spec.name, pipeline.spec.revision
+        self._trust.canaries["failed"] += 1
+        self._failures[revision] += 1
+        often = self._failures[revision] >= MOST_FAILURES
+        fits = revision in self._worked or not (often or isinstance(error, (PipelineError, MediaError)))
+        if fits and not (often and isinstance(error, TooLong)):
+            raise CanaryFailed(f"the canary of {name} failed: {format_error(error)}") from error
+        self._drawn[revision] = None
+        text = f"pipeline {name} has no canary here: {format_error(error)}"
+        log_event(Event("canary-failed", text, logging.INFO, {"pipeline": name}))
 
     async def _canary(self, pipeline: LoadedPipeline) -> Canary | None:
         revision = pipeline.spec.revision

@@ -17,6 +17,10 @@ class TooLong(RigflowError):
     """A canary takes longer than a card should be kept from its work."""
 
 
+class CanaryFailed(RigflowError):
+    """A canary ended with an error: what the card computed since its last good one is not known to be good."""
+
+
 def compute(pipeline: LoadedPipeline, canary: Canary, tick: Tick, most_s: float) -> tuple[str, float]:
     """The hash of the answer of the stages that this worker can run, and the seconds that they took.
 

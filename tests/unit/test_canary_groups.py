@@ -12,8 +12,10 @@ import engines.canary
 from benchmarks.fleet import simulated
 from engines.canary import Canary, canary_of, versions
 from schemas.cards import CanaryRecord
+from schemas.errors import DeviceLost, PipelineError
 from schemas.settings import Settings
-from workers.canaries import Canaries
+from workers.canaries import MOST_FAILURES, Canaries
+from workers.canary_run import CanaryFailed, TooLong
 
 
 def canaries(card: str, gpu: object) -> Any:
@@ -119,3 +121,52 @@ def test_a_library_that_cannot_draw_a_media_leaves_a_pipeline_without_a_canary(m
     monkeypatch.setattr("engines.canary._film", raises)
     monkeypatch.setattr("engines.canary._picture", lambda: b"")
     assert canary_of(simulated()) is None
+
+
+def failing(error: Exception) -> Any:
+    """Canaries of one pipeline whose canary ends with an error."""
+
+    async def fails(*_: object) -> None:
+        raise error
+
+    one = canaries("a", None)
+    one._tick = lambda: None
+    one._trust.canaries = {"failed": 0}
+    one._computing = SimpleNamespace(run_step=fails)
+    one._drawn = {"r": Canary([], "sha")}
+    one._loaded = lambda: [PIPELINE]
+    one._trust.begin = lambda: 1
+    return one
+
+
+PIPELINE = pipeline(1)
+
+
+@pytest.mark.parametrize("error", [TooLong("5 s"), RuntimeError("closed")])
+async def test_a_canary_that_fails_once_is_not_good_and_is_tried_again(error: Exception) -> None:
+    one = failing(error)
+    for _ in range(MOST_FAILURES - 1):
+        with pytest.raises(CanaryFailed):
+            await one.round()
+    assert await one._one(PIPELINE) is None
+    assert one._drawn == {"r": None}
+
+
+async def test_a_card_that_computed_a_canary_and_then_fails_is_never_good() -> None:
+    one = failing(RuntimeError("an illegal address"))
+    one._answered.add("r")
+    for _ in range(2 * MOST_FAILURES):
+        with pytest.raises(CanaryFailed):
+            await one.round()
+
+
+async def test_a_lost_device_ends_the_process() -> None:
+    one = failing(DeviceLost("gone"))
+    with pytest.raises(DeviceLost):
+        await one.round()
+
+
+async def test_media_that_do_not_suit_a_pipeline_are_given_up_at_once() -> None:
+    one = failing(PipelineError("no text"))
+    assert await one._one(PIPELINE) is None
+    assert one._drawn == {"r": None}
