@@ -102,6 +102,7 @@ class CanaryRecord(BaseModel):
 
     `first` is its first answer since it was trusted, `last` the newest, `good_ms` the time of the last good canary of
     `worker`, which is what marks have. `group` is what cards must share to give equal bits, `kind` its device in words.
+    `process`: the only one that has this group; empty where its answers are compared with those of others.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -116,6 +117,7 @@ class CanaryRecord(BaseModel):
     good_ms: Count = 0
     at_s: Moment = 0.0
     took_s: Moment = 0.0
+    process: GivenName = Field(default="", exclude_if=lambda process: not process)
 
 
 def card_name(uuid: str, worker: str) -> str:

@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from engines.backends.choice import backend_of
@@ -110,11 +110,24 @@ class Canaries:
     async def _recall(self) -> None:
         """Take the answers of an earlier process, and have others of the group wait for the first one of this card."""
         with suppress(RigflowError):
-            self._mine = {each.group: each for each in await canaries(self._broker, self._trust.card)}
+            known = await canaries(self._broker)
+            mine = [each for each in known if each.card == self._trust.card]
+            self._mine = {each.group: each for each in mine if not each.process}
             for pipeline in self._loaded():
                 canary = await self._canary(pipeline)
                 if canary is not None and (group := await self._group(pipeline, canary)) not in self._mine:
                     await put_canary(self._broker, self._new(group, pipeline))
+            await self._forget(known)
+
+    async def _forget(self, known: Iterable[CanaryRecord]) -> None:
+        """Delete what nothing is compared with any more: earlier processes of this worker, and cards that have gone."""
+        out = {record.card for record in await card_records(self._broker) if not record.works}
+        oldest_s = time.time() - FORGET_S
+        for each in known:
+            own = (each.card, each.worker) == (self._trust.card, self._worker)
+            ended = own and each.process not in ("", self._process)
+            if ended or (each.at_s < oldest_s and each.card not in out and each.group not in self._mine):
+                await forget_canary(self._broker, each)
 
     async def round(self) -> str:
         """Compute the canary of each pipeline, and judge. Why this card is wrong; empty if it is not.
@@ -141,7 +154,7 @@ class Canaries:
             self._mine[group] = self._mine[group].model_copy(update={"good_ms": since_ms})
             await put_canary(self._broker, self._mine[group])
         for group in self._mine.keys() - groups:
-            if self._mine[group].at_s < time.time() - FORGET_S:
+            if self._mine[group].process or self._mine[group].at_s < time.time() - FORGET_S:
                 await forget_canary(self._broker, self._mine.pop(group))
         return ""
 
@@ -204,7 +217,11 @@ class Canaries:
             revision=pipeline.spec.revision,
             good_ms=self._trust.good_ms,
             at_s=time.time(),
+            process=self._process if self._alone(pipeline) else "",
         )
+
+    def _alone(self, pipeline: LoadedPipeline) -> bool:
+        return bool(pipeline.models) and self._device.gpu is not None
 
     async def _group(self, pipeline: LoadedPipeline, canary: Canary) -> str:
         """What cards must share to give equal bits.
@@ -221,7 +238,7 @@ class Canaries:
         chosen += [self._chosen.get(model.identity) for model in models]
         own = any(isinstance(backend_of(model, settings), Compiler) for model in models)
         stages, alone = covered(pipeline), self._trust.card if own else ""
-        if models and self._device.gpu is not None:
+        if self._alone(pipeline):
             alone = f"{self._process} {pipeline.load}"
         return group_of(pipeline.spec.revision, stages, canary.sha256, self._shared, chosen, alone)
 

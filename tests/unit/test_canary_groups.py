@@ -14,7 +14,7 @@ from engines.canary import Canary, canary_of, versions
 from schemas.cards import CanaryRecord
 from schemas.errors import DeviceLost, PipelineError
 from schemas.settings import Settings
-from workers.canaries import MOST_FAILURES, Canaries
+from workers.canaries import FORGET_S, MOST_FAILURES, Canaries
 from workers.canary_run import CanaryFailed, TooLong
 
 
@@ -170,3 +170,39 @@ async def test_media_that_do_not_suit_a_pipeline_are_given_up_at_once() -> None:
     one = failing(PipelineError("no text"))
     assert await one._one(PIPELINE) is None
     assert one._drawn == {"r": None}
+
+
+async def test_a_worker_that_starts_deletes_answers_that_nothing_is_compared_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, ended_s = time.time(), time.time() - FORGET_S - 1
+    known = [
+        CanaryRecord(card="a", worker="a", group="before", process="another", at_s=now_s),
+        CanaryRecord(card="b", worker="b", group="gone", at_s=ended_s),
+        CanaryRecord(card="a", worker="a", group="kept", first="x", last="x", at_s=now_s),
+        CanaryRecord(card="a", worker="second", group="beside", process="its", at_s=now_s),
+        CanaryRecord(card="c", worker="c", group="quarantined", at_s=ended_s),
+    ]
+    forgotten, stored = [], []
+
+    async def records(*_: object) -> list[CanaryRecord]:
+        return known
+
+    async def out(*_: object) -> list[object]:
+        return [SimpleNamespace(card="c", works=False)]
+
+    async def forget(_: object, record: CanaryRecord) -> None:
+        forgotten.append(record.group)
+
+    async def put(_: object, record: CanaryRecord) -> None:
+        stored.append(record)
+
+    for name, fake in (("canaries", records), ("card_records", out), ("forget_canary", forget), ("put_canary", put)):
+        monkeypatch.setattr(f"workers.canaries.{name}", fake)
+    one = canaries("a", object())
+    one._drawn, one._loaded = {"r": Canary([], "sha")}, lambda: [pipeline(1)]
+    await one._recall()
+    assert forgotten == ["before", "gone"]
+    assert set(one._mine) == {"kept"}
+    assert [each.process for each in stored] == [one._process]
+    assert "process" not in CanaryRecord(card="a", group="g").model_dump()
