@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = Commands(name="cards", invoke_without_command=True)
 CHECK_S = 60.0  # that `readmit` waits for a check
-TITLES = ("card", "device", "rig", "state", "since", "last canary", "heat", "why")
+TITLES = ("card", "device", "rig", "state", "since", "last canary", "temperature", "why")
 
 
 @app.callback()
@@ -47,7 +47,7 @@ def cards(context: typer.Context, as_json: Json = False, *, settings: "Settings"
     if as_json:
         say_json([line.model_dump(mode="json") for line in lines])
     elif lines:
-        stdout().print(list_of(TITLES, map(_row, lines), left=4, unless={"heat": ""}, entire=("card", "why")))
+        stdout().print(list_of(TITLES, map(_row, lines), left=4, unless={"temperature": ""}, entire=("card", "why")))
     else:
         stdout().print("no cards: no worker has reported yet")
     return ExitCode.OK

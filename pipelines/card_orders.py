@@ -3,7 +3,7 @@
 from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.card_list import all_cards
-from pipelines.cards import ask_to_readmit, good_ms, quarantine
+from pipelines.cards import ask_to_readmit, card_record, check_readmittable, good_ms, quarantine
 from schemas.cards import CardRecord, Reason
 from schemas.errors import NotFound
 
@@ -21,5 +21,6 @@ async def order_quarantine(broker: Broker, card: str, why: str) -> CardRecord:
 
 async def order_readmit(broker: Broker, card: str) -> CardRecord:
     """Have a quarantined card checked. Raises NotFound, UsageError."""
+    check_readmittable(card, await card_record(broker, card))
     await audit(broker, "card-readmitted", card)
     return await ask_to_readmit(broker, card)

@@ -12,6 +12,7 @@ from pipelines.broker import DELETED, Broker
 from pipelines.connection import Forbidden
 from pipelines.values import decoded, report_skipped
 from schemas.cards import CanaryRecord, CardRecord, CardState, Doubts, Reason
+from schemas.declared import is_token
 from schemas.errors import BrokerError, NotFound, UsageError
 
 ROUNDS = 3  # of canaries, which a worker that runs does not leave out
@@ -20,7 +21,7 @@ _LOOK_S = 0.1
 
 async def card_record(broker: Broker, card: str) -> CardRecord | None:
     """What the fleet holds of a card; None for one that was never quarantined. Raises BrokerError."""
-    body = await broker.get(broker.names.profiles, f"card.{card}")
+    body = await broker.get(broker.names.profiles, f"card.{card}") if is_token(card) else None
     return None if body is None else decoded(CardRecord, body, f"the record of card {card}")
 
 
@@ -101,14 +102,20 @@ async def good_ms(broker: Broker, card: str) -> int:
     return min((at_ms for at_ms in last.values() if at_ms >= max(1, gone_ms)), default=_now_ms())
 
 
+def check_readmittable(card: str, record: CardRecord | None) -> CardRecord:
+    """The record of a card that is out of work. Raises NotFound, UsageError for one that works."""
+    if record is None:
+        raise NotFound(f"no card {card[:100]!a} is quarantined", "see `rigflow cards`")
+    if record.works:
+        raise UsageError(f"card {card} works already", "see `rigflow cards`")
+    return record
+
+
 async def ask_to_readmit(broker: Broker, card: str) -> CardRecord:
     """Have a quarantined card's worker check it. Raises NotFound, UsageError for one that works."""
 
     def changed(before: CardRecord | None) -> CardRecord:
-        if before is None:
-            raise NotFound(f"no card {card[:100]!a} is quarantined", "see `rigflow cards`")
-        if before.works:
-            raise UsageError(f"card {card} works already", "see `rigflow cards`")
+        before = check_readmittable(card, before)
         return before.model_copy(update={"state": CardState.CHECKING, "asked_s": time.time()})
 
     _, record = await _change(broker, card, changed)
@@ -155,6 +162,8 @@ async def _change(
     broker: Broker, card: str, changed: Callable[[CardRecord | None], CardRecord | None]
 ) -> tuple[CardRecord | None, CardRecord | None]:
     """Replace a record by what `changed` makes of it, None: it stays; the record before and after."""
+    if not is_token(card):  # a wildcard in it would find another card
+        raise NotFound(f"there is no card {card[:100]!a}", "see `rigflow cards`")
     bucket, key = broker.names.profiles, f"card.{card}"
     while True:
         entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{key}")

@@ -3,18 +3,20 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from benchmarks.fleet import simulated
 from pipelines.audit import read_audit
 from pipelines.broker import Broker
-from pipelines.card_orders import order_quarantine
-from pipelines.cards import card_record, good_ms, put_canary, quarantine
+from pipelines.card_orders import order_quarantine, order_readmit
+from pipelines.cards import card_record, card_records, good_ms, put_canary, quarantine
 from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.job_records import find_manifest
 from pipelines.status import running_statuses
 from pipelines.topology import apply_topology
 from schemas.cards import CanaryRecord, CardState, Reason, mark_of
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, NotFound
 from schemas.jobs import Key
 from schemas.results import Failure
 from schemas.settings import Settings
@@ -101,6 +103,19 @@ async def test_the_first_verdict_stays_and_its_doubt_only_grows(settings: Settin
     assert (new, again) == (True, False)
     assert (second.why, second.reason, second.at_s) == ("first", Reason.CANARY, first.at_s)
     assert [each.since_ms for each in third.doubts] == [500]
+
+
+async def test_a_card_that_no_name_is_readmits_no_other_and_is_not_audited(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [SPEC])
+        await quarantine(broker, "a", Reason.ORDER, "by an order", 1_000)
+        for name in ("*", ">", "b", "a.b"):
+            with pytest.raises(NotFound, match="no card"):
+                await order_readmit(broker, name)
+            assert await card_record(broker, name) is None
+        assert [each async for each in read_audit(broker)] == []
+        (record,) = await card_records(broker)
+    assert (record.card, record.state) == ("a", CardState.QUARANTINED)
 
 
 async def test_an_engine_that_fails_its_test_quarantines_a_card_only_where_others_of_its_kind_pass(
