@@ -103,6 +103,7 @@ class CanaryRecord(BaseModel):
     `first` is its first answer since it was trusted, `last` the newest, `good_ms` the time of the last good canary of
     `worker`, which is what marks have. `group` is what cards must share to give equal bits, `kind` its device in words.
     `process`: the only one that has this group; empty where its answers are compared with those of others.
+    `setup`: what an engine of its rig depends on, beside its kind: backend, precision, TF32 and driver.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -118,6 +119,7 @@ class CanaryRecord(BaseModel):
     at_s: Moment = 0.0
     took_s: Moment = 0.0
     process: GivenName = Field(default="", exclude_if=lambda process: not process)
+    setup: GivenName = Field(default="", exclude_if=lambda setup: not setup)
 
 
 def card_name(uuid: str, worker: str) -> str:

@@ -28,7 +28,7 @@ from workers.computing import ComputingThread
 from workers.recent import Recent
 from workers.stages import LoadedPipeline
 from workers.telemetry import Event, log_event
-from workers.trust import Trust
+from workers.trust import Trust, setup_of
 
 FIRST_S = 60.0  # after the start of a worker, or `canary_minutes` if that is less
 SHARE = 100  # a worker works so many times as long as its canaries take
@@ -178,7 +178,7 @@ class Canaries:
         group = await self._group(pipeline, canary)
         known = self._mine.get(group) or self._new(group, pipeline)
         update = {"first": known.first or digest, "last": digest, "at_s": time.time(), "took_s": took_s}
-        update |= {"good_ms": self._trust.good_ms}
+        update |= {"good_ms": self._trust.good_ms, "setup": setup_of(self._broker.settings)}
         self._mine[group] = known.model_copy(update=update)
         await put_canary(self._broker, self._mine[group])
         return group
@@ -218,6 +218,7 @@ class Canaries:
             good_ms=self._trust.good_ms,
             at_s=time.time(),
             process=self._process if self._alone(pipeline) else "",
+            setup=setup_of(self._broker.settings),
         )
 
     def _alone(self, pipeline: LoadedPipeline) -> bool:

@@ -10,11 +10,13 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from engines.machine import driver_version
 from engines.part import Part
 from pipelines.broker import Broker
 from pipelines.cards import canaries, card_record, quarantine
 from schemas.cards import CardRecord, CardState, Reason, card_name, mark_of
 from schemas.errors import RigflowError
+from schemas.settings import Settings
 from workers.telemetry import Event, log_event
 
 LOOK_S = 2.0
@@ -118,9 +120,15 @@ class Trust:
             raise
 
     async def _works_elsewhere(self, broker: Broker, revision: str) -> bool:
-        """Whether another card of this kind answered the canary of a revision."""
+        """Whether another card of this kind, on a rig that is set up alike, answered the canary of a revision."""
         others = [each for each in await canaries(broker) if each.card != self.card and each.last]
-        return any((each.kind, each.revision) == (self.kind, revision) for each in others)
+        alike = self.kind, revision, setup_of(broker.settings)
+        return any((each.kind, each.revision, each.setup) == alike for each in others)
+
+
+def setup_of(settings: Settings) -> str:
+    """What an engine depends on beside the kind of its device: one that fails may be at fault, and not its card."""
+    return f"{settings.backend} {settings.precision} {settings.tf32} {driver_version()}"
 
 
 def now_ms() -> int:

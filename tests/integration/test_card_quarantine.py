@@ -29,7 +29,7 @@ from tests.integration.queues import a_fleet
 from tests.integration.test_one_done import begun, send_result, stored
 from tests.simulated import models_of
 from workers.definitions import register
-from workers.trust import Trust
+from workers.trust import Trust, setup_of
 
 SPEC = simulated()
 
@@ -126,9 +126,12 @@ async def test_an_engine_that_fails_its_test_quarantines_a_card_only_where_other
     async with Broker.connected(settings, "test") as broker:
         await apply_topology(broker, settings, [SPEC])
         trust = Trust("GPU-1", "w", "r", "P104")
+        other_way = settings.model_copy(update={"precision": "fp16"})
         other = CanaryRecord(card="GPU-2", group="g", kind="T4", revision="abc", last="x")
-        for kind, expected in (("T4", None), ("P104", Reason.SELF_TEST)):
-            await put_canary(broker, other.model_copy(update={"kind": kind}))
+        here = setup_of(settings)
+        cases = (("T4", here, None), ("P104", setup_of(other_way), None), ("P104", here, Reason.SELF_TEST))
+        for kind, setup, expected in cases:
+            await put_canary(broker, other.model_copy(update={"kind": kind, "setup": setup}))
             trust.accuse(Reason.SELF_TEST, "its error is 0.3", "abc")
             await trust.look(broker, nothing)
             record = await card_record(broker, "GPU-1")
