@@ -16,7 +16,6 @@ from cli.output_folder import prepare_folder
 from cli.results import write_result
 from cli.text import age, cell, clock, say, say_fields, say_json, size, stdout, table, warn
 from schemas.errors import ExitCode, StoreError, UsageError
-from schemas.tenants import MAIN
 from schemas.text import printable
 
 if TYPE_CHECKING:
@@ -244,6 +243,8 @@ async def _find(broker: "Broker", number: int, tenant: str) -> "Letter":
 
 def _check(broker: "Broker", tenant: str) -> None:
     """Raise UsageError for a tenant that the fleet has not, whose letters would be those of others."""
+    from schemas.tenants import MAIN
+
     if broker.tenants and tenant not in ("", MAIN, *broker.tenants):
         known = ", ".join(sorted({MAIN, *broker.tenants}))
         raise UsageError(f"the fleet has no tenant {tenant[:100]!a}", f"it has {known}; see `rigflow dead list`")

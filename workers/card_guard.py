@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pipelines.broker import Broker
 from pipelines.cards import extend_doubt, readmit, refuse
 from schemas.cards import CardState, Reason
-from schemas.errors import RigflowError, format_error
+from schemas.errors import Disposition, RigflowError, format_error
 from workers.canaries import Canaries
 from workers.obedience import Obedience
 from workers.runner import Runner
@@ -93,6 +93,8 @@ class CardGuard:
             if not why and outcomes["good"] == good and outcomes["failed"] > failed:
                 why = "its check failed: no canary could be computed, see the log of its worker"
         except Exception as error:
+            if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
+                raise
             why = f"its check failed: {format_error(error)}"
         if why:
             if not await refuse(self._broker, self._trust.card, why):  # another worker on this card found it good

@@ -20,7 +20,7 @@ from workers.canary_run import CanaryFailed, TooLong
 
 def canaries(card: str, gpu: object) -> Any:
     """Canaries of a process that has `gpu`, or none; nothing of them runs."""
-    trust: Any = SimpleNamespace(card=card, kind="a kind", good_ms=0)
+    trust: Any = SimpleNamespace(card=card, kind="a kind", good_ms=0, record=None)
     broker: Any = SimpleNamespace(settings=Settings())
     device: Any = SimpleNamespace(gpu=gpu)
     unused: Any = None
@@ -154,7 +154,7 @@ async def test_a_canary_that_fails_once_is_not_good_and_is_tried_again(error: Ex
 
 async def test_a_card_that_computed_a_canary_and_then_fails_is_never_good() -> None:
     one = failing(RuntimeError("an illegal address"))
-    one._answered.add("r")
+    one._worked.add("r")
     for _ in range(2 * MOST_FAILURES):
         with pytest.raises(CanaryFailed):
             await one.round()

@@ -94,7 +94,9 @@ def test_a_dead_letter_has_its_job_and_its_error_in_full() -> None:
     key = Key(job=JobRef(id="5f0c6a4be1d2f7a09c3e", pipeline="fingerprint", revision="r"), segment=3)
     error = "frame 17 of segment 3 cannot be decoded: Invalid data found when processing input"
     failure = Failure(key=key, stage="decode", entire_segment=True, error=f"{error}\x1b[2J", at_s=time.time() - 130)
-    letter = Letter(12, failure, "rigflow.work.fingerprint.decode.bulk", Stored("s", 1, {}, b"x" * 1000))
+    letter = Letter(
+        "RIGFLOW_DEAD", 12, failure, "rigflow.work.fingerprint.decode.bulk", Stored("s", 1, {}, b"x" * 1000)
+    )
     first, *others = shown(_summary(letter), columns=72)
     assert first == "5f0c6a4be1d2f7a09c3e, fingerprint decode, segment 3, 1 kB, 2 min ago"
     assert " ".join(others) == error + "\\x1b[2J"

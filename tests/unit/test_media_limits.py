@@ -91,7 +91,7 @@ BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
     "large.png": (lambda path: path.write_bytes(png(SIDE)), f"the image {BEYOND}"),
     "text.png": (lambda path: path.write_bytes(png(16, chunk(b"zTXt", b"a\0\0" + zeros(300)))), ""),
     "profile.png": (lambda path: path.write_bytes(png(16, chunk(b"iCCP", b"a\0\0" + zeros(300)))), ""),
-    "sizes.jpg": (lambda path: path.write_bytes(two_sizes(16, 4000)), "the jpeg image is damaged"),
+    "sizes.jpg": (lambda path: path.write_bytes(two_sizes(16, 4000)), "the jpeg image cannot be decoded"),
     "canvas.webp": (lambda path: path.write_bytes(canvas(16, 2000)), "the webp image is damaged"),
     "canvas.gif": (lambda path: path.write_bytes(gif(16_000)), "no frame of its gif video can be decoded"),
     "honest.mov": (lambda path: mov(path, [png(SIDE)], SIDE), f"honest.mov {BEYOND}"),

@@ -61,7 +61,7 @@ def outcome(name: str) -> JobOutcome:
 
 def letter(name: str) -> Letter:
     failure = Failure(key=Key(job=JOB, segment=0), stage="infer", error=name, at_s=1.0)
-    return Letter(1, failure, "rigflow.work.scenes.infer.bulk", Stored("s", 1, {}, b""))
+    return Letter("RIGFLOW_DEAD", 1, failure, "rigflow.work.scenes.infer.bulk", Stored("s", 1, {}, b""))
 
 
 def tally(name: str) -> Tally:

@@ -5,6 +5,7 @@ export const errors = {
   "api-error": "消息服务器拒绝了请求。",
   "bad-request": "请求有误。",
   "broker-error": "无法使用消息服务器，请稍后重试。",
+  "refused": "消息服务器不接受这些凭据，请检查凭据。",
   "checksum-mismatch": "收到的字节与校验和不符，没有保留。",
   "client-gone": "客户端已断开连接。",
   "collected-elsewhere": "这个作业已由另一个进程完成。",
