@@ -100,7 +100,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         self._real = transport
-        self._reading: asyncio.TimerHandle | None = None
+        self._reading: asyncio.Handle | None = None
         self._waits_for = ""
         self._stop_waiting()
         self._writing: asyncio.TimerHandle | None = None
@@ -179,7 +179,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         waits: dict[str, tuple[float, Callable[[], None]]] = {
             "start": (self.limits.head_s, self._real.close),
             "head": (self.limits.head_s, self._on_slow),
-            "body": (self.limits.body_s, self._check_body),
+            "body": (self.limits.body_s, self._check_body_soon),
             "end": (self.limits.linger_s, self._real.close),
         }
         if what in waits:
@@ -201,6 +201,10 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._reading, self._waits_for = None, ""
         self._came, self._was_slow, self._was_paused = 0, False, False
 
+    def _check_body_soon(self) -> None:
+        """Check it once the app could take what came in this step of the event loop."""
+        self._reading = self.loop.call_soon(self._check_body)
+
     def _check_body(self) -> None:
         """Refuse a body whose bytes come too slowly although the gateway reads them."""
         gateway_waits = self._was_paused or self.cycle.body or self.cycle.waiting_for_100_continue
@@ -209,7 +213,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._on_slow()
             return
         self._came, self._was_slow, self._was_paused = 0, slow, self.flow.read_paused
-        self._reading = self.loop.call_later(self.limits.body_s, self._check_body)
+        self._reading = self.loop.call_later(self.limits.body_s, self._check_body_soon)
 
     def _on_slow(self) -> None:
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request comes too slowly", "send it again, or by tus in parts")
