@@ -71,16 +71,22 @@ def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
 def run_async(work: Coroutine[Any, Any, T], note: str = "") -> T:
     """`asyncio.run` for commands: Ctrl-C is answered by its line at once, because cleaning up may take seconds.
 
-    `note`: what that line also says. An error of the cleaning up is not reported after that.
+    `note`: what that line also says. An error of the cleaning up is not reported after that, and work that was at its
+    end was interrupted, too.
     """
     import asyncio
 
+    said: list[int] = []
+
     async def answered() -> T:
-        with _acknowledged(note):
+        with _acknowledged(note, said):
             return await work
 
     try:
-        return asyncio.run(answered())
+        result = asyncio.run(answered())
+        if said:
+            raise KeyboardInterrupt
+        return result
     except Exception as error:
         if _said:
             raise KeyboardInterrupt from error
@@ -136,8 +142,11 @@ def came_from_interrupt(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def _acknowledged(note: str) -> Iterator[None]:
-    """Write the line at the first Ctrl-C, then do what asyncio does. Enter it inside asyncio, which has a handler."""
+def _acknowledged(note: str, said: list[int]) -> Iterator[None]:
+    """Write the line at the first Ctrl-C, and put that into `said`, then do what asyncio does.
+
+    Enter it inside asyncio, which has a handler.
+    """
     interrupt = signal.getsignal(signal.SIGINT)
     # it is ignored in a background job of a shell, and only the main thread has handlers
     if not callable(interrupt) or threading.current_thread() is not threading.main_thread():
@@ -145,6 +154,8 @@ def _acknowledged(note: str) -> Iterator[None]:
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if not _said:
+            said.append(number)
         say_interrupted(note)
         interrupt(number, frame)
 
