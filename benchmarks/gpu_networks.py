@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.gpu_clips import hd
-from benchmarks.gpu_outputs import CARD, DETECT, PART, parts_of, with_few_candidates
+from benchmarks.gpu_outputs import CARD, DETECT, PART, parts_of, timed, with_few_candidates
 from benchmarks.gpu_parts import decoded
 from benchmarks.upscale import model_in
 from benchmarks.yolo import yolov8n
@@ -161,11 +161,8 @@ def boxes(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"session alone, images/s": bare(session, rows_on(device.gpu, shape))}
     given = [parts_of(device.gpu, spec, number) for number in range(8)] * (_MOST_PARTS // 8)
     for count in (_MOST_PARTS // 4, _MOST_PARTS // 2, _MOST_PARTS):
-        done, began_s = 0, time.perf_counter()
-        while time.perf_counter() - began_s < SECONDS:
-            infer_parts(stage, session, given[:count], heads=heads)
-            done += PART * count
-        found[f"stage, {count} parts a step, images/s"] = done / (time.perf_counter() - began_s)
+        _, rate, _ = timed(session, device.gpu, heads, stage, given[:count], SECONDS)
+        found[f"stage, {count} parts a step, images/s"] = rate
     frames = [mine for _, mine in decoded(device.gpu, hd(options.folder, 50), PART)]
     found |= _boxes(device, session, heads, stage, frames)
     return found

@@ -25,11 +25,10 @@ def broker(
 
     Example: rigflow broker -c nats.conf --store_dir /data/nats
     """
-    from pipelines.child import nats_server_binary
-    from pipelines.server import MEMORY_BYTES
+    from pipelines.child import nats_server_binary, server_environment
 
     server = nats_server_binary()
     try:
-        os.execve(server, [server, *options], {"GOMEMLIMIT": f"{MEMORY_BYTES}", **os.environ})
+        os.execve(server, [server, *options], server_environment())
     except OSError as error:
         raise BrokerError(f"cannot run {server}: {error.strerror}", "install rigflow again") from error

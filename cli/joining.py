@@ -49,7 +49,7 @@ def join(settings: "Settings", token: str) -> Path:
     if file.exists():
         raise UsageError(f"this machine joined a fleet before: {file}", f"remove the folder {folder} to join another")
 
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+    if folder.is_symlink() or (any(folder.iterdir()) if folder.is_dir() else folder.exists()):
         raise UsageError(
             f"{folder} is left from an earlier join, without {SETTINGS}", "remove it; the token is not used"
         )

@@ -15,7 +15,7 @@ from cli.interrupts import came_from_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
 from cli.usage_errors import CHMOD
 from schemas.errors import ExitCode, ModelMissing, OutputError, RigflowError, UsageError, first_error
-from schemas.text import count, did_you_mean, shell_word
+from schemas.text import count, nearest, shell_word
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
     from schemas.pipeline import PipelineSpec
@@ -61,7 +61,7 @@ def _no_file(name: str) -> str:
     if path.suffix == ".toml":
         return name
     is_folder = path.is_dir() and not _is_pipeline(name)
-    if did_you_mean(path.suffix, (".toml",)) or path.suffixes[-2:-1] == [".toml"]:
+    if nearest(path.suffix, (".toml",)) or path.suffixes[-2:-1] == [".toml"]:
         _wrong_suffix(path)
     if not name or path.suffix or path.is_file() or is_folder or "/" in name:
         what = f"{name or repr(name)} stands where the name of a pipeline belongs"
@@ -115,7 +115,7 @@ SettingsFile: TypeAlias = Annotated[
 
 
 def settings_from(file: Path | None, **given: Any) -> "Settings":
-    """The settings of this command, see `_settings`, which may start a broker of its own. Raises UsageError."""
+    """`_settings` of a command that may start a broker of its own. Raises UsageError for credentials without a URL."""
     settings = _settings(file, **given)
     if given.get("credentials") and not settings.nats:
         raise UsageError("--credentials is for a broker that is there", "give its URL, too, by --nats")
@@ -137,7 +137,7 @@ def _settings(file: Path | None, **given: Any) -> "Settings":
 
 
 def fleet_from(file: Path | None, **given: Any) -> "Settings":
-    """`settings_from` for commands that speak to a fleet: without a URL, the one `rigflow up` started here."""
+    """`_settings` for commands that speak to a fleet: without a URL, the one `rigflow up` started here."""
     settings = _settings(file, **given)
     return settings if settings.nats else settings.model_copy(update={"nats": f"nats://127.0.0.1:{UP_PORT}"})
 

@@ -1,18 +1,17 @@
 """Draws small files of each kind of media, for the first runs of a person who has none at hand."""
 
-import wave
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.filter import Graph
 from PIL import Image
+
+from engines.canary import tones
 
 SHOTS = ("testsrc2=size=640x360:rate=25", "mandelbrot=size=640x360:rate=25", "smptehdbars=size=640x360:rate=25")
 SHOT_FRAMES = 50
 RATE = 48_000
-SPEECH_RATE = 16_000
 TEXT = "A rig is a machine with many graphics cards. It was built to mine coins. Now it reads films.\n"
 PROMPTS = (
     '{"id": "q1", "prompt": "What is a mining rig? Answer in one sentence."}\n'
@@ -27,7 +26,7 @@ def draw_samples(folder: Path) -> list[Path]:
     film, picture, sound, text, prompts = paths
     draw_film(film)
     Image.fromarray(_pictures(SHOTS[1])[-1].to_ndarray(format="rgb24")).save(picture)
-    draw_sound(sound)
+    sound.write_bytes(tones(4))
     text.write_text(TEXT)
     prompts.write_text(PROMPTS)
     return paths
@@ -46,17 +45,6 @@ def draw_film(path: Path) -> None:
         for samples in _tone(len(SHOTS) * SHOT_FRAMES // 25):
             film.mux(sound.encode(samples))
         film.mux(sound.encode(None))
-
-
-def draw_sound(path: Path) -> None:
-    """Four seconds of three tones, one channel of 16 kHz."""
-    at = np.arange(4 * SPEECH_RATE) / SPEECH_RATE
-    tones = np.sin(2 * np.pi * np.outer((220.0, 330.0, 440.0), at)).sum(axis=0) / 4
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SPEECH_RATE)
-        file.writeframes((tones * 32767).astype("<i2").tobytes())
 
 
 def _pictures(source: str) -> list[av.VideoFrame]:

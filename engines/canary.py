@@ -51,7 +51,7 @@ def canary_of(spec: PipelineSpec) -> Canary | None:
     drawn: tuple[tuple[str, Callable[[], bytes]], ...] = (
         ("canary.mp4", lambda: _film(frames)),
         ("canary.png", _picture),
-        ("canary.wav", _sound),
+        ("canary.wav", lambda: tones(2)),
         ("canary.txt", lambda: _TEXT),
     )
     media = PipelineMedia(spec)
@@ -160,14 +160,14 @@ def _picture() -> bytes:
     return body.getvalue()
 
 
-def _sound() -> bytes:
-    """Two seconds of three tones, one channel of 16 bits."""
-    at = np.arange(2 * RATE) / RATE
-    tones = np.sin(2 * np.pi * np.outer((220.0, 330.0, 440.0), at)).sum(axis=0) / 4
+def tones(seconds: int) -> bytes:
+    """Three tones, one channel of 16 bits and 16 kHz, as WAVE."""
+    at = np.arange(seconds * RATE) / RATE
+    samples = np.sin(2 * np.pi * np.outer((220.0, 330.0, 440.0), at)).sum(axis=0) / 4
     body = io.BytesIO()
     with wave.open(body, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes((tones * 32767).astype("<i2").tobytes())
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
     return body.getvalue()

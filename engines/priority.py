@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from av.video.codeccontext import VideoCodecContext
+
 _THREADS = Path("/proc/self/task")
 
 
@@ -26,6 +28,12 @@ def kept_priority() -> Iterator[None]:
         for thread in {0} | _threads() - before:
             with suppress(ProcessLookupError):  # it has ended
                 os.sched_setscheduler(thread, policy, param)
+
+
+def open_encoder(encoder: VideoCodecContext) -> None:
+    """Open an encoder, with `kept_priority`. Raises FFmpegError, ValueError."""
+    with kept_priority():
+        encoder.open(strict=False)
 
 
 def _threads() -> set[int]:

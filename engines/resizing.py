@@ -48,7 +48,7 @@ def _by_pillow(pixels: Array, size: tuple[int, int], spec: PictureSpec) -> Array
 
 
 def image_by_pillow(image: Image.Image, size: tuple[int, int], spec: PictureSpec) -> Array:
-    """Resize an image to `size` (height, width): `[H, W, 3]` uint8 of an RGB image."""
+    """Resize an image to `size` (height, width): `[H, W(, C)]` uint8, which may be read-only."""
     return np.asarray(image if (image.height, image.width) == size else image.resize(size[::-1], _PILLOW[spec.resize]))
 
 

@@ -1,6 +1,6 @@
 """Which cards the fleet does not trust, and their answers to canaries, in a bucket of the broker as json.
 
-`card.<card>` -> CardRecord, `canary.<card>.<group>` -> CanaryRecord. Records are changed by compare-and-set.
+`card.<card>` -> CardRecord, `canary.<card>.<group>` -> CanaryRecord. Records of cards are changed by compare-and-set.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from pipelines.broker import DELETED, Broker
 from pipelines.connection import Forbidden
-from pipelines.values import decoded, report_skipped
+from pipelines.values import Model, decoded, report_skipped
 from schemas.cards import CanaryRecord, CardRecord, CardState, Doubts, Reason
 from schemas.declared import is_token
 from schemas.errors import BrokerError, NotFound, UsageError
@@ -21,15 +21,17 @@ _LOOK_S = 0.1
 
 async def card_record(broker: Broker, card: str) -> CardRecord | None:
     """What the fleet holds of a card; None for one that was never quarantined. Raises BrokerError."""
-    body = await broker.get(broker.names.profiles, f"card.{card}") if is_token(card) else None
-    return None if body is None else decoded(CardRecord, body, f"the record of card {card}")
+    return _record(card, await broker.get(broker.names.profiles, f"card.{card}") if is_token(card) else None)
 
 
 async def card_records(broker: Broker) -> list[CardRecord]:
     """All cards that were quarantined once, by name. Raises BrokerError."""
-    found = await broker.items(broker.names.profiles, "card.*")
-    each = (decoded(CardRecord, body, f"the record {key}") for key, body in found.items())
-    return sorted((record for record in each if record is not None), key=lambda record: record.card)
+    return sorted(await _all(broker, CardRecord, "card.*"), key=lambda record: record.card)
+
+
+async def out_of_work(broker: Broker) -> set[str]:
+    """The cards that take no work. Raises BrokerError."""
+    return {record.card for record in await card_records(broker) if not record.works}
 
 
 async def readable_records(broker: Broker) -> list[CardRecord]:
@@ -99,7 +101,7 @@ async def good_ms(broker: Broker, card: str) -> int:
         last[each.worker] = max(each.good_ms, last.get(each.worker, 0))
     newest = max(last.values(), default=0)
     gone_ms = newest - int(ROUNDS * 60_000 * broker.settings.canary_minutes)
-    return min((at_ms for at_ms in last.values() if at_ms >= max(1, gone_ms)), default=_now_ms())
+    return min((at_ms for at_ms in last.values() if at_ms >= max(1, gone_ms)), default=now_ms())
 
 
 def check_readmittable(card: str, record: CardRecord | None) -> CardRecord:
@@ -125,7 +127,7 @@ async def ask_to_readmit(broker: Broker, card: str) -> CardRecord:
 
 async def readmit(broker: Broker, card: str) -> bool:
     """Trust a card that is being checked; False if a person or a verdict was faster."""
-    return await _after_check(broker, card, lambda before: before.trusted(_now_ms()))
+    return await _after_check(broker, card, lambda before: before.trusted(now_ms()))
 
 
 async def refuse(broker: Broker, card: str, why: str) -> bool:
@@ -167,8 +169,7 @@ async def _change(
     bucket, key = broker.names.profiles, f"card.{card}"
     while True:
         entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{key}")
-        there = entry is not None and DELETED not in entry.headers
-        before = decoded(CardRecord, entry.body, f"the record {key}") if entry is not None and there else None
+        before = _record(card, None if entry is None or DELETED in entry.headers else entry.body)
         after = changed(before)
         if after is None or after == before:
             return before, before
@@ -177,7 +178,12 @@ async def _change(
             return before, after
 
 
-def _now_ms() -> int:
+def _record(card: str, body: bytes | None) -> CardRecord | None:
+    return None if body is None else decoded(CardRecord, body, f"the record of card {card}")
+
+
+def now_ms() -> int:
+    """The time, in milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
@@ -192,11 +198,15 @@ async def put_canary(broker: Broker, answer: CanaryRecord) -> None:
 
 async def canaries(broker: Broker, card: str = "*", group: str = "*") -> list[CanaryRecord]:
     """Answers of cards and groups. Raises BrokerError."""
-    found = await broker.items(broker.names.profiles, f"canary.{card}.{group}")
-    each = (decoded(CanaryRecord, body, f"the record {key}") for key, body in found.items())
-    return [record for record in each if record is not None]
+    return await _all(broker, CanaryRecord, f"canary.{card}.{group}")
 
 
 async def forget_canary(broker: Broker, answer: CanaryRecord) -> None:
     """Delete a card's answers of one group. Raises BrokerError."""
     await broker.delete_key(broker.names.profiles, f"canary.{answer.card}.{answer.group}")
+
+
+async def _all(broker: Broker, kind: type[Model], keys: str) -> list[Model]:
+    found = await broker.items(broker.names.profiles, keys)
+    each = (decoded(kind, body, f"the record {key}") for key, body in found.items())
+    return [record for record in each if record is not None]

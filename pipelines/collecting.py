@@ -136,11 +136,9 @@ class CollectedJob:
         subject = broker.names.work(self.ref.pipeline, self.gathers.name, self.ref.priority, self.ref.tenant)
         body = await asyncio.to_thread(encode_part, part)
         self.record = self.record or await JobRecord.current(broker, self.ref)
-        headers = ({} if self.record is None else place_of(self.record.manifest)) | (
-            {HEADER_AGAIN: again} if again else {}
-        )
-        identity = part.meta.key.message_id(self.gathers.name) + (f"/{again}" if again else "")
-        await broker.publish(subject, body, identity, headers)
+        headers = {} if self.record is None else place_of(self.record.manifest)
+        headers = {**headers, HEADER_AGAIN: again} if again else headers
+        await broker.publish(subject, body, part.meta.key.message_id(self.gathers.name, again), headers)
 
     def note_incomplete(self) -> None:
         """Note why the stage that takes the entire media was not run."""

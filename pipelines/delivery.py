@@ -1,6 +1,7 @@
 """One delivery of a message, and how it is settled."""
 
 import json
+from collections.abc import Mapping
 
 from nats.aio.msg import Msg
 
@@ -9,7 +10,10 @@ from pipelines.blobs import discard_claims, get_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from pipelines.inbox import Away, NoResponders
+from schemas.subjects import HEADER_BLOB, HEADER_COPY, HEADER_ID
 from schemas.wire import Buffer
+
+_OF_ONE = frozenset((HEADER_ID, HEADER_BLOB, HEADER_COPY))  # headers of one message, not of its input
 
 
 class Delivery:
@@ -69,6 +73,12 @@ class Delivery:
             self._body = await get_blob(self._broker, self._broker.names.blobs_for(self.subject), self._blob)
             self.nbytes = len(self._body)
         return self._body
+
+    async def publish_again(self, why: str, headers: Mapping[str, str]) -> None:
+        """Put the same input into its queue once more, with an id of its own. Raises as `load` and `Broker.publish`."""
+        identity = self.headers.get(HEADER_ID, f"{self.stream}/{self.stream_seq}")
+        kept = {name: value for name, value in self.headers.items() if name not in _OF_ONE}
+        await self._broker.publish(self.subject, await self.load(), f"{identity}/{why}", {**kept, **headers})
 
     async def ack(self) -> None:
         """Acknowledge it: everything that was made of it is stored."""

@@ -91,6 +91,10 @@ class JetStream:
                 await pause(attempt)
         raise BrokerError(f"the broker does not answer {action}", "is JetStream on there, and its disk not full?")
 
+    async def now_s(self, stream: str) -> float:
+        """Seconds since 1970 by the broker's clock, as stored messages have them; any stream. Raises BrokerError."""
+        return seconds_of((await self.api(f"STREAM.INFO.{stream}"))["ts"])
+
     async def api_unless_gone(self, action: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """`api`, but None when the stream, the consumer or the message does not exist."""
         try:

@@ -13,7 +13,6 @@ from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.follow import follow_bucket
 from pipelines.inventory import Inventory
-from pipelines.jetstream import seconds_of
 from pipelines.job_files import JobFile
 from pipelines.job_records import JobRecord, job_key
 from pipelines.result_index import follow_result_index
@@ -193,8 +192,7 @@ class _Following:
 
     async def _age_s(self, record: JobRecord) -> float:
         """Seconds since a manifest was written, by the broker's clock: those of other machines may be wrong."""
-        info = await self._broker.api(f"STREAM.INFO.KV_{self._broker.names.jobs}")
-        return seconds_of(info["ts"]) - record.stored_s
+        return await self._broker.now_s(f"KV_{self._broker.names.jobs}") - record.stored_s
 
     async def _end_late(self) -> None:
         """Wait for the Done of a job that has just ended; not for long where all its results were deleted."""

@@ -4,8 +4,8 @@ import contextlib
 import math
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
 
+from pipelines.jetstream import seconds_of
 from pipelines.message_store import FleetFull, MessageStore
 from schemas.errors import Disposition, StoreError
 from schemas.tenants import Tenant
@@ -67,7 +67,10 @@ class Quotas:
         self._behind_s = 0.0  # how far the clock of this machine is behind that of the broker
 
     def now_s(self) -> float:
-        """Seconds since 1970 by the broker's clock, as it was read at the last look; by our own before the first."""
+        """Seconds since 1970 by the broker's clock, as it was read at the last look at a tenant that has a limit.
+
+        By our own clock before the first.
+        """
         return time.time() + self._behind_s
 
     async def used_s(self, tenant: str) -> float:
@@ -94,8 +97,7 @@ class Quotas:
     async def _read_clock(self) -> None:
         info = await self._store.api_unless_gone(f"STREAM.INFO.{self._store.names.usage_stream}")
         with contextlib.suppress(KeyError, ValueError):  # no such stream yet: our own clock counts
-            text = (info or {})["ts"][:19]  # to the second, and without the zone, which is UTC
-            self._behind_s = datetime.fromisoformat(f"{text}+00:00").timestamp() - math.floor(time.time())
+            self._behind_s = math.floor(seconds_of((info or {})["ts"])) - math.floor(time.time())
 
     async def check(self, tenant: str) -> None:
         """Raise QuotaReached when a tenant has used all that it may today."""

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 import signal
 import socket
@@ -15,7 +14,7 @@ from typing import IO
 
 from engines.files import delete_files
 from engines.scratch import ScratchFolder
-from pipelines.child import nats_server_binary, tied_to_us
+from pipelines.child import nats_server_binary, server_environment, tied_to_us
 from pipelines.local_access import PASSWORD, USER, PublishedPassword, make_password, write_private
 from pipelines.store_lock import check_room, lock_store, open_private, temporary_folder
 from schemas.errors import BrokerError, StoreError, UsageError
@@ -26,7 +25,6 @@ READY_S = 60.0  # a large store takes long to recover, and so does a busy machin
 STOP_S = 5.0
 HEALTH_S = 5.0  # for the answer to a health request
 MIN_FREE_BYTES = 2 * MAX_PAYLOAD  # free disk space below which the server is not started
-MEMORY_BYTES = 512 << 20  # beyond it the server drops what it keeps of files that it read; it is no limit
 
 
 class EmbeddedServer:
@@ -211,7 +209,7 @@ class EmbeddedServer:
             with open(self.log, "ab", opener=open_private) as log:
                 process = subprocess.Popen(
                     command,
-                    env={"GOMEMLIMIT": f"{MEMORY_BYTES}", **os.environ},
+                    env=server_environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

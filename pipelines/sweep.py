@@ -17,7 +17,6 @@ import random
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 
 from pipelines.blobs import BlobInfo, delete_blob, discard_claims, parse_info
 from pipelines.broker import Broker
@@ -65,7 +64,7 @@ async def sweep_regularly(broker: Broker) -> None:
 async def _is_our_turn(broker: Broker) -> bool:
     names = broker.names
     last = await broker.last(f"KV_{names.attempts}", f"$KV.{names.attempts}.{SWEPT}")
-    if last is not None and await _now_s(broker) - last.stored_s < EVERY_S / 2:
+    if last is not None and await broker.now_s(names.results_stream) - last.stored_s < EVERY_S / 2:
         return False
     sequence = 0 if last is None else last.sequence
     return await broker.replace(names.attempts, SWEPT, b"", sequence) is not None
@@ -76,8 +75,8 @@ async def sweep(broker: Broker, age_s: float = AGE_S, entire: bool = False) -> S
 
     `entire`: in queues, models and pipelines too, which the role of a worker may not.
     """
-    before_s = await _now_s(broker) - age_s
     names = broker.names
+    before_s = await broker.now_s(names.results_stream) - age_s
     buckets = {of(tenant) for tenant in ("", *names.tenants) for of in (names.blobs_of, names.uploads_of)}
     return Swept(
         await _sweep_results(broker, before_s),
@@ -87,12 +86,6 @@ async def sweep(broker: Broker, age_s: float = AGE_S, entire: bool = False) -> S
         + (await _sweep_models(broker, before_s) if entire else 0),
         await sweep_revisions(broker, before_s) if entire else 0,
     )
-
-
-async def _now_s(broker: Broker) -> float:
-    """The server's time in seconds since 1970: stored messages have this clock's times."""
-    info = await broker.api(f"STREAM.INFO.{broker.names.results_stream}")
-    return datetime.fromisoformat(info["ts"]).timestamp()
 
 
 async def _sweep_results(broker: Broker, before_s: float) -> int:

@@ -101,7 +101,7 @@ class CanaryRecord(BaseModel):
     """A card's answers to the canary of one group; empty until the first one.
 
     `first` is its first answer since it was trusted, `last` the newest, `good_ms` the time of the last good canary of
-    `worker`, which is what marks have. `group` is what cards must share to give equal bits, `kind` its device in words.
+    `worker`. `group` is what cards must share to give equal bits, `kind` its device in words.
     `process`: the only one that has this group; empty where its answers are compared with those of others.
     `setup`: what an engine of its rig depends on, beside its kind: backend, precision, TF32 and driver.
     """
@@ -118,8 +118,8 @@ class CanaryRecord(BaseModel):
     good_ms: Count = 0
     at_s: Moment = 0.0
     took_s: Moment = 0.0
-    process: GivenName = Field(default="", exclude_if=lambda process: not process)
-    setup: GivenName = Field(default="", exclude_if=lambda setup: not setup)
+    process: GivenName = Field(default="", exclude_if=operator.not_)
+    setup: GivenName = Field(default="", exclude_if=operator.not_)
 
 
 def card_name(uuid: str, worker: str) -> str:
@@ -127,9 +127,9 @@ def card_name(uuid: str, worker: str) -> str:
     return uuid or re.sub(r"[^A-Za-z0-9_-]", "-", worker).lstrip("-_")[:64] or "cpu"
 
 
-def mark_of(card: str, good_ms: int) -> str:
-    """What a part has of a card that computed it: the card, and the time of its last good canary."""
-    return f"{card}@{good_ms}"
+def mark_of(card: str, at_ms: int) -> str:
+    """What a part has of a card that computed it: the card, and when its last canary began."""
+    return f"{card}@{at_ms}"
 
 
 def most_telling(marks: Iterable[str], most: int = MOST_MARKS) -> tuple[str, ...]:

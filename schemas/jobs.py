@@ -57,9 +57,12 @@ class Key(BaseModel):
     part: Number = 0
     last: bool = True
 
-    def message_id(self, stage: str) -> str:
-        """The `Nats-Msg-Id` of a message for `stage`: `tenant/job/revision[.generation]/segment/part/stage`."""
-        return f"{self.job.identity}/{self.segment}/{self.part}/{stage}"
+    def message_id(self, stage: str, again: str = "") -> str:
+        """The `Nats-Msg-Id` of a message for `stage`: `tenant/job/revision[.generation]/segment/part/stage[/again]`.
+
+        `again`: why it is done again.
+        """
+        return f"{self.job.identity}/{self.segment}/{self.part}/{stage}" + (f"/{again}" if again else "")
 
     def check(self) -> None:
         """Check that it is the place of a part, not of an entire job. Raises MessageError."""

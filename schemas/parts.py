@@ -30,7 +30,7 @@ class PartMeta(BaseModel):
     they equal those of the frame before; `notes` describe anything unusual; `not_finite` counts, for each output, the
     windows with values that are NaN or infinite. `computed_s` are the seconds that workers' devices computed for it:
     its share of a step by its rows. `tokens` are those that language models read and wrote for it. `cards` computed it;
-    each is there with the time of its last good canary, `CARD@MILLISECONDS`.
+    each is there with the time at which its last canary began, `CARD@MILLISECONDS`.
     """
 
     model_config = ConfigDict(frozen=True)

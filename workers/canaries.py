@@ -1,7 +1,7 @@
 """Has a worker compute canaries between its parts, and judges its group of cards by the answers of all.
 
-A round is one canary of each pipeline that is loaded here. Rounds are `canary_minutes` apart, earlier where the inputs
-that may have to be done again fill their space, and never so often that they take more than a hundredth of the time.
+A round is one canary of each pipeline that is loaded here. Between rounds are `canary_minutes` and a hundred times what
+the last one took; less where the inputs that may have to be done again fill half of their space.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from engines.ports import Compiler, Device
 from engines.profiling.host_name import processor_flags
 from engines.profiling.models import device_name
 from pipelines.broker import Broker
-from pipelines.cards import canaries, card_record, card_records, forget_canary, put_canary, quarantine
+from pipelines.cards import canaries, card_record, forget_canary, out_of_work, put_canary, quarantine
 from placement.canaries import Answers, judge
 from schemas.cards import CanaryRecord, Reason
 from schemas.errors import Disposition, MediaError, PipelineError, RigflowError, format_error
@@ -30,7 +30,7 @@ from workers.stages import LoadedPipeline
 from workers.telemetry import Event, log_event
 from workers.trust import Trust, setup_of
 
-FIRST_S = 60.0  # after the start of a worker, or `canary_minutes` if that is less
+FIRST_S = 60.0  # after the pipelines of a worker are loaded, or `canary_minutes` if that is less
 SHARE = 100  # a worker works so many times as long as its canaries take
 MOST_S = 5.0  # of one canary
 MOST_FAILURES = 3  # in a row, of a pipeline whose canary takes longer or has never ended well here: then it has none
@@ -121,7 +121,7 @@ class Canaries:
 
     async def _forget(self, known: Iterable[CanaryRecord]) -> None:
         """Delete what nothing is compared with any more: earlier processes of this worker, and cards that have gone."""
-        out = {record.card for record in await card_records(self._broker) if not record.works}
+        out = await out_of_work(self._broker)
         oldest_s = time.time() - FORGET_S
         for each in known:
             own = (each.card, each.worker) == (self._trust.card, self._worker)
@@ -218,7 +218,6 @@ class Canaries:
             good_ms=self._trust.good_ms,
             at_s=time.time(),
             process=self._process if self._alone(pipeline) else "",
-            setup=setup_of(self._broker.settings),
         )
 
     def _alone(self, pipeline: LoadedPipeline) -> bool:
@@ -245,7 +244,7 @@ class Canaries:
 
     async def _judge(self, pipeline: str, group: str) -> str:
         """Judge the group, and quarantine the cards that are wrong; why this card is, if it is."""
-        out = {record.card for record in await card_records(self._broker) if not record.works} - {self._trust.card}
+        out = await out_of_work(self._broker) - {self._trust.card}
         announced_s = time.time() - ANNOUNCED_S - self._every_s  # cards that did not answer by then have gone
         answered_s = announced_s - 2 * self._every_s - SHARE * MOST_S * len(self._loaded())  # after a few rounds, too
         all_ = [each for each in await canaries(self._broker, group=group) if each.card not in out]

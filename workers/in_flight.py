@@ -275,10 +275,10 @@ class InFlight:
 
     async def hand_back(self) -> None:
         """Have it delivered to another worker at once; after its pause if it is marked for a retry."""
-        if not self.ended and self._retry_delay_s is None:
-            await self._end(State.HANDED_BACK, self.delivery.release())
-        elif not self.ended and self._retry_delay_s is not None:
+        if not self.ended and self._retry_delay_s is not None:
             await self._end(State.RETRIED, self.delivery.retry(self._retry_delay_s))
+        elif not self.ended:
+            await self._end(State.HANDED_BACK, self.delivery.release())
 
     async def _end(self, state: State, settling: Coroutine[Any, Any, None]) -> None:
         """Settle the message. If the broker does not receive this, it delivers the message again after `ack_wait_s`."""

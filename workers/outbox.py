@@ -46,7 +46,7 @@ class Outbox:
     ) -> None:
         """Publish `body`, which a task made of `part`, for a stage. What is done again has an id of its own."""
         again = task.message.delivery.headers.get(HEADER_AGAIN, "")
-        message_id = part.meta.key.message_id(stage) + (f"/{again}" if again else "")
+        message_id = part.meta.key.message_id(stage, again)
         headers = {**headers, HEADER_AGAIN: again} if again else headers
         self._unsent_bytes += len(body)
         # the arrays are not needed to report an error: their memory is freed meanwhile

@@ -9,20 +9,19 @@ from collections import deque
 from dataclasses import dataclass
 
 from pipelines.broker import Broker
-from pipelines.cards import doubt_text
+from pipelines.cards import doubt_text, now_ms
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobRecord
 from schemas.errors import RigflowError, format_error
 from schemas.jobs import JobRef
-from schemas.subjects import COLLECT, HEADER_AGAIN, HEADER_BLOB, HEADER_COPY, HEADER_ID, SPLIT
+from schemas.subjects import COLLECT, HEADER_AGAIN, SPLIT
 from workers.in_flight import InFlight, State
 from workers.messages_in_flight import MessagesInFlight
 from workers.telemetry import Event, log_event
-from workers.trust import Trust, now_ms
+from workers.trust import Trust
 
 MOST_BYTES = 32 << 20
 MESSAGE_BYTES = 2 << 10  # of a message beside its body
-_LEFT_OUT = frozenset((HEADER_ID, HEADER_BLOB, HEADER_COPY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +103,7 @@ class Recent:
     async def _send(self, delivery: Delivery) -> None:
         """Put an input into its queue once more. What is made of it has ids of its own."""
         again = f"{self._trust.card}.{self._trust.good_ms}"
-        identity = delivery.headers.get(HEADER_ID, f"{delivery.stream}/{delivery.stream_seq}")
-        headers = {name: value for name, value in delivery.headers.items() if name not in _LEFT_OUT}
-        body = await delivery.load()
-        await self._broker.publish(delivery.subject, body, f"{identity}/{again}", headers | {HEADER_AGAIN: again})
+        await delivery.publish_again(again, {HEADER_AGAIN: again})
 
     async def _note_ended(self, job: JobRef) -> bool:
         """Whether a job is over; then its record says that parts of it are in doubt."""

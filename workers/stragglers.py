@@ -12,7 +12,7 @@ import time
 from pipelines.broker import Broker
 from placement.tail import WORTH_S, repeats
 from schemas.errors import RigflowError
-from schemas.subjects import HEADER_BLOB, HEADER_COPY, HEADER_ID
+from schemas.subjects import HEADER_BLOB, HEADER_COPY
 from workers.handoff import Handoff
 from workers.in_flight import InFlight, State
 from workers.intake import Intake
@@ -72,14 +72,10 @@ class Stragglers:
     async def _copy(self, message: InFlight, age_s: float, predicted_s: float) -> None:
         """Put a copy into the queue that it came from."""
         message.copied = True
-        delivery = message.delivery
         self._intake.tail.leave(message.queue)
-        headers = {name: value for name, value in delivery.headers.items() if name != HEADER_ID}
-        identity = delivery.headers.get(HEADER_ID, f"{delivery.stream}/{delivery.stream_seq}")
-        body = await delivery.load()
         try:
             async with asyncio.timeout(STORE_S):
-                await self._broker.publish(delivery.subject, body, f"{identity}/copy", headers | {HEADER_COPY: "1"})
+                await message.delivery.publish_again("copy", {HEADER_COPY: "1"})
         except (RigflowError, TimeoutError):
             return  # the queue is full: then no worker is idle
         job = message.job.id if message.job is not None else ""

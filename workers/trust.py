@@ -6,14 +6,13 @@ roles are of an earlier version.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from engines.machine import driver_version
 from engines.part import Part
 from pipelines.broker import Broker
-from pipelines.cards import canaries, card_record, quarantine
+from pipelines.cards import canaries, card_record, now_ms, quarantine
 from schemas.cards import CardRecord, CardState, Reason, card_name, mark_of
 from schemas.errors import RigflowError
 from schemas.settings import Settings
@@ -25,7 +24,7 @@ LOOK_S = 2.0
 class Trust:
     """A card and the time of its last good canary, in milliseconds since 1970; before the first one, of the start.
 
-    While a canary is computed, the mark has the time of its beginning: if it is good, what follows is good as far.
+    From the beginning of a canary on, the mark has that time, also if it fails; `good_ms` only if it is good.
     """
 
     def __init__(self, uuid: str, worker: str, rig: str = "", kind: str = "") -> None:
@@ -129,8 +128,3 @@ class Trust:
 def setup_of(settings: Settings) -> str:
     """What an engine depends on beside the kind of its device: one that fails may be at fault, and not its card."""
     return f"{settings.backend} {settings.precision} {settings.tf32} {driver_version()}"
-
-
-def now_ms() -> int:
-    """The time, in milliseconds since 1970."""
-    return int(time.time() * 1000)

@@ -10,7 +10,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.nvdec import open_decoder
-from engines.priority import kept_priority
+from engines.priority import open_encoder
 
 _MAKERS = {"h264": "libx264", "hevc": "libx265", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 _MAKERS |= {"mpeg4": "mpeg4", "mpeg2video": "mpeg2video", "mjpeg": "mjpeg"}
@@ -48,8 +48,7 @@ def _decodes(number: int, maker: str) -> bool:
     """Return whether the GPU gives a picture for a stream that `maker` wrote."""
     try:
         encoder = _encoder(maker)
-        with kept_priority():
-            encoder.open(strict=False)
+        open_encoder(encoder)
         packets = [
             packet for frame in (*_noise(encoder.pix_fmt or "yuv420p"), None) for packet in encoder.encode(frame)
         ]

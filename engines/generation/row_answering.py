@@ -49,12 +49,12 @@ class RowAnswering(Asking):
 
     def step(self, tick: Tick) -> None:
         """Read questions, or add a token to answers."""
-        asked = [*self._waiting, *(row.asked for row in self._rows), *(each.asked for each in self._alone)]
-        people_wait = any(each.request.urgent for each in asked)
+        begun = [*(row.asked for row in self._rows), *(each.asked for each in self._alone)]
+        people_wait = any(each.request.urgent for each in (*self._waiting, *begun))
         self._may_stop = not (people_wait or self._stopped)
         self._stopped = False
         try:
-            self._step()
+            self._step(begun)
         except Stopped:
             self._stopped = True
         finally:
@@ -67,8 +67,8 @@ class RowAnswering(Asking):
         if self._may_stop:
             self.table.stop()
 
-    def _step(self) -> None:
-        self._put_back([row.asked for row in self._rows] + [each.asked for each in self._alone])
+    def _step(self, begun: Sequence[Asked]) -> None:
+        self._put_back(begun)
         self._turn += 1
         urgent = self._urgent_waiting
         people_wait = any(row.urgent for row in self._rows) or any(each.asked.request.urgent for each in self._alone)

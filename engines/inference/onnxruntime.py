@@ -61,7 +61,10 @@ class _Arena:
         return list(self._called(session.run, outputs, feed))
 
     def run_bound(self, session: Any, binding: Any, options: Any) -> None:
-        """Run a session with inputs and outputs that are bound, as `run` does, with options of the run."""
+        """Run a session with inputs and outputs that are bound, as `run` does, with options of the run.
+
+        A run that returns memory has others: `terminate` does not end it.
+        """
         self._called(session.run_with_iobinding, binding, options=options)
 
     def _called(self, method: Any, *arguments: Any, options: Any = None) -> Any:

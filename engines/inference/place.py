@@ -40,7 +40,7 @@ class Place(Protocol):
         ...
 
     def stop(self) -> None:
-        """Called by any thread: a run of `go` that takes long ends within a node of its graph."""
+        """Called by any thread: a run of `go` that takes long ends within a node of its graph, if it can."""
         ...
 
     def held(self, array: Array) -> Any:

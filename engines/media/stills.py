@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from typing import TypeAlias
 
@@ -65,7 +64,7 @@ Decoded: TypeAlias = av.VideoFrame | Image.Image
 """A picture as FFmpeg or Pillow decoded it; Pillow's is RGB without transparency."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Still:
     """A picture as it is stored, and whether its file has transparency.
 
@@ -78,7 +77,7 @@ class Still:
     orientation: int = UPRIGHT
     notes: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def frame(self) -> av.VideoFrame:
         """The picture as a frame."""
         return as_frame(self.decoded)

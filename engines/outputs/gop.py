@@ -23,7 +23,7 @@ from engines.encoding import Encoded, Pictures
 from engines.media.limits import decoder_options
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Tick, no_tick
-from engines.priority import kept_priority
+from engines.priority import open_encoder
 from schemas.errors import OutputError, PipelineError
 
 _PIX_FMT = {(1, 1): "yuv444p", (1, 2): "yuv422p", (2, 2): "yuv420p"}  # by vertical and horizontal subsampling
@@ -80,8 +80,7 @@ def new_encoder(name: str, geometry: Geometry, pictures: Pictures) -> VideoCodec
 
 def encode_gop(encoder: VideoCodecContext, frames: Iterable[av.VideoFrame], tick: Tick = no_tick) -> Encoded:
     """Return all packets of the frames; the encoder cannot be used again."""
-    with kept_priority():
-        encoder.open(strict=False)
+    open_encoder(encoder)
     packets = []
     for number, frame in enumerate(frames):
         # frame numbers instead of times: the size of a picture must not depend on the source's clock

@@ -10,7 +10,7 @@ from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 
 from engines.part import Array
-from engines.priority import kept_priority
+from engines.priority import open_encoder
 
 RATE = 25
 SIZES = {(1280, 720): 12, (1920, 1080): 8, (3840, 2160): 4}  # width and height -> frames of a clip
@@ -61,8 +61,7 @@ def make_clip(codec: str, width: int, height: int) -> Clip | None:
         encoder.time_base, encoder.framerate = Fraction(1, RATE), Fraction(RATE)
         encoder.gop_size = frames
         encoder.options = _OPTIONS[MAKERS[codec]]
-        with kept_priority():
-            encoder.open(strict=False)
+        open_encoder(encoder)
         drawn = (*pictures(width, height, frames), None)
         packets = tuple(bytes(packet) for frame in drawn for packet in encoder.encode(frame))
     except (av.error.FFmpegError, UnknownCodecError, ValueError):

@@ -77,7 +77,7 @@ async def list_(
 ) -> LetterPage:
     """List dead letters, oldest first."""
     page: list[LetterView] = []
-    async with aclosing(_own(broker, caller, job, after)) as found:
+    async with aclosing(own_letters(broker, caller, job, after)) as found:
         async for letter in found:
             if len(page) == limit:
                 return LetterPage(letters=page, next=page[-1].number)
@@ -103,7 +103,8 @@ async def drop(number: Number, caller: Operator, broker: Connected) -> None:
     await dead.drop(broker, await _find(broker, caller, number))
 
 
-async def _own(broker: Broker, caller: Caller, job: str, after: int) -> AsyncGenerator[Letter, None]:
+async def own_letters(broker: Broker, caller: Caller, job: str, after: int = 0) -> AsyncGenerator[Letter, None]:
+    """The dead letters of a caller's tenant, of one job unless that is "". Raises BrokerError."""
     async for letter in letters(broker, job, after, caller.tenant):
         if letter.failure.key.job.tenant == caller.tenant:
             yield letter

@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import Header, Query, Request, Response
 from starlette.status import HTTP_200_OK, HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
+from gateway.api.dead import own_letters
 from gateway.api.views import JobPage, JobView
 from gateway.callers import Reader, Submitter
 from gateway.fleet import Connected, KnownJobs, client_of
 from gateway.problems import HttpError
 from gateway.route import checked_router
 from gateway.uploads import BODY, MediaRequest, submit_body
-from pipelines.dead import letters, retry
+from pipelines.dead import retry
 from pipelines.inventory import take_inventories
 from schemas.declared import TOKEN, Name
 from schemas.errors import UsageError
@@ -94,11 +95,7 @@ async def cancel(job: str, caller: Submitter, broker: Connected) -> JobView:
 async def retry_(job: str, caller: Submitter, broker: Connected) -> JobView:
     """Send the parts of a job again that failed, from its dead letters."""
     found = await client_of(broker, caller).find(job)
-    failed = [
-        each
-        async for each in letters(broker, job, tenant=caller.tenant)
-        if each.failure.key.job.tenant == caller.tenant
-    ]
+    failed = [each async for each in own_letters(broker, caller, job)]
     if not failed:
         raise HttpError(HTTPStatus.CONFLICT, f"job {job} has no dead letters", "submit its media again")
     for letter in failed:

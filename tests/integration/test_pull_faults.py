@@ -9,6 +9,7 @@ from contextlib import aclosing
 import pytest
 from nats.aio.msg import Msg
 
+from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.follow import follow
 from pipelines.pull import Pull
@@ -179,16 +180,22 @@ async def test_a_server_that_holds_no_request_of_ours_is_noticed(
         await taken.until(1)
 
 
+async def infos_asked(broker: Broker, stream: str) -> list[str]:
+    """The requests for information about a stream from now on."""
+    asked: list[str] = []
+
+    async def on_request(message: Msg) -> None:
+        asked.append(message.subject)
+
+    await broker.connection.nc.subscribe(f"$JS.API.STREAM.INFO.{stream}", cb=on_request)
+    return asked
+
+
 async def test_a_reader_that_is_resumed_asks_for_its_stream_once(settings: Settings) -> None:
     async with a_broker(settings) as broker:
         stream, subject = broker.names.results_stream, f"{broker.names.prefix}.results.main.p.job"
-        asked: list[str] = []
-
-        async def on_request(message: Msg) -> None:
-            asked.append(message.subject)
-
         await broker.create_reader(stream, "reader", [subject])
-        await broker.connection.nc.subscribe(f"$JS.API.STREAM.INFO.{stream}", cb=on_request)
+        asked = await infos_asked(broker, stream)
         assert await broker.resume_reader(stream, "reader", 0) == 0
         await broker.connection.flush()
         assert len(asked) == 1
@@ -197,14 +204,9 @@ async def test_a_reader_that_is_resumed_asks_for_its_stream_once(settings: Setti
 async def test_a_reader_asks_for_no_stream_and_notices_one_that_was_created_again(settings: Settings) -> None:
     async with a_broker(settings) as broker:
         stream, subject = broker.names.results_stream, f"{broker.names.prefix}.results.main.p.job"
-        asked: list[str] = []
-
-        async def on_request(message: Msg) -> None:
-            asked.append(message.subject)
-
         for number in range(3):
             await broker.publish(subject, b"%d" % number, str(number))
-        await broker.connection.nc.subscribe(f"$JS.API.STREAM.INFO.{stream}", cb=on_request)
+        asked = await infos_asked(broker, stream)
         assert await broker.create_reader(stream, "reader", [subject]) == 3
         await broker.connection.flush()
         assert not asked

@@ -103,11 +103,11 @@ async def test_dead_cards_have_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     async def records(*_: object, **__: object) -> list[CanaryRecord]:
         return [mine, *dead]
 
-    async def none(*_: object) -> list[object]:
-        return []
+    async def none(*_: object) -> set[str]:
+        return set()
 
     monkeypatch.setattr("workers.canaries.canaries", records)
-    monkeypatch.setattr("workers.canaries.card_records", none)
+    monkeypatch.setattr("workers.canaries.out_of_work", none)
     one = canaries("a", None)
     one._loaded = lambda: [pipeline(1)]
     assert await one._judge("p", "g") == ""
@@ -188,8 +188,8 @@ async def test_a_worker_that_starts_deletes_answers_that_nothing_is_compared_wit
     async def records(*_: object) -> list[CanaryRecord]:
         return known
 
-    async def out(*_: object) -> list[object]:
-        return [SimpleNamespace(card="c", works=False)]
+    async def out(*_: object) -> set[str]:
+        return {"c"}
 
     async def forget(_: object, record: CanaryRecord) -> None:
         forgotten.append(record.group)
@@ -197,7 +197,7 @@ async def test_a_worker_that_starts_deletes_answers_that_nothing_is_compared_wit
     async def put(_: object, record: CanaryRecord) -> None:
         stored.append(record)
 
-    for name, fake in (("canaries", records), ("card_records", out), ("forget_canary", forget), ("put_canary", put)):
+    for name, fake in (("canaries", records), ("out_of_work", out), ("forget_canary", forget), ("put_canary", put)):
         monkeypatch.setattr(f"workers.canaries.{name}", fake)
     one = canaries("a", object())
     one._drawn, one._loaded = {"r": Canary([], "sha")}, lambda: [pipeline(1)]

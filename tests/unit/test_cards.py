@@ -9,6 +9,7 @@ from engines.canary import canary_of
 from engines.gathering import Gathering
 from engines.part import Part
 from pipelines.card_list import card_lines
+from pipelines.cards import now_ms
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from schemas.cards import CardRecord, CardState, Doubt, Doubts, Reason, card_name, mark_of, most_telling
 from schemas.jobs import JobRef, Key
@@ -16,7 +17,7 @@ from schemas.media import MediaInfo
 from schemas.parts import PartMeta
 from workers.in_flight import State
 from workers.recent import MESSAGE_BYTES, MOST_BYTES, Recent
-from workers.trust import Trust, now_ms
+from workers.trust import Trust
 
 
 def record(*spans: tuple[int, int], state: CardState = CardState.QUARANTINED) -> CardRecord:

@@ -17,8 +17,7 @@ import promql_parser
 import pytest
 import yaml
 
-from pipelines.child import nats_server_binary, tied_to_us
-from pipelines.server import MEMORY_BYTES
+from pipelines.child import MEMORY_BYTES, nats_server_binary, tied_to_us
 from schemas.settings import Settings
 from tests.cli import rigflow
 from tests.unit.test_metrics import snapshot
