@@ -126,14 +126,18 @@ def display(remove: Callable[[], None]) -> Iterator[None]:
 
 
 def came_from_interrupt(error: BaseException | None) -> bool:
-    """Whether an exception is a KeyboardInterrupt, or was raised in place of one, as imports do."""
+    """Whether an exception is a KeyboardInterrupt, or was raised in place of one, as imports do.
+
+    Of some only the text says so: pydantic's SchemaError names what interrupted the building of a model, and has no
+    cause.
+    """
     seen: set[int] = set()
     waiting = [error]
     while waiting:
         found = waiting.pop()
         if found is None or id(found) in seen:
             continue
-        if isinstance(found, KeyboardInterrupt):
+        if isinstance(found, KeyboardInterrupt) or str(found).rstrip().endswith("KeyboardInterrupt:"):
             return True
         seen.add(id(found))
         waiting += [found.__cause__, found.__context__]

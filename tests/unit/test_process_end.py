@@ -31,6 +31,17 @@ def command():
 run_to_its_end(lambda: command)
 """
 
+WHILE_BUILDING = """
+    from pydantic_core import SchemaValidator, core_schema
+
+    class Interrupted:
+        def __repr__(self):
+            raise KeyboardInterrupt
+
+    field = core_schema.model_field(core_schema.literal_schema([Interrupted()]))
+    SchemaValidator(core_schema.model_fields_schema({"fit": field}))
+"""
+
 
 def ended(how: str) -> "subprocess.CompletedProcess[str]":
     """A process whose command ends so."""
@@ -48,6 +59,12 @@ def test_what_python_does_at_the_end_is_done_and_nothing_of_native_libraries() -
 
 def test_the_test_sees_the_end_that_libraries_disturb() -> None:
     assert ended("os._exit = lambda code: sys.exit(code); return 7").returncode == -signal.SIGABRT
+
+
+def test_ctrl_c_while_pydantic_builds_a_model_is_no_fault() -> None:
+    """Its core raises an error that has no cause, where a callback into Python was interrupted."""
+    done = ended(WHILE_BUILDING)
+    assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
 
 
 def test_a_fault_of_ours_has_its_traceback_and_code_1() -> None:
