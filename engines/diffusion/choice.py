@@ -51,10 +51,13 @@ def sampler_of(config: ScheduleConfig, name: str, steps: int) -> Sampler:
         config = config.changed(use_karras_sigmas=wanted.endswith(_KARRAS))
     if config.prediction_type not in kind.predictions:
         raise PipelineError(f"{wanted} cannot be used with a model that predicts {config.prediction_type}", "take ddim")
-    if config.algorithm_type not in ("dpmsolver++", "sde-dpmsolver++") and kind is DpmSolver:
-        raise PipelineError(
-            f"the model's scheduler is {config.algorithm_type}, which rigflow does not have", "take ddim"
-        )
+    lacking = ""
+    if kind is DpmSolver and config.algorithm_type not in ("dpmsolver++", "sde-dpmsolver++"):
+        lacking = config.algorithm_type
+    if kind is UniPc and not config.predict_x0:
+        lacking = "unipc without predict_x0"
+    if lacking:
+        raise PipelineError(f"the model's scheduler is {lacking}, which rigflow does not have", "take ddim")
     most = config.original_inference_steps if kind is Lcm else config.num_train_timesteps
     if not 1 <= steps <= most:
         raise PipelineError(f"{steps} steps are not possible with {wanted}", f"take 1 to {most}")

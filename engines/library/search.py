@@ -1,6 +1,5 @@
 """Finds the pictures of a library whose vectors are most like a given one, by their cosine."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,8 +73,3 @@ def _best_rows(space: Space, scores: Array) -> Array:
 def counts(space: Space) -> tuple[int, int]:
     """How many pictures and how many media count."""
     return len(space.live), int((np.diff(space.starts) > 0).sum())
-
-
-def names_in_use(space: Space) -> Sequence[str]:
-    """The media that have pictures."""
-    return [space.names[number] for number in np.flatnonzero(np.diff(space.starts) > 0)]

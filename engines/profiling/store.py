@@ -31,12 +31,6 @@ def keep_model_profile(cache: Path, profile: ModelProfile) -> None:
     atomic_write(_model_path(cache, profile.device, profile.what), profile.model_dump_json(indent=1).encode())
 
 
-def kept_model_profile(cache: Path, device: str, what: ModelOnDevice) -> ModelProfile | None:
-    """What a model costs on a device; None where there is no file that this version of rigflow can read."""
-    found = _read(_model_path(cache, device, what))
-    return found if found is not None and (found.device, found.what) == (device, what) else None
-
-
 def kept_model_profiles(cache: Path, model: str) -> list[ModelProfile]:
     """What the model of this identity costs on this machine's devices, by device and backend."""
     each = (_read(path) for path in sorted((cache / "profiles").glob("*/*.json")))

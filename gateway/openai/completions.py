@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
@@ -26,6 +26,13 @@ class CompletionRequest(AnswerFields):
     best_of: Literal[1] | None = None
     echo: JsonValue = not_offered()
     suffix: JsonValue = not_offered()
+
+    @field_validator("prompt")
+    @classmethod
+    def _some(cls, prompt: str | list[str]) -> str | list[str]:
+        if not isinstance(prompt, str) and not 1 <= len(prompt) <= MOST_PROMPTS:
+            raise ValueError(f"a list has 1 to {MOST_PROMPTS} texts, not {len(prompt)}")
+        return prompt
 
     def lines(self) -> list[dict[str, Any]]:
         """A line of JSON for each choice: all those of a text, then those of the next."""

@@ -142,6 +142,19 @@ def test_what_is_not_possible_is_said(name: str, steps: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},
+        {"_class_name": "UniPCMultistepScheduler", "predict_x0": False},
+    ],
+)
+def test_a_way_that_a_scheduler_lacks_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(PipelineError, match="which rigflow does not have"):
+        sampler_of(config(**fields), "", 4)
+    sampler_of(config(**fields), "ddim", 4)
+
+
+@pytest.mark.parametrize(
     ("data", "text"),
     [
         (b"no json", "scheduler_config.json: "),
