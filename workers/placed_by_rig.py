@@ -34,7 +34,7 @@ _GOP_S = 2.0  # between keyframes: a segment is not shorter, whatever a pipeline
 class Placer:
     """Decides the placements of a fleet for a rig; a better one must stay the same for `hold_s` before it counts."""
 
-    def __init__(self, broker: Broker, rig: str, hold_s: float = HOLD_S) -> None:
+    def __init__(self, broker: Broker, rig: str, hold_s: float) -> None:
         self._broker = broker
         self._rig = rig
         self._hold_s = hold_s
@@ -90,9 +90,9 @@ class Placer:
         return self._works[spec.revision]
 
 
-async def keep_placed(broker: Broker, rig: str) -> None:
+async def keep_placed(broker: Broker, rig: str, every_s: float = EVERY_S, hold_s: float = HOLD_S) -> None:
     """Keep the placements of the fleet until cancelled."""
-    placer = Placer(broker, rig)
+    placer = Placer(broker, rig, hold_s)
     while True:
         try:
             await placer.place_all()
@@ -100,7 +100,7 @@ async def keep_placed(broker: Broker, rig: str) -> None:
             pass
         except Exception as error:
             log_event(Event("unexpected", f"placement failed: {format_error(error)}", logging.ERROR))
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(every_s)
 
 
 def _has_work(spec: PipelineSpec, depths: Depths) -> bool:

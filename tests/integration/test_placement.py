@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,22 +16,25 @@ from pipelines.client import Client
 from pipelines.fleet_view import known_fleet
 from pipelines.placements import all_placements
 from pipelines.status import fleet_status
+from schemas.results import Done
 from schemas.settings import Settings
 from tests.cli import rigflow
-from tests.clips import real_clip
+from tests.clips import Clip, generated
 from tests.fleet import Fleet
 from tests.rig import Rig
 from tests.simulated import at_pace, models_of
 from workers.definitions import register
 from workers.forkserver import WorkerProcess
 from workers.options import WorkerOptions
-from workers.placed_by_rig import Placer
+from workers.placed_by_rig import keep_placed
 from workers.process import start_worker
 
 SPEC = simulated()
-FAST_MS, SLOW_MS = 3.0, 60.0  # a frame
-MOST_JOBS = 60
-FILM = real_clip("bigbuckbunny")  # 132 frames, which take as long to decode as the fast worker computes
+# a frame; the fleet does 1.3 times as much with the stages apart as long as a frame's decoding takes 0.3 to 200 ms, so
+# that this is the best placement however busy the machine is
+FAST_MS, SLOW_MS = 1.0, 200.0
+JOBS_AT_A_TIME = 3
+FILM = Clip(frames=40, gop=4, size=(480, 848))  # a segment takes the slow worker 0.8 s
 
 
 @contextmanager
@@ -50,15 +54,9 @@ def rigs(settings: Settings, paces: dict[str, float]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def placing(broker: Broker, every_s: float = 0.5) -> AsyncIterator[None]:
+async def placing(broker: Broker) -> AsyncIterator[None]:
     """Two rigs that decide, each by itself."""
-
-    async def keep(placer: Placer) -> None:
-        while True:
-            await placer.place_all()
-            await asyncio.sleep(every_s)
-
-    tasks = [asyncio.create_task(keep(Placer(broker, rig, hold_s=1.0))) for rig in ("fast", "slow")]
+    tasks = [asyncio.create_task(keep_placed(broker, rig, every_s=0.5, hold_s=1.0)) for rig in ("fast", "slow")]
     try:
         yield
     finally:
@@ -78,36 +76,52 @@ async def roles_of(broker: Broker) -> dict[str, tuple[Sequence[str], Sequence[st
 
 async def apart(broker: Broker) -> None:
     """Wait until the workers have the roles that follow from their paces."""
-    async with asyncio.timeout(120):
-        while True:
-            workers = (await fleet_status(broker)).workers
-            runs = {each["worker"]: each["roles"].get(SPEC.name, {}).get("runs", ["?"]) for each in workers}
-            slow, fast = (runs.get(f"{rig}-cpu0", ["?"]) for rig in ("slow", "fast"))
-            if slow and "?" not in slow and "infer" not in slow and "infer" in fast:
+    runs: dict[str, Sequence[str]] = {}
+    try:
+        async with asyncio.timeout(120):
+            while True:
+                workers = (await fleet_status(broker)).workers
+                runs = {each["worker"]: each["roles"].get(SPEC.name, {}).get("runs", ["?"]) for each in workers}
+                slow, fast = (runs.get(f"{rig}-cpu0", ["?"]) for rig in ("slow", "fast"))
+                if slow and "?" not in slow and "infer" not in slow and "infer" in fast:
+                    return
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        pytest.fail(f"not placed by their paces: {runs}, {await known_fleet(broker)}")
+
+
+async def placed_with_work(broker: Broker, settings: Settings) -> list[Done]:
+    """Feed the fleet until it is placed, for one without work is not; the ends of all jobs."""
+    spec = await register(broker, settings, SPEC, models_of(SPEC))
+    client, film = Client(broker), generated(FILM).read_bytes()
+    dones: list[Done] = []
+
+    async def feed(feeder: int) -> None:
+        for number in count():
+            job = await client.submit(spec, film, job=f"job{feeder}-{number}")
+            dones.append(await job.done())
+            if placed.done():
                 return
-            await asyncio.sleep(0.2)
+
+    async with asyncio.TaskGroup() as group:
+        placed = group.create_task(apart(broker))
+        for feeder in range(JOBS_AT_A_TIME):
+            group.create_task(feed(feeder))
+    return dones
 
 
-async def _slow_rig_leaves_the_model(fleet: Fleet, out: Path) -> None:
+async def _slow_rig_leaves_the_model(fleet: Fleet) -> None:
     async with Broker.connected(fleet.settings, name="test") as broker:
-        spec = await register(broker, fleet.settings, SPEC, models_of(SPEC))
-        client = Client(broker)
         async with placing(broker):
-            placed = asyncio.create_task(apart(broker))
-            jobs = []
-            while not placed.done() and len(jobs) < MOST_JOBS:  # a fleet without work is not placed
-                jobs.append(await client.submit(spec, FILM.read_bytes(), job=f"job{len(jobs)}"))
-                await asyncio.wait([placed], timeout=0.8)
-            await placed
-            dones = [await job.done() for job in jobs]
-            known = await known_fleet(broker)
+            dones = await placed_with_work(broker, fleet.settings)
+        known = await known_fleet(broker)
         roles = await roles_of(broker)
-    assert [(done.frames, done.failures, done.lost) for done in dones] == [(132, (), 0)] * len(jobs)
+    assert {(done.frames, done.failures, done.lost) for done in dones} == {(40, (), 0)}
     assert len({done.digest for done in dones}) == 1  # on any workers
     assert set(roles) == {"fast-cpu", "slow-cpu"}
     assert "infer" not in roles["slow-cpu"][0]
     paces = {device.name: device.frame_s[SPEC.name, "infer"] for _, device in known.places()}
-    assert paces["slow-cpu"] > 5 * paces["fast-cpu"]
+    assert paces["slow-cpu"] > paces["fast-cpu"]
 
 
 def test_a_slow_rig_leaves_the_model_to_others(tmp_path: Path) -> None:
@@ -115,7 +129,7 @@ def test_a_slow_rig_leaves_the_model_to_others(tmp_path: Path) -> None:
         Fleet([], tmp_path / "cache") as fleet,
         rigs(fleet.settings, {"fast": FAST_MS, "slow": SLOW_MS}),
     ):
-        asyncio.run(_slow_rig_leaves_the_model(fleet, tmp_path))
+        asyncio.run(_slow_rig_leaves_the_model(fleet))
         shown = rigflow("status", "--nats", fleet.settings.nats).stdout
         assert re.search("placed: simulated slow-cpu0 runs (decode|encode)", " ".join(shown.split()))
 
@@ -133,13 +147,11 @@ def test_two_rigs_place_their_work_by_themselves(tmp_path: Path) -> None:
         asyncio.run(_until_placed(fleet))
         slow.until("event=placed")
         assert "event=placement" in fast.output + slow.output
-        told = rigflow("plan", "fingerprint", FILM, "--nats", fleet.settings.nats)
+        told = rigflow("plan", "fingerprint", generated(FILM), "--nats", fleet.settings.nats)
         assert "slow-cpu" in told.stdout
 
 
 async def _until_placed(fleet: Fleet) -> None:
     async with Broker.connected(fleet.settings, name="test") as broker:
-        spec = await register(broker, fleet.settings, SPEC, models_of(SPEC))
-        jobs = [await Client(broker).submit(spec, FILM.read_bytes(), job=f"job{number}") for number in range(8)]
-        await apart(broker)
-        assert [(await job.done()).failures for job in jobs] == [()] * 8
+        dones = await placed_with_work(broker, fleet.settings)
+    assert {(done.frames, done.failures, done.lost) for done in dones} == {(40, (), 0)}
