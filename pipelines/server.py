@@ -55,7 +55,7 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._health = ""
-        self._guarded = guarded
+        self._guarded, self._unwanted = guarded, False
         self._password = ""
         self._published: PublishedPassword | None = None
 
@@ -96,8 +96,7 @@ class EmbeddedServer:
         if self._folder is None:
             self._temporary = temporary_folder()
             self._folder = self._temporary.path
-        is_new = not (self.store.is_dir() and any(self.store.iterdir()))
-        if is_new:
+        if is_new := not (self.store.is_dir() and any(self.store.iterdir())):
             self._check_port()
         self._lock = lock_store(self.store)
         try:
@@ -113,6 +112,10 @@ class EmbeddedServer:
             raise
         if self._guarded:
             self._published = PublishedPassword(self._port, self._password)
+
+    def give_up(self) -> None:
+        """Have a `start` that is under way in another thread end at once, with an error."""
+        self._unwanted = True
 
     def restart(self) -> None:
         """End it if it lives, and start again on the same port and store, so that clients reconnect.
@@ -227,14 +230,15 @@ class EmbeddedServer:
     def _await_ready(self, logged: int) -> None:
         ports = self.store / f"nats-server_{self.pid}.ports"
         deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            if self._ended.wait(0.002):
+        while time.monotonic() < deadline and not self._unwanted:
+            if self._ended.is_set():
                 raise self._why_it_ended(logged)
             if ports.exists() and (text := ports.read_text()):
                 listening = json.loads(text)
                 self._port = int(listening["nats"][0].rsplit(":", 1)[1])
                 self._health = f"{listening['monitoring'][0]}/healthz"
                 return
+            time.sleep(0.002)  # not in a wait for an event, where a KeyboardInterrupt may leave a lock taken
         self.kill()
         raise BrokerError(f"nats-server was not ready within {READY_S:.0f} s", f"see {self.log}")
 
@@ -253,9 +257,7 @@ class EmbeddedServer:
         return BrokerError(f"port {self._port} is taken", "choose another --port, or 0 for any that is free")
 
     def _why_it_ended(self, logged: int) -> BrokerError:
-        with self.log.open("rb") as log:
-            log.seek(logged)
-            lines = log.read().decode(errors="replace").strip().splitlines()
+        lines = self.log.read_bytes()[logged:].decode(errors="replace").strip().splitlines()
         if any("address already in use" in line for line in lines):
             return self._port_taken()
         last_line = lines[-1] if lines else "it wrote no log"

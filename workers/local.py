@@ -84,6 +84,7 @@ async def _start(server: EmbeddedServer) -> None:
     try:
         await asyncio.shield(starting)
     except asyncio.CancelledError:
+        server.give_up()  # a broker may take a minute to be ready
         with suppress(RigflowError):
             await starting
             await asyncio.to_thread(server.stop)

@@ -55,6 +55,27 @@ async def test_a_start_that_is_cancelled_leaves_nothing(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() or path.name.startswith("rigflow-")]
 
 
+async def test_a_cancelled_start_does_not_wait_for_a_broker_that_is_never_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, began = tmp_path / "nats-server", tmp_path / "began"
+    stuck.write_text(f"#!/bin/sh\ntouch {began}\nexec sleep 3600\n")
+    stuck.chmod(0o700)
+    monkeypatch.setattr("pipelines.server.nats_server_binary", lambda: str(stuck))
+    monkeypatch.setattr("pipelines.server.READY_S", 3600.0)
+
+    async def begin() -> None:
+        async with local_fleet(Settings(), 0, Progress(Console())):
+            raise AssertionError("it is never ready")
+
+    beginning = asyncio.create_task(begin())
+    while not began.exists():
+        await asyncio.sleep(0.01)
+    beginning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+
+
 def test_a_stop_without_a_start_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "precious").touch()
