@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
 from gateway import openai, page, problems, search, sessions
@@ -43,12 +44,13 @@ def create_app(
     identify: Identify | None = None,
     further: Sequence[APIRouter] = (),
     broker: Broker | None = None,
+    origins: Sequence[str] = (),
 ) -> FastAPI:
     """The gateway of the fleet at `settings.nats`, which it connects to when it starts unless `broker` is connected.
 
     `identify` gives the caller of a request, for example `KeyHolders`; without it everyone may do everything, so listen
     on the loopback only.
-    `further` are routers beside the native API.
+    `further` are routers beside the native API. Pages of the `origins` may use it from a browser.
     """
     app = FastAPI(
         title="rigflow",
@@ -65,6 +67,10 @@ def create_app(
     problems.install(app, {"/v1": openai_errors.answer, "/v2": kserve_errors.answer})
     if settings.otlp:
         app.add_middleware(IncomingTraces)
+    if origins:  # keys are no credentials in the sense of browsers, so that a star allows all headers of an answer
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"]
+        )
     own = [*((API, router) for router in (*routers, search.router)), ("", health.router), ("", sessions.router)]
     placed = [(prefix, router, ERRORS) for prefix, router in own]
     placed += [("", router, openai_errors.RESPONSES) for router in openai.routers]

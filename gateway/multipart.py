@@ -1,10 +1,12 @@
 """Reads multipart forms as they come: the fields first, then one file, of which nothing is kept; or files alone."""
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -12,6 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from gateway.problems import HttpError
 
 MOST_FIELDS, MOST_FIELD_BYTES = 64, 64 << 10
+_ENCODED_NAME = re.compile(rb";\s*filename\*\s*=\s*\"?utf-8'[^']*'([^;\"\s]*)", re.IGNORECASE)  # RFC 8187
 ORDER = "send the fields first, then one part with a filename"
 
 
@@ -124,9 +127,12 @@ class Form:
         self._header = (bytearray(), bytearray())
 
     def _on_headers(self) -> None:
-        _, options = parse_options_header(self._part.headers.get(b"content-disposition", b""))
+        disposition = self._part.headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
         self._part.name = options.get(b"name", b"").decode(errors="replace")
-        filename = options.get(b"filename")
+        encoded, filename = _ENCODED_NAME.search(disposition), options.get(b"filename")
+        if encoded is not None:  # as .NET sends it, beside a `filename` in a form of mails
+            filename = unquote_to_bytes(encoded[1])
         if filename is not None:
             self._files += 1
             name = filename.decode(errors="replace")

@@ -191,7 +191,8 @@ def _of_unexpected(request: Request, error: Exception) -> tuple[Problem, dict[st
         log.warning("the answer to %s breaks off: %s", place, late)
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     what, hint = f"unexpected {type(error).__name__}", "ask the operator to see the gateway's log and to report it"
-    return Problem(title=status.phrase, status=status, detail=what, code="unexpected", hint=hint), {}, None
+    problem = Problem(title=status.phrase, status=status, detail=what, code="unexpected", hint=hint)
+    return problem, {"Connection": "close"}, None  # as the server does then
 
 
 def too_late(error: Exception) -> RigflowError | None:

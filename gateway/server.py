@@ -15,7 +15,6 @@ from typing import Any
 import h11
 import uvicorn
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 
 from gateway.app import NAME, create_app
 from gateway.callers import anyone
@@ -75,9 +74,7 @@ async def _serve(settings: Settings, door: Door, listening: socket.socket, say: 
         scheme = "http" if door.tls is None else "https"
         say(f"rigflow serves {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         identify = KeyHolders() if door.keys else anyone(settings.tenant, door.any_host)
-        app = create_app(settings, identify, broker=broker)
-        if door.origins:
-            app.add_middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
+        app = create_app(settings, identify, broker=broker, origins=door.origins)
         by = await run(app, listening, door.tls)
     return ExitCode.INTERRUPTED if by is signal.SIGINT else ExitCode.OK
 

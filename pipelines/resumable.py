@@ -88,16 +88,18 @@ class Uploads:
         content_type: str,
         patience_s: float,
     ) -> Upload:
-        """Begin an upload; with the id of a known one of the same size it is that one.
+        """Begin an upload; with the id of a known one of the same size and revision it is that one.
 
         Raises UploadMoved, NeverFits, FleetFull when there is no space for all of it for `patience_s`.
         """
         await self._broker.quotas.check(self._client.tenant)
         if job:
             with suppress(NotFound):
-                known = await self.find(job)
+                known, hint = await self.find(job), "choose another id, or delete it"
                 if known.size != size:
-                    raise UploadMoved(f"upload {job} has {known.size:,} bytes", "choose another id, or delete it")
+                    raise UploadMoved(f"upload {job} has {known.size:,} bytes", hint)
+                if known.revision != revision:
+                    raise UploadMoved(f"upload {job} is of another pipeline, or of other options of it", hint)
                 return known
         async with media_space(self._broker, self._bucket, size, patience_s):
             pass

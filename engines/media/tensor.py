@@ -158,7 +158,8 @@ class TensorMedium(BaseMedium[TensorOptions]):
         hint = f"give {wanted}"
         for name in self._inputs:
             if name not in arrays:
-                raise MediaError(f"it has no input `{name}`, only {_listed(arrays)}", hint)
+                only = f", only {_listed(arrays)}" if arrays else ""
+                raise MediaError(f"it has no input `{name}`{only}", hint)
         for name, array in arrays.items():
             if (declared := self._inputs.get(name)) is None:
                 raise MediaError(f"there is no input `{name}`", hint)

@@ -35,7 +35,8 @@ EXTENSIONS = "creation,creation-with-upload,termination,expiration,checksum"
 ALGORITHMS = ("sha1", "sha256")
 MISMATCH = 460  # the status that tus has for bytes with another checksum
 PIECE = "application/offset+octet-stream"  # type of a body that is a part of an upload
-_NAMES = {"filename": "name"}  # what clients of tus call it
+_NAMES = {"filename": "name", "type": "filetype"}  # what clients of tus call them
+_UNUSED = ("relativePath",)  # what Uppy sends as well
 _BINARY = {PIECE: {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -91,11 +92,14 @@ async def create(
     key: IdempotencyKey = "",
 ) -> Response:
     """Begin an upload. It becomes a job, whose id is that of the upload, when its last byte is there."""
+    if "upload-concat" in request.headers:  # else each piece of a media would be a job
+        what = "uploads are not put together: there is no extension concatenation"
+        raise HttpError(HTTPStatus.BAD_REQUEST, what, "send the media as one upload")
     caller.check_upload(size)
     wanted_sum = _parse_checksum(checksum)
     fields = _parse_metadata(metadata)
     content_type = fields.pop("filetype", "")
-    wanted = with_fields(wanted, [(_NAMES.get(name, name), value) for name, value in fields.items()])
+    wanted = with_fields(wanted, [*fields.items()])
     if wanted.url:
         hint = "POST /api/v1/jobs?url=..."
         raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "a url is no upload", hint, param="url")
@@ -233,7 +237,9 @@ def _parse_metadata(metadata: str) -> dict[str, str]:
     for pair in filter(None, metadata.split(",")):
         name, _, value = pair.strip().partition(" ")
         try:
-            fields[name] = base64.b64decode(value, validate=True).decode()
+            decoded = base64.b64decode(value, validate=True).decode()
         except (binascii.Error, ValueError) as error:
             raise UsageError(f"Upload-Metadata: {name[:100]!a} has no value in base64", "see tus.io") from error
+        if name not in _UNUSED:
+            fields[_NAMES.get(name, name)] = decoded
     return fields

@@ -189,7 +189,7 @@ def _timeout_s(wanted: InferRequest) -> float:
         return TIMEOUT_S
     if not isinstance(given, int) or isinstance(given, bool) or given < 0:
         raise UsageError("parameter timeout is a number of microseconds")
-    return min(TIMEOUT_S, given / 1e6)
+    return min(TIMEOUT_S * 1e6, given) / 1e6
 
 
 async def _step(nbytes: int, step: Callable[..., T], *arguments: Any) -> T:

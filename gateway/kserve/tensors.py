@@ -86,6 +86,8 @@ def _array(tensor: InputTensor, rest: memoryview) -> tuple[Array, memoryview]:
     if tensor.datatype not in DTYPES:
         raise UsageError(f"{where}: datatype {tensor.datatype[:40]!a}", f"there are {', '.join(DTYPES)}")
     dtype = np.dtype(DTYPES[tensor.datatype])
+    if prod(filter(None, tensor.shape)) * dtype.itemsize >= 1 << 63:  # NumPy has none such, also where it is empty
+        raise UsageError(f"{where}: {tensor.shape} is too large")
     size = tensor.parameters.get("binary_data_size")
     for name in tensor.parameters:
         if name.startswith("shared_memory"):
@@ -105,8 +107,15 @@ def _array(tensor: InputTensor, rest: memoryview) -> tuple[Array, memoryview]:
 
 def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> Array:
     """Return the values of nested or flat lists, each exact or rounded to the nearest float. Raises UsageError."""
-    where, what = f"input `{tensor.name}`", "numbers"
-    data = tensor.data if isinstance(tensor.data, list) else [tensor.data]
+    where, data = f"input `{tensor.name}`", tensor.data if isinstance(tensor.data, list) else [tensor.data]
+    if dtype.kind == "b":
+        what = "true and false"
+    elif dtype.kind in "iu":
+        what = f"whole numbers of {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
+    else:
+        what = f"numbers up to {np.finfo(dtype).max:g}"
+    if _has_text(data):
+        raise UsageError(f"{where}: {tensor.datatype} takes {what}")
     try:
         given = np.array(data)
     except (ValueError, OverflowError, RecursionError) as error:
@@ -118,12 +127,6 @@ def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> Array:
     if given.size != count:
         raise UsageError(f"{where}: {tensor.shape} has {count} values, and data has {given.size}")
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if dtype.kind == "b":
-        what = "true and false"
-    elif dtype.kind in "iu":
-        what = f"whole numbers of {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
-    else:
-        what = f"numbers up to {np.finfo(dtype).max:g}"
     if not count:
         return np.empty(0, dtype)
     with np.errstate(all="ignore"):
@@ -132,6 +135,12 @@ def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> Array:
     if cast is None or not fits:
         raise UsageError(f"{where}: {tensor.datatype} takes {what}")
     return cast.reshape(-1)
+
+
+def _has_text(data: list[Any]) -> bool:
+    """Whether nested lists have a text: NumPy would give each of their values the space of the longest one."""
+    kinds = set(map(type, data))
+    return str in kinds or (list in kinds and any(_has_text(each) for each in data if type(each) is list))
 
 
 def encode_answer(

@@ -3,7 +3,7 @@
 from typing import Any, TypeAlias
 
 from fastapi import Form
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from gateway.openai.errors import NotOffered
 
@@ -26,13 +26,30 @@ def not_offered_form(alias: str | None = None) -> Any:
     return Form(alias=alias, description=_MISSING, json_schema_extra=_EXTRA)
 
 
-class OpenAIRequest(BaseModel):
-    """What all requests have. A field that OpenAI does not have is refused, and one that it has is known."""
+def _or_null(schema: dict[str, Any]) -> None:
+    """Have the description of a request say so: a field that may be left out may be null."""
+    for name, field in schema["properties"].items():
+        if name not in schema.get("required", ()):
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
 
-    model_config = ConfigDict(extra="forbid")
+
+class OpenAIRequest(BaseModel):
+    """What all requests have. A field that OpenAI does not have is refused, and one that it has is known.
+
+    A field that is null is left out: clients send those that nobody set.
+    """
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_or_null)
     model: str = Field(default="", max_length=200)
     user: Unused = None
     safety_identifier: Unused = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None or name not in cls.model_fields}
 
 
 def check_offered(wanted: OpenAIRequest) -> None:

@@ -89,6 +89,19 @@ def test_a_gateway_that_is_for_everyone_has_any_name(settings: Settings) -> None
         assert httpx.get(f"{gateway.url}/api/v1/fleet", headers={"Host": "rig1.example"}).status_code != 403
 
 
+def test_a_page_of_an_origin_that_is_allowed_sees_all_of_an_answer(settings: Settings) -> None:
+    asyncio.run(_registered(settings))
+    with Gateway(settings, identify=anyone("main", True), origins=["https://a.example"]) as gateway:
+        for origin, allowed in (("https://a.example", True), ("https://evil.example", False)):
+            asks = {"Origin": origin, "Access-Control-Request-Method": "PATCH"}
+            asks["Access-Control-Request-Headers"] = "authorization,tus-resumable,upload-offset"
+            first = httpx.options(f"{gateway.url}/api/v1/uploads/x", headers=asks)
+            assert (first.status_code == 200) == allowed
+            answer = httpx.get(f"{gateway.url}/livez", headers={"Origin": origin})
+            shown = answer.headers.get("access-control-allow-origin"), answer.headers["access-control-expose-headers"]
+            assert shown == (origin if allowed else None, "*")
+
+
 def test_a_body_with_two_lengths_is_refused_and_hides_no_request(url: str) -> None:
     hidden = b"DELETE /api/v1/jobs/known HTTP/1.1\r\nHost: localhost\r\n\r\n"
     head = b"POST /api/v1/jobs?pipeline=simulated HTTP/1.1\r\nHost: localhost\r\n"

@@ -92,3 +92,23 @@ async def _with_unchecked_bytes(settings: Settings, at: int) -> None:
         assert came.size == at + 7
         body = upload.model_copy(update={"unchecked": at}).model_dump_json().encode()
         await broker.put(broker.names.jobs, "upload.main.sums", body)
+
+
+def test_what_clients_of_tus_send_by_themselves_is_taken_or_refused_in_words(url: str) -> None:
+    def metadata(**fields: str) -> dict[str, str]:
+        pairs = (f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in fields.items())
+        return {"Upload-Metadata": ",".join(pairs)}
+
+    path, tus = "/api/v1/uploads?pipeline=simulated", {"Tus-Resumable": "1.0.0", "Upload-Length": "100"}
+    uppy = metadata(relativePath="null", name="ü.mp4", type="video/mp4", filetype="video/mp4", filename="ü.mp4")
+    with client(url) as http:
+        made = http.post(path, headers=tus | uppy | {"Idempotency-Key": "uppy"})
+        assert made.status_code == 201, made.text
+        for further in ("pipeline=other", "pipeline=simulated&set=infer.max_batch=2"):
+            other = http.post(f"/api/v1/uploads?{further}", headers=tus | {"Idempotency-Key": "uppy"})
+            assert other.status_code in (404, 409), other.text
+        assert "of other options" in other.json()["detail"]
+        assert http.post(path, headers=tus | {"Idempotency-Key": "uppy"}).headers["location"].endswith("/uppy")
+        piece = http.post(path, headers=tus | {"Upload-Concat": "partial"})
+        assert (piece.status_code, piece.json()["hint"]) == (400, "send the media as one upload")
+        assert http.post(path, headers=tus | metadata(odd="x")).json()["detail"] == "there is no parameter `odd`"

@@ -70,9 +70,11 @@ def test_the_least_and_largest_numbers_are_exact(datatype: str) -> None:
         ({"shape": [-1, 2]}, "inputs.0.shape.0: "),
         ({"shape": [2.0, 2]}, "inputs.0.shape.0: "),
         ({"shape": [1] * 33}, "inputs.0.shape: "),
+        ({"shape": [0, 2**61, 2**61], "data": []}, "[0, 2305843009213693952, 2305843009213693952] is too large"),
         ({"shape": "2"}, "inputs.0.shape: "),
         ({"data": [[1, 2], [3]]}, "its lists have different lengths"),
         ({"data": ["a", "b", "c", "d"]}, "FP32 takes numbers up to"),
+        ({"data": [["a" * (1 << 20)], *[[""]] * (1 << 16)]}, "FP32 takes numbers up to"),  # 256 GB, were it an array
         ({"data": [None] * 4}, "FP32 takes numbers up to"),
         ({"data": [True] * 4}, "FP32 takes numbers up to"),
         ({"data": [1e39] * 4}, "FP32 takes numbers up to 3.40282e+38"),
@@ -123,6 +125,7 @@ def test_a_tensor_that_is_none_says_why(fields: dict[str, Any], reason: str) -> 
         (*binary(b"1234567890123456", size=-1), "binary_data_size is -1"),
         (*binary(b"1234567890123456", size="16"), "binary_data_size is 16"),
         (*binary(b"1234567890123456", size=True), "binary_data_size is True"),
+        (*binary(b"", size=0, shape=[2**61, 0, 2**61]), "is too large"),
         (*binary(b"", size=2**70), "binary_data_size is 1180591620717411303424, and 0 bytes"),
     ],
 )
