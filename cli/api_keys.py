@@ -1,6 +1,5 @@
 """`rigflow keys api`: makes, lists and revokes the keys of the HTTP gateway."""
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,10 +53,10 @@ def add(
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, tenant=tenant)
     roles = role or [ApiRole.SUBMIT, ApiRole.READ]
-    expires_s = time.time() + days * 86400 if days else 0.0
 
     async def made() -> "tuple[ApiKey, str]":
         async with Broker.connected(settings, name="rigflow-keys") as broker:
+            expires_s = broker.now_s() + days * 86400 if days else 0.0
             return await make_key(broker, name, settings.tenant, roles, rate, upload_bytes, expires_s)
 
     key, text = run_async(made())
@@ -85,11 +84,11 @@ def list_(
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
 
-    async def found() -> "list[ApiKey]":
+    async def found() -> "tuple[list[ApiKey], float]":
         async with Broker.connected(settings, name="rigflow-keys") as broker:
-            return await all_keys(broker)
+            return await all_keys(broker), broker.now_s()
 
-    keys = run_async(found())
+    keys, now_s = run_async(found())
     if as_json:
         say_json([key.model_dump(mode="json", exclude={"sha256"}) for key in keys])
         return ExitCode.OK
@@ -99,10 +98,10 @@ def list_(
             key.id,
             key.tenant,
             " ".join(key.roles),
-            _state(key),
+            _state(key, now_s),
             f"{key.rate_per_s:g}" if key.rate_per_s else "-",
             size(key.upload_bytes) if key.upload_bytes else "-",
-            age(time.time() - key.created_s, units=1),
+            age(now_s - key.created_s, units=1),
         )
         for key in keys
     )
@@ -131,7 +130,7 @@ def revoke(
     return revoked(settings, revoke_key, name, "key", as_json)
 
 
-def _state(key: "ApiKey") -> str:
+def _state(key: "ApiKey", now_s: float) -> str:
     if key.revoked_s:
         return "revoked"
-    return "valid" if key.valid_at(time.time()) else "expired"
+    return "valid" if key.valid_at(now_s) else "expired"

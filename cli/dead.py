@@ -1,6 +1,5 @@
 """`rigflow dead`: shows failed work with its input, sends it again, or deletes it."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -132,7 +131,7 @@ async def _list(settings: "Settings", job: str, tenant: str, as_json: bool) -> E
     async with _broker(settings) as broker:
         others = [each for each in sorted(broker.tenants) if each != tenant]
         async for letter in _letters(broker, job, tenant):
-            listed.add_row(str(letter.number), _summary(letter))
+            listed.add_row(str(letter.number), _summary(letter, broker.now_s()))
             facts += [_facts(letter)] if as_json else []
     if as_json:
         say_json(facts)
@@ -149,11 +148,11 @@ def _facts(letter: "Letter") -> dict[str, Any]:
     return described | {"failure": letter.failure.model_dump(mode="json")}
 
 
-def _summary(letter: "Letter") -> "Text":
+def _summary(letter: "Letter", now_s: float) -> "Text":
     """A dead letter in two lines: what failed and when, and the error."""
     failure = letter.failure
     key = failure.key
-    when = f"{age(time.time() - failure.at_s, units=1)} ago"
+    when = f"{age(now_s - failure.at_s, units=1)} ago"
     where = f"{key.job.id}, {key.job.pipeline} {failure.stage}, {_piece(letter)}"
     return cell(f"{where}, {size(letter.nbytes)}, {when}").append("\n").append_text(cell(failure.error))
 

@@ -1,7 +1,6 @@
 """`rigflow jobs`: shows published jobs, waits for them, and cancels them."""
 
 import asyncio
-import time
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -110,11 +109,11 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     if as_json:
         say_json([manifest.model_dump(mode="json") for manifest in listed])
         return ExitCode.OK
-    stdout().print(_rows(listed) if listed else "no jobs")
+    stdout().print(_rows(listed, broker.now_s()) if listed else "no jobs")
     return ExitCode.OK
 
 
-def _rows(listed: "list[Manifest]") -> "Table":
+def _rows(listed: "list[Manifest]", now_s: float) -> "Table":
     """A row of one line for each job; a narrow window shortens its names."""
     rows = (
         (
@@ -125,7 +124,7 @@ def _rows(listed: "list[Manifest]") -> "Table":
             f"{each.segments_done:,}/{'?' if each.total is None else f'{each.total:,}'}",
             cell(f"{each.lost:,}", "yellow" if each.lost else ""),
             cell(f"{each.failures:,}", "red" if each.failures else ""),
-            age(time.time() - each.created_s, units=1),
+            age(now_s - each.created_s, units=1),
         )
         for each in listed
     )
@@ -139,7 +138,7 @@ async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
     if as_json:
         say_json(manifest.model_dump(mode="json"))
     else:
-        say_fields(describe(manifest))
+        say_fields(describe(manifest, client.broker.now_s()))
     return ExitCode.OK
 
 
@@ -202,7 +201,7 @@ def _client(settings: "Settings") -> "AbstractAsyncContextManager[Client]":
     return Client.connected(settings, name="rigflow-jobs")
 
 
-def describe(manifest: "Manifest") -> list[tuple[str, str]]:
+def describe(manifest: "Manifest", now_s: float) -> list[tuple[str, str]]:
     """All that is known of a job: title and text of each line."""
     job = manifest.job
     again = (
@@ -218,7 +217,7 @@ def describe(manifest: "Manifest") -> list[tuple[str, str]]:
         ("state", manifest.state.value),
         ("segments", _segments(manifest)),
         ("frames", f"{manifest.frames:,}" + (f", {manifest.lost:,} lost" if manifest.lost else "")),
-        ("begun", f"{clock(begun)}, {age(time.time() - begun)} ago" if begun else "-"),
+        ("begun", f"{clock(begun)}, {age(now_s - begun)} ago" if begun else "-"),
         ("ended", f"{clock(ended)}, after {age(ended - begun)}" if ended else "-"),
         ("files", files),
         ("missing", seconds(manifest.missing) or "-"),

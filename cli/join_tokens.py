@@ -1,6 +1,5 @@
 """`rigflow keys join`: makes, lists and revokes the tokens by which new machines join the fleet."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,15 +60,15 @@ def add(
         prefix=settings.prefix,
         tls_ca=_read(ca) if settings.tls_ca else "",
     )
-    expires_s = time.time() + hours * 3600
 
-    async def made() -> "tuple[TokenText, str]":
+    async def made() -> "tuple[TokenText, str, float]":
         async with Broker.connected(settings, name="rigflow-keys") as broker:
             await check_keys(broker, worker_seed, join_seed)
+            expires_s = broker.now_s() + hours * 3600
             text = await make_token(broker, name, access, join_seed, expires_s)
-            return text, broker.connection.nc.server_host
+            return text, broker.connection.nc.server_host, expires_s
 
-    text, host = run_async(made())
+    text, host, expires_s = run_async(made())
     if as_json:
         say_json({"token": str(text), "id": text.id, "name": name, "expires_s": expires_s})
     else:
@@ -90,11 +89,11 @@ def list_(as_json: Json = False, *, settings: "Settings") -> ExitCode:
     from pipelines.broker import Broker
     from pipelines.join_tokens import all_tokens
 
-    async def found() -> "list[JoinToken]":
+    async def found() -> "tuple[list[JoinToken], float]":
         async with Broker.connected(settings, name="rigflow-keys") as broker:
-            return await all_tokens(broker)
+            return await all_tokens(broker), broker.now_s()
 
-    tokens, now_s = run_async(found()), time.time()
+    tokens, now_s = run_async(found())
     if as_json:
         say_json([token.model_dump(mode="json", exclude={"box"}) for token in tokens])
         return ExitCode.OK

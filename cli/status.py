@@ -145,7 +145,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
     parts: list[RenderableType] = [pairs, "", _queues(fleet), "", workers(fleet)]
     parts += [*notes(fleet), *placed(fleet.workers), *devices(fleet)]
     if fleet.rigs:
-        parts += ["", _rigs(fleet.rigs), *care_rows(fleet.rigs)]
+        parts += ["", _rigs(fleet.rigs, fleet.now_s), *care_rows(fleet.rigs)]
     return Group(*parts)
 
 
@@ -193,9 +193,10 @@ def _rate(workers: Sequence[Mapping[str, Any]], queue: "QueueStatus") -> float:
     return sum(float(of["frames_per_s"]) for of in done if (of["pipeline"], of["stage"]) == of_queue)
 
 
-def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
+def _rigs(rigs: Sequence[Mapping[str, Any]], now_s: float) -> "RenderableType":
     titles = ("rig", "host", "state", "metrics", "workers", "ready", "deaths")
-    return list_of(titles, map(_rig_row, rigs), left=4, unless={}, entire=("state", "metrics"), named=("rig",))
+    rows = (_rig_row(rig, now_s) for rig in rigs)
+    return list_of(titles, rows, left=4, unless={}, entire=("state", "metrics"), named=("rig",))
 
 
 def _metrics(rig: Mapping[str, Any]) -> str:
@@ -203,12 +204,12 @@ def _metrics(rig: Mapping[str, Any]) -> str:
     return "" if rig["state"] in ENDED else str(rig["metrics"] or "none")
 
 
-def _rig_row(rig: Mapping[str, Any]) -> "list[RenderableType]":
+def _rig_row(rig: Mapping[str, Any], now_s: float) -> "list[RenderableType]":
     workers = rig["workers"]
     ready = sum(not worker["why"] for worker in workers) if rig["state"] not in ENDED else 0
     deaths = sum(worker["deaths"] for worker in workers)
     return [
-        *(one_line(rig["rig"]), one_line(rig["host"]), state_of(rig), one_line(_metrics(rig))),
+        *(one_line(rig["rig"]), one_line(rig["host"]), state_of(rig, now_s), one_line(_metrics(rig))),
         f"{len(workers)}",
         cell(f"{ready}", "" if ready == len(workers) or rig["state"] == STOPPED else "yellow"),
         cell(f"{deaths}", "yellow" if deaths else ""),

@@ -1,6 +1,5 @@
 """What `rigflow status` shows of workers."""
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +24,17 @@ def workers(fleet: "FleetStatus") -> "RenderableType":
         start = "; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
         return cells(("worker", "bold"), ("  none", "yellow"), (start, ""))
     titles = ("worker", "device", "stages", "state", "held", "busy", "frames/s", "failed", "memory")
-    rows = [_worker_row(worker) for worker in fleet.workers if worker["worker"] not in gone]
+    rows = [_worker_row(worker, fleet.now_s) for worker in fleet.workers if worker["worker"] not in gone]
     rows += [_gone_row(name, worker) for name, worker in gone.items()]
     return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("state",), named=("worker",))
 
 
-def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
+def _worker_row(worker: Mapping[str, Any], now_s: float) -> "list[RenderableType]":
     return [
         one_line(worker["worker"]),
         one_line(device_of(worker)),
         one_line("auto" if worker.get("auto") else " ".join(worker["stages"])),
-        state_of(worker),
+        state_of(worker, now_s),
         f"{worker['in_flight']:,}",
         f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
         rate(max((of["frames_per_s"] for of in worker["done"]), default=0.0)),
@@ -99,10 +98,10 @@ def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
     return {worker["worker"]: worker for worker in workers if worker["state"] in ("given up", "down")}
 
 
-def state_of(status: Mapping[str, Any]) -> "Text":
+def state_of(status: Mapping[str, Any], now_s: float) -> "Text":
     """The state of a worker or a rig, since when a rig has ended, or for how long there was no status."""
     if status["state"] in ENDED:
         text = f"{status['state']} since {moment(status['at_s'])}"
         return cell(text, "red" if status["state"] == LOST else "")
-    silent_s = time.time() - status["at_s"]
+    silent_s = now_s - status["at_s"]
     return cell(f"silent for {silent_s:.0f} s", "yellow") if silent_s > SILENT_S else cell(status["state"])

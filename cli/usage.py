@@ -52,11 +52,12 @@ def usage(
     from schemas.usage import Used, day_of
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, tenant=tenant)
-    days = _day(since) or day_of(time.time() - 30 * 86400), _day(until) or day_of(time.time())
+    first, last = _day(since), _day(until)
     names = [each.value for each in by or list(By)]
 
     async def read() -> "dict[UsageOf, Used]":
         async with Broker.connected(settings, name="rigflow-usage") as broker:
+            days = first or day_of(broker.now_s() - 30 * 86400), last or day_of(broker.now_s())
             return await read_usage(broker, settings.tenant, *days, names)
 
     found = run_async(read())

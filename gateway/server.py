@@ -5,7 +5,6 @@ import json
 import logging
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ def listen(host: str, port: int) -> socket.socket:
 async def _serve(settings: Settings, door: Door, listening: socket.socket, say: Callable[[str], None]) -> ExitCode:
     host, port = listening.getsockname()[:2]
     async with Broker.connected(settings, NAME) as broker:
-        if door.keys and not any(key.valid_at(time.time()) for key in await all_keys(broker)):
+        if door.keys and not any(key.valid_at(broker.now_s()) for key in await all_keys(broker)):
             raise UsageError("the fleet has no API key, so no request could be answered", "rigflow keys api add NAME")
         scheme = "http" if door.tls is None else "https"
         say(f"rigflow serves {scheme}://{f'[{host}]' if ':' in host else host}:{port}")

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-import time
 from collections.abc import Sequence
 
 from pipelines.audit import audit
@@ -46,7 +45,7 @@ async def make_key(
         roles=tuple(roles),
         rate_per_s=rate_per_s,
         upload_bytes=upload_bytes,
-        created_s=time.time(),
+        created_s=broker.now_s(),
         expires_s=expires_s,
     )
     await ensure_topology(broker, broker.settings, [])  # the fleet may be new
@@ -69,7 +68,7 @@ async def revoke_key(broker: Broker, name: str) -> ApiKey:
     if not valid:
         what = f"the API key {name} is revoked already" if known else f"there is no API key {name}"
         raise UsageError(what, "rigflow keys api list shows them")
-    revoked = valid[-1].model_copy(update={"revoked_s": time.time()})
+    revoked = valid[-1].model_copy(update={"revoked_s": broker.now_s()})
     await audit(broker, "api-key-revoked", revoked.name, id=revoked.id)
     await broker.put(broker.names.keys, revoked.id, revoked.model_dump_json().encode())
     return revoked
@@ -93,7 +92,7 @@ class ApiKeys:
     def get(self, identity: str) -> ApiKey | None:
         """The key with this id, if it may be used now."""
         key = self._keys.get(identity)
-        return key if key is not None and key.valid_at(time.time()) else None
+        return key if key is not None and key.valid_at(self._broker.now_s()) else None
 
     def check(self, text: str) -> ApiKey | None:
         """The key of this text, if it may be used now. Takes as long for a wrong secret as for a right one."""

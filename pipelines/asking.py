@@ -77,7 +77,7 @@ class Asker:
             priority=Priority.INTERACTIVE,
         )
         waiting = _Waiting(self._broker, job, len(segments))
-        nbytes, began_s, state = sum(each.nbytes for each in segments), self._broker.quotas.now_s(), JobState.CANCELLED
+        nbytes, began_s, state = sum(each.nbytes for each in segments), self._broker.now_s(), JobState.CANCELLED
         await waiting.open()
         try:
             await self._send(spec, job, segments)
@@ -132,9 +132,7 @@ class Asker:
                 inventory = await take_inventory(self._broker, known)
                 used = {"frames": inventory.frames, "computed_s": inventory.computed_s}
             if known.state is JobState.DONE or used["computed_s"]:
-                await record_usage(
-                    self._broker, known.model_copy(update={**used, "ended_s": self._broker.quotas.now_s()})
-                )
+                await record_usage(self._broker, known.model_copy(update={**used, "ended_s": self._broker.now_s()}))
             await self._broker.purge(names.results_of(known.job.tenant), names.results(known.job))
             await discard_claims(self._broker, names.blobs_of(known.job.tenant), claims)
 

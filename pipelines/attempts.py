@@ -7,7 +7,6 @@ write of the same process replaces. What a crashed process stored stays, and the
 
 import asyncio
 import json
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -49,7 +48,7 @@ class Attempts:
 
     def new(self, delivery: Delivery) -> Attempt:
         """This worker's attempt at a message, from now on."""
-        return Attempt(number=delivery.deliveries, at_s=time.time(), **self._origin)
+        return Attempt(number=delivery.deliveries, at_s=self._broker.now_s(), **self._origin)
 
     async def store_begun(self, begun: Iterable[tuple[Delivery, Attempt]], surely: bool) -> None:
         """Store which messages this process has begun and not finished; replaces what it stored before.

@@ -66,6 +66,7 @@ class Broker(MessageStore):
         broker.tracer = tracer
         try:
             await broker._read_tenants()
+            await broker.read_clock()
         except BaseException:
             await broker.close()
             raise

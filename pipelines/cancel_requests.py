@@ -6,7 +6,6 @@ behind no media, and so that a program that may only send requests can fill no o
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 
 from pipelines.audit import audit
@@ -75,4 +74,4 @@ async def _waiting(broker: Broker, tenant: str, pipeline: str, job: str) -> Mani
     """The manifest of a job whose media waits in its queue, or has not come yet: it is dropped then."""
     spec = await load_pipeline(broker, pipeline)
     ref = JobRef(id=job, tenant=tenant, pipeline=spec.name, revision=spec.revision, priority=Priority.INTERACTIVE)
-    return Manifest(job=ref, name=job, hosted=True, created_s=time.time())
+    return Manifest(job=ref, name=job, hosted=True, created_s=broker.now_s())

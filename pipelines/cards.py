@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -61,7 +60,7 @@ async def quarantine(
     Of a card that is quarantined already, only the span grows. Returns its record, and whether it is quarantined now
     and was not before. Raises BrokerError.
     """
-    new = CardRecord(card=card, state=CardState.QUARANTINED, reason=reason, why=why, rig=rig, at_s=time.time())
+    new = CardRecord(card=card, state=CardState.QUARANTINED, reason=reason, why=why, rig=rig, at_s=broker.now_s())
 
     def changed(before: CardRecord | None) -> CardRecord:
         if before is None:
@@ -101,7 +100,7 @@ async def good_ms(broker: Broker, card: str) -> int:
         last[each.worker] = max(each.good_ms, last.get(each.worker, 0))
     newest = max(last.values(), default=0)
     gone_ms = newest - int(ROUNDS * 60_000 * broker.settings.canary_minutes)
-    return min((at_ms for at_ms in last.values() if at_ms >= max(1, gone_ms)), default=now_ms())
+    return min((at_ms for at_ms in last.values() if at_ms >= max(1, gone_ms)), default=broker.now_ms())
 
 
 def check_readmittable(card: str, record: CardRecord | None) -> CardRecord:
@@ -118,7 +117,7 @@ async def ask_to_readmit(broker: Broker, card: str) -> CardRecord:
 
     def changed(before: CardRecord | None) -> CardRecord:
         before = check_readmittable(card, before)
-        return before.model_copy(update={"state": CardState.CHECKING, "asked_s": time.time()})
+        return before.model_copy(update={"state": CardState.CHECKING, "asked_s": broker.now_s()})
 
     _, record = await _change(broker, card, changed)
     assert record is not None
@@ -127,12 +126,12 @@ async def ask_to_readmit(broker: Broker, card: str) -> CardRecord:
 
 async def readmit(broker: Broker, card: str) -> bool:
     """Trust a card that is being checked; False if a person or a verdict was faster."""
-    return await _after_check(broker, card, lambda before: before.trusted(now_ms()))
+    return await _after_check(broker, card, lambda before: before.trusted(broker.now_ms()))
 
 
 async def refuse(broker: Broker, card: str, why: str) -> bool:
     """Keep a card that is being checked out of work; False if a person or a verdict was faster."""
-    update = {"state": CardState.QUARANTINED, "why": why, "at_s": time.time()}
+    update = {"state": CardState.QUARANTINED, "why": why, "at_s": broker.now_s()}
     return await _after_check(broker, card, lambda before: before.model_copy(update=update))
 
 
@@ -180,11 +179,6 @@ async def _change(
 
 def _record(card: str, body: bytes | None) -> CardRecord | None:
     return None if body is None else decoded(CardRecord, body, f"the record of card {card}")
-
-
-def now_ms() -> int:
-    """The time, in milliseconds since 1970."""
-    return int(time.time() * 1000)
 
 
 # answers to canaries

@@ -171,7 +171,7 @@ class Client:
             name=name or ref.id,
             source=media.source,
             nbytes=media.size,
-            created_s=self.broker.quotas.now_s(),
+            created_s=self.broker.now_s(),
             submitter=self.submitter,
             trace=incoming.get(),
         )

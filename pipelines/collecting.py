@@ -258,7 +258,7 @@ class CollectedJob:
     async def note_evicted(self, broker: Broker) -> None:
         """Note that results are about to be deleted: a collector that starts later cannot complete the job."""
         self.record = self.record or await JobRecord.current(broker, self.ref)
-        self.record = self.record or JobRecord(broker, Manifest(job=self.ref, name="", created_s=broker.quotas.now_s()))
+        self.record = self.record or JobRecord(broker, Manifest(job=self.ref, name="", created_s=broker.now_s()))
         await self.record.change(results_evicted=True)
 
     async def forget_results(self, broker: Broker) -> None:

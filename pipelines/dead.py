@@ -1,7 +1,6 @@
 """Dead letters: failures with their reason and their input. They can be listed, sent again, or dropped."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ async def dead_letter(
     `subject`, `sequence` and `headers` are those of the input. They make the id, so that the failure counts once
     however often the input is delivered, and once more when the input is sent again.
     """
-    dated = failure.model_copy(update={"at_s": time.time()})
+    dated = failure.model_copy(update={"at_s": broker.now_s()})
     result, identity = broker.names.results(failure.key.job), _identity(failure, subject, sequence)
     dated = await dead_letter_unread(broker, dated, body, subject, sequence, headers)
     await broker.publish_soon(result, dated.encode(), identity, {HEADER_TYPE: "failure"})

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,13 +76,35 @@ class JetStream:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._behind_s = 0.0  # how far the clock of this machine is behind that of the broker
+
+    def now_s(self) -> float:
+        """Seconds since 1970 by the broker's clock, which all machines share: their own may be wrong.
+
+        Most answers of `api` say what it shows. What is known is kept as long as no answer contradicts it, so that it
+        is exactly our own clock where that is the broker's.
+        """
+        return time.time() + self._behind_s
+
+    def now_ms(self) -> int:
+        """`now_s` in milliseconds."""
+        return int(self.now_s() * 1000)
+
+    def _read_clock(self, answer: Mapping[str, Any], asked_s: float) -> None:
+        """Take the broker's time from an answer; it was read there between `asked_s` and now."""
+        with contextlib.suppress(KeyError, ValueError):
+            broker_s = seconds_of(answer["ts"])
+            self._behind_s = min(max(self._behind_s, broker_s - time.time()), broker_s - asked_s)
 
     async def api(self, action: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call `$JS.API.<action>`; tries again while the broker recovers. Raises StreamGone, ApiError, BrokerError."""
         body = b"" if arguments is None else json.dumps(arguments).encode()
         for attempt in range(1, ATTEMPTS + 1):
+            asked_s = time.time()
             try:
-                return parse(await self.connection.request(f"$JS.API.{action}", body))
+                answer = parse(await self.connection.request(f"$JS.API.{action}", body))
+                self._read_clock(answer, asked_s)
+                return answer
             except (Away, NoResponders):
                 await pause(attempt)
             except ApiError as error:
@@ -90,10 +114,6 @@ class JetStream:
                     raise
                 await pause(attempt)
         raise BrokerError(f"the broker does not answer {action}", "is JetStream on there, and its disk not full?")
-
-    async def now_s(self, stream: str) -> float:
-        """Seconds since 1970 by the broker's clock, as stored messages have them; any stream. Raises BrokerError."""
-        return seconds_of((await self.api(f"STREAM.INFO.{stream}"))["ts"])
 
     async def api_unless_gone(self, action: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """`api`, but None when the stream, the consumer or the message does not exist."""

@@ -36,8 +36,8 @@ async def end(broker: Broker, record: JobRecord | None, done: Done, end_s: float
     if record is not None:
         await record.refresh()  # its publisher may have written to it since
     record = record or await JobRecord.current(broker, done.job)
-    record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=broker.quotas.now_s()))
-    end_s = end_s or broker.quotas.now_s()
+    record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=broker.now_s()))
+    end_s = end_s or broker.now_s()
     await record_usage(broker, record.manifest.model_copy(update=ended(done) | {"ended_s": end_s}))
     await record.change(**ended(done), ended_s=end_s)
     trace_job(broker.tracer, record.manifest)

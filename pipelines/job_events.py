@@ -185,14 +185,10 @@ class _Following:
         record = await JobRecord.read(self._broker, self._job)
         if record is None or not record.manifest.state.ended:  # not read again here: its Done comes after its end
             return
-        if await self._age_s(record) < LAST_S * LOOKS:
+        if self._broker.now_s() - record.stored_s < LAST_S * LOOKS:
             self._tasks.append(asyncio.create_task(self._guarded(self._end_late)))
         else:
             await self._events.put(Ended(0, _done_of(record.manifest)))
-
-    async def _age_s(self, record: JobRecord) -> float:
-        """Seconds since a manifest was written, by the broker's clock: those of other machines may be wrong."""
-        return await self._broker.now_s(f"KV_{self._broker.names.jobs}") - record.stored_s
 
     async def _end_late(self) -> None:
         """Wait for the Done of a job that has just ended; not for long where all its results were deleted."""

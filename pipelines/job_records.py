@@ -1,6 +1,5 @@
 """The manifests of jobs in KV: read, found, and changed by compare-and-set."""
 
-import time
 from typing import Any, Self
 
 from pipelines.broker import DELETED, Broker, Stored
@@ -71,7 +70,7 @@ class JobRecord:
 
     async def write(self, manifest: Manifest) -> bool:
         """Replace the manifest; False when another process wrote it since it was read here."""
-        manifest = manifest.model_copy(update={"updated_s": time.time()})
+        manifest = manifest.model_copy(update={"updated_s": self._broker.now_s()})
         bucket, key = self._broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id)
         sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
         if sequence is None:
@@ -110,7 +109,7 @@ class JobRecord:
         """Write that the job is cancelled, if it is not over. Raises NotFound when another process deleted it."""
         job = self.manifest.job
         while not self.manifest.state.ended:
-            update = {"state": JobState.CANCELLED, "ended_s": self._broker.quotas.now_s()}
+            update = {"state": JobState.CANCELLED, "ended_s": self._broker.now_s()}
             if await self.write(self.manifest.model_copy(update=update)):
                 return
             try:

@@ -53,7 +53,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
     under its id is other media or is for another revision of the pipeline. Raises OtherInput when the id belongs to a
     job with another input or another pipeline.
     """
-    wanted = wanted.model_copy(update={"created_s": broker.quotas.now_s()})
+    wanted = wanted.model_copy(update={"created_s": broker.now_s()})
     while True:
         found = await JobRecord.read(broker, wanted.job)
         if found is None:
@@ -121,7 +121,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
 
 def _is_too_old(broker: Broker, known: Manifest) -> bool:
     """Whether its first results may be deleted already."""
-    return broker.quotas.now_s() - known.created_s > broker.settings.results_age_s
+    return broker.now_s() - known.created_s > broker.settings.results_age_s
 
 
 def _why_anew(broker: Broker, known: Manifest) -> str:

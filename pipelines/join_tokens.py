@@ -88,7 +88,7 @@ async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: by
     """Store a token; only the returned text opens it. `join_seed`: that of the role join, if any. Raises UsageError."""
     if not is_token(name):
         raise UsageError(f"join token {name[:100]!a}", "use letters, digits, - and _, at most 64")
-    now_s = time.time()
+    now_s = broker.now_s()
     if any(known.name == name and not known.why_not(now_s) for known in await all_tokens(broker)):
         raise UsageError(f"there is a join token {name}", "choose another name, or revoke that one first")
     text = TokenText(secrets.token_bytes(32), nkeys.decode_seed(join_seed)[1] if join_seed else b"")
@@ -161,22 +161,22 @@ async def revoke_token(broker: Broker, name: str) -> JoinToken:
     if not known:
         raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
     bucket, identity = broker.names.join_tokens, known[-1].id
-    _check_revocable(known[-1], name)
+    _check_revocable(known[-1], name, broker.now_s())
     await audit(broker, "join-token-revoked", known[-1].name, id=identity)
     while True:  # a machine that uses it at this moment writes first, or is refused
         entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{identity}")
         token = decoded(JoinToken, entry.body, f"the join token {identity}") if entry is not None else None
         if entry is None or token is None:
             raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
-        _check_revocable(token, name)
-        revoked = token.model_copy(update={"revoked_s": time.time(), "box": ""})
+        _check_revocable(token, name, broker.now_s())
+        revoked = token.model_copy(update={"revoked_s": broker.now_s(), "box": ""})
         if await broker.replace(bucket, identity, revoked.model_dump_json().encode(), entry.sequence) is not None:
             await broker.put(bucket, NOTHING, b"")
             return revoked
 
 
-def _check_revocable(token: JoinToken, name: str) -> None:
-    if reason := token.why_not(time.time()):
+def _check_revocable(token: JoinToken, name: str, now_s: float) -> None:
+    if reason := token.why_not(now_s):
         hint = "to shut its machine out, change the key of the role worker" if token.used_s else ""
         raise UsageError(f"the join token {name} {reason}", hint)
 
@@ -222,7 +222,7 @@ async def _token(connection: Connection, settings: Settings, text: TokenText) ->
     token = decoded(JoinToken, answer.data, "the join token") if answer.data else None
     if token is None or PLACE not in headers:
         raise unknown
-    if reason := token.why_not(time.time()):
+    if reason := token.why_not(0.0):  # one that has expired is forgotten, by the clock of the broker
         raise UsageError(f"the join token {token.name} {reason}", ANOTHER)
     return token, headers[PLACE]
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from pipelines.connection import Connection
+from pipelines.connection import Connection, Forbidden
 from pipelines.inbox import Away, NoResponders
 from pipelines.jetstream import ATTEMPTS, STREAM_FULL, ApiError, Gone, JetStream, parse, pause
 from pipelines.nats_client import Body
@@ -162,6 +162,11 @@ class MessageStore(JetStream):
         """Take the tenants that the operator has listed."""
         self.tenants = listed.tenants
         self.names = Names(self.settings.prefix, frozenset(listed.tenants))
+
+    async def read_clock(self) -> None:
+        """Have `now_s` as it is now. A broker without streams does not say it before it makes the first."""
+        with contextlib.suppress(Forbidden):  # by permissions of an earlier version
+            await self.api_unless_gone(f"STREAM.INFO.KV_{self.names.jobs}")
 
     @property
     def max_body(self) -> int:

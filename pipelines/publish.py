@@ -125,7 +125,7 @@ class Publisher:
             error=str(error),
             start_s=known.sent_s,
             end_s=known.duration_s,
-            at_s=time.time(),
+            at_s=self._broker.now_s(),
         )
         identity = f"{failure.key.message_id('failure')}/{failure.at_s}"
         await self._broker.publish(
@@ -142,7 +142,7 @@ class Publisher:
             hosted=self._hosted,
             submitter=self._submitter,
             nbytes=nbytes,
-            created_s=time.time(),
+            created_s=self._broker.now_s(),
         )
 
     async def _open(self, job: JobRef, name: str) -> JobRecord:
@@ -162,7 +162,7 @@ class Publisher:
         except RigflowError as error:
             refused = error.disposition is Disposition.REJECT and not isinstance(error, JobCancelled)
             if refused and not (is_new and not sending.begun and await record.forget()):
-                await _note_failure(record, sending, error, self._broker.quotas.now_s())
+                await _note_failure(record, sending, error, self._broker.now_s())
             raise
         finally:
             for task in tasks:

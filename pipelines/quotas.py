@@ -1,11 +1,9 @@
 """What tenants may use in a day, and when they may again: seconds of devices, as the ends of jobs were recorded."""
 
-import contextlib
 import math
 import time
 from dataclasses import dataclass, field
 
-from pipelines.jetstream import seconds_of
 from pipelines.message_store import FleetFull, MessageStore
 from schemas.errors import Disposition, StoreError
 from schemas.tenants import Tenant
@@ -64,14 +62,6 @@ class Quotas:
     def __init__(self, store: MessageStore) -> None:
         self._store = store
         self._used: dict[str, _Used] = {}
-        self._behind_s = 0.0  # how far the clock of this machine is behind that of the broker
-
-    def now_s(self) -> float:
-        """Seconds since 1970 by the broker's clock, as it was read at the last look at a tenant that has a limit.
-
-        By our own clock before the first.
-        """
-        return time.time() + self._behind_s
 
     async def used_s(self, tenant: str) -> float:
         """Seconds that the jobs of a tenant took which began today, and are over."""
@@ -82,8 +72,8 @@ class Quotas:
 
     async def _look(self, tenant: str) -> _Used:
         names = self._store.names
-        await self._read_clock()
-        day = day_of(self.now_s())
+        await self._store.read_clock()
+        day = day_of(self._store.now_s())
         used = self._used.get(tenant)
         if used is None or used.day != day:
             used = self._used[tenant] = _Used(day)
@@ -94,11 +84,6 @@ class Quotas:
         used.looked_s = time.monotonic()
         return used
 
-    async def _read_clock(self) -> None:
-        info = await self._store.api_unless_gone(f"STREAM.INFO.{self._store.names.usage_stream}")
-        with contextlib.suppress(KeyError, ValueError):  # no such stream yet: our own clock counts
-            self._behind_s = math.floor(seconds_of((info or {})["ts"])) - math.floor(time.time())
-
     async def check(self, tenant: str) -> None:
         """Raise QuotaReached when a tenant has used all that it may today."""
         listed = self._store.tenants.get(tenant)
@@ -106,7 +91,7 @@ class Quotas:
             return
         used_s = await self.used_s(tenant)
         if used_s >= listed.device_s_a_day:
-            raise QuotaReached(tenant, used_s, listed.device_s_a_day, DAY_S - self.now_s() % DAY_S)
+            raise QuotaReached(tenant, used_s, listed.device_s_a_day, DAY_S - self._store.now_s() % DAY_S)
 
 
 def _hours(seconds: float) -> str:

@@ -7,7 +7,6 @@ revision for days, write it again before they use it, so that it never grows `AG
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 
@@ -33,7 +32,7 @@ async def is_kept(broker: Broker, revision: str) -> bool:
     entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{_PREFIX}{revision}")
     if entry is None or DELETED in entry.headers:
         return False
-    if time.time() - entry.stored_s > FRESH_S:
+    if broker.now_s() - entry.stored_s > FRESH_S:
         await broker.put(bucket, f"{_PREFIX}{revision}", entry.body)
     return True
 
@@ -79,7 +78,7 @@ async def sweep_regularly(broker: Broker) -> None:
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.0) * EVERY_S)
         with suppress(RigflowError):  # the broker is away, or forbids it: the next sweep tries again
-            await sweep_revisions(broker, time.time() - AGE_S)
+            await sweep_revisions(broker, broker.now_s() - AGE_S)
 
 
 async def _of_dead_letters(broker: Broker) -> set[str]:

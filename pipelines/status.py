@@ -1,8 +1,9 @@
 """The status of a fleet, read from the broker: queues, workers, results and dead letters."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -68,6 +69,7 @@ class FleetStatus:
     of rigs that ended too.
 
     `claims` are the bodies of messages that are too large for their streams, whatever stream that is.
+    `now_s` is its moment, by the broker's clock.
     """
 
     store_bytes: int
@@ -78,6 +80,7 @@ class FleetStatus:
     results: StreamStatus
     dead: StreamStatus
     claims: StreamStatus = StreamStatus()
+    now_s: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ async def fleet_status(broker: Broker) -> FleetStatus:
         results=_stream(streams.get(names.results_stream)),
         dead=sum((_stream(streams.get(names.dead_of(each))) for each in ("", *names.tenants)), StreamStatus()),
         claims=_stream(streams.get(f"OBJ_{names.blobs}")),
+        now_s=broker.now_s(),
     )
 
 

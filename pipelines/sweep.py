@@ -64,7 +64,8 @@ async def sweep_regularly(broker: Broker) -> None:
 async def _is_our_turn(broker: Broker) -> bool:
     names = broker.names
     last = await broker.last(f"KV_{names.attempts}", f"$KV.{names.attempts}.{SWEPT}")
-    if last is not None and await broker.now_s(names.results_stream) - last.stored_s < EVERY_S / 2:
+    await broker.read_clock()
+    if last is not None and broker.now_s() - last.stored_s < EVERY_S / 2:
         return False
     sequence = 0 if last is None else last.sequence
     return await broker.replace(names.attempts, SWEPT, b"", sequence) is not None
@@ -76,7 +77,8 @@ async def sweep(broker: Broker, age_s: float = AGE_S, entire: bool = False) -> S
     `entire`: in queues, models and pipelines too, which the role of a worker may not.
     """
     names = broker.names
-    before_s = await broker.now_s(names.results_stream) - age_s
+    await broker.read_clock()
+    before_s = broker.now_s() - age_s
     buckets = {of(tenant) for tenant in ("", *names.tenants) for of in (names.blobs_of, names.uploads_of)}
     return Swept(
         await _sweep_results(broker, before_s),

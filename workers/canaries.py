@@ -7,7 +7,6 @@ the last one took; less where the inputs that may have to be done again fill hal
 import asyncio
 import logging
 import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -100,6 +99,7 @@ class Canaries:
         if self._trust.quarantined:
             return
         try:
+            await self._broker.read_clock()
             if why := await self.round():
                 self._trust.accuse(Reason.CANARY, why)
         except RigflowError as error:  # the broker is away, or roles.conf is of an earlier version
@@ -122,7 +122,7 @@ class Canaries:
     async def _forget(self, known: Iterable[CanaryRecord]) -> None:
         """Delete what nothing is compared with any more: earlier processes of this worker, and cards that have gone."""
         out = await out_of_work(self._broker)
-        oldest_s = time.time() - FORGET_S
+        oldest_s = self._broker.now_s() - FORGET_S
         for each in known:
             own = (each.card, each.worker) == (self._trust.card, self._worker)
             ended = own and each.process not in ("", self._process)
@@ -154,7 +154,7 @@ class Canaries:
             self._mine[group] = self._mine[group].model_copy(update={"good_ms": since_ms})
             await put_canary(self._broker, self._mine[group])
         for group in self._mine.keys() - groups:
-            if self._mine[group].process or self._mine[group].at_s < time.time() - FORGET_S:
+            if self._mine[group].process or self._mine[group].at_s < self._broker.now_s() - FORGET_S:
                 await forget_canary(self._broker, self._mine.pop(group))
         return ""
 
@@ -177,7 +177,7 @@ class Canaries:
         self._took_s += took_s
         group = await self._group(pipeline, canary)
         known = self._mine.get(group) or self._new(group, pipeline)
-        update = {"first": known.first or digest, "last": digest, "at_s": time.time(), "took_s": took_s}
+        update = {"first": known.first or digest, "last": digest, "at_s": self._broker.now_s(), "took_s": took_s}
         update |= {"good_ms": self._trust.good_ms, "setup": setup_of(self._broker.settings)}
         self._mine[group] = known.model_copy(update=update)
         await put_canary(self._broker, self._mine[group])
@@ -216,7 +216,7 @@ class Canaries:
             pipeline=pipeline.spec.name,
             revision=pipeline.spec.revision,
             good_ms=self._trust.good_ms,
-            at_s=time.time(),
+            at_s=self._broker.now_s(),
             process=self._process if self._alone(pipeline) else "",
         )
 
@@ -245,7 +245,7 @@ class Canaries:
     async def _judge(self, pipeline: str, group: str) -> str:
         """Judge the group, and quarantine the cards that are wrong; why this card is, if it is."""
         out = await out_of_work(self._broker) - {self._trust.card}
-        announced_s = time.time() - ANNOUNCED_S - self._every_s  # cards that did not answer by then have gone
+        announced_s = self._broker.now_s() - ANNOUNCED_S - self._every_s  # cards that did not answer by then have gone
         answered_s = announced_s - 2 * self._every_s - SHARE * MOST_S * len(self._loaded())  # after a few rounds, too
         all_ = [each for each in await canaries(self._broker, group=group) if each.card not in out]
         known = {each.card: each for each in all_ if each.at_s > (answered_s if each.last else announced_s)}

@@ -67,7 +67,7 @@ class Placer:
             await agree(self._broker, before, sequence)
             return
         self._wanted.pop(spec.name, None)
-        agreed = _agreed(spec, new, self._rig)
+        agreed = _agreed(spec, new, self._rig, self._broker.now_s())
         if await agree(self._broker, agreed, sequence):
             _log(agreed, known)
 
@@ -129,13 +129,13 @@ def _placement(placed: PlacedPipeline) -> Placement:
     return Placement(placed.pipeline, roles, {name: device.why for name, device in placed.devices.items()}, placed.rate)
 
 
-def _agreed(spec: PipelineSpec, placed: Placement, rig: str) -> PlacedPipeline:
+def _agreed(spec: PipelineSpec, placed: Placement, rig: str, now_s: float) -> PlacedPipeline:
     devices: Mapping[str, PlacedDevice] = {
         name: PlacedDevice(runs=role.runs, takes=role.takes, why=placed.why[name])
         for name, role in placed.roles.items()
     }
     return PlacedPipeline(
-        pipeline=spec.name, revision=spec.revision, devices=dict(devices), rate=placed.rate, since_s=time.time(), by=rig
+        pipeline=spec.name, revision=spec.revision, devices=dict(devices), rate=placed.rate, since_s=now_s, by=rig
     )
 
 

@@ -77,7 +77,8 @@ class Worker:
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
         name = await asyncio.to_thread(device_name, device)
-        trust = Trust(name.id if device.gpu is not None else "", self.name, self._options.rig, name.kind)
+        uuid = name.id if device.gpu is not None else ""
+        trust = Trust(uuid, self.name, broker.now_ms, self._options.rig, name.kind)
         runner = Runner(broker, self._settings, pipelines.get, failures, computing, device.concurrency, trust)
         reporter = Reporter(self._options, self.name, broker, runner, pipelines, device)
         runner.on_poison_candidate = pipelines.opener.on_loading = reporter.report_now

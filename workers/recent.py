@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from pipelines.broker import Broker
-from pipelines.cards import doubt_text, now_ms
+from pipelines.cards import doubt_text
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobRecord
 from schemas.errors import RigflowError, format_error
@@ -50,7 +50,7 @@ class Recent:
             return
         if message.queue.stage in (SPLIT, COLLECT):  # the host alone works on these
             return
-        self._done.append(_Done(message.delivery, message.job, now_ms()))
+        self._done.append(_Done(message.delivery, message.job, self._broker.now_ms()))
         self._nbytes += message.delivery.nbytes
         if self._held > MOST_BYTES // 2:
             self.full.set()

@@ -133,7 +133,7 @@ class Reporter:
             "ready": not why,
             "why": why,
             "declined": self._pipelines.declined,
-            "at_s": time.time(),
+            "at_s": self._broker.now_s(),
             "rss_bytes": rss_bytes(),
             "in_flight": len(self._runner.in_flight.messages),
             "done": self._done(),

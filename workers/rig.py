@@ -239,7 +239,7 @@ class Rig:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "state": self._state,
-            "at_s": time.time(),
+            "at_s": broker.now_s(),
             "metrics": self._url,
             "workers": [_describe(slot) for slot in self._supervisor.slots],
             **self._care.status(),

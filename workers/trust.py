@@ -6,19 +6,25 @@ roles are of an earlier version.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from engines.machine import driver_version
 from engines.part import Part
 from pipelines.broker import Broker
-from pipelines.cards import canaries, card_record, now_ms, quarantine
+from pipelines.cards import canaries, card_record, quarantine
 from schemas.cards import CardRecord, CardState, Reason, card_name, mark_of
 from schemas.errors import RigflowError
 from schemas.settings import Settings
 from workers.telemetry import Event, log_event
 
 LOOK_S = 2.0
+Clock = Callable[[], int]
+
+
+def _own_clock() -> int:
+    return int(time.time() * 1000)
 
 
 class Trust:
@@ -27,9 +33,10 @@ class Trust:
     From the beginning of a canary on, the mark has that time, also if it fails; `good_ms` only if it is good.
     """
 
-    def __init__(self, uuid: str, worker: str, rig: str = "", kind: str = "") -> None:
-        self.card, self._rig, self.kind = card_name(uuid, worker), rig, kind
-        self.good_ms = self._mark_ms = now_ms()
+    def __init__(self, uuid: str, worker: str, clock: Clock = _own_clock, rig: str = "", kind: str = "") -> None:
+        """`clock` is that of the broker in milliseconds since 1970, which all machines share."""
+        self.card, self._clock, self._rig, self.kind = card_name(uuid, worker), clock, rig, kind
+        self.good_ms = self._mark_ms = clock()
         self.record: CardRecord | None = None
         self.canaries = {"good": 0, "wrong": 0, "failed": 0}  # by outcome
         self._accused: list[tuple[Reason, str, str]] = []
@@ -53,7 +60,7 @@ class Trust:
 
     def begin(self) -> int:
         """A canary begins; its time."""
-        self._mark_ms = now_ms()
+        self._mark_ms = self._clock()
         return self._mark_ms
 
     def good(self, since_ms: int) -> None:

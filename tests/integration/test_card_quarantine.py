@@ -125,7 +125,7 @@ async def test_an_engine_that_fails_its_test_quarantines_a_card_only_where_other
 
     async with Broker.connected(settings, "test") as broker:
         await apply_topology(broker, settings, [SPEC])
-        trust = Trust("GPU-1", "w", "r", "P104")
+        trust = Trust("GPU-1", "w", rig="r", kind="P104")
         other_way = settings.model_copy(update={"precision": "fp16"})
         other = CanaryRecord(card="GPU-2", group="g", kind="T4", revision="abc", last="x")
         here = setup_of(settings)

@@ -1,5 +1,7 @@
 """The moments of a job are by one clock, that of the broker."""
 
+import time
+
 import pytest
 
 from pipelines.job_end import end
@@ -15,13 +17,17 @@ async def test_the_end_of_a_job_and_its_age_are_by_the_clock_of_its_beginning(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with a_fleet(settings) as (broker, publisher):
-        monkeypatch.setattr(broker.quotas, "_behind_s", 30 * 86400.0)  # the clock of this machine is a month late
+        right, month_s = time.time, 30 * 86400.0
+        monkeypatch.setattr(time, "time", lambda: right() - month_s)  # the clock of this machine is a month late
+        await broker.read_clock()
         wanted = Manifest(job=publisher.ref("j"), name="a.mp4")
         first = await begin(broker, wanted)
-        monkeypatch.setattr(broker.quotas, "_behind_s", -30 * 86400.0)
+        monkeypatch.setattr(time, "time", lambda: right() + month_s)
+        await broker.read_clock()
         second = await begin(broker, wanted.model_copy(update={"job": publisher.ref("k")}))
-        for record, behind_s in ((first, 30 * 86400.0), (second, -30 * 86400.0)):
-            monkeypatch.setattr(broker.quotas, "_behind_s", behind_s)
+        for record, late_s in ((first, month_s), (second, -month_s)):
+            monkeypatch.setattr(time, "time", lambda late_s=late_s: right() - late_s)
+            await broker.read_clock()
             await record.change(state=JobState.PUBLISHING)
             job = record.manifest.job
             assert (await begin(broker, record.manifest)).manifest.job == job, "it is not too old"

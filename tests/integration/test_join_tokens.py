@@ -115,13 +115,6 @@ def test_a_token_that_is_not_to_be_used_says_why(guarded: Guarded, tmp_path: Pat
     assert "--join and --token go together" in alone.stderr
 
 
-def test_a_token_expires(guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asyncio.run(made_by_the_operator(guarded))
-    token = made(guarded, "late", "--hours", "1")
-    monkeypatch.setattr("pipelines.join_tokens.time.time", lambda: 4e9)
-    assert "the join token late expired on 20" in joining(guarded.url, token, tmp_path / "home")[1]
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
 def test_the_certificates_come_with_the_token_and_a_broker_without_them_is_refused(tmp_path: Path) -> None:
     for name in ("fleet", "other"):
@@ -212,6 +205,20 @@ async def test_the_broker_itself_deletes_a_token_that_expired(settings: Settings
         with pytest.raises(UsageError, match="does not know this join token: has it expired"):
             await use_up(settings, text)
         assert await broker.get(broker.names.join_tokens, "*") == b"", "the newest record is still one of nothing"
+
+
+async def test_a_machine_with_a_wrong_clock_joins(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens expire by the broker's clock, whatever those of the operator and of the machine say."""
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() - 86400.0)
+    async with Broker.connected(settings, "test") as broker:
+        assert abs(broker.now_s() - right()) > 3600, "this broker is new, and does not say its time yet"
+        await apply_topology(broker, settings, [])
+        access, expires_s = RigAccess(inbox="_INBOX", prefix="rigflow"), broker.now_s() + 3600
+        assert abs(expires_s - right() - 3600) < 1800
+        text = await make_token(broker, "rig", access, b"", expires_s)
+        monkeypatch.setattr(time, "time", lambda: right() + 86400.0)
+        assert (await use_up(settings, text)).name == "rig"
 
 
 async def test_a_used_token_stays_in_the_list_and_a_bucket_of_an_earlier_version_is_reported(

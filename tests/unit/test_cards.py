@@ -9,7 +9,6 @@ from engines.canary import canary_of
 from engines.gathering import Gathering
 from engines.part import Part
 from pipelines.card_list import card_lines
-from pipelines.cards import now_ms
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from schemas.cards import CardRecord, CardState, Doubt, Doubts, Reason, card_name, mark_of, most_telling
 from schemas.jobs import JobRef, Key
@@ -65,7 +64,7 @@ def test_the_part_of_a_film_has_the_newest_mark_of_each_of_many_cards_and_room_f
 
 
 def test_many_small_inputs_are_kept_within_the_bytes_that_they_take_in_memory() -> None:
-    broker: Any = SimpleNamespace(settings=SimpleNamespace(canary_minutes=1.0))
+    broker: Any = SimpleNamespace(settings=SimpleNamespace(canary_minutes=1.0), now_ms=lambda: 1000)
     recent, kept = Recent(broker, Trust("c", "w")), MOST_BYTES // MESSAGE_BYTES
     job, queue = JobRef(id="j", pipeline="p", revision="r"), SimpleNamespace(stage="infer")
     message: Any = SimpleNamespace(job=job, state=State.ACKED, queue=queue, delivery=SimpleNamespace(nbytes=0))
@@ -73,7 +72,7 @@ def test_many_small_inputs_are_kept_within_the_bytes_that_they_take_in_memory() 
         recent.add(message)
     assert recent.full.is_set()
     assert recent.left_out == 5
-    recent.good(now_ms())
+    recent.good(1000)
     recent.add(message)
     assert recent.left_out == 0
 

@@ -18,7 +18,7 @@ def job(number: int, name: str, **fields: object) -> Manifest:
 
 def shown(*listed: Manifest, columns: int = 80) -> list[list[str]]:
     text = io.StringIO()
-    Console(file=text, width=columns).print(_rows(list(listed)))
+    Console(file=text, width=columns).print(_rows(list(listed), time.time()))
     assert all(len(line.rstrip()) <= columns for line in text.getvalue().splitlines())
     return [line.split() for line in text.getvalue().splitlines()]
 

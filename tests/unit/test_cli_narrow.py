@@ -97,7 +97,7 @@ def test_a_dead_letter_has_its_job_and_its_error_in_full() -> None:
     letter = Letter(
         "RIGFLOW_DEAD", 12, failure, "rigflow.work.fingerprint.decode.bulk", Stored("s", 1, {}, b"x" * 1000)
     )
-    first, *others = shown(_summary(letter), columns=72)
+    first, *others = shown(_summary(letter, time.time()), columns=72)
     assert first == "5f0c6a4be1d2f7a09c3e, fingerprint decode, segment 3, 1 kB, 2 min ago"
     assert " ".join(others) == error + "\\x1b[2J"
 
@@ -108,14 +108,14 @@ def test_times_of_a_job_are_dates_and_durations(monkeypatch: pytest.MonkeyPatch)
     job = JobRef(id="j", pipeline="p", revision="r")
     try:
         done = Manifest(job=job, name="n", state=JobState.DONE, created_s=1_700_000_000.0, ended_s=1_700_003_725.0)
-        fields = dict(describe(done))
+        fields = dict(describe(done, time.time()))
         assert fields["begun"].startswith("2023-11-14 23:13:20, ")
         assert fields["begun"].endswith(" ago")
         assert fields["ended"] == "2023-11-15 00:15:25, after 1 h 2 min"
     finally:
         monkeypatch.undo()
         time.tzset()
-    running = dict(describe(Manifest(job=job, name="n", created_s=time.time() - 61)))
+    running = dict(describe(Manifest(job=job, name="n", created_s=time.time() - 61), time.time()))
     assert running["begun"].endswith(", 1 min 1 s ago")
     assert running["ended"] == "-"
 

@@ -84,12 +84,12 @@ def progress_of(name: str) -> Progress:
 
 
 SHOWN: Mapping[str, Callable[[str], str]] = {
-    "jobs": lambda name: printed(_rows([job(name)])),
-    "a job": lambda name: "\n".join(text for _, text in describe_job(job(name))),
+    "jobs": lambda name: printed(_rows([job(name)], time.time())),
+    "a job": lambda name: "\n".join(text for _, text in describe_job(job(name), time.time())),
     "outcomes": lambda name: printed(summary([outcome(name)]), *remarks([outcome(name)])),
     "an outcome with an error": lambda name: printed(*remarks([JobOutcome(name, JOB, [], [], error=MediaError(name))])),
     "a folder": lambda name: printed(folder_summary(tally(name), Path("out")), *folder_remarks(tally(name))),
-    "dead letters": lambda name: printed(_summary(letter(name))),
+    "dead letters": lambda name: printed(_summary(letter(name), time.time())),
     "a dead letter": lambda name: "\n".join(text for _, text in describe(letter(name))),
     "the status": lambda name: printed(render(fleet(name), f"nats://{name}"), verdict(fleet(name))),
     "clusters": lambda name: printed(
