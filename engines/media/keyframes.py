@@ -9,6 +9,7 @@ RFC 6386, 9.1 (VP8); the VP9 bitstream specification 0.6, 6.2 and annex B; ISO 1
 import re
 from collections.abc import Iterator
 
+from engines.media.intra import is_intra
 from schemas.wire import Buffer
 
 _SLICE, _IDR, _SEI = 1, 5, 6
@@ -49,9 +50,13 @@ def closes(codec: str, extradata: bytes | None, packet: Buffer) -> bool:
 
 
 def starts_afresh(codec: str, extradata: bytes | None, packet: Buffer) -> bool:
-    """Return whether decoding may start at `packet`, a keyframe by its container; true for codecs other than H.264."""
+    """Return whether decoding may start at `packet`, a keyframe by its container; `codec` as FFmpeg names it.
+
+    Also true for codecs whose packets are not read.
+    """
     if codec != "h264":
-        return True
+        units = _units(bytes(packet), extradata or b"", 21) if codec == "hevc" else ()
+        return is_intra(codec, bytes(packet), units) is not False
     for unit in _units(bytes(packet), extradata or b""):
         kind = unit[0] & 0x1F
         if kind == _IDR:

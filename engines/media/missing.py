@@ -120,7 +120,8 @@ class Missing:
         cut_off = length is not None and container.size < length
         if "matroska" not in self._name or not container.duration:
             return ["it is truncated: its last bytes are missing"] if cut_off else []
-        start, declared = (container.start_time or 0) / 1e6, container.duration / 1e6
+        # some muxers count a film's duration from its first frame, FFmpeg's from zero
+        start, declared = min(0, container.start_time or 0) / 1e6, container.duration / 1e6
         end = float(self._last * time_base(self._stream)) - start
         own = re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", self._stream.metadata.get("DURATION", ""))
         if own is not None:

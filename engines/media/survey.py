@@ -6,18 +6,20 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engines.media.cuts import Packets
+from engines.media.intra import are_doubtful
 from engines.media.keyframes import closes, is_hidden, is_packed, starts_afresh
 from engines.media.limits import Limits
 from engines.media.missing import Missing
 from engines.media.places import Places, Rows
 from engines.media.read_at import ReadAt
 from engines.media.source import packets_of, time_base
-from engines.media.times import Stamps, frame_rate, settle
+from engines.media.times import Stamps, frame_rate, settle, unwrapped
 from schemas.errors import MediaError
 
 AGAIN = "copy or download it again"
@@ -29,6 +31,7 @@ _DECODING_ORDER = {
     "h264": ("h264",),
     "hevc": ("hevc",),
 }
+_WRAPPING, _CLOCK_BITS = ("mpegts", "mpeg"), 33  # ISO 13818-1, 2.4.3.7
 _HIDING = ("vp8", "vp9")
 _GUESSED = "h264"  # a stream that does not state how far frames are reordered makes the decoder guess, and lose some
 _UNKNOWN_DEPTH = 16  # the most that a codec allows
@@ -76,8 +79,11 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
         untimed = np.array([pts is None for pts in reader.pts], bool)
         shown[1:] &= ~(untimed[1:] & ~untimed[:-1])  # the second field of a frame whose first one has the time
     step, reorders = 1 / (rate * unit), bool(decoder.codec.reorder)
-    keys = np.array(reader.keys, bool)
-    stamps = Stamps(reader.pts, reader.dts, shown, unit, step, depth, reorders, order, reader.packed, keys)
+    keys = reader.believed_keys
+    pts, dts = reader.pts, reader.dts
+    if container.format.name in _WRAPPING:  # FFmpeg sees only one start of the clock anew, and not in joined files
+        pts, dts = unwrapped(pts, _CLOCK_BITS), unwrapped(dts, _CLOCK_BITS)
+    stamps = Stamps(pts, dts, shown, unit, step, depth, reorders, order, reader.packed, keys)
     settled = settle(stamps)
     keys = np.array(reader.closed, bool) if settled.by_rank else keys
     packets = Packets(settled.pts, keys, shown, unit, settled.by_rank)
@@ -124,6 +130,7 @@ class _Reader:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._decoder = stream.codec_context
         self._name = self._decoder.name
+        self._codec = self._decoder.codec.canonical_name
         self._extradata = self._decoder.extradata
         self.decoding_order = self._name in _DECODING_ORDER.get(container.format.name, ())
         self.packed = False
@@ -135,6 +142,14 @@ class _Reader:
         self.keys: list[bool] = []
         self.closed: list[bool] = []
 
+    @property
+    def believed_keys(self) -> npt.NDArray[np.bool_]:
+        """Return which packets are keyframes `[P]`: the first alone, if the container's word cannot be believed."""
+        keys = np.array(self.keys, bool)
+        if are_doubtful(self._codec, self.keys):
+            keys[1:] = False
+        return keys
+
     def take(self, packet: "Packet[VideoStream]") -> None:
         """Take one packet; an empty one at the end."""
         self.first = self.first or self._decoded(packet)
@@ -142,7 +157,7 @@ class _Reader:
             return
         name, pts = self._name, packet.pts
         hidden = packet.is_discard or (name in _HIDING and is_hidden(name, memoryview(packet)))
-        key = packet.is_keyframe and starts_afresh(name, self._extradata, memoryview(packet))
+        key = packet.is_keyframe and starts_afresh(self._codec, self._extradata, memoryview(packet))
         if name == "mpeg4" and len(self.pts) < _PROBED and is_packed(self._extradata, memoryview(packet)):
             self.packed = self.decoding_order = True
         self.pts.append(pts)

@@ -76,6 +76,16 @@ def frame_rate(*rates: Fraction | None, seen: Fraction | None = None) -> Fractio
     return possible[0] if possible else _USUAL_RATE
 
 
+def unwrapped(times: list[int | None], bits: int) -> list[int | None]:
+    """Return times of a clock of so many bits as those of one that does not start over: none leaps by half of it."""
+    known = [at for at, time in enumerate(times) if time is not None]
+    straight = np.unwrap(np.array([times[at] for at in known], np.int64), period=1 << bits)
+    found = times.copy()
+    for at, time in zip(known, straight.tolist(), strict=True):
+        found[at] = time
+    return found
+
+
 def settle(stamps: Stamps) -> Settled:
     """Return the corrected times of all packets."""
     known = np.array([pts is not None for pts in stamps.pts], bool)
@@ -109,9 +119,10 @@ def _with_last(pts: Times, known: Mask, stamps: Stamps) -> Times:
     its own decoding time: that of a frame before it.
     """
     repeats = len(pts) > 2 and stamps.shown[-1] and stamps.dts[-1] == pts[-1] == pts[:-1].max()
-    if not repeats or not known.all() or stamps.dts == stamps.pts:
+    gaps = np.diff(np.unique(pts))
+    if not repeats or not known.all() or stamps.dts == stamps.pts or not len(gaps):
         return pts
-    step = int(np.median(np.diff(np.unique(pts))))
+    step = int(np.median(gaps))
     return np.append(pts[:-1], pts[-1] + step)
 
 

@@ -165,6 +165,23 @@ def test_a_truncated_matroska_file_is_noted(clip: Clip) -> None:
             assert not splitter.surveyed.notes
 
 
+def test_a_matroska_file_that_begins_late_is_whole(tmp_path: Path) -> None:
+    """FFmpeg counts its duration from zero."""
+    path = tmp_path / "late.mkv"
+    with av.open(generated(Clip(container="avi", b_frames=0))) as given, av.open(path, "w") as out:
+        copy = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.pts is not None:
+                packet.pts = packet.dts = packet.pts + 250_000
+                packet.stream = copy
+                out.mux(packet)
+    with Splitter(path, FRAMES.grid, 1) as splitter:
+        assert not splitter.surveyed.notes
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Splitter(path, FRAMES.grid, 1) as splitter:
+        assert any("of the 2502.0 s that its header says" in note for note in splitter.surveyed.notes)
+
+
 def test_a_matroska_file_that_does_not_tell_its_length_is_not_called_truncated() -> None:
     data = generated(Clip(container="mkv")).read_bytes()
     at = data.index(b"\x18\x53\x80\x67") + 4

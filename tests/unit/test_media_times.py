@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines.media.split import Splitter
-from engines.media.times import Settled, Stamps, frame_rate, settle
+from engines.media.times import Settled, Stamps, frame_rate, settle, unwrapped
 from schemas.grid import Grid
 from tests.clips import Clip, generated
 from tests.unit.media_passes import in_segments, pipeline
@@ -93,6 +93,22 @@ def test_what_starts_anew_goes_on(times: list[int], depth: int, leap: int) -> No
     found = settled(times + second, depth=depth)
     assert found.pts.tolist() == [*times, *(time + max(times) + 40 for time in times)]
     assert found.notes == ("the times start anew or leap 1 times: what follows was moved to go on",)
+
+
+def test_a_clock_that_starts_over_among_b_frames_goes_on() -> None:
+    rising = [(1 << 33) - 90_000 + 3600 * (time // 40) for time in WITH_B]
+    wrapped: list[int | None] = [time % (1 << 33) for time in rising]
+    assert max(wrapped[:20], key=lambda time: time or 0) > max(wrapped[-20:], key=lambda time: time or 0)
+    assert unwrapped(wrapped, 33) == rising
+    assert unwrapped([None, *wrapped, None], 33) == [None, *rising, None]
+    assert unwrapped([], 33) == []
+    assert settled(unwrapped(wrapped, 33), depth=1).notes == ()
+
+
+def test_times_that_are_all_the_same_are_no_times() -> None:
+    found = settled([0] * 60, [-1, *[0] * 59], depth=1)
+    assert (np.diff(found.pts) > 0).all()
+    assert not found.known
 
 
 def test_a_hole_of_some_minutes_is_kept() -> None:
