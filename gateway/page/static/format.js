@@ -1,6 +1,6 @@
 // Numbers, sizes and times in the page's language.
 import { h } from "/page/dom.js";
-import { language } from "/page/language.js";
+import { language, t } from "/page/language.js";
 
 const locale = () => (language() === "zh" ? "zh-CN" : "en-GB");
 export const number = (value, digits = 0) => value.toLocaleString(locale(), { maximumFractionDigits: digits });
@@ -20,6 +20,10 @@ export function clock(seconds, digits = 0) {
   const rest = digits && seconds < 3600 ? `.${String(Math.floor((seconds - whole) * 10 ** digits + 1e-6)).padStart(digits, "0")}` : "";
   return `${hours ? `${hours}:${two(Math.floor(whole / 60) % 60)}` : Math.floor(whole / 60)}:${two(whole % 60)}${rest}`;
 }
+
+/** How long something took: less than a minute in seconds. */
+export const took = (seconds) =>
+  seconds < 60 ? t("seconds", { seconds: number(Math.max(0, seconds), seconds < 1 ? 2 : seconds < 10 ? 1 : 0) }) : clock(seconds);
 
 /** When something was: of today only the time. */
 export function moment(seconds) {

@@ -2,7 +2,7 @@
 import { ask } from "/page/api.js";
 import { stream } from "/page/connection.js";
 import { announce, english, facts, h, raw, redraw } from "/page/dom.js";
-import { clock, moment, number, size } from "/page/format.js";
+import { clock, moment, number, size, took } from "/page/format.js";
 import { icon } from "/page/icons.js";
 import { many, t } from "/page/language.js";
 import { actions, badge, jobActs, progress } from "/page/jobs.js";
@@ -68,7 +68,7 @@ function top(view) {
     h("div", { class: "card" }, view.ended_at || view.state === "failed" ? null : progress(view), facts([
       [t("pipeline"), h("a", { href: `#submit/${encodeURIComponent(view.pipeline)}` }, raw(view.pipeline))],
       [t("begun"), moment(view.created_at)],
-      [t("took"), view.ended_at ? clock(view.ended_at - view.created_at, 1) : null],
+      [t("took"), view.ended_at ? took(view.ended_at - view.created_at) : null],
       [t("duration"), view.duration_s ? clock(view.duration_s) : null],
       [t("frames"), view.frames ? number(view.frames) : null],
       [t("lost"), view.frames_lost ? number(view.frames_lost) : null],

@@ -3,7 +3,7 @@ import { ask, post, remove } from "/page/api.js";
 import { repeat, stream } from "/page/connection.js";
 import { sure } from "/page/dialog.js";
 import { announce, button, english, h, nothing, raw, redraw, table } from "/page/dom.js";
-import { clock, ending, moment, number, percent } from "/page/format.js";
+import { ending, moment, number, percent, took } from "/page/format.js";
 import { sentPicture } from "/page/given.js";
 import { icon, iconOf } from "/page/icons.js";
 import { many, t } from "/page/language.js";
@@ -76,7 +76,7 @@ export const badge = (view) => h("span", { class: `state ${view.state}` }, t(vie
 export function progress(view) {
   if (view.state === "failed") return english(view.reasons[0] ?? "", "span", { class: "reason", title: view.reasons[0] ?? null });
   if (view.state === "cancelled") return "";
-  if (view.ended_at) return h("span", { class: "soft" }, t("tookTime", { time: clock(view.ended_at - view.created_at, 1) }));
+  if (view.ended_at) return h("span", { class: "soft" }, t("tookTime", { time: took(view.ended_at - view.created_at) }));
   if (view.progress === null) return h("progress", { max: 1, "aria-label": t("loading") });
   const whole = Math.floor(view.progress * 100);
   return h("span", { class: "progress" }, h("progress", { max: 100, value: whole, "aria-label": t("percent", { percent: whole }) }), h("span", { "aria-hidden": "true" }, percent(whole / 100)));

@@ -6,7 +6,7 @@ export const zh = {
   all: "全部状态", publishing: "上传中", published: "运行中", done: "完成", failed: "失败", cancelled: "已取消", findName: "按名称查找", noneSuch: "没有符合的内容。",
   pages: "分页", newer: "较新", older: "较早", previous: "上一个", next: "下一个", pageOf: "第 {from} 至 {to} 个，共 {total} 个", jobsCount: "{count} 个作业", jobsCountMany: "{count} 个作业",
   cancel: "取消", retry: "重试", delete: "删除", remove: "移除", download: "下载", zip: "全部打包下载", confirmDelete: "删除 {name} 的作业及其结果？",
-  noJobs: "还没有作业。请先提交媒体文件。", frames: "帧", lost: "丢失的帧", duration: "时长", took: "用时", tookTime: "用时 {time}", allJobs: "全部作业", byModel: "模型 ", input: "输入", failures: "失败", moreFailures: "还有 {count} 个", moreFailuresMany: "还有 {count} 个",
+  noJobs: "还没有作业。请先提交媒体文件。", frames: "帧", lost: "丢失的帧", duration: "时长", took: "用时", tookTime: "用时 {time}", seconds: "{seconds} 秒", allJobs: "全部作业", byModel: "模型 ", input: "输入", failures: "失败", moreFailures: "还有 {count} 个", moreFailuresMany: "还有 {count} 个",
   missing: "缺失", results: "结果", noFiles: "作业结束之前没有文件。", noResults: "消息服务器上没有这个作业的文件。", written: "正在写",
   percent: "已完成 {percent} %", jobState: "作业 {name}：{state}", words: "带时间的文本", play: "从 {time} 播放", picture: "图片 {name}", pictures: "{count} 张图片", picturesMany: "{count} 张图片", openPicture: "打开图片 {name}", gallery: "图片",
   before: "之前", after: "之后", compareSlider: "显示原图的比例", asSent: "提交的原文件", tooLarge: "文件太大，无法在此显示：请下载。", table: "表格", content: "文件内容", arrays: "数组", shape: "形状",
