@@ -39,17 +39,25 @@ class Moments:
 
     def __init__(self, broker: Broker, number: int, at: Callable[[], Awaitable[None]]) -> None:
         self.count, self._number, self._at = 0, number, at
-        self._request = broker.connection.request
+        self._request, self._request_many = broker.connection.request, broker.connection.request_many
         broker.connection.request = self.request  # type: ignore[method-assign]
+        broker.connection.request_many = self.request_many  # type: ignore[method-assign]
 
     async def request(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
+        await self._moment()
+        return await self._request(subject, body, headers)
+
+    async def request_many(self, subject: str, body: bytes) -> list[Msg]:
+        await self._moment()
+        return await self._request_many(subject, body)
+
+    async def _moment(self) -> None:
         if finishing.get():
             number, self.count = self.count, self.count + 1
             if number == self._number:
                 finishing.set(False)
                 await self._at()
                 finishing.set(True)
-        return await self._request(subject, body, headers)
 
 
 @pytest.fixture(autouse=True)
