@@ -152,6 +152,7 @@ async def _apply(
 ) -> None:
     """Make the changes, with an entry of the audit log before them; after them where they create the log."""
     from pipelines.audit import audit
+    from pipelines.old_letters import move_letters
     from pipelines.topology import apply_topology
 
     made = sorted({change.stream for change in changes if change.action != "refuse"})
@@ -160,6 +161,7 @@ async def _apply(
     if made and has_log:
         await audit(broker, "topology-applied", count(len(made), "stream"), **facts)
     await apply_topology(broker, settings, specs)
+    await move_letters(broker)
     if made and not has_log:
         await audit(broker, "topology-applied", count(len(made), "stream"), **facts)
 

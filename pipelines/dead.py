@@ -34,6 +34,7 @@ from schemas.subjects import (
 from schemas.wire import Buffer
 
 GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_CONTENT_TYPE, HEADER_REVISION)  # headers of raw media that its publisher set
+HEADERS = (*GIVEN, HEADER_SUBJECT, HEADER_FAILURE)  # of a dead letter
 GIVEN_CHARS = 1000  # of each of them: all headers of a message have 64 KiB at most
 
 ALL = ">"  # subjects of a stream
@@ -176,17 +177,18 @@ async def retry(broker: Broker, letter: Letter) -> None:
     if manifest is not None and manifest.hosted and manifest.job == job and not splits:
         subject = broker.names.work(job.pipeline, COLLECT, job.priority, job.tenant)
         await broker.publish(subject, CollectRequest(job=job, name=manifest.name).encode(), f"{again}/{COLLECT}")
-    await _delete(broker, letter)
+    await delete_letter(broker, letter)
 
 
 async def drop(broker: Broker, letter: Letter) -> None:
     """Delete a dead letter and its input; the failure stays in the job's results."""
     job = letter.failure.key.job
     await audit(broker, "dead-letter-dropped", str(letter.number), job=job.id, tenant=job.tenant)
-    await _delete(broker, letter)
+    await delete_letter(broker, letter)
 
 
-async def _delete(broker: Broker, letter: Letter) -> None:
+async def delete_letter(broker: Broker, letter: Letter) -> None:
+    """Delete a dead letter, and its input if that is an object."""
     stored = letter.stored
     await broker.delete_message(letter.stream, letter.number)
     await discard_claims(broker, broker.names.blobs_for(stored.subject), [claim_of(stored.subject, stored.headers)])

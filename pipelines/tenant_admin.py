@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipelines.broker import Broker
 from pipelines.job_records import job_key
+from pipelines.old_letters import move_letters
 from pipelines.registry import hosted_pipelines
 from pipelines.tenants import store_tenants
 from pipelines.topology import Change, apply_topology, listed
@@ -42,6 +43,7 @@ async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, 
     await _check_over(broker, tenants)
     broker.take_tenants(TenantList(tenants=tenants))
     refused = await apply_topology(broker, settings, await hosted_pipelines(broker))
+    await move_letters(broker)
     await store_tenants(broker, TenantList(tenants=tenants))
     return refused
 
