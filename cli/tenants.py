@@ -84,9 +84,12 @@ def _command(text: str, new: bool) -> Callable[..., None]:
         *,
         settings: "Settings",
     ) -> ExitCode:
+        from pipelines.accounts import locked
+
         sizes = {"jobs": jobs, "queued_bytes": queued_bytes, "storage_bytes": storage_bytes, "connections": connections}
         limits = {"users": user, "weight": weight, "device_s_a_day": device_s_a_day, **sizes}
-        return _change(settings, file, name, limits, new=new, as_json=as_json)
+        with locked(file):
+            return _change(settings, file, name, limits, new=new, as_json=as_json)
 
     change.__doc__ = text
     return on_fleet(change)
@@ -112,14 +115,13 @@ def remove(
 
     Example: rigflow tenants remove acme
     """
-    from pipelines.accounts import read_tenants
+    from pipelines.accounts import locked, read_tenants
     from pipelines.broker import Broker
     from pipelines.tenant_admin import check_removable, is_known, remove_tenant
 
-    known = read_tenants(file)
-    rest = {each: tenant for each, tenant in known.tenant.items() if each != name}
-
     async def removed() -> "list[Change]":
+        known = read_tenants(file)
+        rest = {each: tenant for each, tenant in known.tenant.items() if each != name}
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
             if not await is_known(broker, name):  # the file has lost one whose removal was interrupted
                 _known(known, name, file)
@@ -128,7 +130,8 @@ def remove(
             await _write(settings, file, known.model_copy(update={"tenant": rest}))
             return await remove_tenant(broker, settings, name)
 
-    refused = run_async(removed())
+    with locked(file):
+        refused = run_async(removed())
     with answers(as_json) as answer:
         answer(f"tenant {name} is removed", tenant=name, removed=True)
     return _report(refused)

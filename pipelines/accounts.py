@@ -1,10 +1,13 @@
 """Writes the accounts of the operator's file of tenants for nats-server, checks them, and has the server read them."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nkeys
@@ -32,6 +35,24 @@ def read_tenants(path: Path) -> TenantsFile:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise UsageError(f"{path}: {reason}", "name the file with --file") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other commands of this machine from changing the file of the operator in the block; waits for its turn.
+
+    A folder that cannot be opened is no error here: what writes there reports it.
+    """
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 async def write_tenants(path: Path, file: TenantsFile, settings: Settings, added: str = "") -> bool:

@@ -7,7 +7,7 @@ from pipelines.broker import Broker
 from pipelines.job_records import job_key
 from pipelines.old_letters import move_letters
 from pipelines.registry import hosted_pipelines
-from pipelines.tenants import store_tenants
+from pipelines.tenants import list_number, store_tenants
 from pipelines.topology import Change, apply_topology, listed
 from pipelines.values import decoded
 from schemas.errors import UsageError
@@ -35,16 +35,17 @@ async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, 
     """Give the fleet these tenants: their streams, then the list. Returns refused changes of streams.
 
     Raises UsageError when a tenant of the fleet is not among them, and when work of one that is new is not over, or
-    before the first list that of any but `main`: its results would go elsewhere.
+    before the first list that of any but `main`: its results would go elsewhere. Also when another operator is faster.
     """
     if missing := sorted(broker.tenants.keys() - tenants.keys()):
         what = f"the fleet has tenants that the file has not: {', '.join(missing)}"
         raise UsageError(what, "name their file with --file; rigflow tenants remove NAME removes one")
+    number = await list_number(broker)
     await _check_over(broker, tenants)
     broker.take_tenants(TenantList(tenants=tenants))
     refused = await apply_topology(broker, settings, await hosted_pipelines(broker))
     await move_letters(broker)
-    await store_tenants(broker, TenantList(tenants=tenants))
+    await store_tenants(broker, TenantList(tenants=tenants), number)
     return refused
 
 
@@ -117,7 +118,7 @@ async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[C
     consumers = [names.consumer(priority, name) for priority in Priority]
     rest = {each: tenant for each, tenant in broker.tenants.items() if each != name}
     work = [stream for stream in streams if _is_work(broker.names, stream)]
-    await store_tenants(broker, TenantList(tenants=rest))  # workers leave its queues
+    await store_tenants(broker, TenantList(tenants=rest), await list_number(broker))  # workers leave its queues
     for stream in work:
         await broker.purge(stream, f"{broker.names.prefix}.work.*.*.*.{name}")
         for consumer in consumers:

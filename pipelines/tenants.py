@@ -9,18 +9,41 @@ from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.values import decoded
-from schemas.errors import RigflowError
+from schemas.errors import RigflowError, UsageError
 from schemas.tenants import LISTED, TenantList
 
 AGAIN_S = 5.0  # pause before the list is followed again
 log = logging.getLogger("rigflow")
 
 
-async def store_tenants(broker: Broker, listed: TenantList) -> None:
-    """Tell the fleet its tenants: workers and gateways follow this, publishers read it when they connect."""
+async def list_number(broker: Broker) -> int:
+    """The number of the list at the broker, 0 without one, for `store_tenants`.
+
+    Raises UsageError when it is another list than that which this process has read.
+    """
+    bucket = broker.names.tenants_bucket
+    entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{LISTED}")
+    listed = None if entry is None else decoded(TenantList, entry.body, "the list of tenants")
+    if listed is not None and listed.tenants != broker.tenants:
+        raise _changed()
+    return 0 if entry is None else entry.sequence
+
+
+async def store_tenants(broker: Broker, listed: TenantList, number: int) -> None:
+    """Tell the fleet its tenants: workers and gateways follow this, publishers read it when they connect.
+
+    It replaces the list of this number. Raises UsageError when another operator was faster.
+    """
     await audit(broker, "tenants-listed", ",".join(sorted(listed.tenants)) or "none")
-    await broker.put(broker.names.tenants_bucket, LISTED, listed.model_dump_json().encode())
+    if await broker.replace(broker.names.tenants_bucket, LISTED, listed.model_dump_json().encode(), number) is None:
+        raise _changed()
     broker.take_tenants(listed)
+
+
+def _changed() -> UsageError:
+    return UsageError(
+        "another operator changes the tenants at this moment", "see `rigflow tenants list`, and try again"
+    )
 
 
 async def follow_tenants(broker: Broker) -> AsyncIterator[None]:

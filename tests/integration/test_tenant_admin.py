@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.app import answer
+from pipelines.accounts import locked, read_tenants, write_list
 from pipelines.broker import Broker
 from pipelines.dead import dead_letter, drop, find_letter, input_of, letters
 from pipelines.delivery import Delivery
@@ -15,13 +18,13 @@ from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
 from pipelines.sweep import sweep
 from pipelines.tenant_admin import check_removable, is_known, remove_tenant, set_tenants, state_of
-from pipelines.topology import ensure_topology, listed
+from pipelines.topology import apply_topology, ensure_topology, listed
 from schemas.errors import NotFound, UsageError
 from schemas.jobs import JobRef, Key, Manifest, Priority
 from schemas.results import Failure
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
-from schemas.tenants import Tenant
+from schemas.tenants import Tenant, TenantsFile
 from tests.integration.queues import eventually
 from workers.definitions import find_models, register
 from workers.in_flight import Queue
@@ -50,6 +53,47 @@ async def test_a_list_without_tenants_of_the_fleet_is_refused(settings: Settings
             await set_tenants(broker, settings, {"third": Tenant()})
         assert broker.tenants.keys() == {"acme", "evil"}
         assert await streams(broker) == before
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_of_two_operators_who_change_the_tenants_at_once_one_is_told_to_try_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    """No tenant is lost from the list, whether the other operator is done before this one begins, or meanwhile."""
+    async with fleet_of(settings, "acme") as first, Broker.connected(settings, "second") as second:
+
+        async def faster(*given: Any) -> Any:
+            monkeypatch.undo()
+            await set_tenants(first, settings, {"acme": Tenant(), "one": Tenant()})
+            return await apply_topology(*given)
+
+        if meanwhile:
+            monkeypatch.setattr("pipelines.tenant_admin.apply_topology", faster)
+        else:
+            await set_tenants(first, settings, {"acme": Tenant(), "one": Tenant()})
+        changed = pytest.raises(UsageError, match="another operator changes the tenants at this moment")
+        with changed:
+            await set_tenants(second, settings, {"acme": Tenant(), "two": Tenant()})
+        async with Broker.connected(settings, "again") as again:
+            await set_tenants(again, settings, {**again.tenants, "two": Tenant()})
+        with changed:
+            await remove_tenant(first, settings, "acme")
+    async with Broker.connected(settings, "last") as last:
+        assert set(last.tenants) == {"acme", "one", "two"}
+
+
+async def test_a_command_waits_for_another_one_that_changes_the_operator_s_file(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "tenants.toml"
+    async with fleet_of(settings):
+        with locked(file):
+            words = ["tenants", "add", "two", "--file", str(file), "--nats", settings.nats]
+            adding = asyncio.create_task(asyncio.to_thread(answer, words))
+            await asyncio.sleep(0.1)  # it may have come to the file by now, or later
+            write_list(file, TenantsFile(tenant={"one": Tenant()}))
+        assert await adding == 0
+    assert set(read_tenants(file).tenant) == {"one", "two"}
 
 
 async def test_a_rigflow_of_another_prefix_keeps_its_streams(settings: Settings) -> None:
