@@ -3,10 +3,11 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,15 +64,15 @@ async def write_tenants(path: Path, file: TenantsFile, settings: Settings, added
     them. Raises BrokerError, OSError.
     """
     accounts = path.parent / file.broker.accounts
-    before = accounts.read_bytes() if accounts.exists() else None
-    try:
-        _write_accounts(accounts, path, file, settings)
-        if added and file.broker.pid_file:
-            await _introduce(accounts, path, file, settings, added)
-        write_list(path, file)
-    except BaseException:
-        _restore(accounts, before)
-        raise
+    with _kept(accounts) as restore:
+        try:
+            _write_accounts(accounts, path, file, settings)
+            if added and file.broker.pid_file:
+                await _introduce(accounts, path, file, settings, added)
+            write_list(path, file)
+        except BaseException:
+            restore()
+            raise
     return bool(file.broker.pid_file) and (bool(added) or _reload(path, file))
 
 
@@ -86,15 +87,24 @@ def check_accounts(path: Path, file: TenantsFile, settings: Settings) -> None:
     Raises BrokerError, OSError.
     """
     accounts = path.parent / file.broker.accounts
-    before = accounts.read_bytes() if accounts.exists() else None
+    with _kept(accounts) as restore:
+        try:
+            _write_accounts(accounts, path, file, settings)
+        finally:
+            restore()
+
+
+@contextmanager
+def _kept(accounts: Path) -> Iterator[Callable[[], None]]:
+    """In the block, a function that brings back what the file is now. It needs no room: the disk may be full then."""
+    kept = accounts.with_name(f".{accounts.name}.before")
+    kept.unlink(missing_ok=True)  # of a command that was killed
+    if accounts.exists():
+        shutil.copy2(accounts, kept)
     try:
-        _write_accounts(accounts, path, file, settings)
+        yield lambda: os.replace(kept, accounts) if kept.exists() else accounts.unlink(missing_ok=True)
     finally:
-        _restore(accounts, before)
-
-
-def _restore(accounts: Path, before: bytes | None) -> None:
-    accounts.unlink(missing_ok=True) if before is None else atomic_write(accounts, before)
+        kept.unlink(missing_ok=True)
 
 
 def _write_accounts(accounts: Path, path: Path, file: TenantsFile, settings: Settings) -> None:

@@ -1,15 +1,21 @@
 """The operator's file of tenants: what is written is read again, and what cannot be is refused in one line."""
 
+import asyncio
+import errno
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.files import atomic_write
+from pipelines.accounts import write_tenants
 from pipelines.roles import configuration
 from schemas.declared import is_token
 from schemas.errors import UsageError
 from schemas.jobs import Priority
+from schemas.settings import Settings
 from schemas.subjects import Names
 from schemas.tenants import BrokerFiles, Tenant, TenantsFile, parse_tenants, written
 
@@ -55,6 +61,31 @@ def test_a_file_that_cannot_be_is_refused_in_one_line(text: str, reason: str) ->
         parse_tenants(text, "tenants.toml")
     assert reason in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("room", [0, 1])  # files that fit
+def test_on_a_full_disk_both_files_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, room: int
+) -> None:
+    """Also where the accounts were written already: to bring the old ones back takes no room."""
+    written_now = list[Path]()
+
+    def full(path: Path, body: bytes) -> None:
+        if len(written_now) == room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written_now.append(path)
+        atomic_write(path, body)
+
+    accounts, file = tmp_path / "accounts.conf", tmp_path / "tenants.toml"
+    before = {accounts: b"# accounts", file: b"# tenants"} if there else {}
+    for path, body in before.items():
+        path.write_bytes(body)
+    monkeypatch.setattr("pipelines.accounts.atomic_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(write_tenants(file, TenantsFile(tenant={"acme": Tenant()}), Settings()))
+    assert written_now == [accounts][:room]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_without_tenants_the_roles_are_those_of_a_fleet_without() -> None:
