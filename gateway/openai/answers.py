@@ -16,11 +16,12 @@ from schemas.errors import MediaError
 
 
 class Style(ABC):
-    """The objects of one kind of request."""
+    """The objects of one kind of request, with `n` choices for each question."""
 
     prefix: str
 
-    def __init__(self, job: str, model: str) -> None:
+    def __init__(self, job: str, model: str, n: int) -> None:
+        self._n = n
         self._head = {"id": f"{self.prefix}-{job}", "created": int(time.time()), "model": model}
 
     @abstractmethod
@@ -47,12 +48,18 @@ class Style(ABC):
         """An object with choices."""
         return {**self._head, "object": self.object(piece), "choices": list(choices), **more}
 
+    def usage(self, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+        """Tokens of the questions, each of which is read once, and of all answers."""
+        asked = sum(row["prompt_tokens"] for row in rows[:: self._n])
+        written = sum(row["tokens"] for row in rows)
+        return {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": asked + written}
+
 
 async def answered(asked: Asked, job: Job, style: Style) -> Response:
     """The answers of a job, once all are there. Raises MediaError where one has failed."""
     rows = _checked(await rows_of(await asked.files(job)))
     choices = [style.whole(number, row) for number, row in enumerate(rows)]
-    return JSONResponse(style.answer(choices, usage=_usage(rows)))
+    return JSONResponse(style.answer(choices, usage=style.usage(rows)))
 
 
 async def pieces(asked: Asked, job: Job, style: Style, choices: int, with_usage: bool) -> AsyncIterator[dict[str, Any]]:
@@ -74,7 +81,7 @@ async def pieces(asked: Asked, job: Job, style: Style, choices: int, with_usage:
             yield style.answer([style.text(number, new)], True, **usage)
         yield style.answer([style.last(number, row["finish"])], True, **usage)
     if with_usage:
-        yield style.answer([], True, usage=_usage(rows))
+        yield style.answer([], True, usage=style.usage(rows))
 
 
 def _checked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -82,9 +89,3 @@ def _checked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "error" in row:
             raise MediaError(str(row["error"]))
     return rows
-
-
-def _usage(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Tokens of the question, which is read once, and of all answers."""
-    prompt, written = max(row["prompt_tokens"] for row in rows), sum(row["tokens"] for row in rows)
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}

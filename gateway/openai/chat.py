@@ -82,12 +82,12 @@ class ChatRequest(AnswerFields):
     web_search_options: JsonValue = not_offered()
 
     def lines(self) -> list[dict[str, Any]]:
-        """A line of JSON for each choice."""
+        """A line of JSON for each choice. Raises NotOffered, UsageError."""
         further: dict[str, Any] = {"messages": [message.turn for message in self.messages]}
         if self.max_completion_tokens is not None:
             further["max_tokens"] = self.max_completion_tokens
-        if self.response_format is not None and self.response_format.grammar is not None:
-            further["json_schema"] = self.response_format.grammar
+        if self.response_format is not None and (grammar := self.response_format.grammar) is not None:
+            further["json_schema"] = grammar
         return [self.line(number) | further for number in range(self.n)]
 
 
@@ -130,7 +130,7 @@ async def chat(request: Request, caller: Submitter, broker: Connected, wanted: C
     asked = Asked(request, broker, caller)
     spec = await asked.pipeline("chat", wanted.model, {"encode.format": "jsonl"})
     job = await asked.ask(spec, wanted.lines())
-    style = ChatStyle(job.id, wanted.model or spec.name)
+    style = ChatStyle(job.id, wanted.model or spec.name, wanted.n)
     if wanted.stream:
         return streamed(pieces(asked, job, style, wanted.n, wanted.with_usage))
     return await answered(asked, job, style)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
 
 from gateway.openai.fields import OpenAIRequest, Unused, not_offered
+from schemas.errors import UsageError
 
 MOST_CHOICES = 16
 
@@ -26,10 +27,12 @@ class ResponseFormat(BaseModel):
 
     @property
     def grammar(self) -> JsonValue:
-        """The JSON schema that an answer fulfils; None for any text."""
-        if self.type == "json_object":
-            return {"type": "object"}
-        return None if self.json_schema is None else self.json_schema.get("schema", {})
+        """The JSON schema that an answer fulfils; None for any text. Raises UsageError where it is missing."""
+        if self.type != "json_schema":
+            return {"type": "object"} if self.type == "json_object" else None
+        if self.json_schema is None:
+            raise UsageError("response_format has the type json_schema and no json_schema", "send the schema")
+        return self.json_schema.get("schema", {})
 
 
 class AnswerFields(OpenAIRequest):

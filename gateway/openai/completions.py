@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import Field, JsonValue, field_validator
+from pydantic import JsonValue
 
 from gateway.callers import Submitter
 from gateway.fleet import Connected
 from gateway.openai.answers import Style, answered, pieces
 from gateway.openai.choices import AnswerFields
-from gateway.openai.fields import check_offered, not_offered
+from gateway.openai.fields import check_offered, not_offered, texts_of
 from gateway.openai.running import Asked
 from gateway.openai.streams import streamed
 from gateway.route import checked_router
@@ -22,21 +22,14 @@ MOST_PROMPTS = 256
 class CompletionRequest(AnswerFields):
     """A text, or several, that are to be continued."""
 
-    prompt: str | list[str] = Field(max_length=1 << 20)
+    prompt: str | list[str] | list[int] | list[list[int]]
     best_of: Literal[1] | None = None
     echo: JsonValue = not_offered()
     suffix: JsonValue = not_offered()
 
-    @field_validator("prompt")
-    @classmethod
-    def _some(cls, prompt: str | list[str]) -> str | list[str]:
-        if not isinstance(prompt, str) and not 1 <= len(prompt) <= MOST_PROMPTS:
-            raise ValueError(f"a list has 1 to {MOST_PROMPTS} texts, not {len(prompt)}")
-        return prompt
-
     def lines(self) -> list[dict[str, Any]]:
-        """A line of JSON for each choice: all those of a text, then those of the next."""
-        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        """A line of JSON for each choice: all those of a text, then those of the next. Raises UsageError."""
+        prompts = texts_of("prompt", self.prompt, MOST_PROMPTS)
         each = [(text, number) for text in prompts for number in range(self.n)]
         return [self.line(number) | {"id": str(place), "prompt": text} for place, (text, number) in enumerate(each)]
 
@@ -74,7 +67,7 @@ async def complete(request: Request, caller: Submitter, broker: Connected, wante
     spec = await asked.pipeline("complete", wanted.model, {"encode.format": "jsonl"})
     lines = wanted.lines()
     job = await asked.ask(spec, lines)
-    style = CompletionStyle(job.id, wanted.model or spec.name)
+    style = CompletionStyle(job.id, wanted.model or spec.name, wanted.n)
     if wanted.stream:
         return streamed(pieces(asked, job, style, len(lines), wanted.with_usage))
     return await answered(asked, job, style)

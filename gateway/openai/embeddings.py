@@ -7,8 +7,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from fastapi import Request
@@ -20,7 +19,7 @@ from gateway.callers import Submitter
 from gateway.embedding import PICTURES, TEXTS, Embedding
 from gateway.fleet import Connected
 from gateway.leaving import while_there
-from gateway.openai.fields import OpenAIRequest
+from gateway.openai.fields import OpenAIRequest, texts_of
 from gateway.openai.running import is_openais
 from gateway.route import checked_router
 from pipelines.broker import Broker
@@ -33,7 +32,6 @@ router = checked_router(prefix="/v1", tags=["openai"])
 MOST_INPUTS = 2048
 TIMEOUT_S = 300.0
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,80})*;base64,", re.IGNORECASE)
-_OF_TOKENS = "send text: numbers of tokens are of OpenAI's tokenizer, which the fleet's models do not have"
 
 
 class PictureUrl(BaseModel):
@@ -107,14 +105,9 @@ async def _own_model(broker: Broker) -> ModelSpec:
 
 def _inputs(wanted: EmbeddingRequest) -> tuple[dict[int, bytes], dict[int, bytes]]:
     """Texts and pictures by their numbers. Raises UsageError."""
-    given: Sequence[Any] = wanted.input if isinstance(wanted.input, list) else [wanted.input]
-    if not given or len(given) > MOST_INPUTS:
-        raise UsageError(f"input has {len(given)} entries", f"send 1 to {MOST_INPUTS}")
     texts: dict[int, bytes] = {}
     pictures: dict[int, bytes] = {}
-    for number, each in enumerate(given):
-        if not isinstance(each, str | EmbeddedInput):
-            raise UsageError("input has numbers of tokens", _OF_TOKENS)
+    for number, each in enumerate(texts_of("input", wanted.input, MOST_INPUTS)):
         text, picture = _one(number, each)
         if picture is not None:
             pictures[number] = picture

@@ -6,6 +6,7 @@ from fastapi import Form
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from gateway.openai.errors import NotOffered
+from schemas.errors import UsageError
 
 MARK = "x-offered"  # in the description of a field: false
 _EXTRA: dict[str, JsonValue] = {MARK: False}
@@ -58,6 +59,17 @@ def check_offered(wanted: OpenAIRequest) -> None:
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get(MARK) is False:
             check_neutral(name, getattr(wanted, name))
+
+
+def texts_of(field: str, given: Any, most: int) -> list[Any]:
+    """The entries of a field that has one or several. Raises UsageError for numbers of tokens, none, or too many."""
+    entries = given if isinstance(given, list) else [given]
+    if any(isinstance(each, int | list) for each in entries):
+        hint = "send text: numbers of tokens are of OpenAI's tokenizer, which the fleet's models do not have"
+        raise UsageError(f"{field} has numbers of tokens", hint)
+    if not 1 <= len(entries) <= most:
+        raise UsageError(f"{field} has {len(entries)} entries", f"send 1 to {most}")
+    return entries
 
 
 def check_neutral(name: str, value: JsonValue) -> None:
