@@ -8,7 +8,7 @@ from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, on_fleet
 from cli.revoking import revoked
-from cli.text import age, list_of, one_line, say_json, size, stdout, warn
+from cli.text import age, one_line, say_json, size, stdout, warn
 from schemas.api_roles import ApiRole
 from schemas.errors import ExitCode
 
@@ -79,6 +79,7 @@ def list_(
 
     Example: rigflow keys api list
     """
+    from cli.tables import list_of
     from pipelines.api_keys import all_keys
     from pipelines.broker import Broker
 
@@ -107,7 +108,7 @@ def list_(
     )
     titles = ("name", "id", "tenant", "roles", "state", "requests/s", "upload", "age")
     unless = {"requests/s": "-", "upload": "-"}
-    stdout().print(list_of(titles, rows, left=5, unless=unless, entire=("id", "state")) if keys else "no keys")
+    stdout().print(list_of(titles, rows, left=5, unless=unless, named=("name",)) if keys else "no keys")
     return ExitCode.OK
 
 

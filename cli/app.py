@@ -129,7 +129,7 @@ def help_(
 
 
 def _run(arguments: list[str]) -> Any:
-    return app(arguments, prog_name="rigflow", standalone_mode=False)
+    return app(arguments, prog_name="rigflow", standalone_mode=False, obj=tuple(arguments))  # `obj`: what was typed
 
 
 _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser raises for any wrong usage

@@ -7,12 +7,11 @@ import typer
 
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import list_of, one_line, say_json, stdout
+from cli.text import one_line, say_json, stdout
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from cli.tables import Given
     from pipelines.audit import Audited
 
 
@@ -40,6 +39,7 @@ def audit(
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
 
     async def read() -> "list[Audited]":
+
         async with Broker.connected(settings, name="rigflow-audit") as broker:
             found = [each async for each in read_audit(broker)]
         wanted = [each for each in found if action in (None, each.entry.action)]
@@ -49,17 +49,19 @@ def audit(
     if as_json:
         say_json([{"number": each.number, "at_s": each.at_s, "role": each.role, **dict(each.entry)} for each in found])
     elif found:
+        from cli.tables import list_of
+
         titles = ("when", "role", "who", "action", "target", "details")
         rows = map(_row, found)
-        stdout().print(list_of(titles, rows, left=len(titles), unless={"details": ""}, entire=("when", "target")))
+        stdout().print(list_of(titles, rows, left=len(titles), unless={"details": ""}, named=("target",)))
     else:
         stdout().print("no change that fits is in the audit log")
     return ExitCode.OK
 
 
-def _row(audited: "Audited") -> "list[RenderableType]":
+def _row(audited: "Audited") -> "list[Given]":
     entry = audited.entry
     who = entry.api_key or "@".join(filter(None, (entry.user, entry.machine))) or entry.login[:12]
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(audited.at_s))
     details = " ".join(f"{name}={value}" for name, value in entry.facts.items())
-    return [one_line(when), *map(one_line, (audited.role, who, entry.action, entry.target, details))]
+    return [when, *map(one_line, (audited.role, who, entry.action, entry.target, details))]

@@ -8,12 +8,11 @@ from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, command_of, on_fleet
-from cli.text import cell, list_of, moment, one_line, say_json, stdout, warn
+from cli.text import cell, moment, one_line, say_json, stdout, warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from cli.tables import Given
     from pipelines.broker import Broker
     from pipelines.card_list import CardLine
     from schemas.cards import CardRecord
@@ -40,6 +39,7 @@ def cards(context: typer.Context, as_json: Json = False, *, settings: "Settings"
     from pipelines.card_list import all_cards
 
     async def found() -> "list[CardLine]":
+
         async with Broker.connected(settings, name="rigflow-cards") as broker:
             return await all_cards(broker)
 
@@ -47,13 +47,15 @@ def cards(context: typer.Context, as_json: Json = False, *, settings: "Settings"
     if as_json:
         say_json([line.model_dump(mode="json") for line in lines])
     elif lines:
-        stdout().print(list_of(TITLES, map(_row, lines), left=4, unless={"temperature": ""}, entire=("card", "why")))
+        from cli.tables import list_of
+
+        stdout().print(list_of(TITLES, map(_row, lines), left=4, unless={"temperature": ""}, named=("card",)))
     else:
         stdout().print("no cards: no worker has reported yet")
     return ExitCode.OK
 
 
-def _row(line: "CardLine") -> "list[RenderableType]":
+def _row(line: "CardLine") -> "list[Given]":
     heat = "" if line.temperature_celsius is None else f"{line.temperature_celsius:.0f} °C"
     return [
         *map(one_line, (line.card, line.device.removeprefix("NVIDIA "), line.rig)),

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Json, Overwrite, ends_well
-from cli.text import cell, list_of, one_line, say, say_json, stdout, warn
+from cli.text import cell, one_line, say, say_json, stdout, warn
 from schemas.errors import ExitCode, RigflowError, UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cli.tables import Rows
     from engines.outputs.clusters import Shown
     from engines.similarity import Descriptors
 
@@ -82,8 +81,10 @@ def cluster(
     return ExitCode.OK
 
 
-def _table(clusters: list[dict[str, Any]]) -> "Table":
+def _table(clusters: list[dict[str, Any]]) -> "Rows":
     """A row for each media: its cluster, how like the first one it is, and what it is a copy of."""
+    from cli.tables import list_of
+
     made = [
         (
             str(row["cluster"]),

@@ -13,7 +13,7 @@ from cli.interrupts import run_async
 from cli.options import Json, on_fleet
 from cli.output_folder import prepare_folder
 from cli.results import write_result
-from cli.text import age, cell, clock, say, say_fields, say_json, size, stdout, table, warn
+from cli.text import age, cell, clock, say, say_fields, say_json, size, stdout, warn
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 
@@ -127,16 +127,18 @@ def drop(
 
 
 async def _list(settings: "Settings", job: str, tenant: str, as_json: bool) -> ExitCode:
-    listed, facts = table("number", "dead letter"), []
+    from cli.tables import paragraphs
+
+    listed, facts = [(cell("number", "bold"), cell("dead letter", "bold"))], []
     async with _broker(settings) as broker:
         others = [each for each in sorted(broker.tenants) if each != tenant]
         async for letter in _letters(broker, job, tenant):
-            listed.add_row(str(letter.number), _summary(letter, broker.now_s()))
+            listed.append((cell(letter.number), _summary(letter, broker.now_s())))
             facts += [_facts(letter)] if as_json else []
     if as_json:
         say_json(facts)
     else:
-        stdout().print(listed if listed.rows else "no dead letters")
+        stdout().print(paragraphs(listed) if len(listed) > 1 else "no dead letters")
         if others:
             say(f"--tenant NAME lists those of {', '.join(others)}")
     return ExitCode.OK

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cli.interrupts import run_async
 from cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from cli.text import cell, cells, say_json, size, stdout, table
+from cli.text import cell, cells, say_json, size, stdout
 from schemas.errors import ExitCode, RigflowError
 
 if TYPE_CHECKING:
@@ -231,13 +231,14 @@ def _gpu(gpu: "Gpu", settings: "Settings") -> Finding:
 
 
 def _show(findings: list[Finding]) -> None:
+    from cli.tables import paragraphs
+
     marks = {"good": cell("ok", "green"), "note": cell("note", "yellow"), "bad": cell("missing", "bold red")}
-    rows = table("", "", "", left=3)
-    rows.show_header = False
+    rows = []
     for finding in findings:
         advice = [(": ", ""), (finding.advice, "yellow")] if finding.advice else []
-        rows.add_row(marks[finding.state], cell(finding.what, "bold"), cells((finding.found, ""), *advice))
+        rows.append((marks[finding.state], cell(finding.what, "bold"), cells((finding.found, ""), *advice)))
     bad = sum(finding.state == "bad" for finding in findings)
     verdict = cell(f"rigflow cannot run here: {bad} to mend", "bold red")
     verdict = verdict if bad else cell("rigflow can run here", "bold green")
-    stdout().print(rows, "", verdict, sep="\n")
+    stdout().print(paragraphs(rows), "", verdict, sep="\n")

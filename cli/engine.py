@@ -11,10 +11,11 @@ from cli.engine_share import Keys, at_fleet, gpus_of, pull, push, store_of
 from cli.export import export
 from cli.help import Commands
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from cli.text import say, say_json, size, stdout, table, warn
+from cli.text import one_line, say, say_json, size, stdout, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from cli.tables import Given
     from schemas.engine import EngineSpec
     from schemas.model import ModelSpec
 
@@ -96,6 +97,7 @@ def list_(
 
     Example: rigflow engine list --nats nats://rig1:4222
     """
+    from cli.tables import list_of
     from pipelines.engines import fleet_engines
 
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
@@ -108,15 +110,16 @@ def list_(
     if as_json:
         say_json([_as_json(spec) for spec in specs])
         return ExitCode.OK
-    rows = table("engine", "model", "GPUs", "precision", "backend", "batch", "size", left=5)
-    for spec in specs:
-        backend = f"{spec.basis.backend} {spec.basis.version}"
-        batch = f"1 to {spec.rows}"
-        rows.add_row(
-            spec.key[:12], spec.model, gpus_of(spec), spec.basis.precision, backend, batch, size(spec.size_bytes)
-        )
+    titles = ("engine", "model", "GPUs", "precision", "backend", "batch", "size")
+    rows = list_of(titles, map(_row, specs), left=5, named=("model",))
     stdout().print(rows if specs else "no engines yet; see `rigflow engine build --help`")
     return ExitCode.OK
+
+
+def _row(spec: "EngineSpec") -> "list[Given]":
+    backend = one_line(f"{spec.basis.backend} {spec.basis.version}")
+    words = spec.key[:12], one_line(spec.model), one_line(gpus_of(spec)), spec.basis.precision, backend
+    return [*words, f"1 to {spec.rows}", size(spec.size_bytes)]
 
 
 @app.command()

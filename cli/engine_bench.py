@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.text import say, say_json, size, stdout, table
+from cli.text import say, say_json, size, stdout
 from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def bench(
     By ONNX Runtime on one core of the CPU or on a GPU, or as an engine on a GPU. Latency is from the call to the
     answer on the host.
 
-    Example: rigflow engine bench fingerprint --dim T=16 --latency-ms 5 --plot fingerprint.png
+    Example: rigflow engine bench fingerprint --dim T=16 --plot rates.png
     """
     from engines.building import bench as measure
 
@@ -126,12 +126,14 @@ def _engine_of(store: "EngineStore", key: str, spec: "ModelSpec") -> "EngineSpec
 
 
 def _rows(points: "list[Point]") -> object:
-    rows = table("batch", "rows/s", "mean ms", "p50 ms", "p90 ms", "p99 ms", "memory", left=0)
+    from cli.tables import list_of
+
+    rows = []
     for point in points:
         times = (point.mean_ms, point.p50_ms, point.p90_ms, point.p99_ms)
         memory = size(point.memory_bytes) if point.memory_bytes else "-"
-        rows.add_row(str(point.batch), f"{point.rows_per_s:.0f}", *(f"{each:.2f}" for each in times), memory)
-    return rows
+        rows.append([str(point.batch), f"{point.rows_per_s:.0f}", *(f"{each:.2f}" for each in times), memory])
+    return list_of(("batch", "rows/s", "mean ms", "p50 ms", "p90 ms", "p99 ms", "memory"), rows)
 
 
 def _sizes(text: str) -> list[int]:

@@ -10,13 +10,12 @@ from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
-from cli.text import age, cell, clock, list_of, one_line, say_fields, say_json, stdout, warn
+from cli.text import age, cell, clock, one_line, say_fields, say_json, stdout, warn
 from schemas.errors import ExitCode
 from schemas.text import count, printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from cli.tables import Rows
     from pipelines.broker import Broker
     from pipelines.client import Client
     from schemas.jobs import JobRef, Manifest
@@ -113,8 +112,10 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     return ExitCode.OK
 
 
-def _rows(listed: "list[Manifest]", now_s: float) -> "Table":
+def _rows(listed: "list[Manifest]", now_s: float) -> "Rows":
     """A row of one line for each job; a narrow window shortens its names."""
+    from cli.tables import list_of
+
     rows = (
         (
             each.job.id,
@@ -129,7 +130,7 @@ def _rows(listed: "list[Manifest]", now_s: float) -> "Table":
         for each in listed
     )
     titles = ("job", "input", "pipeline", "state", "segments", "lost", "failed", "age")
-    return list_of(titles, rows, left=4, unless={"lost": "0", "failed": "0"}, entire=("job", "state"))
+    return list_of(titles, rows, left=4, unless={"lost": "0", "failed": "0"}, named=("input",))
 
 
 async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:

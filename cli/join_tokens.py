@@ -9,7 +9,7 @@ from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
 from cli.revoking import revoked
-from cli.text import age, list_of, one_line, say_json, stdout, warn
+from cli.text import age, one_line, say_json, stdout, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def list_(as_json: Json = False, *, settings: "Settings") -> ExitCode:
 
     Example: rigflow keys join list
     """
+    from cli.tables import list_of
     from pipelines.broker import Broker
     from pipelines.join_tokens import all_tokens
 
@@ -102,7 +103,7 @@ def list_(as_json: Json = False, *, settings: "Settings") -> ExitCode:
         for each in tokens
     )
     titles = ("name", "id", "state", "age")
-    stdout().print(list_of(titles, rows, left=3, unless={}, entire=("id",)) if tokens else "no join tokens")
+    stdout().print(list_of(titles, rows, left=3, named=("name",)) if tokens else "no join tokens")
     return ExitCode.OK
 
 

@@ -30,7 +30,7 @@ def label(
     The vectors of the labels are computed once, and are part of the new model. It gives the labels with the highest
     scores, and the vector of the picture as before. Workers need no tokenizer for it.
 
-    Example: rigflow model label clip-vit-base-patch32 --labels animals.txt --name animals
+    Example: rigflow model label clip --labels animals.txt --name animals
     """
     import hashlib
 

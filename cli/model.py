@@ -13,12 +13,11 @@ from cli.help import Commands
 from cli.model_text import card_facts, costs, described, kept_text, print_card, print_files
 from cli.model_trial import try_model
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.text import cell, list_of, one_line, say, say_json, size, stdout, warn
+from cli.text import cell, one_line, say, say_json, size, stdout, warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from cli.tables import Given
     from engines.models.files import NewFiles
     from engines.models.proposal import Proposal
     from engines.models.store import Found
@@ -142,11 +141,12 @@ def list_(as_json: Json = False) -> ExitCode:
 
     Example: rigflow model list
     """
+    from cli.tables import list_of
     from engines.models.catalogue import builtin_models
     from engines.models.store import kept
     from schemas.model_files import bytes_of
 
-    rows: list[tuple[RenderableType, ...]] = []
+    rows: list[tuple[Given, ...]] = []
     facts: list[dict[str, Any]] = []
     for name, path, card in kept():
         facts.append({"name": name, "path": str(path), "card": card.model_dump(mode="json") if card else None})
@@ -161,7 +161,7 @@ def list_(as_json: Json = False) -> ExitCode:
         say_json(facts)
     else:
         titles, unless = ("model", "version", "heads", "files", "size"), {"version": "", "files": "", "size": ""}
-        stdout().print(list_of(titles, rows, left=3, unless=unless, entire=("model",)))
+        stdout().print(list_of(titles, rows, left=3, unless=unless, named=("model",)))
     return ExitCode.OK
 
 

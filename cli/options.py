@@ -55,7 +55,7 @@ Stream: TypeAlias = Annotated[
 ]
 
 
-def _no_file(name: str) -> str:
+def _no_file(context: typer.Context, name: str) -> str:
     """A pipeline's name. Raises UsageError for the path of media: the name was forgotten, or stands behind it."""
     path = Path(name)
     if path.suffix == ".toml":
@@ -65,7 +65,9 @@ def _no_file(name: str) -> str:
         _wrong_suffix(path)
     if not name or path.suffix or path.is_file() or is_folder or "/" in name:
         what = f"{name or repr(name)} stands where the name of a pipeline belongs"
-        hint = f"the pipeline comes first, as `fingerprint {shell_word(name)}`" if name else "name a pipeline"
+        typed: tuple[str, ...] = context.find_root().obj or ()
+        meant = next(filter(_is_pipeline, typed), "fingerprint")  # the first of them, where it stands behind the media
+        hint = f"the pipeline comes first, as `{meant} {shell_word(name)}`" if name else "name a pipeline"
         raise UsageError(what, f"{hint}; `rigflow pipelines list` has all")
     return name
 

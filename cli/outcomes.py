@@ -2,37 +2,34 @@
 
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
-from cli.text import cell, is_quiet, line_about
+from cli.tables import Given, Rows, list_of
+from cli.text import cell, is_quiet, line_about, one_line
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
 
 FAILURES = 5  # of a job that are shown
 
 
-def summary(outcomes: list[JobOutcome], rates: bool = True) -> Table:
+def summary(outcomes: list[JobOutcome], rates: bool = True) -> Rows:
     """The table at the end of a command, a row per job.
 
     `rates`: with the frames a second of each, where the command saw the job from its beginning.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    rated = ("frames/s",) if rates else ()
-    for title in ("file", "frames", "lost", *rated, "result"):
-        words = title in ("file", "result")
-        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    for outcome in outcomes:
-        done, name = outcome.done, cell(outcome.name)
-        if done is None:
-            table.add_row(name, *[""] * (2 + rates), Text("failed", "red"))
-            continue
-        more = f" and {done.more_files:,} more" if done.more_files else ""
-        files = cell((", ".join(files_of(outcome)) or "nothing") + more)
-        lost = cell(f"{done.lost:,}", "yellow" if done.lost else "")
-        speed = (rate(done.frames / max(outcome.seconds, 0.001)),) if rates else ()
-        table.add_row(name, f"{done.frames:,}", lost, *speed, files)
-    return table
+    titles = ("file", "frames", "lost", *(("frames/s",) if rates else ()), "result")
+    return list_of(titles, [_row(each, rates) for each in outcomes], words=("file", "result"), named=("file",), gap=2)
+
+
+def _row(outcome: JobOutcome, rates: bool) -> list[Given]:
+    done, name = outcome.done, one_line(outcome.name)
+    if done is None:
+        return [name, *[""] * (2 + rates), cell("failed", "red")]
+    files = files_of(outcome) or ["nothing"]
+    files += [f"and {done.more_files:,} more"] if done.more_files else []
+    lost = cell(f"{done.lost:,}", "yellow" if done.lost else "")
+    speed = (rate(done.frames / max(outcome.seconds, 0.001)),) if rates else ()
+    return [name, f"{done.frames:,}", lost, *speed, files]
 
 
 def remarks(outcomes: list[JobOutcome]) -> list[Text]:

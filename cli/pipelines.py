@@ -19,7 +19,7 @@ from cli.options import (
     on_fleet,
     settings_from,
 )
-from cli.text import list_of, one_line, say, say_json, say_sentence, stdout, warn
+from cli.text import one_line, say, say_json, say_sentence, stdout, warn
 from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def list_(
 
     Example: rigflow pipelines list
     """
+    from cli.tables import list_of
+
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
     missing = {spec.name: [] if settings.nats else _missing(spec) for spec in specs}
@@ -62,8 +64,7 @@ def list_(
             for spec in specs
         ),
         left=4,
-        unless={},
-        entire=("pipeline", "takes"),
+        named=("pipeline",),
     )
     stdout().print(rows)
     if first := next((spec.name for spec in specs if missing[spec.name]), ""):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cli.text import cell, list_of, one_line, say_sentence, size, stdout
+from cli.text import cell, one_line, say_sentence, size, stdout
 from schemas.text import rate as number
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def _speed(work: "Work", predicted: "Forecast") -> str:
 
 
 def _devices(fleet: "Fleet", predicted: "Forecast") -> Any:
+    from cli.tables import list_of
+
     titles = ("device", "profile", "stages", "takes from", "segments")
     rows: list[list[Any]] = []
     for _, device in fleet.places():
@@ -97,18 +99,20 @@ def _devices(fleet: "Fleet", predicted: "Forecast") -> Any:
         shares = [place.share for place in predicted.stages if place.device == device.name]
         words = (device.name, device.profile.name, " ".join(role.runs) or "none", " ".join(role.takes))
         rows.append([*map(one_line, words), f"{max(shares, default=0.0):.0%}"])
-    return list_of(titles, rows, left=4, unless={}, named=("device",))
+    return list_of(titles, rows, left=4, named=("device",))
 
 
 def _stages(work: "Work", predicted: "Forecast") -> Any:
     """A row for each stage and each kind of device: equal devices have equal costs. As wide as a usual window."""
+    from cli.tables import list_of
+
     titles = ("stage", "device", "a segment", "of it", "share", "gives")
     rows: dict[tuple[object, ...], list[StageForecast]] = {}
     for place in predicted.stages:
         rows.setdefault((place.stage, _shown_cost(place)), []).append(place)
     gives = {stage.name: stage.gives_bytes for stage in work.stages}
     made = [_stage_row(places, gives) for places in rows.values()]
-    return list_of(titles, made, left=2, unless={}, entire=titles[2:], named=titles[:2])
+    return list_of(titles, made, left=2, named=titles[:2])
 
 
 def _stage_row(places: "Sequence[StageForecast]", gives: Mapping[str, float]) -> list[Any]:
@@ -148,6 +152,8 @@ def _more(devices: Sequence[str]) -> list[str]:
 
 def _show_job(work: "Work", predicted: "Forecast", manifest: "Manifest") -> None:
     """Predicted beside measured, of a job that is over."""
+    from cli.tables import list_of
+
     measured = measured_of(manifest)
     titles = (f"job {manifest.job.id}", "predicted", "measured", "by predicted")
     rows = [
@@ -156,7 +162,7 @@ def _show_job(work: "Work", predicted: "Forecast", manifest: "Manifest") -> None
     ]
     if measured["device_seconds"]:  # known once the results were collected
         rows.append(_beside("device-seconds", device_seconds(work, predicted), measured["device_seconds"]))
-    stdout().print(list_of(titles, rows, left=1, unless={}))
+    stdout().print(list_of(titles, rows, left=1))
 
 
 def _beside(what: str, predicted: float, measured: float) -> list[Any]:

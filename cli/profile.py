@@ -9,7 +9,7 @@ import typer
 
 from cli.interrupts import run_async
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from cli.text import cell, cells, one_line, say, say_json, stdout, table
+from cli.text import cell, cells, say, say_json, stdout
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -181,10 +181,9 @@ async def _share(settings: "Settings", profiles: list["DeviceProfile"]) -> None:
 
 def _show(profiles: list["DeviceProfile"]) -> None:
     """A row for each statement, under the name of its device."""
+    from cli.tables import paragraphs
+
     for number, each in enumerate(profiles):
-        rows = table("", "")
-        rows.show_header = False
-        for name, values in each.rows():
-            rows.add_row(cell(name, "bold"), one_line(values))
+        rows = paragraphs((cell(name, "bold"), values) for name, values in each.rows())
         title = cells((f"{each.name}  ", "bold"), (each.device, ""))
         stdout().print(*([""] if number else []), title, rows, sep="\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.interrupts import run_async
-from cli.text import cell, cells, one_line, stdout, table
+from cli.text import cell, cells, stdout
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,10 +127,9 @@ async def _share(settings: "Settings", profile: "ModelProfile", choice: "ModelCh
 
 def show_models(profiles: "Sequence[ModelProfile]") -> None:
     """The chosen options, the seconds of batches, and what was tried, under model and device."""
+    from cli.tables import paragraphs
+
     for number, each in enumerate(profiles):
-        rows = table("", "")
-        rows.show_header = False
-        for subject, statement in each.rows():
-            rows.add_row(cell(subject, "bold"), one_line(statement))
+        rows = paragraphs((cell(subject, "bold"), statement) for subject, statement in each.rows())
         title = cells((f"{each.name}  ", "bold"), (f"on {each.device_name}, {each.device}", ""))
         stdout().print(*([""] if number else []), title, rows, sep="\n")

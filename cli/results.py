@@ -74,7 +74,7 @@ async def _results(
             for outcome in collected if as_json else ():
                 answer("", **facts_of(outcome))
     if collected and not as_json:
-        stdout(entire=True).print(summary(collected, rates=False))
+        stdout().print(summary(collected, rates=False))
         stderr().print(*(lines := [*remarks(collected), *earlier_remarks(collected)]), sep="\n", end="\n" * bool(lines))
     return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.SOME_FAILED
 

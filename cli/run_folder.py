@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
-from cli.text import cell, line_about
+from cli.tables import Given, Rows, list_of
+from cli.text import cell, line_about, one_line
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 _SHOWN = 20  # reasons of failures
 _RESULTS = "skipped (results of an earlier run)"
+_OTHER = "media of another kind"
 
 
 def no_media(tally: "Tally", folder: Path, spec: "PipelineSpec") -> UsageError:
     """The error of a folder without media for a pipeline."""
-    others = ((tally.no_media, "no media"), (tally.results, _RESULTS))
+    others = ((tally.other_media, _OTHER), (tally.no_media, "no media"), (tally.results, _RESULTS))
     there = ", ".join(f"{number:,} {what}" for number, what in others if number)
     what = f"{folder}: there is nothing to do in it{': ' * bool(there)}{there}"
     return UsageError(what, f"pipeline {spec.name} takes files of {' and '.join(spec.media)}")
@@ -37,6 +38,7 @@ def folder_summary(tally: "Tally", out: Path) -> Text:
     for number, what in (
         (tally.known, "done before"),
         (tally.results, _RESULTS),
+        (tally.other_media, _OTHER),
         (tally.no_media, "no media"),
         (len(tally.failed), "failed"),
     ):
@@ -44,18 +46,14 @@ def folder_summary(tally: "Tally", out: Path) -> Text:
     return cell(f"{out}: {', '.join(said)}")
 
 
-def folder_results(tally: "Tally") -> "Table | None":
+def folder_results(tally: "Tally") -> "Rows | None":
     """The files that were made, of the first inputs; None where nothing was."""
     if not tally.made:
         return None
-    rows = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("file", "result"):
-        rows.add_column(title, overflow="fold")
-    for name, files in tally.made:
-        rows.add_row(cell(name), cell(", ".join(files)))
-    if (more := tally.done - tally.named) > 0:
-        rows.add_row(cell(f"and {more:,} more"), "")
-    return rows
+    titles, more = ("file", "result"), tally.done - tally.named
+    rows: list[list[Given]] = [[one_line(name), files] for name, files in tally.made]
+    rows += [[f"and {more:,} more", ""]] if more > 0 else []
+    return list_of(titles, rows, words=titles, named=("file",), gap=2)
 
 
 def folder_remarks(tally: "Tally") -> list[Text]:
@@ -85,6 +83,7 @@ def folder_facts(tally: "Tally", folder: Path, out: Path) -> dict[str, Any]:
         "beside": tally.beside,
         "results": tally.results,
         "no_media": tally.no_media,
+        "other_media": tally.other_media,
     }
     failed = [{"file": name, "reason": reason} for name, reason in tally.failed]
     skipped = [{"file": name, "reason": reason} for name, reason in tally.skipped]

@@ -131,13 +131,13 @@ def _answer(task: Task, outcomes: list[JobOutcome], folders: Sequence[_Folder], 
 def _show(outcomes: list[JobOutcome], folders: Sequence[_Folder], templated: bool) -> None:
     lines = remarks(outcomes) + ([] if templated else earlier_remarks(outcomes))
     if outcomes:
-        stdout(entire=True).print(summary(outcomes))
+        stdout().print(summary(outcomes))
     for each in folders:
         lines += folder_remarks(each.work.tally)
         if each.work.tally.media:
             if (made := folder_results(each.work.tally)) is not None:
-                stdout(entire=True).print(made)
-            stdout(entire=True).print(folder_summary(each.work.tally, each.out))
+                stdout().print(made)
+            stdout().print(folder_summary(each.work.tally, each.out))
     if lines:
         stderr().print(*lines, sep="\n")
 

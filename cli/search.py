@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Json, Overwrite, SettingsFile, ends_well, settings_from
-from cli.text import cell, say_sentence, stdout, table, warn
+from cli.text import say_sentence, stdout, warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import count
 
 if TYPE_CHECKING:
+    from cli.tables import Given
     from engines.library.duplicates import Group
     from engines.library.index import Index
     from engines.library.search import Hit
@@ -201,6 +202,7 @@ def _show_hits(
     as_json: bool,
     like: tuple[Path, float] | None,
 ) -> ExitCode:
+    from cli.tables import list_of
     from engines.library.search import counts
     from engines.outputs.found import clock, hits_page, picture_of
 
@@ -211,16 +213,15 @@ def _show_hits(
     if as_json:
         print(json.dumps([{"media": hit.media, "time": hit.time_s, "score": round(hit.score, 6)} for hit in hits]))
         return ExitCode.OK
-    rows = table("media", "score", "time", left=1)
-    for hit in hits:
-        rows.add_row(cell(_near(hit.media)), f"{hit.score:.3f}", clock(hit.time_s))
-    stdout().print(rows)
+    rows = [[[_near(hit.media)], f"{hit.score:.3f}", clock(hit.time_s)] for hit in hits]
+    stdout().print(list_of(("media", "score", "time"), rows, left=1, gap=2))
     what = count(len(hits), "picture") if every else f"{len(hits):,}"
     say_sentence(f"{what} of {media:,} media with {count(pictures, 'picture')}, by {space.model}")
     return ExitCode.OK
 
 
 def _show_groups(space: "Space", found: "Sequence[Group]", most: int, html: Path | None, as_json: bool) -> ExitCode:
+    from cli.tables import list_of
     from engines.library.search import counts
     from engines.outputs.found import clock, groups_page
 
@@ -231,14 +232,14 @@ def _show_groups(space: "Space", found: "Sequence[Group]", most: int, html: Path
     if as_json:
         print(json.dumps([_plain(space, group) for group in groups]))
         return ExitCode.OK
-    rows = table("group", "media", "score", "time", "original", left=2)
+    rows: list[list[Given]] = []
     for number, group in enumerate(groups, start=1):
-        rows.add_row(str(number), cell(_near(space.names[group.first])), "", "", "")
+        rows.append([str(number), [_near(space.names[group.first])], "", "", ""])
         for copy in group.copies:
             times = clock(copy.time_s), clock(copy.original_s)
-            rows.add_row("", cell(_near(space.names[copy.media])), f"{copy.score:.3f}", *times)
+            rows.append(["", [_near(space.names[copy.media])], f"{copy.score:.3f}", *times])
     if groups:
-        stdout().print(rows)
+        stdout().print(list_of(("group", "media", "score", "time", "original"), rows, left=2, gap=2))
     shown = f", {len(groups):,} of them shown" if len(groups) < len(found) else ""
     copies = sum(len(group.copies) for group in found)
     of = f"among {media:,} media with {count(pictures, 'picture')}, by {space.model}"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cli.plan_text import count
-from cli.text import age, list_of, one_line, say_json, say_sentence, size, stdout
+from cli.text import age, one_line, say_json, say_sentence, size, stdout
 from schemas.errors import ExitCode
 from schemas.text import rate as number
 
@@ -101,6 +101,8 @@ def _gains(fleet: "Fleet", submission: "Submission") -> list[str]:
 
 def _devices(fleet: "Fleet", outcome: "Simulated") -> Any:
     """A row for all equal devices of a rig."""
+    from cli.tables import list_of
+
     titles = ("rig", "card", "link", "segments", "busy", "arithmetic", "decoder", "PCIe")
     groups: dict[tuple[str, str, str], list[Device]] = {}
     for rig, device in fleet.places():
@@ -121,8 +123,10 @@ def _device_row(key: tuple[str, str, str], devices: "list[Device]", outcome: "Si
 
 
 def _rigs(fleet: "Fleet", outcome: "Simulated") -> Any:
+    from cli.tables import list_of
+
     titles = ("rig", "cores", "cores busy", "network in", "network out")
-    return list_of(titles, [_rig_row(rig, outcome) for rig in fleet.rigs], left=1, unless={}, named=("rig",))
+    return list_of(titles, [_rig_row(rig, outcome) for rig in fleet.rigs], left=1, named=("rig",))
 
 
 def _rig_row(rig: "Rig", outcome: "Simulated") -> list[Any]:
@@ -185,6 +189,7 @@ def _device(device: "Device", outcome: "Simulated") -> dict[str, Any]:
 
 def list_cards(as_json: bool) -> ExitCode:
     """Print the cards whose figures are known."""
+    from cli.tables import list_of
     from engines.profiling.published import published_cards
 
     cards = published_cards().values()
@@ -204,5 +209,5 @@ def list_cards(as_json: bool) -> ExitCode:
         ]
         for card in cards
     ]
-    stdout().print(list_of(titles, rows, left=1, unless={}, entire=("card",)))
+    stdout().print(list_of(titles, rows, left=1, named=("card",)))
     return ExitCode.OK

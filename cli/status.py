@@ -13,7 +13,7 @@ from cli.status_devices import devices
 from cli.status_gpus import care_rows
 from cli.status_roles import placed
 from cli.status_workers import notes, state_of, workers
-from cli.text import age, cell, cells, list_of, one_line, say_json, size, stdout, table
+from cli.text import age, cell, cells, one_line, say_json, size, stdout
 from schemas.errors import ExitCode
 from schemas.states import ENDED, STOPPED
 from schemas.text import count, rate, without_passwords
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
     from rich.text import Text
 
+    from cli.tables import Given
     from pipelines.status import FleetStatus, QueueStatus
     from schemas.settings import Settings
 
@@ -131,17 +132,18 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
     """A fleet's status for people."""
     from rich.console import Group
 
+    from cli.tables import paragraphs
+
     known = ", ".join(fleet.pipelines) or "none yet; `rigflow up` and `rigflow publish` bring them"
-    pairs = table("", "")
-    pairs.show_header = False
-    for name, value in (
+    said = (
         ("broker", f"{without_passwords(url)}, {size(fleet.store_bytes)} stored"),
         ("pipelines", known),
         ("results", _held(fleet.results.messages, fleet.results.nbytes, fleet.results.limit_bytes)),
         ("large bodies", _held(fleet.claims.messages, fleet.claims.nbytes, fleet.claims.limit_bytes)),
         ("dead letters", f"{fleet.dead.messages:,}, see `rigflow dead list`" if fleet.dead.messages else "none"),
-    ):
-        pairs.add_row(cell(name, "bold"), cell(value, "red" if name == "dead letters" and fleet.dead.messages else ""))
+    )
+    red = "dead letters" if fleet.dead.messages else ""
+    pairs = paragraphs((cell(name, "bold"), cell(value, "red" if name == red else "")) for name, value in said)
     parts: list[RenderableType] = [pairs, "", _queues(fleet), "", workers(fleet)]
     parts += [*notes(fleet), *placed(fleet.workers), *devices(fleet)]
     if fleet.rigs:
@@ -162,15 +164,19 @@ def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
 
 def _queues(fleet: "FleetStatus") -> "RenderableType":
     """A row for each queue that holds something, and what the stage behind it does."""
+    from cli.tables import list_of
+
     busy = [queue for queue in fleet.queues if queue.stream.messages]
     if not busy:
         count = len(fleet.queues)
         return cells(("queue", "bold"), (f"  all {count} are empty" if count else "  none yet", ""))
     titles = ("queue", "interactive", "bulk", "held", "again", "size", "oldest", "frames/s")
-    return list_of(titles, [_queue_row(fleet, queue) for queue in busy], left=1, unless={"again": "0"})
+    return list_of(
+        titles, [_queue_row(fleet, queue) for queue in busy], left=1, unless={"again": "0"}, named=("queue",)
+    )
 
 
-def _queue_row(fleet: "FleetStatus", queue: "QueueStatus") -> "list[RenderableType]":
+def _queue_row(fleet: "FleetStatus", queue: "QueueStatus") -> "list[Given]":
     from schemas.jobs import Priority
 
     priorities = queue.priorities
@@ -194,9 +200,11 @@ def _rate(workers: Sequence[Mapping[str, Any]], queue: "QueueStatus") -> float:
 
 
 def _rigs(rigs: Sequence[Mapping[str, Any]], now_s: float) -> "RenderableType":
+    from cli.tables import list_of
+
     titles = ("rig", "host", "state", "metrics", "workers", "ready", "deaths")
     rows = (_rig_row(rig, now_s) for rig in rigs)
-    return list_of(titles, rows, left=4, unless={}, entire=("state", "metrics"), named=("rig",))
+    return list_of(titles, rows, left=4, named=("rig",))
 
 
 def _metrics(rig: Mapping[str, Any]) -> str:
@@ -204,12 +212,12 @@ def _metrics(rig: Mapping[str, Any]) -> str:
     return "" if rig["state"] in ENDED else str(rig["metrics"] or "none")
 
 
-def _rig_row(rig: Mapping[str, Any], now_s: float) -> "list[RenderableType]":
+def _rig_row(rig: Mapping[str, Any], now_s: float) -> "list[Given]":
     workers = rig["workers"]
     ready = sum(not worker["why"] for worker in workers) if rig["state"] not in ENDED else 0
     deaths = sum(worker["deaths"] for worker in workers)
     return [
-        *(one_line(rig["rig"]), one_line(rig["host"]), state_of(rig, now_s), one_line(_metrics(rig))),
+        *(one_line(rig["rig"]), one_line(rig["host"]), state_of(rig, now_s), _metrics(rig)),
         f"{len(workers)}",
         cell(f"{ready}", "" if ready == len(workers) or rig["state"] == STOPPED else "yellow"),
         cell(f"{deaths}", "yellow" if deaths else ""),

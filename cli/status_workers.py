@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cli.status_devices import device_of
-from cli.text import cell, cells, list_of, moment, one_line, size
+from cli.text import cell, cells, moment, one_line, size
 from schemas.states import ENDED, LOST
 from schemas.text import rate
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from cli.tables import Given
     from pipelines.status import FleetStatus
 
 SILENT_S = 6.0  # three reports missed: its process hangs, or its machine is gone
@@ -19,6 +20,8 @@ SILENT_S = 6.0  # three reports missed: its process hangs, or its machine is gon
 
 def workers(fleet: "FleetStatus") -> "RenderableType":
     """A row for each worker that reported lately, and for each that its rig has given up or starts again."""
+    from cli.tables import list_of
+
     gone = _gone(fleet)
     if not fleet.workers and not gone:
         start = "; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
@@ -26,10 +29,10 @@ def workers(fleet: "FleetStatus") -> "RenderableType":
     titles = ("worker", "device", "stages", "state", "held", "busy", "frames/s", "failed", "memory")
     rows = [_worker_row(worker, fleet.now_s) for worker in fleet.workers if worker["worker"] not in gone]
     rows += [_gone_row(name, worker) for name, worker in gone.items()]
-    return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("state",), named=("worker",))
+    return list_of(titles, rows, left=4, unless={"failed": "0"}, named=("worker",))
 
 
-def _worker_row(worker: Mapping[str, Any], now_s: float) -> "list[RenderableType]":
+def _worker_row(worker: Mapping[str, Any], now_s: float) -> "list[Given]":
     return [
         one_line(worker["worker"]),
         one_line(device_of(worker)),
@@ -43,7 +46,7 @@ def _worker_row(worker: Mapping[str, Any], now_s: float) -> "list[RenderableType
     ]
 
 
-def _gone_row(name: str, worker: Mapping[str, Any]) -> "list[RenderableType]":
+def _gone_row(name: str, worker: Mapping[str, Any]) -> "list[Given]":
     return [
         *map(one_line, (name, worker["device"], " ".join(worker["stages"]))),
         cell(worker["state"], "red"),

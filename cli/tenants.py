@@ -10,11 +10,12 @@ from cli.answers import answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
-from cli.text import list_of, say_json, size, stdout, warn
+from cli.text import one_line, say_json, size, stdout, warn
 from cli.topology import line
 from schemas.errors import ExitCode, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from cli.tables import Rows
     from pipelines.tenant_admin import TenantState
     from pipelines.topology import Change
     from schemas.settings import Settings
@@ -57,7 +58,7 @@ ADD = """Add a tenant: its streams, its place in every queue, and an account of 
 
 The accounts are written for nats-server, which reads them again if the file names its process.
 
-Example: rigflow tenants add acme --weight 3 --user UAC... --nats nats://rig1:4222 --credentials operator.nk
+Example: rigflow tenants add acme --weight 3 --user UAC... --nats nats://rig1
 """
 LIMIT = """Change limits, the weight or the keys of a tenant; what is not named stays.
 
@@ -117,9 +118,9 @@ def remove(
     """
     from pipelines.accounts import locked, read_tenants
     from pipelines.broker import Broker
-    from pipelines.tenant_admin import check_removable, is_known, remove_tenant
+    from pipelines.tenant_admin import check_removable, delete_tenant, is_known, unlist_tenant
 
-    async def removed() -> "list[Change]":
+    async def removed() -> "tuple[list[Change], str]":
         known = read_tenants(file)
         rest = {each: tenant for each, tenant in known.tenant.items() if each != name}
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
@@ -127,14 +128,15 @@ def remove(
                 _known(known, name, file)
             if not drop:
                 await check_removable(broker, name)
-            await _write(settings, file, known.model_copy(update={"tenant": rest}))
-            return await remove_tenant(broker, settings, name)
+            await unlist_tenant(broker, name)
+            left = await _write(settings, file, known.model_copy(update={"tenant": rest}))
+            return await delete_tenant(broker, settings, name), left
 
     with locked(file):
-        refused = run_async(removed())
+        refused, left = run_async(removed())
     with answers(as_json) as answer:
         answer(f"tenant {name} is removed", tenant=name, removed=True)
-    return _report(refused)
+    return _report(refused, left)
 
 
 @app.command("list")
@@ -155,25 +157,31 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
     if as_json:
         say_json([_facts(name, tenant, states[name]) for name, tenant in sorted(tenants.items())])
         return ExitCode.OK
+    none = "no tenants: all share one of each queue; rigflow tenants add NAME"
+    stdout().print(_table(tenants, states) if tenants else none)
+    return ExitCode.OK
+
+
+def _table(tenants: "Mapping[str, Tenant]", states: "Mapping[str, TenantState]") -> "Rows":
+    from cli.tables import list_of
+
     titles = ("tenant", "weight", "keys", "media waiting", "of", "messages", "stored", "of", "device s today", "of")
     rows = (
         (
-            name,
+            one_line(name),
             f"{tenant.weight:g}",
-            str(len(tenant.users)),
-            f"{states[name].media} ({size(states[name].media_bytes)})",
-            f"{tenant.jobs} ({size(tenant.queued_bytes)})",
-            str(states[name].queued),
+            f"{len(tenant.users):,}",
+            f"{states[name].media:,} ({size(states[name].media_bytes)})",
+            f"{tenant.jobs:,} ({size(tenant.queued_bytes)})",
+            f"{states[name].queued:,}",
             size(states[name].stored_bytes),
             f"2 x {size(tenant.storage_bytes)}",  # of results, and of large bodies
-            f"{states[name].used_s:.0f}",
-            f"{tenant.device_s_a_day:.0f}" if tenant.device_s_a_day else "no limit",
+            f"{states[name].used_s:,.0f}",
+            f"{tenant.device_s_a_day:,.0f}" if tenant.device_s_a_day else "no limit",
         )
         for name, tenant in sorted(tenants.items())
     )
-    none = "no tenants: all share one of each queue; rigflow tenants add NAME"
-    stdout().print(list_of(titles, rows, left=1, unless={}, entire=("tenant",)) if tenants else none)
-    return ExitCode.OK
+    return list_of(titles, rows, left=1, named=("tenant",))
 
 
 def _facts(name: str, tenant: "Tenant", state: "TenantState") -> dict[str, Any]:
@@ -191,13 +199,16 @@ def _known(file: "TenantsFile", name: str, path: Path) -> "Tenant":
 def _change(
     settings: "Settings", path: Path, name: str, limits: Mapping[str, Any], new: bool, as_json: bool
 ) -> ExitCode:
-    """Write one tenant, at the broker first: its account may send only where its streams are."""
+    """Write one tenant: first its streams, where its account may send; then the accounts, which let workers take its
+    work; then the list, by which workers learn of it.
+    """
     from pipelines.accounts import check_accounts, read_tenants
     from pipelines.broker import Broker
     from pipelines.local_access import is_ours
-    from pipelines.tenant_admin import set_tenants
+    from pipelines.tenant_admin import prepare_tenants
+    from pipelines.tenants import list_number, store_tenants
     from schemas.declared import is_token
-    from schemas.tenants import Tenant, TenantsFile, checked, tenant_with
+    from schemas.tenants import Tenant, TenantList, TenantsFile, checked, tenant_with
 
     if not is_token(name):
         raise UsageError(f"tenant {name[:100]!a}", "a name has letters, digits, - and _, at most 64 of them")
@@ -212,38 +223,39 @@ def _change(
     tenants = {**known.tenant, name: tenant_with(before, f"tenant {name}", **limits)}
     file = checked(TenantsFile.model_validate(known.model_dump() | {"tenant": tenants}), str(path))
 
-    async def changed() -> "list[Change]":
+    async def changed() -> "tuple[list[Change], str]":
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
             if not is_ours(settings):
                 check_accounts(path, file, settings)
-            refused = await set_tenants(broker, settings, file.tenant)
-        await _write(settings, path, file, name if new else "")
-        return refused
+            number = await list_number(broker)
+            refused = await prepare_tenants(broker, settings, file.tenant)
+            left = await _write(settings, path, file, name if new else "")
+            await store_tenants(broker, TenantList(tenants=file.tenant), number)
+            return refused, left
 
-    refused = run_async(changed())
+    refused, left = run_async(changed())
     with answers(as_json) as answer:
         text = f"tenant {name} {'is added' if new else 'is changed'}: weight {tenants[name].weight:g}"
         answer(text, tenant=name, **tenants[name].model_dump(mode="json"))
-    return _report(refused)
+    return _report(refused, left)
 
 
-async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: str = "") -> None:
+async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: str = "") -> str:
+    """Write the files; what there is left to do by hand, for the end of the command."""
     from pipelines.accounts import write_list, write_tenants
     from pipelines.local_access import is_ours
 
-    accounts = path.parent / file.broker.accounts
     if is_ours(settings):
         write_list(path, file)
-        if added:
-            warn(f"the broker of `rigflow up` has no accounts: make {added} a key with `rigflow keys api add`")
-    elif not await write_tenants(path, file, settings, added):
-        again = "twice: only then does it connect the imports of a new account" if added else "by --signal reload=PID"
-        warn(
-            f"the accounts are in {accounts}: include them from nats-server's configuration, and have it reload {again}"
-        )
+        return f"its programs need a key of the gateway: rigflow keys api add NAME --tenant {added}" if added else ""
+    if await write_tenants(path, file, settings, added):
+        return ""
+    accounts = path.parent / file.broker.accounts
+    again = "twice: only then does it connect the imports of a new account" if added else "by --signal reload=PID"
+    return f"the accounts are in {accounts}: include them from nats-server's configuration, and have it reload {again}"
 
 
-def _report(refused: "list[Change]") -> ExitCode:
-    for change in refused:
-        warn(line(change))
+def _report(refused: "list[Change]", left: str) -> ExitCode:
+    for text in filter(None, (left, *map(line, refused))):
+        warn(text)
     return ExitCode.SOME_FAILED if refused else ExitCode.OK

@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextvars import ContextVar
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from schemas.text import printable, without_passwords
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+    from rich.console import Console
     from rich.text import Text
 
 
-LONG_NAME = 24  # characters of a worker's or a rig's name
 _UNBROKEN = 10_000  # columns of a console that breaks no line
 
 
@@ -149,15 +147,12 @@ def one_line(text: object) -> "Text":
     return made
 
 
-def stdout(entire: bool = False) -> "Console":
+def stdout() -> "Console":
     """stdout for tables. Raises BrokenPipeError when its reader has left.
 
     Where it is no terminal and COLUMNS is not set, no line is broken or shortened, so that programs find whole names.
-    `entire`: nor in a terminal, which breaks what is longer than its window, but copies it as one line: for paths.
     """
     made = _console(stderr=False)
-    if entire:
-        made.width = _UNBROKEN
     return made if "COLUMNS" in os.environ else _unbroken(made)
 
 
@@ -176,7 +171,10 @@ def _console(stderr: bool) -> "Console":
     from rich.console import Console
 
     class Ours(Console):
-        """A console that leaves it to the command how it ends."""
+        """A console that leaves it to the command how it ends, and cuts no line off: terminals show it in several."""
+
+        def print(self, *shown: Any, **options: Any) -> None:
+            super().print(*shown, **{"crop": False} | options)
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -198,61 +196,3 @@ class _WithoutPadding:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
-
-
-def table(*titles: str, left: int = 2) -> "Table":
-    """A plain table; the first `left` columns are words, the others numbers. Its cells are shown as they are.
-
-    In a narrow window the cells of words take several lines; numbers and titles do not.
-    """
-    from rich.table import Table
-
-    class Plain(Table):
-        """A table whose cells cannot move the cursor, and are no markup."""
-
-        def add_row(self, *cells: "RenderableType | None", **options: Any) -> None:
-            super().add_row(*(cell(each) if isinstance(each, str) else each for each in cells), **options)
-
-    plain = Plain(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, title in enumerate(titles):
-        words = number < left
-        plain.add_column(
-            title,
-            justify="left" if words else "right",
-            overflow="fold",
-            min_width=len(title),
-            no_wrap=not words,
-        )
-    return plain
-
-
-def list_of(
-    titles: Sequence[str],
-    rows: "Iterable[Sequence[RenderableType]]",
-    left: int,
-    unless: Mapping[str, str],
-    entire: Sequence[str] = (),
-    named: Sequence[str] = (),
-) -> "Table":
-    """A `table` with one line for each row: a narrow window shortens the cells that are `one_line`.
-
-    A column of `unless` is left out where all its cells are empty or have that text: it says nothing. Those of `entire`
-    are never shortened, those of `named` only where one is longer than `LONG_NAME`.
-    """
-    given = [list(row) for row in rows]
-    kept = [
-        number
-        for number, title in enumerate(titles)
-        if title not in unless or any(str(row[number]) not in ("", unless[title]) for row in given)
-    ]
-    made = table(*(titles[number] for number in kept), left=sum(number < left for number in kept))
-    made.padding = (0, 1, 0, 0)
-    for column in made.columns:
-        column.no_wrap = column.no_wrap or column.header in entire
-        if column.header in named:
-            place = titles.index(str(column.header))
-            longest = max((len(str(row[place])) for row in given), default=0)
-            column.no_wrap = column.no_wrap or longest <= LONG_NAME
-    for row in given:
-        made.add_row(*(row[number] for number in kept))
-    return made

@@ -67,7 +67,7 @@ def apply(
     while work goes on. Nothing is deleted. Pipelines that are named are registered with their models, so that the fleet
     can process what their streams take. Exit code 1 when something was refused.
 
-    Example: rigflow topology apply --settings fleet.toml --nats nats://rig1:4222,nats://rig2:4222
+    Example: rigflow topology apply --settings fleet.toml --nats nats://rig1:4222
     """
     changes = run_async(_changes(settings, pipelines or [], applying=True))
     _report(changes, "as it should be: nothing changed", as_json)

@@ -10,13 +10,11 @@ import typer
 
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, list_of, one_line, say_json, size, stdout
+from cli.text import age, one_line, say_json, size, stdout
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
+    from cli.tables import Given, Rows
     from schemas.usage import UsageOf, Used
 
 
@@ -73,8 +71,10 @@ def usage(
     return ExitCode.OK
 
 
-def _table(names: list[str], found: "dict[UsageOf, Used]") -> "Table":
-    rows: list[list[RenderableType]] = [
+def _table(names: list[str], found: "dict[UsageOf, Used]") -> "Rows":
+    from cli.tables import list_of
+
+    rows: list[list[Given]] = [
         [
             *(one_line(getattr(place, name)) for name in names),
             f"{used.jobs:,}",
@@ -88,7 +88,7 @@ def _table(names: list[str], found: "dict[UsageOf, Used]") -> "Table":
         for place, used in found.items()
     ]
     titles = (*names, "jobs", "failed", "frames", "media", "computed", "input", "tokens")
-    return list_of(titles, rows, left=len(names), unless={"failed": "0", "tokens": "0"}, entire=("day",))
+    return list_of(titles, rows, left=len(names), unless={"failed": "0", "tokens": "0"}, named=names)
 
 
 def _day(given: str | None) -> str | None:

@@ -254,15 +254,18 @@ class Connection:
         self._inbox.fail(Away("the connection broke"))
 
     async def _on_error(self, error: Exception) -> None:
-        """Handle an error of nats-py: it is raised during the first handshake, and recorded later."""
+        """Handle an error of nats-py: it is raised during the first handshake, and recorded later.
+
+        In another task, as that which reads when a server disconnects us at once, nats-py would print a traceback.
+        """
         self._last_error = reason_of(error)
-        if self._handshaking:
+        if self.nc.connects_here:
             if isinstance(error, ConnectionResetError | BrokenPipeError):
                 raise _HungUp
             self._attempts_left -= 1
             if self._attempts_left <= 0:
                 given = "@" in self.settings.nats or bool(self._login())
-                raise refusal(self._where, error, given)
+                raise refusal(self._where, error, given, self.nc.asks_for_key)
         elif not isinstance(error, nats.errors.Error | OSError | TimeoutError):
             # a callback of ours failed
             asyncio.get_running_loop().call_exception_handler({"message": self._last_error, "exception": error})

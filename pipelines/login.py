@@ -56,13 +56,18 @@ class Refused(BrokerError):
     """The broker does not know these credentials."""
 
 
-def refusal(where: str, error: Exception, given: bool) -> BrokerError:
-    """Why there is no connection to the broker at `where`, and what to do. `given`: with credentials."""
+def refusal(where: str, error: Exception, given: bool, keys: bool) -> BrokerError:
+    """Why there is no connection to the broker at `where`, and what to do.
+
+    `given`: with credentials; `keys`: the broker knows keys, which that of `rigflow up` does not.
+    """
     reason = reason_of(error)
     if isinstance(error, nats.errors.Error) and "authorization" in reason.lower():
         hint = "the password of `rigflow up` is in the file `password` of its --store, which --credentials takes"
+        if keys:
+            hint = "--credentials takes the file of a key that the broker knows, as operator.nk"
         if not given:
-            return BrokerError(f"the broker at {where} asks for credentials, and none are given", f"{hint}, as a key")
+            return BrokerError(f"the broker at {where} asks for credentials, and none are given", hint)
         return Refused(f"the broker at {where} refuses these credentials", f"check them; {hint}")
     if isinstance(error, nats.errors.Error):
         return BrokerError(f"the broker at {where} refuses us ({reason})", "check its log")

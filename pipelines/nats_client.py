@@ -10,7 +10,8 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
   has no way to end a subscription that keeps receiving what is on its way (`_send_unsubscribe`, `Subscription._id`);
   makes a reader of a TLS connection that does not know of it (`_transport`, its writer, and a mark of asyncio's);
-  cannot be closed after its connection broke during the last flush (`_status`);
+  cannot be closed after its connection broke during the last flush (`_status`), nor while the task that reconnects
+  waits for the end of the old one: that is cancelled, and with it what `close` itself waits for (`_closed_cb`);
   copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
   `_flush_queue`);
   looks at each character of the name of each header (`_parse_header_lines`);
@@ -52,6 +53,7 @@ class NatsClient(Client):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._always = bool(settings.tls_ca or settings.tls_cert)
+        self._connect_task: asyncio.Task[Any] | None = None
 
     @property
     def server_uri(self) -> ParseResult | None:
@@ -72,7 +74,22 @@ class NatsClient(Client):
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """Connect, or end with the cancellation."""
-        await _cancellable(super().connect(*args, **options))
+
+        async def connect() -> None:
+            self._connect_task = asyncio.current_task()
+            await super(NatsClient, self).connect(*args, **options)
+
+        await _cancellable(connect())
+
+    @property
+    def connects_here(self) -> bool:
+        """Whether the task that runs now is that of `connect`, which raises what a callback raises."""
+        return asyncio.current_task() is self._connect_task
+
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether the server knows nkeys: only then does it send what a key signs."""
+        return bool(self._server_info.get("nonce"))
 
     async def flush(self, timeout: int = 10) -> None:
         """Wait for an answer of the server, or end with the cancellation."""
@@ -87,12 +104,19 @@ class NatsClient(Client):
         await self._send_unsubscribe(subscription._id)
 
     async def close_surely(self) -> None:
-        """Flush and disconnect, also when the connection breaks meanwhile."""
+        """Flush and disconnect, also when the connection breaks meanwhile, or is being made anew."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
         try:
             await self.close()
         except (OSError, EOFError):
             self._status = Client.DISCONNECTED
             await self.close()
+        except asyncio.CancelledError:
+            if task is None or task.cancelling() > cancelled:
+                raise
+            if self._closed_cb is not None:
+                await self._closed_cb()
 
     async def _send_publish(
         self, subject: str, reply: str, payload: Body, payload_size: int, headers: dict[str, Any] | None

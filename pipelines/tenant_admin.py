@@ -32,20 +32,28 @@ class TenantState:
 
 
 async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, Tenant]) -> list[Change]:
-    """Give the fleet these tenants: their streams, then the list. Returns refused changes of streams.
+    """Give the fleet these tenants, at a broker without accounts. Returns and raises as `prepare_tenants`, and as
+    `store_tenants`.
+    """
+    number = await list_number(broker)
+    refused = await prepare_tenants(broker, settings, tenants)
+    await store_tenants(broker, TenantList(tenants=tenants), number)
+    return refused
+
+
+async def prepare_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, Tenant]) -> list[Change]:
+    """Make the streams of tenants, before the fleet learns of them. Returns refused changes of streams.
 
     Raises UsageError when a tenant of the fleet is not among them, and when work of one that is new is not over, or
-    before the first list that of any but `main`: its results would go elsewhere. Also when another operator is faster.
+    before the first list that of any but `main`: its results would go elsewhere.
     """
     if missing := sorted(broker.tenants.keys() - tenants.keys()):
         what = f"the fleet has tenants that the file has not: {', '.join(missing)}"
         raise UsageError(what, "name their file with --file; rigflow tenants remove NAME removes one")
-    number = await list_number(broker)
     await _check_over(broker, tenants)
     broker.take_tenants(TenantList(tenants=tenants))
     refused = await apply_topology(broker, settings, await hosted_pipelines(broker))
     await move_letters(broker)
-    await store_tenants(broker, TenantList(tenants=tenants), number)
     return refused
 
 
@@ -109,16 +117,26 @@ async def check_removable(broker: Broker, name: str) -> None:
 
 
 async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[Change]:
-    """Delete a tenant's streams and stores, dead letters and messages in queues, and take it from the list.
+    """Take a tenant from the fleet, at a broker without accounts. Returns as `delete_tenant`."""
+    await unlist_tenant(broker, name)
+    return await delete_tenant(broker, settings, name)
+
+
+async def unlist_tenant(broker: Broker, name: str) -> None:
+    """Take a tenant from the list: workers leave its queues."""
+    rest = {each: tenant for each, tenant in broker.tenants.items() if each != name}
+    await store_tenants(broker, TenantList(tenants=rest), await list_number(broker))
+
+
+async def delete_tenant(broker: Broker, settings: Settings, name: str) -> list[Change]:
+    """Delete the streams and stores, dead letters and messages in queues of a tenant that is not in the list.
 
     Its manifests, usage and API keys stay. Returns refused changes of streams.
     """
     streams, names = await _all_streams(broker), _with(broker.names, name)
     own = _own_streams(names, name, streams)
     consumers = [names.consumer(priority, name) for priority in Priority]
-    rest = {each: tenant for each, tenant in broker.tenants.items() if each != name}
     work = [stream for stream in streams if _is_work(broker.names, stream)]
-    await store_tenants(broker, TenantList(tenants=rest), await list_number(broker))  # workers leave its queues
     for stream in work:
         await broker.purge(stream, f"{broker.names.prefix}.work.*.*.*.{name}")
         for consumer in consumers:

@@ -197,7 +197,10 @@ async def _make(broker: Broker, change: Change) -> None:
     except ApiError as error:
         if error.code == NO_STORAGE:
             room = f"{change.config.get('max_bytes', 0) >> 20} MiB"
-            hint = "raise store_bytes, or lower queue_bytes and results_bytes"
+            tenants = tuple(f"{mark}{tenant}" for tenant in broker.names.tenants for mark in "_@")
+            is_own = change.stream.endswith(tenants)
+            lower = "storage_bytes of its tenant" if is_own else "queue_bytes and results_bytes"
+            hint = f"raise the broker's max_file (store_bytes of `rigflow up`), or lower {lower}"
             raise StoreError(f"the broker's store has no room for {room} of {change.stream}", hint) from error
         if error.code in (NO_CLUSTER, NO_PEERS, NO_RESOURCES):
             copies = change.config.get("num_replicas", 1)

@@ -47,7 +47,7 @@ class Rig(Running):
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of one of its pages."""
-        found = re.search(r"metrics=(http://\S+)", self.until("event=serving"))
+        found = re.search(r"metrics=(http://\S+)", self.until("event=starting"))
         assert found is not None
         try:
             with urllib.request.urlopen(found.group(1) + path, timeout=60) as answer:

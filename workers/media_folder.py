@@ -185,7 +185,7 @@ class MediaFolder:
         if is_media_by_name(name, self._spec.media) and not is_other:
             self.tally.fail([name], without_path(self.folder / name, str(error)))
         else:
-            self.tally.count("no_media")
+            self.tally.count("other_media" if is_media_by_name(name, MEDIA_TYPES) else "no_media")
 
     def _target(self, name: str, timed: bool, names: Mapping[str, Stamp]) -> str:
         """Where results of a file go: the same as before, or a name that no other file of the folder has."""

@@ -83,13 +83,15 @@ class Rig:
         endpoints = Endpoints(self._settings.metrics, pages)
         self._url = await endpoints.open() if self._settings.metrics else ""
         facts: dict[str, Fact] = {"metrics": self._url, "broker": self._settings.nats, "pid": os.getpid()}
-        log_event(Event("serving", f"rig {self.name} runs {len(self._supervisor.slots)} workers", logging.INFO, facts))
+        count = len(self._supervisor.slots)
+        log_event(Event("starting", f"rig {self.name} begins, with {count} workers to run", logging.INFO, facts))
         connecting = asyncio.create_task(self._connect())
         try:
             if not await self._unless_stopped(connecting):
                 return ExitCode.OK
             assert self._broker is not None
             await check_stages(self._broker, self._stages, self._source)
+            log_event(Event("serving", f"rig {self.name} runs {count} workers", logging.INFO, facts))
             async with self._care.caring():
                 return await self._supervise()
         finally:

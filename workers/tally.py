@@ -7,7 +7,7 @@ from typing import Literal
 
 SHOWN = 20  # results that a tally names
 
-Counted = Literal["known", "done", "copies", "equal", "beside", "no_media", "results"]
+Counted = Literal["known", "done", "copies", "equal", "beside", "no_media", "other_media", "results"]
 
 
 @dataclass(slots=True)
@@ -15,9 +15,10 @@ class Tally:
     """What became of the files of a folder, counted by any thread.
 
     Of those `done`, `copies`: by copying the results of another file, `equal`: their results were there already,
-    `beside`: other results were there, and are kept. `results`: files that an earlier run wrote, `failed` and
-    `skipped`: name and reason. `made`: the first inputs, and the paths of their files; it has those of `named` inputs.
-    `notes`: what jobs note, with the name of the first of them, and how many do; a job of images is one.
+    `beside`: other results were there, and are kept. `other_media`: of kinds that the pipeline does not take,
+    `results`: files that an earlier run wrote, `failed` and `skipped`: name and reason. `made`: the first inputs, and
+    the paths of their files; it has those of `named` inputs. `notes`: what jobs note, with the name of the first of
+    them, and how many do; a job of images is one.
     """
 
     known: int = 0
@@ -26,6 +27,7 @@ class Tally:
     equal: int = 0
     beside: int = 0
     no_media: int = 0
+    other_media: int = 0
     results: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)

@@ -16,6 +16,7 @@ import nkeys
 import pytest
 
 from pipelines.broker import Broker
+from pipelines.connection import Connection
 from pipelines.server import EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, UsageError
 from schemas.settings import Settings
@@ -93,6 +94,48 @@ async def test_a_server_gets_no_signature_of_what_is_no_nonce(tmp_path: Path, no
     assert b"sig" not in received
 
 
+async def test_an_error_behind_the_handshake_is_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """nats-py prints what a callback raises in the task that reads, which finds the error before we are connected."""
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload": 1048576, "headers": true}\r\n')
+        denied = b"-ERR 'Permissions Violation for Publish to \"x\"'\r\n"
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n" + denied)
+                denied = b""
+        writer.close()
+
+    async with await asyncio.start_server(server, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        connection = await Connection.open(Settings(nats=f"nats://127.0.0.1:{port}"), "test")
+        await connection.close()
+    assert not caplog.records
+
+
+async def test_a_connection_is_closed_at_any_step_of_its_reconnect() -> None:
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload": 1048576, "headers": true}\r\n')
+        while not (await reader.readline()).startswith(b"PING"):
+            pass
+        writer.write(b"PONG\r\n")
+        while not (await reader.readline()).startswith(b"SUB"):
+            pass
+        writer.close()
+
+    async with await asyncio.start_server(server, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        for steps in range(8):
+            connection = await Connection.open(Settings(nats=f"nats://127.0.0.1:{port}"), "test")
+            while not connection.nc.is_reconnecting:
+                await asyncio.sleep(0)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await connection.close()
+            with pytest.raises(BrokerError, match="is closed"):
+                await connection.wait_connected()
+
+
 async def test_nkey_seeds(tmp_path: Path) -> None:
     seeds = [nkeys.encode_seed(bytes([number]) * 32, nkeys.PREFIX_BYTE_USER) for number in range(2)]
     public = nkeys.from_seed(bytearray(seeds[0])).public_key.decode()
@@ -102,8 +145,10 @@ async def test_nkey_seeds(tmp_path: Path) -> None:
     async with a_guarded_server(tmp_path / "store", f"{{ nkey: {public} }}") as url:
         broker = await Broker.connect(Settings(nats=url, credentials=str(tmp_path / "0.nk")))
         await broker.close()
-        with pytest.raises(BrokerError, match="refuses these credentials"):
-            await Broker.connect(Settings(nats=url, credentials=str(tmp_path / "1.nk")))
+        for given, words in (("1.nk", "refuses these credentials"), ("", "asks for credentials, and none are given")):
+            with pytest.raises(BrokerError, match=words) as caught:
+                await Broker.connect(Settings(nats=url, credentials=given and str(tmp_path / given)))
+            assert "takes the file of a key" in caught.value.hint
         for name, reason in (("nonsense.nk", "not an nkey seed"), ("nowhere.nk", "No such file")):
             with pytest.raises(UsageError, match=reason):
                 await Broker.connect(Settings(nats=url, credentials=str(tmp_path / name)))

@@ -62,6 +62,9 @@ async def test_workers_serve_all_tenants_and_each_gets_its_own_results(shared: S
             assert (await until_done(evil, "evil", clip, "film")).keys() >= {"file", "done"}, (
                 "the same id is another job"
             )
+        await asyncio.to_thread(shared.add, "third")
+        async with shared.program("third") as third:
+            assert (await until_done(third, "third", clip, "film")).keys() >= {"file", "done"}
     assert "Violation" not in shared.guarded.log.read_text()
     async with shared.operating() as operator:
         assert [each async for each in operator.read(operator.names.results_stream)] == []

@@ -18,6 +18,7 @@ from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import HEADER_ID, Names
+from schemas.tenants import Tenant, TenantList
 
 MIB = 1 << 20
 
@@ -193,5 +194,19 @@ async def test_a_store_that_is_too_small() -> None:
             with pytest.raises(StoreError, match="has no room for") as caught:
                 await apply_topology(broker, settings, specs())
             assert "store_bytes" in caught.value.hint
+    finally:
+        server.stop()
+
+
+async def test_a_store_that_is_too_small_for_a_tenant() -> None:
+    server = EmbeddedServer(max_store_bytes=16 << 30)
+    server.start()
+    try:
+        settings = Settings(nats=server.url)
+        async with connected(settings) as broker:
+            broker.take_tenants(TenantList(tenants={"acme": Tenant(storage_bytes=1 << 40)}))
+            with pytest.raises(StoreError, match="_acme") as caught:
+                await apply_topology(broker, settings, [])
+            assert "storage_bytes of its tenant" in caught.value.hint
     finally:
         server.stop()

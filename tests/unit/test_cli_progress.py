@@ -60,7 +60,7 @@ def test_slow_work_has_a_decimal() -> None:
 
 
 def test_no_word_is_broken_in_a_narrow_window() -> None:
-    assert set(shown(200).split()) == set(shown(80).split())
+    assert set(shown(200).replace(",", "").split()) == set(shown(80).replace(",", "").split())
 
 
 class Time:

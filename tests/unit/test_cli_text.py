@@ -1,16 +1,15 @@
 """Numbers and tables for people."""
 
-import io
 import os
 import pty
 import subprocess
 import termios
 
 import pytest
-from rich.console import Console
 
 from cli.near import describe_offset
-from cli.text import age, size, stdout, table
+from cli.tables import list_of
+from cli.text import age, one_line, size, stdout
 from pipelines.registry import builtin_pipelines
 from schemas.text import count, rate
 from tests.cli import COMMAND, environment
@@ -54,16 +53,6 @@ def test_an_offset_says_which_begins_in_which() -> None:
     assert describe_offset(-2.5, "a", "b") == "-2.500 s: a begins 2.500 s into b"
 
 
-def test_titles_and_numbers_of_a_table_stay_whole_in_a_narrow_window() -> None:
-    rows = table("worker", "stages", "state", "held", "busy", "frames/s", left=3)
-    rows.add_row("rig-7-cuda0", "decode preprocess", "working", "8", "99%", "1,225")
-    shown = io.StringIO()
-    Console(file=shown, width=48).print(rows)
-    titles, first, *_ = shown.getvalue().splitlines()
-    assert titles.split() == ["worker", "stages", "state", "held", "busy", "frames/s"]
-    assert {"8", "99%", "1,225"} <= set(first.split())
-
-
 def test_a_terminal_breaks_an_error_between_words() -> None:
     words = f"rigflow: no pipeline is called nosuch: there are {', '.join(builtin_pipelines())}"
     ours, theirs = pty.openpty()
@@ -85,9 +74,8 @@ def test_in_a_pipe_no_line_is_broken_or_filled_with_blanks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = "a/" * 100 + "film.mp4"
-    rows = table("media", "score", left=1)
-    for media, score in ((long, "0.9"), ("b.mp4", "")):
-        rows.add_row(media, score)
+    given = [[one_line(long), "0.9"], ["b.mp4", ""]]
+    rows = list_of(("media", "score"), given, left=1)
     monkeypatch.delenv("COLUMNS", raising=False)
     stdout().print(rows)
     lines = capsys.readouterr().out.splitlines()

@@ -37,6 +37,8 @@ def within(group: object, path: str) -> dict[str, object]:
 def test_every_command_has_help_with_an_example() -> None:
     for name, command in commands().items():
         assert f"Example: rigflow {name}" in str(getattr(command, "help", "")), name
+        example = str(getattr(command, "help", "")).partition("Example: ")[2]
+        assert len(f"  Example: {example.splitlines()[0]}") <= 80, "it is not broken, to be copied"
 
 
 @pytest.mark.parametrize("group", [[], *(name.split() for name, of in commands().items() if hasattr(of, "commands"))])
@@ -100,6 +102,10 @@ def test_a_shell_completes_names_of_pipelines() -> None:
         (["restore", str(DOCS / "cli.md")], f"{DOCS / 'cli.md'}: is not a folder: name the folder that `rigflow"),
         (["restore", "/no/such"], "/no/such: no such folder: name the folder that `rigflow backup` wrote"),
         (["run", "film.mp4"], "film.mp4 stands where the name of a pipeline belongs: the pipeline comes first"),
+        (
+            ["run", "film.mp4", "scenes"],
+            "film.mp4 stands where the name of a pipeline belongs: the pipeline comes first, as `scenes film.mp4`",
+        ),
         (["watch", "scenes", "in"], "--out is missing: write `rigflow watch PIPELINE DIR --out DIR`"),
         (["run", "scenes", "-weird.mp4"], "there is no option -w: write ./-weird.mp4 if that is a file"),
         (["keys", "api", "add", "x", "--role", "y"], "--role: y is not one of submit, read, operate: see"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cli.run_folder import folder_remarks, folder_results
+from cli.run_folder import folder_remarks, folder_results, folder_summary
 from cli.samples import draw_samples
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode, OutputError
@@ -309,7 +309,8 @@ def test_what_is_no_media_of_a_pipeline_is_none_before_a_job_is_made(tmp_path: P
     assert names == ["broken.mp4", "film without suffix", "film.mp4"], (
         "the first is called as a film: it fails as a job"
     )
-    assert (run.tally.no_media, run.tally.failed) == (4, [])
+    assert (run.tally.no_media, run.tally.other_media, run.tally.failed) == (2, 2, [])
+    assert folder_summary(run.tally, Path("out")).plain == "out: 0 done, 2 media of another kind, 2 no media"
     assert not is_media_by_name("notes.txt", ("text",))
 
 
