@@ -99,7 +99,7 @@ def narrow_fleet(name: str) -> FleetStatus:
 def test_no_line_of_a_command_is_wider_than_its_window(name: str, columns: int) -> None:
     shown = {
         "status": render(narrow_fleet(name), "nats://rig"),
-        "jobs": _rows([job(name, "a-pipeline-with-a-long-name")] * 2),
+        "jobs": _rows([job(name, "a-pipeline-with-a-long-name")] * 2, 0.0),
         "usage": used(),
         "tenants": tenants(),
     }
