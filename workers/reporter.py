@@ -25,7 +25,9 @@ from workers.runner import Runner
 from workers.telemetry import Heartbeat
 
 STATUS_EVERY_S = 2.0
-RATES_OVER = 4  # reports: a rate is over the last six seconds
+CHECK_EVERY_S = 0.25  # whether the state has changed, which is reported at once
+AT_WORK = {"working", "idle"}  # they change with every message, which is not reported at once
+RATES_OVER = 4  # reports: a rate is over the last six seconds, or fewer where the state has changed
 HEARTBEAT_S = 1.0
 HEARTBEATS_PER_ACK_WAIT = 5
 
@@ -105,15 +107,20 @@ class Reporter:
         return "starting" if self._pipelines.starting else "idle"
 
     async def to_fleet(self) -> None:
-        """Put this worker's status into KV; it expires there when the worker is gone."""
+        """Put this worker's status into KV, soon after its state changes too; it expires there when it is gone."""
         self._profile = await asyncio.to_thread(self._profile_in_words)
         while True:
             gpu = await asyncio.to_thread(self._device.facts)  # its sensors take milliseconds
+            reported, due_s = self.state, time.monotonic() + STATUS_EVERY_S
             with contextlib.suppress(RigflowError):  # the broker is away: no client can read the status either
                 await self._broker.put(
                     self._broker.names.rigs, f"worker.{self._name}", json.dumps(self._status(gpu)).encode()
                 )
-            await asyncio.sleep(STATUS_EVERY_S)
+            while True:
+                await asyncio.sleep(CHECK_EVERY_S)
+                changed = self.state != reported and {self.state, reported} != AT_WORK
+                if changed or time.monotonic() >= due_s:
+                    break
 
     def _status(self, gpu: Mapping[str, object]) -> dict[str, object]:
         why = self._pipelines.cold
