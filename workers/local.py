@@ -68,6 +68,7 @@ async def local_fleet(
             await supervisor.stop(grace_s)
         finally:
             if server is not None:
+                server.give_up()  # a restart that is under way
                 await asyncio.to_thread(server.stop)
 
 
