@@ -47,7 +47,14 @@ def _reason(detail: Mapping[str, Any]) -> str:
         return f"is no JSON: {str(detail.get('ctx', {}).get('error', ''))[:200]}"
     if tuple(detail["loc"]) == ("body",) and detail["type"] in _NO_JSON:
         return "is no object of JSON: send one, with the header Content-Type: application/json"
+    if detail.get("msg", "").startswith("Value error, Expected UploadFile"):
+        return no_file(str(detail["loc"][-1]))
     return reason_of(detail)
+
+
+def no_file(field: str) -> str:
+    """What to say of a field that is a text in place of a file."""
+    return f"is no file: send it as a part with a filename, as curl does with -F {field}=@FILE"
 
 
 def _beside(annotation: Any, place: Sequence[Any]) -> list[str]:

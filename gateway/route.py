@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_origin
 
 from fastapi import APIRouter, Request, Response, params
 from fastapi.routing import APIRoute
@@ -30,6 +30,7 @@ class CheckedRoute(APIRoute):
         handle = super().get_route_handler()
         known = set(_names(self.dependant, "query_params"))
         fields = set(_names(self.dependant, "body_params"))
+        lists = {each.alias for each in self.dependant.body_params if get_origin(each.field_info.annotation) is list}
         body = None if self.body_field is None else self.body_field.field_info
         is_form = isinstance(body, params.Form)
 
@@ -46,6 +47,11 @@ class CheckedRoute(APIRoute):
                     if name not in fields:
                         await form.close()
                         raise unknown("field", name, fields)
+                    if name not in lists and len(form.getlist(name)) > 1:
+                        await form.close()
+                        raise HttpError(
+                            HTTPStatus.BAD_REQUEST, f"the field {name} is there twice", "send it once", param=name
+                        )
             elif body is not None:
                 request = limited(request, request.app.state.settings.json_bytes, _JSON)
             return await handle(request)

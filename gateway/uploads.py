@@ -13,6 +13,7 @@ from python_multipart.multipart import parse_options_header
 from gateway.callers import Caller
 from gateway.fetching import ENTIRE_S, MOST_URL, Fetched, fetched
 from gateway.fleet import PATIENCE_S, client_of
+from gateway.invalid import no_file
 from gateway.leaving import while_there
 from gateway.multipart import ORDER, Form
 from gateway.problems import HttpError
@@ -80,6 +81,9 @@ async def submit_body(request: Request, caller: Caller, broker: Broker, wanted: 
     if kind == b"multipart/form-data":
         form = Form(options.get(b"boundary", b""), body)
         fields, file = await form.read_fields()
+        if any(name == "file" for name, _ in fields):
+            what, _, hint = no_file("file").partition(": ")
+            raise HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the field file {what}", hint)
         wanted = with_fields(wanted, fields)
         if file is None:
             if not wanted.url:

@@ -8,23 +8,30 @@ import time
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("schemathesis")
 
+from pipelines.broker import Broker  # noqa: E402
+from pipelines.registry import builtin_pipeline  # noqa: E402
+from schemas.settings import Settings  # noqa: E402
 from tests.clips import real_clip  # noqa: E402
 from tests.fleet import ONE_WORKER, Fleet  # noqa: E402
 from tests.gateway import Gateway  # noqa: E402
-from workers.definitions import register_builtin  # noqa: E402
+from tests.onnx_graphs import FLOAT, model_of, value  # noqa: E402
+from workers.definitions import find_models, register, register_builtin  # noqa: E402
 
 FOLDER = Path(__file__).parent
+SAME = helper.make_node("Identity", ["x"], ["y"])
+NET = model_of([SAME], [value("x", FLOAT, ["N", 4])], [value("y", FLOAT, ["N", 4])])
 
 
 @pytest.mark.slow
 def test_requests_by_its_description_get_answers_by_its_description(tmp_path: Path) -> None:
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
-        asyncio.run(register_builtin(fleet.settings))
+        asyncio.run(_register(fleet.settings, tmp_path))
         with Gateway(fleet.settings) as gateway:
             _make(gateway.url)
             program = (Path(sys.executable).parent / "schemathesis", "--config-file", FOLDER / "schemathesis.toml")
@@ -41,6 +48,15 @@ def test_requests_by_its_description_get_answers_by_its_description(tmp_path: Pa
             )
             print(ran.stdout)
             assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr
+
+
+async def _register(settings: Settings, folder: Path) -> None:
+    """What comes with rigflow, and a model `net` of numbers."""
+    await register_builtin(settings)
+    (folder / "net.onnx").write_bytes(NET)
+    spec = builtin_pipeline("infer").with_model("net")
+    async with Broker.connected(settings, "test") as broker:
+        await register(broker, settings, spec, find_models(spec, folder), variant=True)
 
 
 def _make(url: str) -> None:

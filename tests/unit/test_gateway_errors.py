@@ -100,6 +100,32 @@ async def test_what_is_wrong_is_said_without_the_words_of_the_parser(path: str, 
     assert "Value error" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "words"),
+    [
+        ("/v1/images/edits", {"data": {"image": "a.png"}}, "image: is no file: send it as a part with a filename"),
+        ("/v1/audio/transcriptions", {"data": {"file": "a.wav"}}, "curl does with -F file=@FILE"),
+        (
+            "/api/v1/jobs?pipeline=x",
+            {"files": {"file": (None, "a.mp4")}},
+            "the field file is no file: send it as a part",
+        ),
+        (
+            "/v1/images/edits",
+            {"files": [("image", ("a", b"x")), ("image", ("b", b"x"))]},
+            "the field image is there twice",
+        ),
+        ("/v1/audio/speech", {"json": {}}, "input: missing"),
+        ("/v1/completions", {"json": {"prompt": 5}}, "prompt"),
+    ],
+)
+async def test_what_is_no_file_or_there_twice_is_said(path: str, options: Any, words: str) -> None:
+    async with client() as http:
+        answer = await http.post(path, **options)
+    assert answer.status_code in (400, 422)
+    assert words in said(answer)
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/audio/speech", "/api/v1/session"])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_json_has_a_limit_of_its_own(path: str, chunked: bool) -> None:
