@@ -99,6 +99,16 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | RowBatch"]) -> N
             )
 
 
+def check_batch(spec: ModelSpec, tensor: TensorSpec) -> None:
+    """Raise ModelError if an input takes batches of one size: that of a part is another one."""
+    if tensor.shape and isinstance(tensor.shape[0], int) and tensor.shape[0] != 1:
+        found = describe(tensor.dtype, tensor.shape)
+        raise ModelError(
+            f"model `{spec.name}`, input `{tensor.name}`: {found} has no free batch",
+            'export it with a first dimension that is free, or 1; or say batch = "none" in its card',
+        )
+
+
 def zeros_of(spec: ModelSpec, rows: int) -> dict[str, Array] | None:
     """Return inputs of so many rows; None if the card has a free inner dimension, or a batch of another size.
 

@@ -7,6 +7,7 @@ from engines.inference.batch import infer_parts
 from engines.inference.filling import rows_of
 from engines.inference.heads import Heads
 from engines.inference.items import width_name
+from engines.inference.session import check_batch
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
 from engines.inference.tiles import JOINED
@@ -135,7 +136,7 @@ class Infer:
     def _inferred(self, arrays: Arrays) -> Arrays:
         rows: int | str = "W"
         for tensor in self._model.inputs:
-            self._check_batch(tensor)
+            check_batch(self._model, tensor)
             name = source_name(self._stage, tensor.name, arrays)
             array = self._find(name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}, or {_IN_CARD}')
             seen = self._seen(name, array, tensor, arrays)
@@ -157,7 +158,7 @@ class Infer:
             what = f"stage `{stage.name}`: `items` needs a model of one input without state, and neither reads nor each"
             raise PipelineError(what, "leave the others out, or give further inputs a value in the model's card")
         tensor, name = model.inputs[0], stage.items
-        self._check_batch(tensor)
+        check_batch(model, tensor)
         array = self._find(name, arrays, "correct `items`")
         if not array.ragged:
             raise PipelineError(
@@ -183,7 +184,7 @@ class Infer:
         if len(model.inputs) != 1 or len(model.outputs) != 1 or model.heads:
             what = f"stage `{self._stage.name}`: `each` needs a model of one input and one output, without heads"
             raise ModelError(what, f"not `{model.name}`")
-        self._check_batch(model.inputs[0])
+        check_batch(model, model.inputs[0])
         for name in self._stage.each:
             self._check(model.inputs[0], name, self._find(name, arrays, "correct `each`"))
         output = model.outputs[0]
@@ -214,15 +215,6 @@ class Infer:
         if fields := [field for field in ("reads", "each", "items") if getattr(self._stage, field)]:
             field = fields[0]
             raise PipelineError(f"stage `{self._stage.name}`: {field}, and its model takes tiles of the frame", _TILED)
-
-    def _check_batch(self, tensor: TensorSpec) -> None:
-        model = self._model
-        if tensor.shape and isinstance(tensor.shape[0], int) and tensor.shape[0] != 1:
-            found = describe(tensor.dtype, tensor.shape)
-            raise ModelError(
-                f"model `{model.name}`, input `{tensor.name}`: {found} has no free batch",
-                'export it with a first dimension that is free, or 1; or say batch = "none" in its card',
-            )
 
     def _check(self, tensor: TensorSpec, name: str, array: Tensor) -> None:
         model = self._model

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from engines.content import Content
 from engines.heads.view import view_of
 from engines.inference.heads import Heads
-from engines.inference.session import RowBatch
+from engines.inference.session import RowBatch, check_batch
 from engines.inference.sources import Source
 from engines.inference.tiles import Tiles
 from engines.inference.trial import HINT
@@ -89,6 +89,7 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
     picture = _at_height(picture, spec)
     for tensor in spec.inputs:
         if tensor.picture:
+            check_batch(spec, tensor)
             shown = _made(picture, tensor.picture)
             times = [size if isinstance(size, int) else 1 for size in tensor.shape[1 : len(tensor.shape) - shown.ndim]]
             feed[tensor.name] = np.broadcast_to(shown, (1, *times, *shown.shape))

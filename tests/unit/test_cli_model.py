@@ -90,6 +90,17 @@ def test_a_detector_is_looked_at_tried_and_kept(here: Path, said: Said) -> None:
     assert kept(here) == []
 
 
+def test_a_model_for_batches_of_one_size_is_refused_with_what_to_do(here: Path, said: Said) -> None:
+    logits = np.linspace(-1, 1, 40, dtype=np.float32).reshape(4, 10)
+    (here / "four.onnx").write_bytes(graph({"logits": logits}, (4, 3, 32, 32)))
+    _, err = said("add", "four.onnx", code=None)
+    assert err.splitlines()[-1] == (
+        "rigflow: model `four`, input `images`: uint8 [4, 32, 32, 3] has no free batch: "
+        'export it with a first dimension that is free, or 1; or say batch = "none" in its card'
+    )
+    assert kept(here) == []
+
+
 def test_every_line_of_the_card_is_one_that_set_takes_and_the_least_sure_are_last(here: Path, said: Said) -> None:
     (here / "dogs.onnx").write_bytes(detector())
     out, _ = said("add", "dogs.onnx")
