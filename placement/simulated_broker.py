@@ -121,7 +121,8 @@ class SimBroker:
         kind, queue = piece.job.kind, self.queue_of(piece, stage)
         promised = queue.messages_waiting + queue.promised
         for other in self.idle:
-            if other is not worker and stage in other.roles[kind].takes and other.wants():
+            able = other is not worker and stage in other.roles[kind].takes
+            if able and not other.decoded_ahead and other.wants():
                 promised -= 1
                 if promised < 0:
                     return True

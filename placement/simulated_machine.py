@@ -95,6 +95,11 @@ class Taker(Protocol):
         """What it knows of its pace."""
         ...
 
+    @property
+    def decoded_ahead(self) -> bool:
+        """Whether it needs no parts of others."""
+        ...
+
     def refill(self) -> None:
         """Ask for messages."""
         ...

@@ -2,11 +2,20 @@
 
 import math
 from collections import deque
+from collections.abc import Iterable
+from itertools import chain, islice
 
+from placement.fleet import AHEAD_PARTS
 from placement.simulated_machine import Held
 
 Ready = tuple[Held, int]
 """A part that waits for the computing thread, and its message."""
+
+
+def are_ahead(*ready: Iterable[Ready]) -> bool:
+    """Whether enough parts are ready of segments that were decoded here."""
+    own = (held for held, _ in chain(*ready) if held.stage == 0)
+    return len(list(islice(own, AHEAD_PARTS))) == AHEAD_PARTS
 
 
 class ReadyParts:

@@ -9,7 +9,7 @@ from placement.events import Clock, in_turn
 from placement.simulated_credit import Credit
 from placement.simulated_machine import Broker, Held, Machine, SimRole, WorkerRules
 from placement.simulated_queues import Message
-from placement.simulated_ready import Ready, ReadyParts
+from placement.simulated_ready import Ready, ReadyParts, are_ahead
 from placement.simulated_stages import Stages
 
 _AHEAD = 2  # parts of one piece that a decoder makes before they are taken
@@ -61,8 +61,12 @@ class SimWorker:
         self._look_again(again_s)
         return wanted
 
+    @property
+    def decoded_ahead(self) -> bool:
+        """Whether enough is decoded here: it needs no parts of others."""
+        return self.overlapped and are_ahead(*self._ahead, *self._ready.by_priority)
+
     def _look_again(self, seconds: float) -> None:
-        """Refill again when the work that it holds is about to end."""
         at_s = self._clock.now_s + seconds
         if seconds < math.inf and not self._clock.now_s < self._again_s <= at_s:
             self._again_s = at_s
@@ -92,7 +96,6 @@ class SimWorker:
         self.machine.network_in.use(seconds, self._come, message, self.generation)
 
     def _come(self, message: Message, generation: int) -> None:
-        """A message has crossed the network, and is read."""
         if generation == self.generation:
             self._coming += 1
             self._clock.after(self._rules.latency_s, self._arrive, message, generation)
@@ -136,7 +139,6 @@ class SimWorker:
                     in_turn(phases, held.message.piece.factor, self._decoded, held, self.generation)
 
     def _decoded(self, held: Held, generation: int) -> None:
-        """A decoder has made a part."""
         if generation != self.generation:
             return
         self._decoding -= 1
@@ -159,8 +161,7 @@ class SimWorker:
 
     def _take(self, held: Held, part: int) -> None:
         """A decoded part goes to the computing thread, or to other workers, which wait for it."""
-        message = held.message
-        held.taken += 1
+        message, held.taken = held.message, held.taken + 1
         self._undecoded -= not held.untaken
         behind, computes = message.piece.job.decoded, self._stages.computes(message)
         spills = computes and self._ready.full(held) and self._others_wait(message, behind)
@@ -180,10 +181,11 @@ class SimWorker:
 
     def _feeds(self, held: Held) -> bool:
         """Whether it decodes more of a piece before it computes, because others wait for parts."""
-        message = held.message
-        if not held.untaken or not self._ready.is_step(held):
-            return False
-        return self._others_wait(message, message.piece.job.decoded)
+        able = held.untaken and self._ready.is_step(held)
+        return able and self._others_wait(held.message, held.message.piece.job.decoded)
+
+    def _may_wait(self, held: Held) -> bool:
+        return not (held.ahead or (self.overlapped and len(self.held) >= self.concurrency))
 
     def _step(self) -> None:
         """Begin the next step: the latest stage first, interactive first; without one, a decode."""
@@ -203,12 +205,11 @@ class SimWorker:
     def _next(self) -> tuple[list[Ready], int, int]:
         """The parts of the next step and its stages; a part below 0 is to be decoded."""
         for ready, waiting in zip(self._ready.by_priority, self._to_decode, strict=True):
-            feeds = bool(ready) and self._feeds(ready[0][0]) and not ready[0][0].ahead
-            if ready and not feeds:
+            if ready and not (self._may_wait(ready[0][0]) and self._feeds(ready[0][0])):
                 batch = self._ready.batch(ready)
                 first = max(batch[0][0].message.piece.job.decoded, batch[0][0].stage)
                 return batch, first, self._stages.end(batch[0][0].message, first)
-            if feeds and self.overlapped:
+            if ready and self.overlapped:
                 break  # until its next part is decoded
             if waiting and not self.overlapped and not self._blocked:
                 return [(waiting[0], -1)], 0, waiting.popleft().message.piece.job.decoded
@@ -231,7 +232,6 @@ class SimWorker:
         self._go_on()
 
     def _decoded_here(self, held: Held) -> None:
-        """The computing thread has decoded a part."""
         held.decoded += 1
         if held.undecoded:
             self._to_decode[not held.message.piece.job.interactive].appendleft(held)

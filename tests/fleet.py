@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from tests.simulated import DEFAULT_MS, at_pace, models_of
 from workers.forkserver import Entry, WorkerProcess
 from workers.inputs import JobOutcome
-from workers.options import WorkerOptions
+from workers.options import WorkerOptions, of_one_rig
 from workers.process import start_worker
 from workers.run import run_jobs
 
@@ -134,12 +134,13 @@ class Fleet:
         self.workers.append(self._spawn(len(self.workers)))
 
     def _spawn(self, number: int) -> WorkerProcess:
-        options = WorkerOptions(
-            settings=self.settings,
-            stages=self._stages[number],
-            name=f"test-{number}",
-            device=self._devices[number % len(self._devices)],
-        )
+        rig = [
+            WorkerOptions(
+                settings=self.settings, stages=stages, name=f"test-{at}", device=self._devices[at % len(self._devices)]
+            )
+            for at, stages in enumerate(self._stages)
+        ]
+        options = of_one_rig(rig)[number]
         pace_ms = self._paces[number] if self._paces else self._pace_ms
         worker = WorkerProcess(options, at_pace(self.entry, pace_ms))
         worker.start_now()

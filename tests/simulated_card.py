@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rigflow_simulated import SimulatedSession
+
 import engines.device
-from engines.part import Part
+import engines.media.pieces
+from engines.part import Array, Part
 from schemas.settings import Settings
 from tests.prefetching import PrefetchingHost
 from tests.simulated import PACE
@@ -29,7 +32,9 @@ from workers.process import start_worker
 class Card:
     """Seconds that a frame takes of each part of an imitated GPU. `network` is a file that cards of one rig share.
 
-    `decoders`: segments that it decodes at a time; 0: it is a core, which does all on one thread.
+    `decoders`: segments that it decodes at a time; 0: it is a core, which does all on one thread. `compute` and
+    `decoder` are files that several workers of one card share. `part`: frames of a part at most, as of larger pictures.
+    `peers`: how many other workers share it.
     """
 
     compute_s: float
@@ -38,6 +43,10 @@ class Card:
     network_s: float = 0.0
     network: str = ""
     decoders: int = 8
+    compute: str = ""
+    decoder: str = ""
+    part: int = 128
+    peers: int = 0
 
 
 class Resource:
@@ -89,7 +98,7 @@ class SimulatedCard(PrefetchingHost):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, self.card.decoders)
-        self._decoder, self._link, self._network = Resource(), Resource(), Resource(self.card.network)
+        self._decoder, self._link, self._network = Resource(self.card.decoder), Resource(), Resource(self.card.network)
 
     def _decoded(self, parts: Iterator[Part]) -> Iterator[Part]:
         for part in parts:
@@ -106,8 +115,23 @@ def cards_entry(cards: Mapping[str, Card]) -> Entry:
 
 def _start_card(cards: Mapping[str, Card], options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     card = cards[options.name]
-    os.environ[PACE] = str(1000 * card.compute_s)
+    os.environ[PACE] = str(0.0 if card.compute else 1000 * card.compute_s)
+    engines.media.pieces._PICTURES_WINDOWS = (1, card.part)
+    if card.compute:
+        _compute_together(Resource(card.compute), card.compute_s)
     if card.decoders:
         SimulatedCard.card = card
         engines.device.Host = SimulatedCard  # type: ignore[attr-defined, misc]
-    start_worker(options, heartbeats)
+    start_worker(options.model_copy(update={"gpu_peers": card.peers}), heartbeats)
+
+
+def _compute_together(compute: Resource, frame_s: float) -> None:
+    """Have the model `simulated` take its time of something that other workers use too."""
+    run = SimulatedSession.run
+
+    def run_in_turn(session: SimulatedSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        answers = run(session, inputs)
+        compute.serve(frame_s * len(inputs["pixels"]))
+        return answers
+
+    SimulatedSession.run = run_in_turn  # type: ignore[method-assign]

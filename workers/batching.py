@@ -184,7 +184,10 @@ class Batching:
 
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`, or an earlier task that makes parts for other workers that wait at the queue of its stage."""
-        before = [task for task in chosen.message.waiting if task.depth < chosen.depth and not task.beside]
+        # where all decoders have work, others get what is ready: to wait for the rest would leave the device idle
+        waits = len(self._in_flight.messages) < self._intake.concurrency
+        earlier = (task for task in chosen.message.waiting if task.depth < chosen.depth and not task.beside)
+        before = [task for task in earlier if waits or not task.pending]
         if before and not self._more_than_a_step(chosen) and await self._handoff.workers_wait(chosen.queue):
             return max(before, key=lambda task: task.depth)
         return chosen

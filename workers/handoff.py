@@ -1,7 +1,8 @@
 """Decides whether a part goes to the next stage in this process or through the queue of that stage.
 
 A part stays in the process, unless another part waits for the same stage already and other workers wait idle at its
-queue. Then it goes to the queue, so that the whole fleet infers a long segment that one worker decodes.
+queue. Then it goes to the queue, so that the whole fleet infers a long segment that one worker decodes. Those that
+share the GPU of this worker do not count: together they infer no more than it does alone.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ class Handoff:
         self._broker = broker
         self._intake = intake
         self._worth_s = worth_s
+        self.gpu_peers = 0  # others on this worker's GPU: the broker does not say who waits, so that all of them may
         self._step_s: dict[tuple[str, str], float] = {}
         self._waiting: dict[Queue, tuple[int, float]] = {}  # how many requests wait, and when that was read
 
@@ -39,14 +41,14 @@ class Handoff:
             return False
         count, seen_s = self._waiting.get(queue, (0, -math.inf))
         if time.monotonic() - seen_s > FRESH_S:
-            count = await self.idle_at(queue)
+            count = await self.idle_at(queue) - self.gpu_peers
             self._waiting[queue] = count, time.monotonic()
         return count > 0
 
     def spill(self, queue: Queue) -> bool:
         """Whether a part goes to the queue: true once for each request that waited there."""
         count, seen_s = self._waiting.get(queue, (0, 0.0))
-        if not count or time.monotonic() - seen_s > OLD_S:
+        if count <= 0 or time.monotonic() - seen_s > OLD_S:
             return False
         self._waiting[queue] = count - 1, seen_s if count > 1 else -math.inf
         return True

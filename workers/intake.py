@@ -16,6 +16,7 @@ from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.continuing import is_urgent
+from workers.fed import HELD_S, Fed
 from workers.in_flight import Queue, Task
 from workers.io_intake import Accept, IoIntake, open_pull, queues_of
 from workers.messages_in_flight import MessagesInFlight
@@ -25,7 +26,6 @@ from workers.turns import Turns
 
 PATIENCE_S = 0.005  # a queue with messages answers within this
 LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
-HELD_S = 0.1  # requests stay open so long without credit, where items soon end
 _DECODED_TIMES = 2  # items that are decoded and not yet done, for each that the device works on at a time
 PREEMPTING = 2  # interactive messages that a worker takes while it has bulk work for long: the next one waits here
 
@@ -38,12 +38,13 @@ class Intake:
     ) -> None:
         """`concurrency`: items that the device works on at a time; with fewer in flight it is partly idle."""
         self._broker = broker
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._settings = settings
         self._in_flight = in_flight
         self._accept = accept
         self._pulls: dict[Queue, Pull] = {}
         self._turns = Turns(in_flight.shares)
+        self._fed = Fed(in_flight, self._turns.depth, concurrency)
         self._full: set[Queue] = set()  # queues that had more messages at the last delivery
         self._late_until_s: dict[Queue, float] = {}  # queues that had more and have not answered: until when they may
         self._asked: Queue | None = None  # the one of them with an open request
@@ -100,6 +101,10 @@ class Intake:
             self._later = None
         if self._closed or self._paused or self.cordoned:
             return
+        if self._fed.lasts():
+            for queue in [each for each in self._pulls if self._fed.leaves(each) and each not in self._full]:
+                self._pulls[queue].withdraw()
+                self._late_until_s.pop(queue, None)
         free_items, shortfall_s = self._free_items(), self._shortfall_s()
         if not self._has_credit(free_items, shortfall_s):
             if self._lasts(shortfall_s):
@@ -120,7 +125,7 @@ class Intake:
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
         if self._more_to_decode > 0:
             return max(shortfall_s, self._settings.prefetch_s)
-        if self._concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
+        if self.concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
             return min(shortfall_s, -self._settings.prefetch_s)  # asks for no more; what is asked already stays
         return shortfall_s
 
@@ -133,7 +138,7 @@ class Intake:
         prefetch_s = self._settings.prefetch_s
         missing = shortfall_s > 0.0 or shortfall_s < -prefetch_s
         short = 0.0 < self._in_flight.throughput.slowest_s <= prefetch_s
-        held = self._concurrency > 1 and (shortfall_s > 0.0 or short)
+        held = self.concurrency > 1 and (shortfall_s > 0.0 or short)
         if not (missing and held) or self._in_flight.nbytes >= self._settings.credit_bytes:
             self._full_since_s = math.inf
             return missing
@@ -143,16 +148,16 @@ class Intake:
 
     @property
     def _more_to_decode(self) -> int:
-        return self._in_flight.more_to_decode(self._concurrency, self._settings.prefetch_s)
+        return self._in_flight.more_to_decode(self.concurrency, self._settings.prefetch_s)
 
     def _free_items(self) -> int:
-        most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
+        most = max(self._settings.credit_items, 2 * self.concurrency - 2, self._in_flight.continuing.places)
         free = most - len(self._in_flight.messages)
-        if self._concurrency == 1 or free > 0 or self._in_flight.part_bytes >= self._settings.credit_bytes:
+        if self.concurrency == 1 or free > 0 or self._in_flight.part_bytes >= self._settings.credit_bytes:
             return free
         # what is decoded waits for its batch or for the broker: no decoder shall be idle meanwhile
-        most_decoded = _DECODED_TIMES * self._concurrency
-        return min(most - self._in_flight.busy(self._concurrency), most + most_decoded - len(self._in_flight.messages))
+        most_decoded = _DECODED_TIMES * self.concurrency
+        return min(most - self._in_flight.busy(self.concurrency), most + most_decoded - len(self._in_flight.messages))
 
     def coming(self, task: Task, work_s: float) -> bool:
         """Whether messages of a task's stage, or of earlier ones, wait at the broker, and there is credit for them.
@@ -182,7 +187,9 @@ class Intake:
             self._late_until_s[self._asked] = self._asked_s + LATE_S
         self._turns.wait(self._full | self._unanswered(now))
         for queue, pull in self._pulls.items():
-            if queue not in self._full and not pull.outstanding and self._takes(queue) and not self._turns.ahead(queue):
+            if queue in self._full or pull.outstanding or self._turns.ahead(queue) or self._fed.leaves(queue):
+                continue
+            if self._takes(queue):
                 pull.request(1)
                 if queue in self._late_until_s:  # its last request was withdrawn
                     self._late_until_s[queue] = now + LATE_S

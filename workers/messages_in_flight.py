@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipelines.cancelled import Cancelled
 from placement.fair_share import UNKNOWN_S, FairShare
@@ -86,10 +86,12 @@ class MessagesInFlight:
 
     def _decoders_ahead(self) -> bool:
         """Whether parts are decoded that will keep the computing thread busy until more are."""
-        if self.remaining_s() < AHEAD_S:
-            return False
-        ready = (task for task in self.waiting() if task.part is not None or (task.prefetch and task.prefetch.ready))
-        return len(list(itertools.islice(ready, AHEAD_PARTS))) == AHEAD_PARTS
+        return self.remaining_s() >= AHEAD_S and _are_ahead(self.waiting())
+
+    @property
+    def decoded_ahead(self) -> bool:
+        """Whether parts of segments that are decoded here are ready: the computing thread needs no parts of others."""
+        return _are_ahead(task for task in self.waiting() if task.message.queue.stage == task.pipeline.spec.decode.name)
 
     @property
     def part_bytes(self) -> int:
@@ -178,3 +180,9 @@ class MessagesInFlight:
             else:
                 remaining_s += max(0.0, message.expected_s - message.spent_s)
         return remaining_s
+
+
+def _are_ahead(tasks: Iterable[Task]) -> bool:
+    """Whether enough of these tasks have a part that is decoded."""
+    ready = (task for task in tasks if task.part is not None or (task.prefetch and task.prefetch.ready))
+    return len(list(itertools.islice(ready, AHEAD_PARTS))) == AHEAD_PARTS

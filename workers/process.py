@@ -80,6 +80,7 @@ class Worker:
         uuid = name.id if device.gpu is not None else ""
         trust = Trust(uuid, self.name, broker.now_ms, self._options.rig, name.kind)
         runner = Runner(broker, self._settings, pipelines.get, failures, computing, device.concurrency, trust)
+        runner.handoff.gpu_peers = self._options.gpu_peers
         reporter = Reporter(self._options, self.name, broker, runner, pipelines, device)
         runner.on_poison_candidate = pipelines.opener.on_loading = reporter.report_now
         pipelines.in_flight = lambda: runner.in_flight.revisions

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import one_card
 from benchmarks.simulate import Case, measured, predicted
 from tests.simulated_card import Card
 
@@ -31,3 +32,9 @@ def test_a_real_fleet_takes_as_long_as_the_simulation_says(case: Case, tmp_path:
         if 0.9 * said_s < runs[-1] < 1.1 * said_s:
             return
     assert min(runs) == pytest.approx(said_s, rel=0.1)
+
+
+def test_workers_of_one_card_infer_what_they_decode(tmp_path: Path) -> None:
+    """Also where its decoder is slow, and at the end of the job, when some of them wait."""
+    case = one_card.Case("three workers of one card", (3,), (600.0,), 600.0, 2400)
+    assert one_card.measured(case, tmp_path).moved == 0

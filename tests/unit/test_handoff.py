@@ -1,13 +1,17 @@
 """What a worker asks the broker before it gives a part to another."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from schemas.jobs import Priority
-from workers import handoff
+from schemas.settings import Settings
+from workers import fed, handoff
+from workers.batching import Batching
 from workers.handoff import Handoff
 from workers.in_flight import Queue
+from workers.options import WorkerOptions, of_one_rig
 
 QUEUE = Queue("p", "infer", Priority.BULK)
 
@@ -55,3 +59,68 @@ async def test_short_steps_ask_nothing() -> None:
     made.took("p", "infer", 0.01)
     assert not await made.workers_wait(QUEUE)
     assert not asked
+
+
+async def test_workers_that_share_the_gpu_do_not_count(now_s: list[float]) -> None:
+    """Seven others may all be of the same GPU; of eight, one is elsewhere."""
+    made, _ = counted([7, 8])
+    made.gpu_peers = 7
+    assert not await made.workers_wait(QUEUE)
+    assert not made.spill(QUEUE)
+    now_s[0] += 1.01 * handoff.FRESH_S
+    assert await made.workers_wait(QUEUE)
+    assert [made.spill(QUEUE) for _ in range(2)] == [True, False]
+
+
+def test_each_worker_of_a_rig_knows_how_many_share_its_gpu() -> None:
+    devices = ["cuda:0", "cpu", "cuda:1", "cuda:0", "cpu", "cuda:0"]
+    options = [WorkerOptions(settings=Settings(), name=str(n), device=each) for n, each in enumerate(devices)]
+    assert [each.gpu_peers for each in of_one_rig(options)] == [2, 0, 0, 2, 0, 2]
+
+
+def waiting(pending: bool, in_flight: int, concurrency: int) -> tuple[Batching, Any, Any]:
+    """The choice of tasks where workers wait: a part could be inferred, or the next one of its segment be decoded."""
+    pipeline: Any = SimpleNamespace(stage=lambda name: None)
+    message: Any = SimpleNamespace(waiting=[])
+    infer: Any = SimpleNamespace(
+        message=message, depth=1, beside=False, pending=False, pipeline=pipeline, stage="infer"
+    )
+    decode: Any = SimpleNamespace(message=message, depth=0, beside=False, pending=pending, part=None)
+    infer.queue, infer.part, infer.alike = QUEUE, b"", lambda other: other is infer
+    message.waiting += [infer, decode]
+    held: Any = SimpleNamespace(messages=[message] * in_flight, waiting=lambda: message.waiting)
+    made, _ = counted([1])
+    return Batching(held, SimpleNamespace(concurrency=concurrency), made, None), infer, decode  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("pending", "in_flight", "concurrency", "feeds"),
+    [(False, 4, 4, True), (True, 4, 4, False), (True, 3, 4, True), (True, 1, 4, True), (False, 8, 1, True)],
+)
+async def test_a_device_whose_decoders_have_work_does_not_wait_for_them(
+    now_s: list[float], pending: bool, in_flight: int, concurrency: int, feeds: bool
+) -> None:
+    batching, infer, decode = waiting(pending, in_flight, concurrency)
+    assert await batching._feeding(infer) is (decode if feeds else infer)
+
+
+def test_queues_of_parts_are_left_while_enough_is_decoded_here(
+    now_s: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fed, "time", handoff.time)
+    held: Any = SimpleNamespace(decoded_ahead=False)
+    segments = Queue("p", "decode", Priority.BULK)
+    depth = {segments: 0, QUEUE: 1}
+    made, core = fed.Fed(held, depth, concurrency=4), fed.Fed(held, depth, concurrency=1)
+    assert not made.lasts()
+    assert not made.leaves(QUEUE)
+    held.decoded_ahead = True
+    assert not made.lasts()
+    assert (made.leaves(QUEUE), made.leaves(segments)) == (True, False)
+    now_s[0] += 1.01 * fed.HELD_S
+    assert made.lasts()
+    assert not core.lasts()
+    assert not core.leaves(QUEUE)
+    held.decoded_ahead = False
+    assert not made.lasts()
+    assert not made.leaves(QUEUE)

@@ -1,0 +1,34 @@
+"""Which queues a worker that decodes in advance asks for nothing, because it has decoded enough itself."""
+
+import math
+import time
+from collections.abc import Mapping
+
+from schemas.jobs import Priority
+from workers.in_flight import Queue
+from workers.messages_in_flight import MessagesInFlight
+
+HELD_S = 0.1  # requests stay open so long without need or credit: to withdraw one costs a subscription
+
+
+class Fed:
+    """Leaves the queues of bulk parts alone while parts of its own segments are ready.
+
+    A request at such a queue counts as a worker that waits. Others would send it parts instead of computing them.
+    """
+
+    def __init__(self, in_flight: MessagesInFlight, depth: Mapping[Queue, int], concurrency: int) -> None:
+        """`depth` of a queue: how many stages are in front of it. `concurrency`: see `Intake`."""
+        self._in_flight, self._depth, self._decodes_ahead = in_flight, depth, concurrency > 1
+        self._since_s = math.inf
+
+    def lasts(self) -> bool:
+        """Look anew, and return whether it has been so for longer than a moment."""
+        now_s = time.monotonic()
+        now = self._decodes_ahead and self._in_flight.decoded_ahead
+        self._since_s = min(self._since_s, now_s) if now else math.inf
+        return now_s - self._since_s >= HELD_S
+
+    def leaves(self, queue: Queue) -> bool:
+        """Whether it asks a queue for nothing now."""
+        return self._since_s < math.inf and self._depth[queue] > 0 and queue.priority is Priority.BULK
