@@ -110,7 +110,7 @@ class AudioReader:
             seconds = sum(self.lost[start] for start in lost) / self._facts.rate
             first_s, last_s = (start / self._facts.rate for start in (lost[0], lost[-1]))
             where = f"at {first_s:.2f} s" if len(lost) == 1 else f"between {first_s:.2f} and {last_s:.2f} s"
-            self.notes[f"{self.media.name}: {seconds:.2f} s of sound are lost to damage, {where}: silence"] = None
+            self.notes[f"{self.media.name}: {seconds:.2f} s of sound are missing or damaged, {where}: silence"] = None
         gone = sum(max(1, round(self.lost[start] / self._facts.size)) for start in lost)
         broken = sum(int(((owned >= start) & (owned < start + self.lost[start])).sum()) for start in lost)
         return len(owned) - broken, gone

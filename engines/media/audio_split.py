@@ -158,11 +158,11 @@ class _Reader:
         return int(starts[self._number]) if self._number < len(starts) else self._surveyed.end
 
     def _take(self) -> bool:
-        packet = next(self._read, None)
-        if (packet is None) != (self._number >= len(self._surveyed.starts)):
-            raise changed(self._label)
-        if packet is None:
+        if self._number >= len(self._surveyed.starts):
             return False
+        packet = next(self._read, None)
+        if packet is None:
+            raise changed(self._label)
         packet.pts, packet.duration = self._next, int(self._surveyed.sizes[self._number])
         self._number += 1
         self._held.append(packet)

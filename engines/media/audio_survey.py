@@ -32,6 +32,7 @@ _MOST_TRIED = 1000  # packets until one can be decoded
 _LONGEST_GAP_S = 600
 _STATING = frozenset(("flac", "wav", "w64", "aiff", "caf", "mov", "mp4", "ogg"))  # that do not estimate the duration
 _MOST_SLACK_S = Fraction(1, 50)
+_MPEG = frozenset(("mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float"))
 
 Samples = npt.NDArray[np.int64]
 
@@ -76,9 +77,9 @@ def survey_audio(container: InputContainer, stream: AudioStream, label: str, lim
         durations.append(max(0, packet.duration or 0))
         last.append(packet)
         limits.check_duration(label, float((pts[-1] - pts[0]) * unit))
-    if not first:
-        what = f"{label} has no samples of sound" if not pts else f"{label} has no sound that can be decoded"
-        raise MediaError(what, "see whether `ffplay` plays it" if pts else "record it again")
+    while len(last) > 1 and _is_tag(stream, last[-1]):
+        del pts[-1], durations[-1], last[-1]
+    _check_decoded(label, len(pts), len(first))
     rate, size = _format(first, stream, label)
     per_unit = rate * unit
     sizes = _sizes(np.array(durations, np.int64), per_unit, size)
@@ -99,6 +100,19 @@ def survey_audio(container: InputContainer, stream: AudioStream, label: str, lim
     notes += _missing(container, stream, sound_s + Fraction(end - begin, rate))
     name = stream.codec_context.name
     return AudioSurvey(name, rate, origin_s, starts, sizes, end, rules.slack, size, kept, tuple(notes))
+
+
+def _check_decoded(label: str, packets: int, decoded: int) -> None:
+    if not packets:
+        raise MediaError(f"{label} has no samples of sound", "record it again")
+    if not decoded:
+        raise MediaError(f"{label} has no sound that can be decoded", "see whether `ffplay` plays it")
+
+
+def _is_tag(stream: AudioStream, packet: "Packet[Any]") -> bool:
+    """Return whether a packet of MPEG audio is none: tags of titles and lyrics stand behind the last one."""
+    head = bytes(memoryview(packet)[:2])
+    return stream.codec_context.name in _MPEG and (head[:1] != b"\xff" or head[1:] < b"\xe0")
 
 
 def _decoded(stream: AudioStream, packet: "Packet[Any] | None") -> list[AudioFrame]:
@@ -182,8 +196,8 @@ def placed(stated: Samples, sizes: Samples, rules: Rules) -> tuple[Samples, list
             off = 0
         made.append(expected + off)
         expected = max(expected, expected + off + size)
-    notes = [f"its times leap {joins} times: the sound goes on there"] if joins else []
-    return np.array(made, np.int64), notes + ([f"{gaps} gaps in its times are silence"] if gaps else [])
+    notes = [f"its times leap {count(joins, 'time')}: the sound goes on there"] if joins else []
+    return np.array(made, np.int64), notes + ([f"silence stands for {count(gaps, 'gap')} in its times"] if gaps else [])
 
 
 def _missing(container: InputContainer, stream: AudioStream, end_s: Fraction) -> list[str]:

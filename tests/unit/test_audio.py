@@ -180,7 +180,7 @@ def test_nothing_drifts_in_ten_hours() -> None:
     np.testing.assert_array_equal(starts, np.arange(packets) * 1152)
     late = stated + (np.arange(packets) > packets // 2) * 78  # three packets are missing
     starts, notes = placed(np.rint(late * per_ms).astype(np.int64), sizes, rules)
-    assert notes == ["1 gaps in its times are silence"]
+    assert notes == ["silence stands for 1 gap in its times"]
     assert starts[-1] == (packets + 2) * 1152
 
 

@@ -184,6 +184,15 @@ def test_a_wrong_header_of_an_mp3_is_read_over() -> None:
     assert abs(len(joined(decoded(packed))) - 80_000) < 1200
 
 
+@pytest.mark.parametrize("tag", [b"ID3\x04\0\0\0\0\x10\0" + bytes(2048), b"LYRICSBEGIN" + b"INDOO" * 200, bytes(5000)])
+def test_a_tag_behind_the_sound_of_an_mp3_is_no_damage(tag: bytes) -> None:
+    whole, parts = joined(decoded(mp3(), rate=44100)), decoded(mp3() + tag, rate=44100)
+    assert [part.meta.notes for part in parts if part.meta.notes] == []
+    assert sum(part.meta.lost for part in parts) == 0
+    np.testing.assert_array_equal(joined(parts)[: len(whole)], whole)
+    assert len(joined(parts)) - len(whole) < 1152, "of the encoder's padding"
+
+
 @pytest.mark.parametrize(("container", "codec"), [("flac", "flac"), ("matroska", "aac"), ("matroska", "libopus")])
 def test_broken_packets_are_lost_seconds_of_silence(container: str, codec: str) -> None:
     """What is whole stays where it is, and the counts are the same however the file is cut."""
@@ -202,7 +211,7 @@ def test_broken_packets_are_lost_seconds_of_silence(container: str, codec: str) 
     assert lost >= 1
     if container != "flac":  # whose parser makes one packet of the broken one and of whole ones behind it
         assert lost + frames == sum(part.meta.frames for part in whole)
-    assert any("s of sound are lost to damage, " in note for part in parts for note in part.meta.notes)
+    assert any("s of sound are missing or damaged, " in note for part in parts for note in part.meta.notes)
     off = np.flatnonzero(np.abs(joined(parts) - joined(whole)) > 0.05)
     step = 25 * rate / len(packets)
     near = abs(off[:, None] / step - np.array(broken)).min(axis=1).max()
