@@ -1,7 +1,7 @@
 """Conversations as text, by the chat template that comes with a model, as Hugging Face's libraries render it.
 
 A template is a program of Jinja that a stranger wrote. It runs in Jinja's sandbox with few filters and methods, so many
-lines, and texts of so many characters: the limits depend on the template and the messages alone, so that every worker
+steps, and texts of so many characters: the limits depend on the template and the messages alone, so that every worker
 comes to the same end. It is told no time. Source of the environment: transformers, utils/chat_template_utils.py.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engines.content import ModelFiles
 from engines.extras import imported
-from engines.generation.template_sandbox import TooMuchError, environment, few_lines, pieces
+from engines.generation.template_sandbox import TooMuchError, environment, few_steps, pieces
 from schemas.errors import ModelError, PipelineError, PluginMissing, RigflowError
 
 TEMPLATE_FILE, SETTINGS_FILE = "chat_template.jinja", "tokenizer_config.json"
@@ -36,7 +36,7 @@ class ChatTemplate:
     def text(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return a conversation as the text that the model continues. Raises PipelineError."""
         try:
-            with few_lines():
+            with few_steps():
                 given = {"messages": [dict(each) for each in messages], "add_generation_prompt": True, **self._tokens}
                 return "".join(pieces(self._template.generate(given)))
         except RigflowError:
@@ -49,9 +49,9 @@ class ChatTemplate:
 def template_of(files: Mapping[str, bytes], name: str) -> ChatTemplate | None:
     """Return the template among a model's files, by their names; None if there is none. Raises ModelError."""
     try:
-        settings = json.loads(files.get(SETTINGS_FILE, b"{}"))
+        settings = dict(json.loads(files.get(SETTINGS_FILE, b"{}")))
         source = files[TEMPLATE_FILE].decode() if TEMPLATE_FILE in files else settings.get("chat_template")
-    except (ValueError, RecursionError, AttributeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ModelError(
             f"model {name}: its {SETTINGS_FILE} or template cannot be read", "download it again"
         ) from error

@@ -39,12 +39,15 @@ def test_it_is_found_where_models_have_it() -> None:
     assert template.text(HELLO) == "<s>!"
     assert template_of({"chat_template.jinja": b"", "tokenizer_config.json": b"{}"}, "m") is None
     assert template_of({}, "m") is None
-    for broken in (b"[]", b"{", b"\xff"):
-        with pytest.raises(ModelError, match="cannot be read"):
-            template_of({"tokenizer_config.json": broken}, "m")
+    for broken in (b"[1]", b"null", b"{", b"\xff"):
+        for beside in ({}, {"chat_template.jinja": b"x"}):
+            with pytest.raises(ModelError, match="cannot be read"):
+                template_of({"tokenizer_config.json": broken, **beside}, "m")
 
 
 LONG = "it makes a text of more than"
+STEPS = "it does not end within 300,000 steps"
+NESTED = "{{% set s = namespace(x=1) %}}{{% for i in range(60) %}}{{% set s.x = {} %}}{{% endfor %}}"
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 
 
@@ -75,8 +78,14 @@ ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% 
             "{% set s = namespace(n=10) %}{% for i in range(99) %}{% set s.n = s.n * s.n %}{% endfor %}",
             "numbers that are too large",
         ),
+        (NESTED.format("[s.x, s.x]") + "{{ s.x == s.x | list }}", STEPS),
+        ("{% for i in range(99999) %}{% set x = ('a' * 4000000) | upper %}{% endfor %}", STEPS),
+        ("{% for i in range(99999) %}{% set x = ('a' * 4000000)[::-1] %}{% endfor %}", STEPS),
+        ("{% set a = 'a' * 4000000 %}{% for i in range(99999) %}{% set x = 'b' in a %}{% endfor %}", STEPS),
+        ("{{ ([range(99999) | list] * 4000) | sum(start=[]) }}", LONG),
+        ("{{ 1.5 | round(999999999, 'ceil') }}", "rounds up or down"),
     ],
-    ids=range(21),
+    ids=range(27),
 )
 def test_what_a_template_may_not_do_is_an_error_in_words(source: str, reason: str) -> None:
     with pytest.raises(PipelineError, match="model m cannot put the messages into its chat template: ") as error:
