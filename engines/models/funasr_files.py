@@ -15,6 +15,7 @@ from schemas.errors import ModelError
 
 CONFIG, MEANS = "config.yaml", "am.mvn"
 _TOKENS = ("tokens.json", "tokens.txt")
+_MOST_DIGITS = 9
 _WHOLE = "download the whole folder again"
 _FRONT = {"fs": 16000, "n_mels": BANDS, "frame_length": 25, "frame_shift": 10}  # what `engines.speech.fbank` computes
 _SCALAR = re.compile(r"^(\s*)([A-Za-z_]\w*)\s*:\s*(.*?)\s*(?:#.*)?$")
@@ -72,7 +73,7 @@ def tokens_of(path: Path) -> tuple[list[str], Path]:
         return _numbered(text, source), source
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{source} is no JSON: {error}", "download it again") from error
     if isinstance(given, dict):
         given = sorted(given, key=lambda each: given[each] if isinstance(given[each], int) else -1)
@@ -86,7 +87,7 @@ def _numbered(text: str, source: Path) -> list[str]:
     found: dict[int, str] = {}
     for number, line in enumerate(filter(str.strip, text.split("\n"))):
         token, _, place = line.rstrip().rpartition(" ")
-        if not place.isdecimal():
+        if not place.isdecimal() or len(place) > _MOST_DIGITS:
             token, place = line.strip(), str(number)
         found[int(place)] = token or " "
     if sorted(found) != list(range(len(found))):

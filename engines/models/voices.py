@@ -31,8 +31,9 @@ def piper_settings(path: Path) -> tuple[SpeechSpec, float, Path]:
         raise ModelError(what, f"download both files of the voice together, as from {PIPER_PAGE}")
     given = json_of(source)
     kind = given.get("phoneme_type", "espeak")
-    if kind not in _ALPHABETS:
-        raise ModelError(f"{source}: phoneme_type {kind} is not known", f"take a voice of {' or '.join(_ALPHABETS)}")
+    if not isinstance(kind, str) or kind not in _ALPHABETS:
+        what = f"{source}: phoneme_type {str(kind)[:60]} is not known"
+        raise ModelError(what, f"take a voice of {' or '.join(_ALPHABETS)}")
     try:
         symbols, inference = given["phoneme_id_map"], given.get("inference", {})
         speakers = given.get("speaker_id_map") or {}
@@ -58,7 +59,7 @@ def piper_settings(path: Path) -> tuple[SpeechSpec, float, Path]:
         return speech, float(inference.get("length_scale", 1.0)), source
     except ValidationError as error:
         raise ModelError(f"{source}, {format_field_error(error.errors()[0])}", "download it again") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ModelError(f"{source} is not the json of a voice of Piper: {error!r}", "download it again") from error
 
 

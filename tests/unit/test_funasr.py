@@ -230,6 +230,7 @@ def changed(name: str, old: str, new: str) -> Callable[[Path], None]:
         (lambda folder: (folder / "tokens.json").unlink(), "no tokens.json or tokens.txt is beside it"),
         (changed("tokens.json", '"hello", ', ""), "knows 46 tokens, and tokens.json has 45"),
         (changed("tokens.json", "[", "{"), "is no JSON"),
+        (lambda folder: (folder / "tokens.json").write_text("[" * 99_999), "tokens.json is no JSON: maximum recursion"),
         (changed("am.mvn", "<Rescale>", "<Nothing>"), "has no <Rescale> with numbers"),
         (changed("am.mvn", "0 [ ", "0 [ x "), "<AddShift>: could not convert string to float: 'x'"),
         (changed("am.mvn", "0 [ -", "0 [ nan -"), "am.mvn has a number that is not finite"),
@@ -241,7 +242,7 @@ def changed(name: str, old: str, new: str) -> Callable[[Path], None]:
         (changed("config.yaml", "bias: 1", "bias: one"), "invalid literal for int() with base 10: 'one'"),
         (lambda folder: (folder / "config.yaml").write_bytes(b"\xff\xfe"), "config.yaml: 'utf-8' codec can't decode"),
     ],
-    ids=range(14),
+    ids=range(15),
 )  # fmt: skip
 def test_damaged_folders_are_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
     path = write_paraformer(tmp_path)

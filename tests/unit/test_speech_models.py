@@ -143,6 +143,11 @@ def _broken(folder: Path) -> Iterator[tuple[str, str]]:
         ("{", "is not a json object"),
         ("{}", "is not the json of a voice of Piper"),
         (good.replace('"text"', '"pinyin"'), "phoneme_type pinyin is not known"),
+        (good.replace('"text"', "[]"), "phoneme_type [] is not known"),
+        (
+            good.replace('"num_speakers": 1', '"num_speakers": Infinity'),
+            "is not the json of a voice of Piper: Overflow",
+        ),
         (good.replace('"sample_rate": 16000', '"sample_rate": 1'), "rate: "),
         (good.replace('"num_speakers": 1', '"num_speakers": 4'), "disagree about its speakers"),
         (good.replace('"num_speakers": 1', f'"num_speakers": {10**9}'), "1000000000 speakers are more than 10000"),

@@ -134,11 +134,23 @@ def text_of(path: Path) -> str:
 
 def json_of(path: Path) -> dict[str, Any]:
     """A companion's json object. Raises ModelError."""
+    return _object(text_of(path), str(path), "correct it, or move it away from the model")
+
+
+def lines_of_metadata(model: "Model", key: str, table: str) -> list[Line]:
+    """Fields of a card's table, which rigflow put into a model's metadata when it was taken. Raises ModelError."""
+    if key not in model.metadata:
+        return []
+    found = _object(model.metadata[key], f"metadata {key} of the model", "export the model again")
+    return [Line(f"{table}.{name}", value, Sure.certain, "the files beside the model") for name, value in found.items()]
+
+
+def _object(text: str, what: str, hint: str) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
-        found = json.loads(text_of(path))
+        found = json.loads(text)
         if isinstance(found, dict):
             return found
-    raise ModelError(f"{path} is not a json object", "correct it, or move it away from the model")
+    raise ModelError(f"{what} is not a json object", hint)
 
 
 def _picture(number: int, port: Port) -> Picture | None:
