@@ -51,9 +51,9 @@ class Srt(TranscriptFile):
     """SubRip: numbered cues."""
 
     def cue(self, cue: Cue) -> None:
-        """Append the cue."""
+        """Append the cue; an arrow in its text would be the line of times."""
         self._count += 1
-        lines = "\n".join(cue.lines)
+        lines = "\n".join(cue.lines).replace("-->", "->")
         self.write(f"{self._count}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{lines}\n\n")
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from engines.encoding import Origin, Traced
-from engines.outputs.cues import CueRules, Spoken, cues_of
+from engines.outputs.cues import Cue, CueRules, Spoken, cues_of
 from engines.outputs.transcript import TranscriptFormat
+from engines.outputs.transcript_files import WRITERS
 from engines.part import Part
 from engines.planned import Tensor
 from engines.ragged import Ragged
@@ -227,3 +228,10 @@ def test_a_film_that_is_elsewhere_is_no_error(tmp_path: Path) -> None:
         assembler.close()
     assembler.abort()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.srt", "film.mp4"]
+
+
+def test_an_arrow_in_a_text_is_no_line_of_times(tmp_path: Path) -> None:
+    file = WRITERS["srt"](tmp_path / "a.srt")
+    file.cue(Cue(0.0, 1.0, ("00:00:07,000 --> 00:00:08,000",)))
+    written = file.close({}).read_text()
+    assert written == "1\n00:00:00,000 --> 00:00:01,000\n00:00:07,000 -> 00:00:08,000\n\n"
