@@ -56,8 +56,9 @@ def reason_of(detail: Mapping[str, Any]) -> str:
 
 
 def format_field_error(detail: Mapping[str, Any]) -> str:
-    """Return the same text, preceded by the dotted path of the field."""
-    return f"{'.'.join(map(str, detail['loc']))}: {reason_of(detail)}"
+    """Return the same text, preceded by the dotted path of the field if there is one."""
+    path = ".".join(map(str, detail["loc"]))
+    return f"{path}: {reason_of(detail)}" if path else reason_of(detail)
 
 
 class RigflowError(Exception):

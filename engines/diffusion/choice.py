@@ -61,7 +61,11 @@ def sampler_of(config: ScheduleConfig, name: str, steps: int) -> Sampler:
     most = config.original_inference_steps if kind is Lcm else config.num_train_timesteps
     if not 1 <= steps <= most:
         raise PipelineError(f"{steps} steps are not possible with {wanted}", f"take 1 to {most}")
-    return kind(config, steps)
+    made = kind(config, steps)
+    if not ((made.timesteps >= 0) & (made.timesteps < config.num_train_timesteps)).all():
+        what = f"{steps} steps of {wanted} begin or end outside of the model's {config.num_train_timesteps}"
+        raise PipelineError(what, "take fewer steps, or another scheduler")
+    return made
 
 
 def _shared(config: ScheduleConfig) -> ScheduleConfig:

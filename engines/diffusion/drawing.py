@@ -86,7 +86,11 @@ class Sketch:
         if self.guidance is not None:
             output = output[:1] + np.float32(self.guidance) * (output[1:] - output[:1])
         noise = partial(normal, self.seed, STEP_NOISE + self.step, self.latents.shape)
-        self.latents = self.sampler.next(self.latents, output, self.step, noise)
+        try:
+            self.latents = self.sampler.next(self.latents, output, self.step, noise)
+        except ZeroDivisionError as error:
+            what = f"model {name}: its scheduler_config.json has a step without signal or without noise"
+            raise ModelError(what, "take another scheduler") from error
         self.step += 1
         if not np.isfinite(self.latents).all():
             what = f"model {name} gave numbers that are none in step {self.step}"

@@ -4,10 +4,10 @@ Names and defaults are diffusers'; where two of its classes have another default
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from engines.part import Array
 from schemas.errors import ModelError, format_field_error
@@ -59,6 +59,12 @@ class ScheduleConfig(BaseModel):
     disable_corrector: tuple[int, ...] = ()
     original_inference_steps: int = Field(default=50, ge=1, le=MOST_STEPS)
     timestep_scaling: Annotated[FiniteFloat, Field(gt=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _one_beta_a_timestep(self) -> Self:
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(f"it has {len(self.trained_betas)} trained_betas, not {self.num_train_timesteps}")
+        return self
 
     def changed(self, **fields: Any) -> "ScheduleConfig":
         """Return the same with these fields, those that are None left as they are."""

@@ -4,7 +4,7 @@ import json
 
 from pydantic import ValidationError
 
-from schemas.errors import ItemTooLarge, MediaError, format_field_error, reason_of
+from schemas.errors import ItemTooLarge, MediaError, format_field_error
 from schemas.media import Item
 from schemas.requests import TextRequest
 from schemas.wire import Buffer
@@ -62,8 +62,7 @@ def request_of(line: bytes) -> TextRequest:
                 raise MediaError(what, "write the character itself, or both halves") from error
             reason = detail["ctx"]["error"]
             raise MediaError(f"it is no JSON: {reason}", "write a JSON object on each line") from error
-        said = format_field_error(detail) if detail["loc"] else reason_of(detail)
-        raise MediaError(said, _WRITE_REQUEST) from error
+        raise MediaError(format_field_error(detail), _WRITE_REQUEST) from error
 
 
 def _has_half_a_character(line: bytes) -> bool:

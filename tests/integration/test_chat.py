@@ -27,7 +27,7 @@ from tests.language import language_folder
 from workers.definitions import find_models, register
 
 og = pytest.importorskip("onnxruntime_genai")
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.timeout(600)]
 PROMPTS = [f"question {number} of {'many ' * (number % 7)}" for number in range(30)]
 TOKENS = 60
 

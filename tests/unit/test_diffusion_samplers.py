@@ -1,5 +1,6 @@
 """Samplers beside answers in closed form: data that is one point, and data that is normal."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from engines.diffusion.choice import NAMES, SAMPLERS, sampler_of
+from engines.diffusion.drawing import Sketch
 from engines.diffusion.samplers import Sampler
 from engines.diffusion.schedule import ScheduleConfig, levels_of, read_config
 from engines.part import Array
@@ -168,3 +170,30 @@ def test_a_way_that_a_scheduler_lacks_is_refused(fields: dict[str, Any]) -> None
 def test_a_file_that_is_no_schedule_is_refused(data: bytes, text: str) -> None:
     with pytest.raises(ModelError, match=text):
         read_config(data, "m")
+
+
+def moved(sampler: Sampler, count: int = 4) -> Sketch:
+    """A picture after the first steps, of a network that says nothing but 1."""
+    ones = np.ones((1, 4, 2, 2), np.float32)
+    sketch = Sketch(0, sampler, ones * np.float32(sampler.first_scale), 0, {}, None, [])
+    for _ in range(min(count, len(sampler.timesteps))):
+        sketch.move(ones, "m")
+    return sketch
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_number_of_steps_is_a_picture_or_one_line(name: str) -> None:
+    for steps in (1, 2, 3, 50, 998, 999, 1000):
+        with contextlib.suppress(PipelineError, ModelError):
+            assert np.isfinite(moved(sampler_of(config(timestep_spacing="leading"), name, steps)).latents).all()
+
+
+def test_steps_that_a_schedule_has_no_noise_for_are_refused() -> None:
+    with pytest.raises(PipelineError, match="1000 steps of ddim begin or end outside of the model's 1000: take fewer"):
+        sampler_of(config(timestep_spacing="leading"), "ddim", 1000)
+    with pytest.raises(PipelineError, match="4 steps of lcm begin or end outside of the model's 10"):
+        sampler_of(config(num_train_timesteps=10), "lcm", 4)
+    with pytest.raises(ModelError, match="a step without signal or without noise: take another scheduler"):
+        moved(sampler_of(config(rescale_betas_zero_snr=True, timestep_spacing="trailing"), "pndm", 2))
+    with pytest.raises(ModelError, match="json: it has 2 trained_betas, not 1000: download it again"):
+        config(trained_betas=[0.1, 0.2])
