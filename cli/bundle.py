@@ -93,6 +93,7 @@ def gather(wheels: Path, source: Path, profile: BundleProfile, extras: Sequence[
     bounds = wheels.parent / "bounds.txt"
     pins = pins_of(lock.read_text()) if lock.exists() and not profile.requirements else []
     bounds.write_text("".join(f"{pin}\n" for pin in pins))
+    shutil.rmtree(source / "build" / "lib", ignore_errors=True)  # setuptools packs what an earlier build left there
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
     command += ["--wheel-dir", str(wheels), "--find-links", str(wheels), "--constraint", str(bounds)]
     done = subprocess.run([*command, own, *profile.requirements, *map(str, added)], check=False)

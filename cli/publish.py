@@ -57,11 +57,11 @@ def publish(
     """
 
     from cli.run_task import check_inputs
-    from schemas.declared import is_token
+    from schemas.declared import TOKEN_HINT, is_token
     from schemas.jobs import Priority
 
     if job and not is_token(job):
-        raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
+        raise UsageError(f"--job {job}", TOKEN_HINT)
     check_inputs(inputs)
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder, inputs)
     console = stderr()

@@ -207,11 +207,11 @@ def _change(
     from pipelines.local_access import is_ours
     from pipelines.tenant_admin import prepare_tenants
     from pipelines.tenants import list_number, store_tenants
-    from schemas.declared import is_token
+    from schemas.declared import TOKEN_HINT, is_token
     from schemas.tenants import Tenant, TenantList, TenantsFile, checked, tenant_with
 
     if not is_token(name):
-        raise UsageError(f"tenant {name[:100]!a}", "a name has letters, digits, - and _, at most 64 of them")
+        raise UsageError(f"tenant {name[:100]!a}", TOKEN_HINT)
     known = read_tenants(path)
     if new and name in known.tenant:
         raise UsageError(f"{path} has tenant {name} already", f"rigflow tenants limit {name} changes it")

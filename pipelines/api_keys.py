@@ -13,7 +13,7 @@ from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.api_keys import ApiKey
 from schemas.api_roles import ApiRole
-from schemas.declared import is_token
+from schemas.declared import TOKEN_HINT, is_token
 from schemas.errors import UsageError
 from schemas.tenants import MAIN
 
@@ -33,7 +33,7 @@ async def make_key(
     if broker.tenants and tenant not in (MAIN, *broker.tenants):
         raise UsageError(f"the fleet has no tenant {tenant[:100]!a}", "rigflow tenants add adds it, list shows them")
     if not is_token(name):
-        raise UsageError(f"API key {name[:100]!a}", "use letters, digits, - and _, at most 64")
+        raise UsageError(f"API key {name[:100]!a}", TOKEN_HINT)
     if any(known.name == name and not known.revoked_s for known in await all_keys(broker)):
         raise UsageError(f"there is an API key {name}", "choose another name, or revoke that one first")
     identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)

@@ -22,7 +22,7 @@ from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive
 from pipelines.tracing import incoming
-from schemas.declared import is_token
+from schemas.declared import TOKEN_HINT, is_token
 from schemas.errors import NotFound, UsageError
 from schemas.jobs import JobRef, JobState, Manifest, Priority
 from schemas.pipeline import PipelineSpec
@@ -137,7 +137,7 @@ class Client:
         known, chosen = KnownRevisions.of(self.broker), isinstance(pipeline, PipelineSpec)
         spec = pipeline if isinstance(pipeline, PipelineSpec) else await known.newest(pipeline)
         if job and not is_token(job):
-            raise UsageError(f"job id {job[:100]!a}", "use letters, digits, - and _, at most 64")
+            raise UsageError(f"job id {job[:100]!a}", TOKEN_HINT)
         if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray | memoryview):
             files = await asyncio.to_thread(Files.of, spec, source)
             opened = await self.open(spec, files, job=job, priority=priority)

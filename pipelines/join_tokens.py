@@ -38,7 +38,7 @@ from pipelines.local_access import is_ours, write_private
 from pipelines.login import Refused
 from pipelines.topology import ensure_topology
 from pipelines.values import decoded
-from schemas.declared import is_token
+from schemas.declared import TOKEN_HINT, is_token
 from schemas.errors import BrokerError, UsageError
 from schemas.join_tokens import JoinToken, RigAccess
 from schemas.settings import Settings
@@ -87,7 +87,7 @@ class TokenText:
 async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: bytes, expires_s: float) -> TokenText:
     """Store a token; only the returned text opens it. `join_seed`: that of the role join, if any. Raises UsageError."""
     if not is_token(name):
-        raise UsageError(f"join token {name[:100]!a}", "use letters, digits, - and _, at most 64")
+        raise UsageError(f"join token {name[:100]!a}", TOKEN_HINT)
     now_s = broker.now_s()
     if any(known.name == name and not known.why_not(now_s) for known in await all_tokens(broker)):
         raise UsageError(f"there is a join token {name}", "choose another name, or revoke that one first")

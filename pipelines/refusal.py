@@ -11,7 +11,7 @@ from pipelines.inventory import describe
 from pipelines.job_end import end_with_done, publish_done
 from pipelines.job_records import JobCancelled
 from pipelines.jobs import OtherInput
-from schemas.declared import TOKEN
+from schemas.declared import TOKEN, TOKEN_HINT
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Key
 from schemas.results import Done, Failure
@@ -28,8 +28,7 @@ def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[
     given = headers.get(HEADER_JOB, _made_id(sequence))
     for token, what in ((tenant, "tenant"), (given, HEADER_JOB)):
         if not re.fullmatch(TOKEN, token):
-            hint = "use letters, digits, - and _, at most 64, and begin with a letter or a digit"
-            raise UsageError(f"{what} {token[:100]!a} cannot be one of a job", hint)
+            raise UsageError(f"{what} {token[:100]!a} cannot be one of a job", TOKEN_HINT)
     return tenant, given
 
 

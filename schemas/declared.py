@@ -11,6 +11,7 @@ from schemas.errors import UsageError, format_field_error
 from schemas.known_fields import hint_of
 from schemas.toml import TomlError, parse_toml
 
+TOKEN_HINT = "use letters, digits, - and _, at most 64, and begin with a letter or a digit"
 TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
 _MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 

@@ -82,7 +82,7 @@ def test_a_tenant_of_the_broker_of_up_is_one_of_the_gateway(ours: str, tmp_path:
         wrong = rigflow("tenants", "add", name, *to)
         assert (wrong.returncode, wrong.stderr) == (
             ExitCode.USAGE,
-            f"rigflow: tenant {name!a}: a name has letters, digits, - and _, at most 64 of them\n",
+            f"rigflow: tenant {name!a}: use letters, digits, - and _, at most 64, and begin with a letter or a digit\n",
         )
     assert rigflow("tenants", "limit", "acme", "--jobs", "5", *to).returncode == 0
     assert json.loads(rigflow("tenants", "list", "--json", *to).stdout)[0]["jobs"] == 5
