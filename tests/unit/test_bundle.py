@@ -1,5 +1,6 @@
 """`rigflow bundle`: what it writes, with small wheels made here; the whole of it, without a network, as a slow test."""
 
+import base64
 import hashlib
 import os
 import re
@@ -9,13 +10,17 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cli.bundle import pins_of, write_lists
+from cli.bundle import gather, pins_of, write_lists
 from cli.bundle_profiles import PROFILES
+from cli.selftest import RIGHT, check
+from schemas.errors import RigflowError
 from tests.cli import environment, rigflow, rigflow_process
 
 ROOT = Path(__file__).parents[2]
+PASS = "pass: a film of 6 s was decoded, computed and collected on cpu, and the numbers are right\n"
 SELFTEST = '#!/bin/sh\necho "selftest $*"\n'
 
 
@@ -87,6 +92,21 @@ def test_both_packages_of_onnx_runtime_are_of_one_version(kind: str) -> None:
     assert len({*found.values()}) == 1
 
 
+def test_what_an_earlier_build_left_is_not_in_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that was deleted since would be in the wheel: setuptools packs all of its folder."""
+    old, seen = tmp_path / "build" / "lib" / "deleted.py", list[bool]()
+    old.parent.mkdir(parents=True)
+    old.touch()
+
+    def pip(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        seen.append(old.exists())
+        return subprocess.CompletedProcess([], 0)
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    gather(tmp_path / "to" / "wheels", tmp_path, PROFILES["cpu"], (), ())
+    assert seen == [False]
+
+
 def test_another_python_is_named(tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "rigflow", "9.9", SELFTEST)
     write_lists(tmp_path, "cpu", PROFILES["cpu"])
@@ -117,6 +137,21 @@ def test_wrong_options_are_named(words: tuple[str, ...], reason: str, tmp_path: 
     ended = rigflow("bundle", tmp_path / "new", *words)
     assert (ended.returncode, reason in ended.stderr) == (2, True), ended.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_selftest_runs_a_job_and_looks_at_its_numbers() -> None:
+    ended = rigflow("selftest")
+    assert (ended.returncode, ended.stdout) == (0, PASS), ended.stderr
+
+
+def test_numbers_that_are_wrong_fail_a_selftest_and_rounding_does_not() -> None:
+    right = np.frombuffer(base64.b64decode(RIGHT), np.int8).reshape(3, 64).repeat(2, axis=0) / np.float32(200)
+    check(np.float16(right).astype(np.float32), "cpu")
+    for wrong in (right[::-1], 0 * right, np.where(np.arange(64) < 20, -right, right), right + np.inf):
+        with pytest.raises(RigflowError, match=r"fail: cuda:0 computes wrong numbers: .* of 1 alike"):
+            check(wrong, "cuda:0")
+    with pytest.raises(RigflowError, match=re.escape("shape [5, 64]")):
+        check(right[:5], "cpu")
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU here")
