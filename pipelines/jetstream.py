@@ -92,7 +92,7 @@ class JetStream:
 
     def _read_clock(self, answer: Mapping[str, Any], asked_s: float) -> None:
         """Take the broker's time from an answer; it was read there between `asked_s` and now."""
-        with contextlib.suppress(KeyError, ValueError):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
             broker_s = seconds_of(answer["ts"])
             self._behind_s = min(max(self._behind_s, broker_s - time.time()), broker_s - asked_s)
 

@@ -1,6 +1,5 @@
 """Pipelines that a process has read from the broker: a revision never changes, so each is read once."""
 
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -47,9 +46,9 @@ class KnownRevisions:
     async def keep(self, spec: PipelineSpec) -> None:
         """Have the broker keep a revision that `newest` gave just now: `revisions.keep`, at most once in hours."""
         known = self._known.get(spec.revision)
-        if known is None or known.fresh_until_s < time.time():
+        if known is None or known.fresh_until_s < self._broker.now_s():
             await revisions.keep(self._broker, spec)
-            self._kept(spec, time.time() + revisions.FRESH_S)
+            self._kept(spec, self._broker.now_s() + revisions.FRESH_S)
 
     def _used(self, revision: str) -> PipelineSpec | None:
         known = self._known.get(revision)

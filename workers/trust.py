@@ -80,7 +80,7 @@ class Trust:
         self.record = await card_record(broker, self.card)
         if known := [each.good_ms for each in await canaries(broker, self.card) if each.good_ms]:
             known += [each.until_ms for each in self.record.doubts] if self.record and self.record.works else []
-            self.good_ms = self._mark_ms = max(known)
+            self.good_ms = self._mark_ms = min(max(known), self._clock())  # earlier versions took their own clocks
 
     async def follow(self, broker: Broker, on_change: Callable[[CardState], Awaitable[None]]) -> None:
         """Call `on_change` for each state that the card comes to, until cancelled."""

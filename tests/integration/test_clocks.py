@@ -99,6 +99,14 @@ async def test_the_order_of_an_operator_with_a_wrong_clock_puts_in_doubt_what_th
         assert found.has(Trust("a", "w", broker.now_ms).mark)
 
 
+async def test_a_time_of_an_earlier_version_whose_clock_was_ahead_is_no_later_than_now(settings: Settings) -> None:
+    async with a_fleet(settings) as (broker, _):
+        trust, ahead_ms = Trust("a", "w", broker.now_ms), broker.now_ms() + int(1000 * HOUR_S)
+        await put_canary(broker, CanaryRecord(card="a", group="g", at_s=broker.now_s(), good_ms=ahead_ms))
+        await trust.recall(broker)
+        assert trust.good_ms <= trust.begin() < ahead_ms
+
+
 async def test_jobs_keys_revisions_and_statuses_have_the_same_age_for_all(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
