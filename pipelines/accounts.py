@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nkeys
 
-from engines.files import atomic_write
+from engines.files import atomic_write, writing
 from pipelines.child import nats_server_binary
 from pipelines.connection import Connection
 from pipelines.roles import configuration
@@ -61,7 +61,7 @@ async def write_tenants(path: Path, file: TenantsFile, settings: Settings, added
 
     nats-server checks them first, where the file names its configuration: if it refuses them, both stay as they were.
     Connections of users that stay are kept. False where the file does not name the server's process: then nothing read
-    them. Raises BrokerError, OSError.
+    them. Raises BrokerError, OutputError.
     """
     accounts = path.parent / file.broker.accounts
     with _kept(accounts) as restore:
@@ -77,14 +77,15 @@ async def write_tenants(path: Path, file: TenantsFile, settings: Settings, added
 
 
 def write_list(path: Path, file: TenantsFile) -> None:
-    """Write the file of the operator alone. Raises OSError."""
-    atomic_write(path, written(file).encode())
+    """Write the file of the operator alone. Raises OutputError."""
+    with writing(path):
+        atomic_write(path, written(file).encode())
 
 
 def check_accounts(path: Path, file: TenantsFile, settings: Settings) -> None:
     """Have nats-server check the accounts of a file, where it names its configuration; what is written stays as it is.
 
-    Raises BrokerError, OSError.
+    Raises BrokerError, OutputError.
     """
     accounts = path.parent / file.broker.accounts
     with _kept(accounts) as restore:
@@ -100,7 +101,8 @@ def _kept(accounts: Path) -> Iterator[Callable[[], None]]:
     kept = accounts.with_name(f".{accounts.name}.before")
     kept.unlink(missing_ok=True)  # of a command that was killed
     if accounts.exists():
-        shutil.copy2(accounts, kept)
+        with writing(kept):
+            shutil.copy2(accounts, kept)
     try:
         yield lambda: os.replace(kept, accounts) if kept.exists() else accounts.unlink(missing_ok=True)
     finally:
@@ -109,7 +111,8 @@ def _kept(accounts: Path) -> Iterator[Callable[[], None]]:
 
 def _write_accounts(accounts: Path, path: Path, file: TenantsFile, settings: Settings) -> None:
     text = configuration(Names(settings.prefix, frozenset(file.tenant)), settings.tenant, file)
-    atomic_write(accounts, text.encode())
+    with writing(accounts):
+        atomic_write(accounts, text.encode())
     if file.broker.config:
         check(path.parent / file.broker.config)
 

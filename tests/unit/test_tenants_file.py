@@ -13,7 +13,7 @@ from engines.files import atomic_write
 from pipelines.accounts import write_tenants
 from pipelines.roles import configuration
 from schemas.declared import is_token
-from schemas.errors import UsageError
+from schemas.errors import OutputError, UsageError
 from schemas.jobs import Priority
 from schemas.settings import Settings
 from schemas.subjects import Names
@@ -82,7 +82,7 @@ def test_on_a_full_disk_both_files_stay_as_they_were(
     for path, body in before.items():
         path.write_bytes(body)
     monkeypatch.setattr("pipelines.accounts.atomic_write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left on device: make room on the disk"):
         asyncio.run(write_tenants(file, TenantsFile(tenant={"acme": Tenant()}), Settings()))
     assert written_now == [accounts][:room]
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
