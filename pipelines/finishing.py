@@ -34,10 +34,10 @@ async def finish(
         return
     done = job.done([*equal] or files)
     try:
-        doubted = await doubts(broker)
+        doubted = await _to_do_again(broker, job)
         if deliver is not None and not doubted.any(job.cards):
             await deliver(job.ref, files)
-            doubted = await doubts(broker)  # it takes minutes where files are large
+            doubted = await _to_do_again(broker, job)  # it takes minutes where files are large
         if not doubted.any(job.cards):
             await end(broker, job.record, done, job.complete_s)  # it decides how the job ended
             done = await _publish(broker, job, done)
@@ -56,6 +56,13 @@ async def finish(
     if done.failures or deliver is not None:
         await retention.free_space(job.ref.tenant)
     job.finished.set_result(done)
+
+
+async def _to_do_again(broker: Broker, job: CollectedJob) -> Doubts:
+    """What is in doubt; nothing where a collector that died has written the end of the job: none is done again then."""
+    found = await doubts(broker)
+    known = await JobRecord.current(broker, job.ref) if found.any(job.cards) else None
+    return Doubts() if known is not None and known.manifest.state.ended else found
 
 
 async def _publish(broker: Broker, job: CollectedJob, done: Done) -> Done:

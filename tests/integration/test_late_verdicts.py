@@ -96,6 +96,24 @@ async def test_a_verdict_at_any_moment_of_the_end_has_parts_done_again_or_is_in_
     assert ends.count("said at once") == 2, "while the broker stores the Done, and before the look behind it"
 
 
+async def test_the_done_of_a_collector_that_died_says_a_verdict_that_came_since(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """It had written the end of the job, so no worker does its parts again."""
+    async with a_fleet(settings) as (broker, publisher):
+        record = await begun(broker, publisher.ref("film"))
+        await record.change(state=JobState.DONE)
+        await quarantine(broker, "c", Reason.ORDER, "by an order", 1_000)
+        job = record.manifest.job
+        collector = Collector(broker, publisher.spec)
+        await collector.open({job: tmp_path / "film"})
+        await send_marked(broker, job)
+        async with asyncio.timeout(WAIT_S):
+            done = await collector.wait(job.id)
+        await collector.close()
+    assert done.notes == ("card c was found to answer wrongly after it computed parts of this job",)
+
+
 async def test_what_a_card_made_after_it_works_again_is_kept(settings: Settings, tmp_path: Path) -> None:
     """Also by a collector that began while the card was out of work."""
     async with a_fleet(settings) as (broker, publisher):
