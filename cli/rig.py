@@ -1,6 +1,7 @@
 """`rigflow rig`: runs this machine's workers, for a broker on another machine."""
 
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,10 @@ def rig(
         str | None, typer.Option(help="Join the fleet of this broker first; with --token.", metavar="URL")
     ] = None,
     token: Annotated[
-        str | None, typer.Option(help="A token of `rigflow keys join add`; it is used once.", metavar="TOKEN")
+        str | None,
+        typer.Option(
+            help="A token of `rigflow keys join add`; it is used once. -: from standard input.", metavar="TOKEN"
+        ),
     ] = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -85,7 +89,8 @@ def _of_fleet(file: Path | None, url: str | None, token: str | None, **given: st
     if url is not None and token is not None:
         if given["nats"] or given["credentials"]:
             raise UsageError("--join beside --nats or --credentials", "leave these out: the token brings them")
-        file = join(settings_from(file, **{**given, "nats": url}), token)
+        text = sys.stdin.readline() if token == "-" else token
+        file = join(settings_from(file, **{**given, "nats": url}), text)
     elif file is None and not given["nats"]:
         file = joined_settings()
     return fleet_from(file, **given)

@@ -1,11 +1,13 @@
 """`rigflow keys join` and `rigflow rig --join`, on a broker with the roles of deploy/nats/roles.conf."""
 
 import asyncio
+import io
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -45,11 +47,11 @@ def made(guarded: Guarded, name: str, *words: str) -> str:
     return added.stdout.strip()
 
 
-def joining(url: str, token: str, home: Path, **extra: str) -> tuple[int, str]:
+def joining(url: str, token: str, home: Path, hidden: str = "", **extra: str) -> tuple[int, str]:
     """Exit code and message of a join that fails."""
     home.mkdir(exist_ok=True)
     ended = rigflow("rig", "--join", url, "--token", token, HOME=str(home), **extra)
-    assert token not in ended.stderr
+    assert (hidden or token) not in ended.stderr
     assert ended.stderr.count("\n") == 1, ended.stderr
     assert not list((home / ".local/share/rigflow").glob("joined*"))
     return ended.returncode, ended.stderr
@@ -88,7 +90,9 @@ def test_a_machine_joins_in_one_command_and_stays_in_the_fleet(
     assert "Violation" not in guarded.log.read_text(), "nobody needs more"
 
 
-def test_a_token_that_is_not_to_be_used_says_why(guarded: Guarded, tmp_path: Path) -> None:
+def test_a_token_that_is_not_to_be_used_says_why(
+    guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asyncio.run(made_by_the_operator(guarded))
     revoked, home = made(guarded, "revoked"), tmp_path / "home"
     seeds = ("--worker", guarded.seeds["worker"], "--join-key", guarded.seeds["join"])
@@ -96,6 +100,8 @@ def test_a_token_that_is_not_to_be_used_says_why(guarded: Guarded, tmp_path: Pat
     assert "there is a join token revoked: choose another name" in twice.stderr
     assert rigflow("keys", "join", "revoke", "revoked", **operator(guarded)).returncode == 0
     assert "the join token revoked was revoked on 20" in joining(guarded.url, revoked, home)[1]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{revoked}\n"))
+    assert "the join token revoked was revoked on 20" in joining(guarded.url, "-", home, hidden=revoked)[1]
     again = rigflow("keys", "join", "revoke", "revoked", **operator(guarded))
     assert "the join token revoked was revoked on" in again.stderr
     text = made(guarded, "other")
