@@ -21,7 +21,7 @@ from workers.canary_run import CanaryFailed, TooLong
 def canaries(card: str, gpu: object) -> Any:
     """Canaries of a process that has `gpu`, or none; nothing of them runs."""
     trust: Any = SimpleNamespace(card=card, kind="a kind", good_ms=0, record=None)
-    broker: Any = SimpleNamespace(settings=Settings())
+    broker: Any = SimpleNamespace(settings=Settings(), now_s=time.time)
     device: Any = SimpleNamespace(gpu=gpu)
     unused: Any = None
     made: Any = Canaries(broker, device, unused, trust, unused, unused, {}, card, unused, asyncio.Event())
