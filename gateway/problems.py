@@ -16,8 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.hints import for_callers
 from gateway.invalid import place_of, unknown_fields, wrong_fields
-from pipelines.job_records import JobCancelled
-from pipelines.jobs import OtherInput
+from pipelines.job_records import JobCancelled, OtherInput
 from pipelines.message_store import FleetFull, NeverFits
 from pipelines.quotas import QuotaReached, TenantFull
 from pipelines.resumable import UploadMoved

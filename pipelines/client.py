@@ -16,8 +16,8 @@ from engines.media.medium import Input, PipelineMedia
 from pipelines import revisions
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
-from pipelines.job_records import JobCancelled, JobRecord, job_key
-from pipelines.jobs import begin, check_same
+from pipelines.job_records import JobCancelled, JobRecord, check_same, job_key
+from pipelines.jobs import begin
 from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import OnSent, Publisher, job_id, job_name
 from pipelines.raw_media import UNKNOWN_BYTES, ReceivedMedia, forget, publish_media, receive

@@ -5,7 +5,7 @@ from typing import Any, Self
 from pipelines.broker import DELETED, Broker, Stored
 from pipelines.values import decoded
 from schemas.declared import is_token
-from schemas.errors import NotFound, RigflowError
+from schemas.errors import NotFound, RigflowError, UsageError
 from schemas.jobs import JobRef, JobState, Manifest
 from schemas.results import Done
 
@@ -16,6 +16,15 @@ class JobCancelled(RigflowError):
     def __init__(self, job: JobRef) -> None:
         super().__init__(f"job {job.id} was cancelled", "publish it again to have it done")
         self.job = job
+
+
+class OtherInput(UsageError):
+    """The id belongs to a job with another input or another pipeline; that job is `known`."""
+
+    def __init__(self, what: str, known: JobRef) -> None:
+        frees = f"fetch its results, `rigflow results {known.id}`, or end it, `rigflow jobs cancel {known.id}`"
+        super().__init__(f"job {known.id} is there already, {what}", f"choose another id, or free this one: {frees}")
+        self.known = known
 
 
 class CollectedElsewhere(RigflowError):
@@ -88,18 +97,23 @@ class JobRecord:
         return True
 
     async def refresh(self) -> None:
-        """Read it again. Raises JobCancelled when the job was cancelled, deleted, or started again."""
+        """Read it again. Raises JobCancelled when the job was cancelled, deleted, or started again.
+
+        Raises OtherInput when another input or pipeline was published under its id at the same time.
+        """
         job = self.manifest.job
         stored = await _entry(self._broker, job.tenant, job.id)
         self._sequence = 0 if stored is None else stored.sequence
         manifest = _manifest_of(stored)
         if self.stored and stored is not None and DELETED in stored.headers:
             raise JobCancelled(job)
-        self.stored = manifest is not None
+        is_new, self.stored = not self.stored, manifest is not None
         if manifest is None:
             return
         if not _is_current(manifest, job):
             raise JobCancelled(job)
+        if is_new and self.manifest.name:
+            check_same(manifest, self.manifest)
         if not manifest.name:  # a collector wrote it before the publisher, which has these fields
             known = self.manifest.model_dump(include={"name", "source", "hosted", "submitter", "nbytes", "created_s"})
             manifest = manifest.model_copy(update=known)
@@ -121,6 +135,16 @@ class JobRecord:
                 if now.manifest.job.generation != job.generation:
                     raise
                 self.manifest, self._sequence = now.manifest, now._sequence
+
+
+def check_same(known: Manifest, wanted: Manifest) -> None:
+    """Raise OtherInput if a manifest has another input, pipeline or revision."""
+    if (known.job.pipeline, known.job.revision) != (wanted.job.pipeline, wanted.job.revision):
+        other = f"with other options or another version of {known.job.pipeline}"
+        is_other = known.job.pipeline != wanted.job.pipeline
+        raise OtherInput(f"of another pipeline ({known.job.pipeline})" if is_other else other, known.job)
+    if known.source and wanted.source and known.source != wanted.source:
+        raise OtherInput(f"of another input ({known.name})", known.job)
 
 
 def was_deleted(job: JobRef) -> NotFound:

@@ -11,13 +11,13 @@ from pipelines.claims import claim_of
 from pipelines.connection import Forbidden
 from pipelines.inventory import take_inventory
 from pipelines.job_end import publish_done
-from pipelines.job_records import JobCancelled, JobRecord, was_deleted
+from pipelines.job_records import JobCancelled, JobRecord, OtherInput, check_same, was_deleted
 from pipelines.queued import delete_queued, is_idle
 from pipelines.result_index import result_index
 from pipelines.tracing import trace_job
 from pipelines.usage import record_usage
 from pipelines.values import decoded
-from schemas.errors import NotFound, RigflowError, UsageError
+from schemas.errors import NotFound, RigflowError
 from schemas.jobs import JobRef, JobState, Manifest
 from schemas.messages import decode
 from schemas.results import Done
@@ -33,15 +33,6 @@ class ResultsEvicted(RigflowError):
     def __init__(self, job: JobRef, then: str = "ended before it had written them") -> None:
         gone = f"a collector deleted some of its results from a full stream and {then}"
         super().__init__(f"job {job.id} cannot be completed: {gone}", "publish it again; it is started again then")
-
-
-class OtherInput(UsageError):
-    """The id belongs to a job with another input or another pipeline; that job is `known`."""
-
-    def __init__(self, what: str, known: JobRef) -> None:
-        frees = f"fetch its results, `rigflow results {known.id}`, or end it, `rigflow jobs cancel {known.id}`"
-        super().__init__(f"job {known.id} is there already, {what}", f"choose another id, or free this one: {frees}")
-        self.known = known
 
 
 async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRecord:
@@ -153,16 +144,6 @@ def _is_same(known: Manifest, wanted: Manifest) -> bool:
     except OtherInput:
         return False
     return True
-
-
-def check_same(known: Manifest, wanted: Manifest) -> None:
-    """Raise OtherInput if a manifest has another input, pipeline or revision."""
-    if (known.job.pipeline, known.job.revision) != (wanted.job.pipeline, wanted.job.revision):
-        other = f"with other options or another version of {known.job.pipeline}"
-        is_other = known.job.pipeline != wanted.job.pipeline
-        raise OtherInput(f"of another pipeline ({known.job.pipeline})" if is_other else other, known.job)
-    if known.source and wanted.source and known.source != wanted.source:
-        raise OtherInput(f"of another input ({known.name})", known.job)
 
 
 async def cancel(broker: Broker, manifest: Manifest, queued: bool = True) -> Manifest:

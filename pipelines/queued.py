@@ -8,7 +8,7 @@ from pipelines.blobs import discard_claims
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
 from schemas.jobs import JobRef
-from schemas.subjects import COLLECT, HEADER_ID, HEADER_JOB
+from schemas.subjects import COLLECT, HEADER_ID, HEADER_JOB, made_id
 
 AT_ONCE = 32
 
@@ -63,7 +63,7 @@ async def _queued(broker: Broker, job: JobRef) -> AsyncGenerator[tuple[str, Stor
                 yield stream, _bodiless(stored)
     stream = names.media_stream(job.pipeline, job.tenant)
     async for stored in broker.read(stream, names.media(job.tenant, job.pipeline, job.priority)):
-        if job.id in (stored.headers.get(HEADER_JOB), f"media-{stored.sequence}"):
+        if job.id in (stored.headers.get(HEADER_JOB), made_id(job.pipeline, stored.sequence)):
             yield stream, _bodiless(stored)
 
 

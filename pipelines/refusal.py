@@ -9,13 +9,12 @@ from pipelines.broker import Broker
 from pipelines.dead import dead_letter
 from pipelines.inventory import describe
 from pipelines.job_end import end_with_done, publish_done
-from pipelines.job_records import JobCancelled
-from pipelines.jobs import OtherInput
+from pipelines.job_records import JobCancelled, OtherInput
 from schemas.declared import TOKEN, TOKEN_HINT
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Key
 from schemas.results import Done, Failure
-from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT, given_by
+from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT, given_by, made_id
 from schemas.wire import Buffer
 
 NO_REVISION = "unknown"  # of a job that no pipeline was found for
@@ -23,18 +22,13 @@ SUBJECT_CHARACTERS = 256
 
 
 def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[str, str]:
-    """Tenant and id of the job of raw media; without an id, one made of its stream sequence. Raises UsageError."""
-    tenant, _, _ = given_by(subject)
-    given = headers.get(HEADER_JOB, _made_id(sequence))
+    """Tenant and id of the job of raw media; without an id, `made_id`. Raises UsageError."""
+    tenant, pipeline, _ = given_by(subject)
+    given = headers.get(HEADER_JOB, made_id(pipeline, sequence))
     for token, what in ((tenant, "tenant"), (given, HEADER_JOB)):
         if not re.fullmatch(TOKEN, token):
             raise UsageError(f"{what} {token[:100]!a} cannot be one of a job", TOKEN_HINT)
     return tenant, given
-
-
-def _made_id(sequence: int) -> str:
-    """The id of media without one: its publisher learns the sequence from the broker's acknowledgement."""
-    return f"media-{sequence}"
 
 
 def source_of(media: Buffer) -> str:
@@ -48,12 +42,12 @@ async def refuse_media(
     """Publish a failure and a dead letter for media that cannot become a job; then its message can be acked.
 
     The failure and a Done are published on the results subject of the id that the publisher gave, if that id makes a
-    subject, and on that of `media-` and the message's sequence. The one exception is an id whose job is not over: that
+    subject, and on that of `made_id`. The one exception is an id whose job is not over: that
     job goes on, and the failure is published on its subject as one of the next generation, without a Done.
     """
     tenant, pipeline, _ = given_by(subject)
     known_tenant = tenant if re.fullmatch(TOKEN, tenant) else broker.settings.tenant
-    job = JobRef(id=_made_id(sequence), tenant=known_tenant, pipeline=pipeline, revision=NO_REVISION)
+    job = JobRef(id=made_id(pipeline, sequence), tenant=known_tenant, pipeline=pipeline, revision=NO_REVISION)
     given = headers.get(HEADER_JOB, job.id)
     results = f"{broker.names.prefix}.results.{tenant}.{pipeline}.{given}"
     if isinstance(error, OtherInput):

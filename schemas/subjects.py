@@ -18,10 +18,19 @@ HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input 
 HEADER_CONTENT_TYPE = "Content-Type"
 HEADER_ID = "Nats-Msg-Id"
 HEADER_TRACE = "traceparent"  # optional on media, and on what is made of it: its place in a trace, by W3C
+_NAMED = 43  # characters of a pipeline's name in the id of a job: the longest sequence has 20 digits
 
 COLLECT = "collect"  # the stage that finishes jobs for publishers that have only NATS
 SPLIT = "split"  # the stage that takes raw media
 _MEDIA_TOKENS = 4  # prefix, media, tenant, pipeline; a prefix is one token
+
+
+def made_id(pipeline: str, sequence: int) -> str:
+    """The id of media without one: its publisher learns the sequence from the broker's acknowledgement.
+
+    Each pipeline has a stream of its own, and jobs of all pipelines share their ids.
+    """
+    return f"{pipeline[:_NAMED]}-{sequence}"
 
 
 def given_by(subject: str) -> tuple[str, str, Priority]:

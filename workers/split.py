@@ -9,7 +9,7 @@ from engines.media.pcm import with_header
 from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
-from pipelines.job_records import JobCancelled, JobRecord, find_manifest
+from pipelines.job_records import JobCancelled, JobRecord, OtherInput, find_manifest
 from pipelines.jobs import finish_cancel
 from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import Publisher
@@ -84,7 +84,7 @@ class SplitHandler:
         except JobCancelled as error:
             await finish_cancel(self._broker, error.job)
         except UsageError as error:
-            if message.job is not None:
+            if message.job is not None and not isinstance(error, OtherInput):
                 raise
             await refuse_media(self._broker, error, media, *where)
 

@@ -15,8 +15,7 @@ from pipelines.broker import Broker
 from pipelines.client import Client
 from pipelines.job import Job
 from pipelines.job_events import Ended, FileMade, PartMade, Progress
-from pipelines.job_records import JobRecord, all_manifests
-from pipelines.jobs import OtherInput
+from pipelines.job_records import JobRecord, OtherInput, all_manifests
 from pipelines.message_store import FleetFull, NeverFits
 from schemas.errors import MediaError, UsageError
 from schemas.jobs import JobState

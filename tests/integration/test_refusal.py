@@ -11,14 +11,15 @@ from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_name
 from pipelines.dead import letters
 from pipelines.job_end import end, publish_done
-from pipelines.job_records import JobRecord, find_manifest
-from pipelines.jobs import OtherInput, begin
+from pipelines.job_records import JobRecord, OtherInput, find_manifest
+from pipelines.jobs import begin
 from pipelines.publish import Publisher
 from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
+from schemas.declared import is_token
 from schemas.errors import PipelineError, UsageError
-from schemas.jobs import JobState, Manifest, Priority
+from schemas.jobs import JobRef, JobState, Manifest, Priority
 from schemas.messages import decode
 from schemas.results import Done, Failure
 from schemas.settings import Settings
@@ -58,16 +59,46 @@ async def test_an_id_that_is_none_is_answered_where_its_publisher_looks(settings
             given_job(media.subject, media.headers, media.sequence)
         for _ in range(2):  # delivered twice
             await refuse_media(broker, refused.value, media.body, media.subject, media.sequence, media.headers)
-        here = await answers(broker, "rigflow.results.main.p.media-1")
+        here = await answers(broker, "rigflow.results.main.p.p-1")
         assert [kind for kind, _ in here] == ["failure", "done"]
         assert all("use letters, digits" in words for _, words in here)
         if given in ("no.token", "-dash", "x" * 65):
             assert len(await answers(broker, f"rigflow.results.main.p.{given}")) == 2
         [letter] = [letter async for letter in letters(broker)]
         assert (letter.stored.body, letter.queue) == (b"media", MEDIA)
-        manifest = await find_manifest(broker, "media-1")
+        manifest = await find_manifest(broker, "p-1")
         assert manifest is not None
         assert manifest.state is JobState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "revision", "source", "words"),
+    [("p", "r", "two", "another input"), ("q", "r", "one", "another pipeline"), ("p", "s", "one", "another version")],
+)
+async def test_media_that_come_at_once_under_one_id_are_not_one_job(
+    settings: Settings, pipeline: str, revision: str, source: str, words: str
+) -> None:
+    """Each looks before the other has written its manifest."""
+    first = Manifest(job=JobRef(id="mine", pipeline="p", revision="r"), name="a", source="one", hosted=True)
+    other = JobRef(id="mine", pipeline=pipeline, revision=revision)
+    second = first.model_copy(update={"job": other, "source": source})
+    async with a_broker(settings) as broker:
+        records = [await begin(broker, wanted) for wanted in (first, first, second)]
+        for record in records[:2]:
+            await record.change(hosted=True)
+        with pytest.raises(OtherInput, match=words):
+            await records[2].change(total=3)
+        manifest = await find_manifest(broker, "mine")
+        assert manifest is not None
+        assert (manifest.job, manifest.source, manifest.total) == (first.job, "one", None)
+
+
+def test_media_without_an_id_has_one_of_its_pipeline() -> None:
+    names = ("p", "scenes", "x" * 64, "x" * 64)
+    ids = [given_job(f"rigflow.media.main.{name}", {}, 10**19 + at)[1] for at, name in enumerate(names)]
+    assert ids[:2] == [f"p-{10**19}", f"scenes-{10**19 + 1}"]
+    assert len({*ids, given_job("rigflow.media.main.q", {}, 1)[1]}) == 5
+    assert all(map(is_token, ids))
 
 
 async def test_media_for_streams_without_a_pipeline_is_answered(settings: Settings) -> None:
