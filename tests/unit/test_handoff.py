@@ -116,11 +116,17 @@ def test_queues_of_parts_are_left_while_enough_is_decoded_here(
     assert not made.leaves(QUEUE)
     held.decoded_ahead = True
     assert not made.lasts()
-    assert (made.leaves(QUEUE), made.leaves(segments)) == (True, False)
+    assert not made.leaves(QUEUE), "requests stay for a moment"
     now_s[0] += 1.01 * fed.HELD_S
     assert made.lasts()
+    assert (made.leaves(QUEUE), made.leaves(segments)) == (True, False)
     assert not core.lasts()
     assert not core.leaves(QUEUE)
+    now_s[0] += fed.LOOK_EVERY_S
+    assert not made.lasts()
+    assert not made.leaves(QUEUE), "parts that others sent are looked for"
+    now_s[0] += 1.01 * fed.HELD_S
+    assert made.lasts()
     held.decoded_ahead = False
     assert not made.lasts()
     assert not made.leaves(QUEUE)
