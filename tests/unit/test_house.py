@@ -5,6 +5,7 @@ function or for types only. A package's implicit import does not. The lists of e
 """
 
 import ast
+import gc
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -37,15 +38,31 @@ def name_of(path: Path) -> str:
 
 
 @cache
+def parsed(path: Path) -> ast.Module:
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.freeze()  # a million nodes stay; to look through them for garbage takes longer than to parse them
+        gc.enable()
+
+
+@cache
+def walked(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a tree."""
+    return tuple(ast.walk(tree))
+
+
+@cache
 def trees() -> Mapping[str, ast.Module]:
     """The syntax tree of each of our modules, by name."""
     paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    return {name_of(path): ast.parse(path.read_text()) for path in paths}
+    return {name_of(path): parsed(path) for path in paths}
 
 
 def imports_of(tree: ast.AST) -> Iterator[tuple[str, str]]:
     """Each module of ours that a tree imports, and the name that it takes of it ("": the module itself)."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names if alias.name in trees())
         elif isinstance(node, ast.ImportFrom):
@@ -138,7 +155,7 @@ PROTOCOLS = ("gateway.openai.",)  # their words are those of others, and some ar
 
 def compared(tree: ast.AST) -> Iterator[set[str]]:
     """The texts on either side of each comparison."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             yield {each.value for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)}
@@ -146,7 +163,7 @@ def compared(tree: ast.AST) -> Iterator[set[str]]:
 
 def given_kinds(tree: ast.AST) -> Iterator[set[str]]:
     """The texts that are given as `kind`, or as the default of `media`."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.keyword) and node.arg == "kind":
             yield {each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant)}
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "media":
@@ -172,7 +189,7 @@ def test_no_function_is_too_long() -> None:
     """A function's lines, without its docstring."""
     long = set()
     for path in python_files(*PACKAGES, "benchmarks"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in walked(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 first = node.body[ast.get_docstring(node) is not None and len(node.body) > 1]
                 if (node.body[-1].end_lineno or 0) - first.lineno >= FUNCTION_LINES:
@@ -192,14 +209,14 @@ def registered() -> set[str]:
 
 def literals_of(tree: ast.AST) -> Iterator[set[str]]:
     """The texts of each `Literal[...]`."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
             yield {each.value for each in ast.walk(node.slice) if isinstance(each, ast.Constant) and each.value}
 
 
 def compared_kinds(tree: ast.AST) -> Iterator[set[str]]:
     """The texts that something called `kind`, `format`, `backend` or `decoder` is compared with."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             names = {side.attr if isinstance(side, ast.Attribute) else getattr(side, "id", "") for side in sides}
@@ -247,7 +264,7 @@ def test_what_tests_and_benchmarks_import_is_there() -> None:
     """mypy does not read them, and those of GPUs and of other packages are rarely imported."""
     wrong, known = [], {module: defined_in(tree) for module, tree in trees().items()}
     for path in python_files("tests", "benchmarks"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in walked(parsed(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
                 wrong += [
                     f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
