@@ -33,6 +33,7 @@ from engines.models.clip_layers import with_skipped_layers
 from engines.models.companions.base import Line, Sure
 from engines.models.files import NewFiles
 from engines.models.folders import Taken, Taking
+from engines.models.given import check_own
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec, TensorSpec
@@ -66,6 +67,7 @@ class DiffusionFolder:
                 body, why = skipping or body, why if skipping is None else f"{why}, with outputs for clip_skip"
             taking.add(new.put(body, stored_name(f"{network}/{GRAPH}")), why)
         for path, why in _others(folder):
+            check_own(folder / path, folder)
             taking.sources.add((folder / path).resolve())
             taking.add(new.take(folder / path, stored_name(path)), why)
         left = [

@@ -14,6 +14,7 @@ from engines.content import Content, ModelFiles
 from engines.models.companions.base import Line
 from engines.models.files import NewFiles
 from engines.models.folders import Taken
+from engines.models.given import check_own
 from engines.part import Array
 from engines.registry import exists, load, names
 from schemas.errors import ModelError
@@ -99,6 +100,7 @@ def take_folder(folder: Path, kind: FolderKind, new: NewFiles, given: Path | Non
     """Take the files of a model; `given`: see `TakesFiles.take`. Raises ModelError, StoreError."""
     if isinstance(kind, TakesFiles):
         return kind.take(folder, given or folder, new)
+    check_own(folder / kind.main, folder)
     try:
         main = (folder / kind.main).read_bytes()
     except OSError as error:
@@ -108,6 +110,7 @@ def take_folder(folder: Path, kind: FolderKind, new: NewFiles, given: Path | Non
     for each in inside:
         why = next((why for pattern, why in kind.files.items() if each.match(pattern)), "")
         if why:
+            check_own(each, folder)
             taken.why[new.take(each, each.name)] = why
         elif not each.name.startswith("."):
             taken.left_out.append(each.name)

@@ -31,6 +31,17 @@ def check_given(path: Path) -> None:
         )
 
 
+def check_own(path: Path, folder: Path) -> None:
+    """Raise ModelError for a link in a model's folder that leads out of it: whoever made it chooses what is read.
+
+    Those of Hugging Face's cache, `snapshots/REVISION/FILE`, lead to its `blobs`.
+    """
+    found, root = path.resolve(), folder.resolve()
+    cached = root.parent.name == "snapshots" and found.parent == root.parent.parent / "blobs"
+    if not cached and not found.is_relative_to(root):
+        raise ModelError(f"{path} is a link to {found}, which is not in its folder", "copy that file to its place")
+
+
 def check_no_pointer(path: Path) -> None:
     """Raise ModelError for a pointer of Git LFS, which stands in a clone for a file that was not fetched.
 

@@ -17,6 +17,7 @@ from engines.inference.whisper_onnx import SETTINGS_FILE
 from engines.models.companions.base import Line, Sure, json_of
 from engines.models.files import NewFiles
 from engines.models.folders import Taken, Taking
+from engines.models.given import check_own
 from engines.models.whisper_attention import with_attention
 from engines.speech.network import MAIN_FILE, MULTILINGUAL, TOKENIZER_FILE, arrays_of, file_named
 from schemas.errors import ModelError
@@ -85,6 +86,7 @@ class WhisperOnnxFolder:
             taking.add(new.put(body, f"{role}.onnx"), why)
         for name, why in self.files.items():
             if (folder / name).is_file():
+                check_own(folder / name, folder)
                 taking.add(new.take(folder / name, name), why)
         main = (folder / self.main).read_bytes()
         used = {*(each.resolve() for each in taking.sources), *(folder.resolve() / name for name in self.files)}

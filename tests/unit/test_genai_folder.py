@@ -12,7 +12,8 @@ from engines.content import ModelFiles
 from engines.device import open_device
 from engines.inference.genai_folder import laid_out, limits_of, overlay_of
 from engines.models.catalogue import load_model
-from engines.models.store import kept_path
+from engines.models.folder_kinds import kind_of_folder, take_folder
+from engines.models.store import kept_path, new_files
 from schemas.errors import ModelError, ModelMissing, PluginMissing
 from schemas.model import ModelSpec
 from schemas.settings import Settings
@@ -107,6 +108,29 @@ def test_other_faults_of_a_folder(folder: Path) -> None:
     assert "has no tokenizer.json: download the whole folder again" in added(folder)
     (folder / "genai_config.json").write_text("{")
     assert "its genai_config.json is no JSON" in added(folder)
+
+
+def test_a_link_is_followed_within_the_folder_and_in_a_cache_alone(folder: Path, tmp_path: Path) -> None:
+    """Whoever made the folder would choose what is read; Hugging Face's cache is links to its `blobs`."""
+    revision, blobs = tmp_path / "models--a--tiny" / "snapshots" / "1", tmp_path / "models--a--tiny" / "blobs"
+    revision.mkdir(parents=True)
+    blobs.mkdir()
+    for path in folder.iterdir():
+        (blobs / f"hash-{path.name}").write_bytes(path.read_bytes())
+        (revision / path.name).symlink_to(f"../../blobs/hash-{path.name}")
+    kind = kind_of_folder(revision)
+    assert kind is not None
+    with new_files() as new:
+        assert {file.name for file in take_folder(revision, kind, new).files} >= {"tokenizer.json"}
+        secret = tmp_path / "secret.json"
+        secret.write_text("{}")
+        for name in ("vocab.json", kind.main):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(secret)
+            with pytest.raises(
+                ModelError, match=f"{name} is a link to .*secret.json, which is not in its folder: copy"
+            ):
+                take_folder(folder, kind, new)
 
 
 def test_what_is_missing_is_said_in_a_line(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
