@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.broker import Broker
+from pipelines.orders import STARTING, TAKING_WORK
 from pipelines.profiles import fleet_profiles, model_profiles
 from pipelines.status import running_statuses
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
@@ -16,13 +17,14 @@ LEAST_SECONDS = 0.5  # of work on a stage, so that its pace counts as measured
 GPU_SHARE = 0.8  # of a GPU's memory, for models
 
 
-async def known_fleet(broker: Broker) -> Fleet:
-    """The fleet that runs now. Raises BrokerError."""
+async def known_fleet(broker: Broker, taking_work: bool = False) -> Fleet:
+    """The fleet that runs now; those workers only that are `taking_work` or will soon, or all. Raises BrokerError."""
     (workers, rigs), profiles, models = await asyncio.gather(
         running_statuses(broker), fleet_profiles(broker), model_profiles(broker)
     )
     paces = {slot["worker"]: slot["paces"] for rig in rigs for slot in rig["workers"] if "paces" in slot}
-    return fleet_of([{**worker, "paces": paces.get(worker["worker"])} for worker in workers], profiles, models)
+    some = [each for each in workers if not taking_work or each["state"] in (STARTING, *TAKING_WORK)]
+    return fleet_of([{**worker, "paces": paces.get(worker["worker"])} for worker in some], profiles, models)
 
 
 def fleet_of(workers: Sequence[Worker], profiles: Iterable[DeviceProfile], models: Iterable[ModelProfile]) -> Fleet:
@@ -83,6 +85,7 @@ def _device(
         frame_s=_frame_s(workers),
         workers=len(workers) if cpu else 1,
         hosts=_allowed(first),
+        declines=tuple(sorted(set.intersection(*(set(worker.get("declined", ())) for worker in workers)))),
     )
 
 

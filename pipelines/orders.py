@@ -22,6 +22,7 @@ CARRIED_OUT_S = 5.0  # a worker reports its state about once a second
 _LOOK_S = 0.1
 CORDONED = "cordoned"
 TAKING_WORK = ("working", "idle")
+STARTING = "starting"  # it will, once its engines are loaded
 
 
 class Order(StrEnum):

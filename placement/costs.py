@@ -6,6 +6,7 @@ says which.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from placement.fleet import Device, Rig
 from schemas.device_profile import FP32, FP32_SEPARATE, DeviceProfile
@@ -17,6 +18,7 @@ _TOUCHED = 4  # times that an operator without a model reads or writes each byte
 _FRAME_CORE_S = 0.4e-3  # of the host for each frame that a GPU decodes
 _PIECE_CORE_S = 4e-3  # of the host for each piece: messages, settling
 _PLANES = 1.5  # bytes of a pixel as a decoder gives it
+_MOST_MEASURED_S = 1e6  # of one frame or row: what is stated to be longer, or is no number, was not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +114,13 @@ NOTHING = Cost()
 def cost(work: Work, stage: StageWork, rig: Rig, device: Device) -> Cost:
     """What a stage of one piece costs on a device of a rig."""
     per_frame = device.frame_s.get((work.pipeline, stage.name))
-    if per_frame is not None:
+    if _is_measured(per_frame):
         seconds = per_frame * (work.frames or 1.0)
         return Cost(core_s=seconds) if device.is_cpu else Cost(compute_s=seconds)
     made = _decode(work, stage, rig, device) if stage.kind == "decode" else NOTHING
     if stage.kind == "encode":
         made += _encode(stage, rig, device)
-    elif stage.rows and (stage.operations or stage.model in device.row_s):
+    elif stage.rows and (stage.operations or _is_measured(device.row_s.get(stage.model))):
         made += _infer(stage, rig, device)
     elif stage.kind != "decode":
         made += _touch(stage, rig, device)
@@ -184,11 +186,17 @@ def _encode(stage: StageWork, rig: Rig, device: Device) -> Cost:
 
 
 def _infer(stage: StageWork, rig: Rig, device: Device) -> Cost:
-    measured = stage.model in device.row_s
-    row_s = device.row_s[stage.model] if measured else _row_s(stage, device.profile)
+    row_s = device.row_s.get(stage.model)
+    if not (measured := _is_measured(row_s)):
+        row_s = _row_s(stage, device.profile)
     if device.is_cpu:
         return Cost(core_s=core_count(rig) * row_s * stage.rows, estimated=not measured)
     return Cost(compute_s=row_s * stage.rows, estimated=not measured)
+
+
+def _is_measured(seconds: float | None) -> TypeGuard[float]:
+    """Return whether a time may be one that was measured; nothing that takes no time has a pace."""
+    return seconds is not None and 0.0 < seconds < _MOST_MEASURED_S
 
 
 def _row_s(stage: StageWork, profile: DeviceProfile) -> float:

@@ -25,7 +25,7 @@ class Device:
     entire device; `frame_s`: measured seconds of one frame of a stage, by pipeline and stage, which count before all
     else. `memory_bytes` is what models may use; 0: unknown. `workers`: how many pieces it computes at a time; a GPU's
     worker is one, and cores have one each. `hosts`: the only kinds or names of stages that its settings allow; empty:
-    all.
+    all. `declines`: pipelines of which it takes nothing, because it cannot load them.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Device:
     frame_s: Mapping[tuple[str, str], float] = field(default_factory=dict)
     workers: int = 1
     hosts: tuple[str, ...] = ()
+    declines: tuple[str, ...] = ()
 
     @property
     def is_cpu(self) -> bool:

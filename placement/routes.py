@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from placement.costs import Cost, Work, cost, fits
+from placement.costs import Cost, StageWork, Work, cost, fits
 from placement.fleet import Device, Fleet, Rig
 from schemas.rig import runs_stage
 
@@ -80,7 +80,8 @@ def groups(fleet: Fleet, work: Work) -> list[Group]:
     known: dict[tuple[object, ...], tuple[Rig, tuple[Cost, ...]]] = {}
     for rig, device in fleet.places():
         costs = tuple(cost(work, stage, rig, device) for stage in work.stages)
-        key = (rig.name, costs, device.memory_bytes, device.hosts, device.name if device.is_cpu else "")
+        may = device.memory_bytes, device.hosts, work.pipeline in device.declines
+        key = (rig.name, costs, *may, device.name if device.is_cpu else "")
         found.setdefault(key, []).append(device)
         known[key] = rig, costs
     return [Group(known[key][0], tuple(devices), known[key][1]) for key, devices in found.items()]
@@ -123,14 +124,18 @@ def routes(work: Work, kinds: Sequence[Group]) -> list[Route]:
 
 
 def routes_of(work: Work, kinds: Sequence[Group], roles: Roles) -> list[Route]:
-    """The routes that pieces take where devices have these roles: each goes on with a piece for as long as it can."""
+    """The routes that pieces take where devices have these roles: each goes on with a piece for as long as it can.
+
+    A role does not have a device do what it may not do.
+    """
     begins: dict[int, list[Leg]] = {}
     for number, group in enumerate(kinds):
         role = roles.get(group.name, Role())
+        may = [stage.name in role.runs and may_run(work, stage, group.devices[0]) for stage in work.stages]
         for first, stage in enumerate(work.stages):
-            if stage.name in role.takes:
-                runs = (at for at in range(first, len(work.stages)) if work.stages[at].name not in role.runs)
-                begins.setdefault(first, []).append(Leg(number, first, next(runs, len(work.stages))))
+            if may[first] and stage.name in role.takes:
+                end = may.index(False, first) if False in may[first:] else len(may)
+                begins.setdefault(first, []).append(Leg(number, first, end))
     found: list[Route] = []
     open_legs: list[tuple[Leg, ...]] = [(leg,) for leg in begins.get(0, ())]
     while open_legs:
@@ -151,11 +156,16 @@ def _cuts(work: Work) -> list[int]:
     return sorted(cut for cut in cuts if 0 < cut < len(work.stages))
 
 
+def may_run(work: Work, stage: StageWork, device: Device) -> bool:
+    """Whether the settings of a device allow a stage, and it does not decline the pipeline."""
+    allowed = not device.hosts or runs_stage(device.hosts, stage.name, stage.kind)
+    return allowed and work.pipeline not in device.declines
+
+
 def _able(work: Work, device: Device, span: tuple[int, int]) -> bool:
     """Whether a device may and can run these stages."""
     stages = work.stages[span[0] : span[1]]
-    allowed = not device.hosts or all(runs_stage(device.hosts, stage.name, stage.kind) for stage in stages)
-    return allowed and fits(stages, device)
+    return all(may_run(work, stage, device) for stage in stages) and fits(stages, device)
 
 
 def _legs(able: Iterable[Leg], first: int, end: int) -> list[Leg]:

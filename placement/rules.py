@@ -1,6 +1,7 @@
 """Which device runs which stages. Four rules, in this order:
 
-1. A device runs no stage that its settings leave out, and no models that do not fit into its memory together.
+1. A device runs no stage that its settings leave out, no pipeline that it declines, and no models that do not fit into
+   its memory together. Where no device can do all stages, each does those that it can.
 2. Every device runs all other stages of the pieces that it takes, unless the fleet does more with some of them apart:
    a piece may move to another rig where its bytes take less time on both network links than the stages that move
    take on the device that gives them away, and less than those before take on the device that gets them. It is moved
@@ -21,10 +22,10 @@ from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
-from placement.costs import Work
+from placement.costs import Work, fits
 from placement.fleet import Fleet
 from placement.mix import best_mix
-from placement.routes import Group, Leg, Placement, Role, Roles, Route, groups, limits, routes, routes_of
+from placement.routes import Group, Leg, Placement, Role, Roles, Route, groups, limits, may_run, routes, routes_of
 from placement.simulated import Submission
 from placement.simulated_machine import WorkerRules
 from placement.simulation import simulate
@@ -45,6 +46,8 @@ def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placemen
     late = _late({way.legs[0].group: way for way in entire}, parts)
     entire = [way for way in entire if way.legs[0].group not in late]
     new = _all_stages_each(work, kinds, {way.legs[0].group for way in entire}, late, _rate(entire, parts)[0])
+    if not entire:
+        new = _each_what_it_can(work, kinds, parts)
     moving = [way for way in ways if len(way.legs) > 1]
     quick = [way for way in moving if not _is_too_slow(way, kinds) and _saves_time(work, way, kinds)]
     _, rates = _rate([*entire, *quick], parts)
@@ -91,6 +94,18 @@ def _all_stages_each(work: Work, kinds: Sequence[Group], able: set[int], late: s
         for device in group.devices:
             roles[device.name], why[device.name] = role, reason
     return Placement(work.pipeline, roles, why, rate)
+
+
+def _each_what_it_can(work: Work, kinds: Sequence[Group], parts: Mapping[str, float]) -> Placement:
+    """Each device does the stages that it can, alone or not; without memory for a model only if no other has it."""
+    runs: dict[str, list[str]] = {device.name: [] for group in kinds for device in group.devices}
+    for stage in work.stages:
+        may = [device for group in kinds for device in group.devices if may_run(work, stage, device)]
+        for device in [device for device in may if fits((stage,), device)] or may:
+            runs[device.name].append(stage.name)
+    roles = {name: Role(tuple(stages), tuple(stages)) for name, stages in runs.items()}
+    why = dict.fromkeys(roles, "no device can do all stages: each does those that it can")
+    return Placement(work.pipeline, roles, why, _rate(routes_of(work, kinds, roles), parts)[0])
 
 
 def _late(able: Mapping[int, Route], parts: Mapping[str, float]) -> set[int]:

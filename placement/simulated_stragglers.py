@@ -12,7 +12,7 @@ from placement.simulated_machine import Held, Taker
 from placement.simulated_queues import Message
 from placement.tail import WORTH_S, repeats
 
-_LOOK_S = 1.0
+_LOOK_S, _LOOK_SHARE = 1.0, 0.001  # between two looks, and of the time so far: few of a job of years
 _STATUS_S = 3.0  # how old what is known of the others may be
 
 
@@ -47,7 +47,7 @@ class _Known:
 
 
 class Stragglers:
-    """Looks every second, for as long as some worker waits while another has work and anything else happens."""
+    """Looks every second or so, for as long as some worker waits while another has work and anything else happens."""
 
     def __init__(self, clock: Clock, broker: AtBroker) -> None:
         self._clock, self._broker = clock, broker
@@ -58,7 +58,7 @@ class Stragglers:
         """A worker waits for a message."""
         if not self._looking:
             self._looking = True
-            self._clock.after(_LOOK_S, self._look)
+            self._clock.after(max(_LOOK_S, _LOOK_SHARE * self._clock.now_s), self._look)
 
     def _look(self) -> None:
         self._looking = False

@@ -44,7 +44,7 @@ class Placer:
     async def place_all(self) -> None:
         """Renew or change the placement of each pipeline. Raises RigflowError."""
         fleet, specs, depths = await asyncio.gather(
-            known_fleet(self._broker), hosted_pipelines(self._broker), queue_depths(self._broker)
+            known_fleet(self._broker, taking_work=True), hosted_pipelines(self._broker), queue_depths(self._broker)
         )
         for spec in specs:
             try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.broker import Broker
+from pipelines.fleet_view import known_fleet
 from pipelines.server import EmbeddedServer
 from schemas.errors import ExitCode
 from tests.cli import rigflow, rigflow_process
@@ -34,6 +35,11 @@ async def forget_status(fleet: Fleet, rig: str) -> None:
         await broker.delete_key(broker.names.rigs, f"rig.{rig}")
 
 
+async def rigs_taking_work(fleet: Fleet) -> list[str]:
+    async with Broker.connected(fleet.settings, "test") as broker:
+        return [rig.name for rig in (await known_fleet(broker, taking_work=True)).rigs]
+
+
 def test_orders_and_what_is_known_of_rigs_that_ended(tmp_path: Path) -> None:
     began = time.time()
     with Fleet((), tmp_path / "cache") as fleet:
@@ -48,6 +54,7 @@ def test_orders_and_what_is_known_of_rigs_that_ended(tmp_path: Path) -> None:
             assert set(worker_states(fleet).values()) == {"cordoned"}, "the command waits for its workers"
             assert rigflow("rig", "resume", "first", *at).stdout == "first: takes work\n"
             eventually(lambda: worker_states(fleet) == {"first-cpu0": "idle", "second-cpu0": "cordoned"})
+            assert asyncio.run(rigs_taking_work(fleet)) == ["first"], "a placement does not count on the other"
             unknown = rigflow("rig", "drain", "[/third", *at)
             assert unknown.stderr == "rigflow: there is no rig '[/third': known are first, second\n"
             assert rigflow("rig", "forget", "first", *at).stderr == (

@@ -1,0 +1,118 @@
+"""Placement of fleets in any state: whatever was measured, and whatever was agreed before, no piece waits for ever."""
+
+from dataclasses import replace
+from math import inf, isfinite, nan
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.fleet_view import fleet_of
+from placement.costs import StageWork, Work
+from placement.fleet import Device, Fleet, Rig, assumed_cpu
+from placement.routes import Placement, Role, may_run
+from placement.rules import place, rate_of
+from tests.placed import card
+
+NAMES = ("decode", "infer", "encode")
+PACES = st.sampled_from((0.0, -1.0, nan, inf, 1e300, 1e9, 1e5, 5e-324, 1e-9, 1e-3, 1.0))
+SOME = st.lists(st.sampled_from(NAMES), unique=True).map(tuple)
+ROLES = st.builds(Role, SOME, SOME)
+
+
+@st.composite
+def devices(draw: st.DrawFn, rig: str, cores: int) -> Device:
+    """A device that was measured to do anything, and may do anything."""
+    profile = assumed_cpu(cores) if rig == "rig0" else card("card", 4, draw(st.sampled_from((0, 600))))
+    return Device(
+        f"{rig}-{draw(st.integers(0, 9))}",
+        profile,
+        draw(st.sampled_from((0, 0, 10, 10**9))),
+        row_s=draw(st.dictionaries(st.just("m"), PACES)),
+        frame_s=draw(st.dictionaries(st.tuples(st.just("work"), st.sampled_from(NAMES)), PACES)),
+        hosts=draw(st.just(()) | SOME),
+        declines=draw(st.sampled_from(((), (), ("other",), ("work",)))),
+    )
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Fleet:
+    rigs = []
+    for number in range(draw(st.integers(0, 3))):
+        name, cores = f"rig{number}", draw(st.sampled_from((1, 2)))
+        found = draw(st.lists(devices(name, cores), max_size=2, unique_by=lambda device: device.name))
+        link = draw(st.sampled_from((1.2e7, 1.2e9, 1e-6, 1e18)))
+        rigs.append(Rig(name, cores, tuple(found), link_bytes_per_s=link))
+    return Fleet(tuple(rigs))
+
+
+@st.composite
+def works(draw: st.DrawFn) -> Work:
+    stages = (
+        StageWork("decode", "decode", 100, 1280, 720, "h264", gives_bytes=draw(st.sampled_from((0.0, 6e5, 2.7e8)))),
+        StageWork("infer", "infer", model="m", rows=4, operations=4e9, gives_bytes=1e4, model_bytes=1000),
+        StageWork("encode", "encode", gives_bytes=1e5),
+    )
+    return Work("work", stages, draw(st.sampled_from((1, 60))), draw(st.sampled_from((0.0, 1e6))), frames=100)
+
+
+def left_waiting(fleet: Fleet, work: Work, placed: Placement) -> list[str]:
+    """Stages that some device may run, and none takes from the queue of."""
+    left = []
+    for stage in work.stages:
+        roles = [placed.roles[each.name] for _, each in fleet.places() if may_run(work, stage, each)]
+        if roles and not any(stage.name in role.runs and stage.name in role.takes for role in roles):
+            left.append(stage.name)
+    return left
+
+
+@given(fleets(), works(), st.dictionaries(st.integers(0, 5), ROLES))
+@settings(max_examples=60, deadline=None)
+def test_each_stage_is_done_by_a_device_that_may(fleet: Fleet, work: Work, earlier: dict[int, Role]) -> None:
+    names = [device.name for _, device in fleet.places()]
+    before = {name: earlier.get(number, Role()) for number, name in enumerate(names)}
+    for placed in (place(fleet, work), place(fleet, work, Placement("work", before, dict.fromkeys(names, ""), 1.0))):
+        assert set(placed.roles) == set(names)
+        assert left_waiting(fleet, work, placed) == []
+        assert isfinite(placed.rate)
+        assert place(fleet, work, placed) is placed or not placed.rate  # it does not change to and fro
+
+
+def fleet_of_two(**of_second: object) -> tuple[Fleet, Work]:
+    first = Device("a-0", card("a", 8, 600))
+    second = replace(Device("b-0", card("b", 8, 600)), **of_second)  # type: ignore[arg-type]
+    stages = (
+        StageWork("decode", "decode", 100, 1280, 720, "h264", gives_bytes=1e6),
+        StageWork("infer", "infer", model="m", rows=4, operations=4e9, gives_bytes=1e4),
+        StageWork("encode", "encode", gives_bytes=1e5),
+    )
+    return Fleet((Rig("a", 2, (first,)), Rig("b", 2, (second,)))), Work("work", stages, 60, 1e6, 100)
+
+
+@pytest.mark.parametrize("now", [{"hosts": ("decode",)}, {"declines": ("work",)}])
+def test_a_device_that_may_not_infer_any_more_loses_its_role(now: dict[str, object]) -> None:
+    fleet, work = fleet_of_two(**now)
+    before = {"a-0": Role(("decode", "encode"), ("decode", "encode")), "b-0": Role(("infer",), ("infer",))}
+    agreed = Placement("work", before, dict.fromkeys(before, ""), 10.0)
+    assert rate_of(fleet, work, before) == 0.0
+    assert "infer" in place(fleet, work, agreed).roles["a-0"].takes
+    same, _ = fleet_of_two()
+    assert rate_of(same, work, before) > 0.0
+
+
+def test_a_pace_that_was_not_measured_is_estimated() -> None:
+    fleet, work = fleet_of_two()
+    for seconds in (0.0, nan, inf, 1e9):
+        odd, _ = fleet_of_two(frame_s={("work", "infer"): seconds}, row_s={"m": seconds})
+        assert place(odd, work) == place(fleet, work)
+
+
+def test_a_device_declines_what_all_its_workers_decline() -> None:
+    def workers(*declined: object) -> list[dict[str, object]]:
+        common = {"rig": "r", "device": "cpu", "stages": ["all"]}
+        return [{"worker": f"w{number}", "declined": each, **common} for number, each in enumerate(declined)]
+
+    [(_, both)] = fleet_of(workers({"x": "why", "y": "why"}, {"x": "why"}), (), ()).places()
+    assert both.declines == ("x",)
+    [(_, one)] = fleet_of(workers({"x": "why"}, {}), (), ()).places()
+    assert one.declines == ()
