@@ -18,7 +18,7 @@ from cli.options import (
     chosen_pipeline,
     on_fleet,
 )
-from cli.text import stderr, warn
+from cli.text import complain, stderr, warn
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
 
@@ -119,7 +119,7 @@ async def _send(
     facts = {"input": outcome.name, "inputs": list(map(str, outcome.inputs)), "pipeline": spec.name}
     if outcome.error is not None:
         answer("", **facts, job=None, error=str(outcome.error))
-        console.print(f"rigflow: {outcome.error}", soft_wrap=True, markup=False)
+        complain(outcome.error)
         return False
     opened = await open_job(client, spec, outcome, again=False)
     if before := _before(opened.manifest):
@@ -132,7 +132,7 @@ async def _send(
         raise
     except RigflowError as error:
         of_job = f"job {outcome.job.id}: " if opened.is_known else ""
-        console.print(f"rigflow: {of_job}{error}", soft_wrap=True, markup=False)
+        complain(f"{of_job}{error}")
         if opened.is_known and not isinstance(error, JobCancelled):
             await opened.give_up(error)
         answer("", **facts, job=outcome.job.id if opened.is_known else None, error=str(error))

@@ -84,8 +84,9 @@ def _between_words(line: str, stream: TextIO, indent: str = "") -> str:
     """The line; for a terminal it is broken between words, because the terminal would break it within words."""
     if not stream.isatty():
         return line
-    columns = os.get_terminal_size(stream.fileno()).columns or 80  # 0: a terminal that does not know its size
-    lines = textwrap.wrap(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        line, _columns(stream), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join(lines)
 
 
@@ -181,7 +182,16 @@ def _console(stderr: bool) -> "Console":
 
     file = sys.stderr if stderr else sys.stdout
     shown = file if file.isatty() else cast(TextIO, _WithoutPadding(file))
-    return Ours(file=shown, highlight=False, markup=False, emoji=False)  # names have brackets and colons
+    made = Ours(file=shown, highlight=False, markup=False, emoji=False)  # names have brackets and colons
+    if made.is_dumb_terminal:  # rich would take it for one of 80 columns
+        given = os.environ.get("COLUMNS", "")
+        made.size = (int(given) if given.isdigit() and int(given) else _columns(file), 25)
+    return made
+
+
+def _columns(stream: TextIO) -> int:
+    """The width of a terminal; 80 of one that does not know its size."""
+    return os.get_terminal_size(stream.fileno()).columns or 80
 
 
 class _WithoutPadding:

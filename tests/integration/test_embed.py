@@ -109,7 +109,7 @@ def test_a_library_is_filled_and_searched_by_commands(home: Path, tmp_path: Path
         str(tmp_path / name) for name in ("red.png", "large.webp", "small.jpg")
     }
     page = tmp_path / "found.html"
-    done = rigflow("search", "green", library, "--html", page, "--most", "3", **environment)
+    done = rigflow("search", "green", library, "--html", page, "--most", "3", **environment | {"COLUMNS": "300"})
     assert done.stdout.splitlines()[0].split() == ["media", "score", "time"]
     assert done.stdout.splitlines()[-1] == "3 of 5 media with 5 pictures, by mine"
     assert page.read_text().count("data:image/jpeg;base64,") == 3

@@ -104,7 +104,7 @@ def test_a_run_answers_in_json_and_its_text_is_on_stdout(tmp_path: Path) -> None
     good, bad = json.loads(ended.stdout)["jobs"]
     assert (good["state"], bad["state"], ended.returncode) == ("done", "failed", 1)
     assert all(Path(file).is_file() for file in good["files"])
-    ended = rigflow_process(*run)
+    ended = rigflow_process(*run, COLUMNS="300")
     assert ended.stdout.split()[:4] == ["file", "frames", "lost", "frames/s"]
     assert str(tmp_path / "out" / "-[abc] [red] größe_中.fingerprint.npz") in ended.stdout
     assert "equal results were there" in ended.stderr

@@ -84,3 +84,15 @@ def test_in_a_pipe_no_line_is_broken_or_filled_with_blanks(
     monkeypatch.setenv("COLUMNS", "80")
     stdout().print(rows)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_dumb_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 44))
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with os.fdopen(ours), os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        assert stdout().width == 44
+        monkeypatch.setenv("COLUMNS", "66")
+        assert stdout().width == 66
