@@ -14,6 +14,7 @@ from pipelines.audit import acting_for
 from schemas.api_roles import ApiRole
 
 ALL_ROLES = frozenset(ApiRole)
+_FOUND = "rigflow.caller"  # in the scope of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def anyone(tenant: str, any_host: bool = False) -> Identify:
 def _may(role: ApiRole) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
     async def caller(request: Request) -> Caller:
         identify: Identify = request.app.state.identify
-        found = await identify(request)
+        found: Caller = request.scope.get(_FOUND) or await identify(request)
+        request.scope[_FOUND] = found
         if role not in found.roles:
             hint = f"use an API key with the role {role.value}"
             raise HttpError(HTTPStatus.FORBIDDEN, f"this needs the role {role.value}", hint)
@@ -99,7 +101,8 @@ def _may(role: ApiRole) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
     return caller
 
 
+BY_ROLE = {role: _may(role) for role in ApiRole}  # give the caller of a request that may do so, else raise HttpError
 # the parameters of routes: `caller: Reader`
-Submitter: TypeAlias = Annotated[Caller, Depends(_may(ApiRole.SUBMIT))]
-Reader: TypeAlias = Annotated[Caller, Depends(_may(ApiRole.READ))]
-Operator: TypeAlias = Annotated[Caller, Depends(_may(ApiRole.OPERATE))]
+Submitter: TypeAlias = Annotated[Caller, Depends(BY_ROLE[ApiRole.SUBMIT])]
+Reader: TypeAlias = Annotated[Caller, Depends(BY_ROLE[ApiRole.READ])]
+Operator: TypeAlias = Annotated[Caller, Depends(BY_ROLE[ApiRole.OPERATE])]

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from gateway.callers import BY_ROLE
 from gateway.invalid import not_known
 from gateway.problems import HttpError
 from schemas.known_fields import names_of
@@ -19,11 +20,14 @@ _JSON = "JSON of a request"
 class CheckedRoute(APIRoute):
     """A route that refuses parameters of a query or a form that it does not have (400), and too large bodies (413).
 
+    Who sends a request is asked before its body is read: the framework reads JSON and forms first.
+
     A form may be as large as what the broker keeps. Compressed bodies are refused (415), unless the route `unpacks`
     them.
     """
 
     unpacks = False
+    json_bytes = 1 << 40  # at most, beside the setting
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI behind these checks."""
@@ -33,8 +37,11 @@ class CheckedRoute(APIRoute):
         lists = {each.alias for each in self.dependant.body_params if get_origin(each.field_info.annotation) is list}
         body = None if self.body_field is None else self.body_field.field_info
         is_form = isinstance(body, params.Form)
+        callers = [each for each in BY_ROLE.values() if each in {part.call for part in self.dependant.dependencies}]
 
         async def handler(request: Request) -> Response:
+            for caller in callers:
+                await caller(request)
             if not self.unpacks:
                 _check_not_packed(request)
             for name in request.query_params:
@@ -53,7 +60,7 @@ class CheckedRoute(APIRoute):
                             HTTPStatus.BAD_REQUEST, f"the field {name} is there twice", "send it once", param=name
                         )
             elif body is not None:
-                request = limited(request, request.app.state.settings.json_bytes, _JSON)
+                request = limited(request, min(self.json_bytes, request.app.state.settings.json_bytes), _JSON)
             return await handle(request)
 
         return handler

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway.callers import check_origin
 from gateway.problems import HttpError
-from gateway.route import checked_router
+from gateway.route import CheckedRoute, checked_router
 from pipelines.api_keys import ApiKeys
 from schemas.api_keys import ApiKey
 from schemas.api_roles import ApiRole
@@ -41,7 +41,13 @@ class SessionView(BaseModel):
     roles: tuple[ApiRole, ...]
 
 
-router = checked_router(prefix="/api/v1/session", tags=["session"])
+class _LoginRoute(CheckedRoute):
+    """A route that everyone may send JSON to."""
+
+    json_bytes = 4096
+
+
+router = checked_router(_LoginRoute, prefix="/api/v1/session", tags=["session"])
 
 
 @router.post("", status_code=HTTPStatus.CREATED)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -66,9 +67,34 @@ def test_every_request_needs_a_key_of_its_role(gateway: Gateway, keys: dict[ApiR
             assert (refused.status_code, f"the role {role.value}" in refused.text) == (403, True), (method, path)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b"])
+def test_nothing_is_read_of_a_request_without_a_key(gateway: Gateway, kind: str) -> None:
+    paths = gateway.app.openapi()["paths"].items()
+    asked = [(method, path) for path, methods in paths for method in methods if method in ("post", "patch")]
+    assert len(asked) > 20
+    for method, path in asked:
+        head = f"{method.upper()} {re.sub(r'{.*?}', '1', path)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        with socket.create_connection(gateway.listening.getsockname()) as sender:
+            sender.sendall(f"{head}Content-Length: 1000000000\r\n\r\n".encode())  # and no body
+            status = sender.recv(12)
+        assert status == (b"HTTP/1.1 413" if OPEN.fullmatch(path) else b"HTTP/1.1 401"), path
+
+
 @pytest.mark.parametrize("ends", ["", "x", "1", "9" * 5000, "4102444800", "٣"])
 def test_a_session_that_no_gateway_signed_is_none(
     gateway: Gateway, keys: dict[ApiRole, tuple[str, str]], ends: str
 ) -> None:
     cookie = f"rigflow_session={keys[ApiRole.READ][0]}.{ends}.{'0' * 64}".encode()
     assert httpx.get(f"{gateway.url}/api/v1/jobs", headers={"Cookie": cookie}).status_code == 401
+
+
+def test_a_request_is_counted_once(gateway: Gateway, settings: Settings) -> None:
+    async def slow_key() -> str:
+        async with Broker.connected(settings, "test") as broker:
+            return (await make_key(broker, "slow", "main", [*ApiRole], rate_per_s=0.001))[1]
+
+    headers = {"X-API-Key": asyncio.run(slow_key())}
+    with httpx.Client(base_url=gateway.url, timeout=60, headers=headers) as http:
+        while (first := http.get("/api/v1/jobs").status_code) == 401:  # the gateway does not know the key yet
+            pass
+        assert (first, http.get("/api/v1/jobs").status_code) == (200, 429)
