@@ -61,7 +61,7 @@ format = "npz"
 MIXED_MS = (10.0, 20.0, 40.0, 80.0)
 SCALE = (1, 2, 4, 8, 16, 32)
 FRAMES = 500  # of the clip; a job of more segments takes it again and again
-START_S = 60.0
+START_S = 600.0  # of a machine that is busy otherwise
 
 
 @dataclass(slots=True)

@@ -150,7 +150,7 @@ def _show(event: Event) -> None:
 def broker_bytes(server: EmbeddedServer) -> int:
     """Bytes of messages that went into and out of a server since it started, by its own count."""
     ports = json.loads((server.store / f"nats-server_{server.pid}.ports").read_text())
-    with urllib.request.urlopen(f"{ports['monitoring'][0]}/varz", timeout=10) as answer:
+    with urllib.request.urlopen(f"{ports['monitoring'][0]}/varz", timeout=600) as answer:
         counted = json.load(answer)
     return int(counted["in_bytes"]) + int(counted["out_bytes"])
 
