@@ -14,6 +14,7 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   waits for the end of the old one: that is cancelled, and with it what `close` itself waits for (`_closed_cb`);
   copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
   `_flush_queue`);
+  copies a payload once too often as it comes, and reads it in small pieces (`_ps`, `buf`, DEFAULT_BUFFER_SIZE);
   looks at each character of the name of each header (`_parse_header_lines`);
   signs whatever a server sends as the nonce of a login (`_connect_command`, `_server_info`, `_signature_cb`);
   loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
@@ -25,6 +26,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeAlias
 from urllib.parse import ParseResult
 
+import nats.aio.client
 import nats.errors
 import nats.protocol.parser
 from nats.aio.client import Client
@@ -40,6 +42,7 @@ from schemas.wire import Pieces
 _SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )? ?"
 nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + _SUBJECT + rb"(\d+)\r\n")
 nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+)\r\n")
+nats.aio.client.DEFAULT_BUFFER_SIZE = 1 << 18  # as much as uvloop reads at a time: it need not pause for each read
 
 Body: TypeAlias = bytes | Pieces
 _LARGE_BYTES = 1 << 16  # a larger payload is worth the pieces that it is sent in
@@ -47,11 +50,25 @@ _NEWLINES = str.maketrans("\r\n", "  ")
 _NONCE = re.compile("[A-Za-z0-9_-]{11,64}")  # base64url; nats-server's have 15 characters
 
 
+class _Received(bytearray):
+    """Bytes that came; a slice is one copy of them, as bytes."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return bytes(memoryview(self)[key]) if isinstance(key, slice) else super().__getitem__(key)
+
+
+class _Parser(nats.protocol.parser.Parser):
+    def reset(self) -> None:
+        super().reset()
+        self.buf = _Received()
+
+
 class NatsClient(Client):
     """With `tls://` or the settings `tls_*`, nothing is sent without TLS, in particular no password."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        self._ps = _Parser(self)
         self._always = bool(settings.tls_ca or settings.tls_cert)
         self._connect_task: asyncio.Task[Any] | None = None
 
