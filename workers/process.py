@@ -71,8 +71,7 @@ class Worker:
         self._on_connected()
         cache = self._settings.cache_folder
         device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
-        computing = ComputingThread(device)
-        unsafe = self._options.quarantine, self._options.load_alone
+        computing, unsafe = ComputingThread(device), (self._options.quarantine, self._options.load_alone)
         pipelines = PipelineCache(broker, self.hosts, cache, device, computing, *unsafe)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
