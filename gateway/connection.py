@@ -151,7 +151,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             what, hint = "the request's line and headers are too long", "send shorter ones"
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, what, hint)
         else:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"this is no HTTP/1.1: {str(error or msg)[:200]}", "")
+            reason = str(error or msg).partition(": bytearray")[0]  # h11 shows bytes as Python does
+            self._refuse(HTTPStatus.BAD_REQUEST, f"this is no HTTP/1.1: {reason[:200]}", "")
 
     def on_response_complete(self) -> None:
         """An answer is sent. One that came before the end of the body leaves its sender a moment to end it."""
