@@ -99,8 +99,12 @@ async def test_a_worker_without_a_plugin_takes_no_work_that_needs_it(
             assert outcome.ok, outcome
 
             async def reported() -> bool:
-                done = {(of["pipeline"], of["stage"]) for of in (await statuses(broker))["test-1"]["done"]}
-                return {(SPEC.name, stage.name) for stage in SPEC.stage if stage.kind != "resize"} <= done
+                plain_one, with_plugin = (
+                    {(of["pipeline"], of["stage"]) for of in (await statuses(broker))[name]["done"]}
+                    for name in ("test-0", "test-1")
+                )
+                wanted = {(SPEC.name, stage.name) for stage in SPEC.stage if stage.kind != "resize"}
+                return bool(plain_one) and wanted <= with_plugin
 
             await eventually(reported)
             status = (await statuses(broker))["test-0"]
