@@ -130,15 +130,17 @@ class Ledger:
             self._made.update(outcome.files)
 
     def close(self) -> None:
-        """Unlock it. One that was made by `open` and has nothing in it is deleted."""
-        if self._database is not None:
-            self._database.close()
-            if self._is_new and not self._files and not self._contents:
-                for path in (self._path, self._lock_path):
-                    with suppress(OSError):
-                        path.unlink()
-        if self._lock is not None:
-            self._lock.close()
+        """Unlock it, after the change that a thread makes. One that `open` made and has nothing in it is deleted."""
+        with self._busy:
+            if self._database is not None:
+                self._database.close()
+                self._database = None  # sqlite3 crashes where a thread uses one that is closed
+                if self._is_new and not self._files and not self._contents:
+                    for path in (self._path, self._lock_path):
+                        with suppress(OSError):
+                            path.unlink()
+            if self._lock is not None:
+                self._lock.close()
 
     def forget_results(self) -> None:
         """Have every file processed again.
@@ -194,13 +196,9 @@ class Ledger:
     def _is_copy(self, name: str, stamp: Stamp, stamps: Mapping[str, Stamp]) -> bool:
         known = self._files.get(name)
         of = None if known is None or known.stamp != stamp else self._contents.get(known.digest)
-        return (
-            of is not None
-            and known is not None
-            and of.name in stamps
-            and of.name != name
-            and (self.has(of.name, known.digest))
-        )
+        if of is None or known is None or of.name == name:
+            return False
+        return of.name in stamps and self.has(of.name, known.digest)
 
     def outcome(self, digest: str) -> ContentResult | None:
         """The result of a content; None when it is new, was processed by another revision, or its results are gone."""
@@ -270,8 +268,8 @@ class Ledger:
 
     def _change(self, files: Mapping[str, FileResult], contents: Mapping[str, ContentResult], gone: set[str]) -> None:
         """Set rows, and delete the contents in `gone`, in one transaction; on the disk first."""
-        assert self._database is not None, "open first"
         with self._busy:
+            assert self._database is not None, "it is not open"
             try:
                 self._database.execute("BEGIN")
                 for digest in gone:

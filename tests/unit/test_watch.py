@@ -275,6 +275,26 @@ def test_a_ledger_with_rows_that_are_none_is_told(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_it_is_closed_while_threads_write_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / LEDGER, tmp_path)
+    ledger.open()
+
+    def write(number: int) -> None:
+        ledger.record(f"{number}.mp4", Stamp(1, number), f"digest-{number}", (f"{number}.npz",))
+
+    with ThreadPoolExecutor(4) as threads:
+        writing = [threads.submit(write, number) for number in range(100)]
+        writing[0].result()
+        ledger.close()
+    with pytest.raises(AssertionError):
+        write(100)
+    again = Ledger(tmp_path / LEDGER, tmp_path)
+    again.open()
+    written = [again.has(f"{number}.mp4", f"digest-{number}") for number in range(100)]
+    again.close()
+    assert written == [each.exception() is None for each in writing]
+
+
 def test_many_threads_write_the_ledger_and_reserve_names(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / LEDGER, tmp_path)
     ledger.open()
