@@ -23,6 +23,7 @@ T = TypeVar("T")
 CLEANING_UP = ": cleaning up, once more stops at once"  # for commands that take a while
 INTERRUPTED = 130  # `ExitCode.INTERRUPTED`, of a module that is not imported yet
 PATIENCE_S = 2.0  # for the end of the process; after that a signal ends it at once
+THREADS_S = 10.0  # for threads that are no daemons, of a command that was interrupted
 _AGAIN_S = 0.01
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -186,7 +187,8 @@ def _end(code: int) -> NoReturn:
     """End the process with a code, after all that the end of the interpreter would run in Python: threads that are no
     daemons, and exit handlers, which remove temporary files and folders, end child processes and close logs.
 
-    A signal does not disturb that, unless it takes longer than `PATIENCE_S`.
+    A signal does not disturb that, unless it takes longer than `PATIENCE_S`. An interrupted command waits `THREADS_S`
+    for its threads: a pool does not know of one, and never ends it, whose start was interrupted.
     """
     began_s = time.monotonic()
 
@@ -201,7 +203,12 @@ def _end(code: int) -> NoReturn:
     if _shown and sys.stderr.isatty():  # a signal may come while a display begins or ends
         os.write(2, _SHOW_CURSOR)
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if code > INTERRUPTED - signal.SIGINT:  # 128 and a signal
+            signal.signal(signal.SIGALRM, _waited)
+            signal.setitimer(signal.ITIMER_REAL, THREADS_S)
+        with suppress(TimeoutError):
+            threading._shutdown()  # type: ignore[attr-defined]
+            signal.setitimer(signal.ITIMER_REAL, 0)
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # as a reader that left; an answer that could not be written was reported
@@ -210,6 +217,10 @@ def _end(code: int) -> NoReturn:
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(code)
+
+
+def _waited(number: int, frame: FrameType | None) -> NoReturn:
+    raise TimeoutError
 
 
 def _raise_again(error: "sys.UnraisableHookArgs") -> None:

@@ -16,13 +16,14 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas.errors import UsageError
 from workers.options import WorkerOptions
 
+T = TypeVar("T")
 Entry = Callable[[WorkerOptions, socket.socket | None], Any]
 
 LOST = 255  # multiprocessing's exit code of a process whose fork server ended
@@ -33,9 +34,18 @@ _context.set_forkserver_preload(["workers.preload"])
 _library = ThreadPoolExecutor(1, thread_name_prefix="processes")
 
 
+def _submit(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """That thread calls a function. Ctrl-C waits meanwhile: a pool never ends a thread whose start was cut short."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return _library.submit(function, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_fork_server() -> None:
     """Start the fork server, unless it runs. Returns at once; its imports go on meanwhile. Raises UsageError."""
-    _library.submit(_ensure_running).result()
+    _submit(_ensure_running).result()
 
 
 def _ensure_running() -> None:
@@ -72,15 +82,15 @@ class WorkerProcess:
 
         Raises OSError when the system cannot start a process now, and UsageError when it never can.
         """
-        await asyncio.wrap_future(_library.submit(self._start))
+        await asyncio.wrap_future(_submit(self._start))
 
     def start_now(self) -> None:
         """`start`, blocking."""
-        _library.submit(self._start).result()
+        _submit(self._start).result()
 
     def poll(self) -> int | None:
         """Exit code, or minus the signal that ended it; None while it runs."""
-        return _library.submit(self._poll).result()
+        return _submit(self._poll).result()
 
     def wait(self) -> int:
         """Block until it has ended; its exit code."""
@@ -97,7 +107,7 @@ class WorkerProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended. A process that is being started gets it when it runs."""
-        _library.submit(self._send, number)
+        _submit(self._send, number)
 
     async def _wait(self) -> int:
         readable = asyncio.Event()
@@ -107,7 +117,7 @@ class WorkerProcess:
             await readable.wait()
         finally:
             loop.remove_reader(sentinel)
-        code = await asyncio.wrap_future(_library.submit(self._poll))
+        code = await asyncio.wrap_future(_submit(self._poll))
         assert code is not None
         return code
 

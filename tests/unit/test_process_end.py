@@ -67,6 +67,18 @@ def test_ctrl_c_while_pydantic_builds_a_model_is_no_fault() -> None:
     assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
 
 
+def test_an_interrupted_command_does_not_wait_for_a_thread_that_nobody_ends() -> None:
+    done = ended("""
+    import cli.interrupts
+
+    cli.interrupts.THREADS_S = 0.1
+    threading.Thread(target=threading.Event().wait).start()
+    raise KeyboardInterrupt
+    """)
+    assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
+    assert done.stdout.endswith("last True handler "), "exit handlers are called all the same"
+
+
 def test_a_fault_of_ours_has_its_traceback_and_code_1() -> None:
     done = ended("raise RuntimeError('a fault')")
     assert done.returncode == 1
