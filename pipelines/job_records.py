@@ -103,17 +103,17 @@ class JobRecord:
         """
         job = self.manifest.job
         stored = await _entry(self._broker, job.tenant, job.id)
-        self._sequence = 0 if stored is None else stored.sequence
         manifest = _manifest_of(stored)
+        if manifest is not None and not self.stored and self.manifest.name and _is_current(manifest, job):
+            check_same(manifest, self.manifest)  # the record of another job stays: this process must not write to it
+        self._sequence = 0 if stored is None else stored.sequence
         if self.stored and stored is not None and DELETED in stored.headers:
             raise JobCancelled(job)
-        is_new, self.stored = not self.stored, manifest is not None
+        self.stored = manifest is not None
         if manifest is None:
             return
         if not _is_current(manifest, job):
             raise JobCancelled(job)
-        if is_new and self.manifest.name:
-            check_same(manifest, self.manifest)
         if not manifest.name:  # a collector wrote it before the publisher, which has these fields
             known = self.manifest.model_dump(include={"name", "source", "hosted", "submitter", "nbytes", "created_s"})
             manifest = manifest.model_copy(update=known)

@@ -88,9 +88,13 @@ async def test_media_that_come_at_once_under_one_id_are_not_one_job(
             await record.change(hosted=True)
         with pytest.raises(OtherInput, match=words):
             await records[2].change(total=3)
+        with pytest.raises(OtherInput, match=words):  # as its publisher does, which notes that it failed
+            await records[2].change(state=JobState.FAILED)
+        assert await records[2].forget(), "it has none"
         manifest = await find_manifest(broker, "mine")
         assert manifest is not None
         assert (manifest.job, manifest.source, manifest.total) == (first.job, "one", None)
+        assert manifest.state is JobState.PUBLISHING
 
 
 def test_media_without_an_id_has_one_of_its_pipeline() -> None:
