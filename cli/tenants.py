@@ -116,20 +116,23 @@ def remove(
 
     Example: rigflow tenants remove acme
     """
-    from pipelines.accounts import locked, read_tenants
+    from pipelines.accounts import check_accounts, locked, read_tenants
     from pipelines.broker import Broker
+    from pipelines.local_access import is_ours
     from pipelines.tenant_admin import check_removable, delete_tenant, is_known, unlist_tenant
 
     async def removed() -> "tuple[list[Change], str]":
         known = read_tenants(file)
-        rest = {each: tenant for each, tenant in known.tenant.items() if each != name}
+        rest = known.model_copy(update={"tenant": {each: of for each, of in known.tenant.items() if each != name}})
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
             if not await is_known(broker, name):  # the file has lost one whose removal was interrupted
                 _known(known, name, file)
             if not drop:
                 await check_removable(broker, name)
+            if not is_ours(settings):
+                check_accounts(file, rest, settings)
             await unlist_tenant(broker, name)
-            left = await _write(settings, file, known.model_copy(update={"tenant": rest}))
+            left = await _write(settings, file, rest)
             return await delete_tenant(broker, settings, name), left
 
     with locked(file):

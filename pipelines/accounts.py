@@ -174,5 +174,5 @@ def _reload(path: Path, file: TenantsFile) -> bool:
         os.kill(int(place.read_text()), signal.SIGHUP)
     except (OSError, ValueError) as error:
         what = f"nats-server could not be told to read its files again: {place}: {error}"
-        raise BrokerError(what, "do it by hand, twice for a new tenant: nats-server --signal reload=PID") from error
+        raise BrokerError(what, f"correct pid_file in {path}, and give the command again") from error
     return True

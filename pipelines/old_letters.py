@@ -5,7 +5,6 @@ import math
 from pipelines.broker import Broker
 from pipelines.dead import HEADERS, Letter, delete_letter, input_of, letters
 from pipelines.jetstream import seconds_of
-from pipelines.quotas import StorageFull
 from schemas.errors import StoreError
 
 
@@ -41,7 +40,7 @@ async def _moved(broker: Broker, letter: Letter) -> bool:
         body = b""
     try:
         await broker.publish_soon(subject, body, f"{letter.stream}/{letter.number}/moved", headers)
-    except StorageFull:
+    except StoreError:  # the storage of its tenant is full, or smaller than its input
         return False
     await delete_letter(broker, letter)
     return True

@@ -14,6 +14,7 @@ from pipelines.broker import Broker
 from pipelines.dead import dead_letter, drop, find_letter, input_of, letters
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobRecord
+from pipelines.old_letters import move_letters
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
 from pipelines.sweep import sweep
@@ -24,7 +25,7 @@ from schemas.jobs import JobRef, Key, Manifest, Priority
 from schemas.results import Failure
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
-from schemas.tenants import Tenant, TenantsFile
+from schemas.tenants import BrokerFiles, Tenant, TenantList, TenantsFile
 from tests.integration.queues import eventually
 from workers.definitions import find_models, register
 from workers.in_flight import Queue
@@ -94,6 +95,21 @@ async def test_a_command_waits_for_another_one_that_changes_the_operator_s_file(
             write_list(file, TenantsFile(tenant={"one": Tenant()}))
         assert await adding == 0
     assert set(read_tenants(file).tenant) == {"one", "two"}
+
+
+async def test_a_removal_that_the_broker_s_configuration_refuses_changes_nothing(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tenants.toml"
+    (tmp_path / "nats.conf").write_text("no configuration {")
+    write_list(file, TenantsFile(broker=BrokerFiles(config="nats.conf"), tenant={"acme": Tenant()}))
+    async with fleet_of(settings, "acme"):
+        words = ["tenants", "remove", "acme", "--file", str(file), "--nats", settings.nats]
+        assert await asyncio.to_thread(answer, words) != 0
+        assert "nothing was changed" in capsys.readouterr().err
+        async with Broker.connected(settings, "again") as again:
+            assert set(again.tenants) == {"acme"}
+    assert set(read_tenants(file).tenant) == {"acme"}
 
 
 async def test_a_rigflow_of_another_prefix_keeps_its_streams(settings: Settings) -> None:
@@ -258,6 +274,22 @@ async def test_old_dead_letters_of_a_tenant_are_moved_into_its_own_stream_with_t
         assert [letter.stored.body async for letter in letters(broker)] == in_main
         blobs = [await broker.stream_bytes(f"OBJ_{of}") for of in (broker.names.blobs, broker.names.blobs_of("acme"))]
         assert blobs == [0, 0], "neither object is left"
+
+
+async def test_an_old_dead_letter_that_its_tenant_has_no_room_for_stays_and_hinders_no_other(
+    settings: Settings,
+) -> None:
+    async with fleet_of(settings, "acme") as broker:
+        await set_tenants(broker, settings, {"acme": Tenant(storage_bytes=16 << 20)})
+        await before_the_upgrade(broker, "acme")
+        async with Broker.connected(settings, "before") as before:
+            before.take_tenants(TenantList())  # its inputs are in the shared store
+            await letter_of(before, "acme", "job-1", bytes(20 << 20))
+        await letter_of(broker, "acme", "job-2")
+        await apply_topology(broker, settings, [SPEC])
+        assert await move_letters(broker) == 1
+        for tenant, job in (("acme", "job-2"), ("main", "job-1")):
+            assert [letter.failure.key.job.id async for letter in letters(broker, tenant=tenant)] == [job]
 
 
 async def test_a_tenant_with_dead_letters_is_not_removed_unasked(settings: Settings) -> None:
