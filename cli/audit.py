@@ -39,7 +39,6 @@ def audit(
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
 
     async def read() -> "list[Audited]":
-
         async with Broker.connected(settings, name="rigflow-audit") as broker:
             found = [each async for each in read_audit(broker)]
         wanted = [each for each in found if action in (None, each.entry.action)]

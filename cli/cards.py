@@ -39,7 +39,6 @@ def cards(context: typer.Context, as_json: Json = False, *, settings: "Settings"
     from pipelines.card_list import all_cards
 
     async def found() -> "list[CardLine]":
-
         async with Broker.connected(settings, name="rigflow-cards") as broker:
             return await all_cards(broker)
 

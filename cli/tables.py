@@ -81,9 +81,9 @@ class Rows:
     def _widths(self, room: int) -> list[int] | None:
         """The columns of each column; None if they have no room, or if two names would look alike."""
         titles = [text_width(Text(each.title)) for each in self.columns]
-        made = list(zip_longest(*self.rows, fillvalue=Value(Text(), 0)))
-        natural = [max(title, *(value.width for value in values)) for title, values in zip(titles, made, strict=True)]
-        least = [max(title, *(value.least for value in values)) for title, values in zip(titles, made, strict=True)]
+        made = [[row[number] for row in self.rows] for number in range(len(titles))]
+        natural = [max([title, *(value.width for value in values)]) for title, values in zip(titles, made, strict=True)]
+        least = [max([title, *(value.least for value in values)]) for title, values in zip(titles, made, strict=True)]
         first = [
             max(low, min(high, LONG_NAME)) if each.names else low
             for each, low, high in zip(self.columns, least, natural, strict=True)

@@ -1,5 +1,6 @@
 """Lines, numbers and tables for people; unprintable characters in text from outside are escaped."""
 
+import contextlib
 import json
 import os
 import re
@@ -190,8 +191,10 @@ def _console(stderr: bool) -> "Console":
 
 
 def _columns(stream: TextIO) -> int:
-    """The width of a terminal; 80 of one that does not know its size."""
-    return os.get_terminal_size(stream.fileno()).columns or 80
+    """The width of a terminal; 80 of one that does not know its size, and of what FORCE_COLOR makes one."""
+    with contextlib.suppress(OSError, ValueError):  # no terminal, or no file at all
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
 
 
 class _WithoutPadding:

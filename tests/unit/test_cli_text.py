@@ -96,3 +96,10 @@ def test_a_dumb_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> N
         assert stdout().width == 44
         monkeypatch.setenv("COLUMNS", "66")
         assert stdout().width == 66
+
+
+def test_a_pipe_that_is_called_a_dumb_terminal_has_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as services of continuous integration do
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert stdout().width == 80

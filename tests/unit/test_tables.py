@@ -133,6 +133,10 @@ def test_a_row_without_room_for_one_line_is_several() -> None:
     ]
 
 
+def test_a_table_without_rows_is_its_titles() -> None:
+    assert lines_of(list_of(("media", "score"), [], left=1, named=("media",)), 80) == ["media score"]
+
+
 def test_a_text_behind_labels_is_broken_between_words_alone() -> None:
     path = "/home/me/.local/share/rigflow/a-store-with-a-long-name:"
     made = paragraphs([("ok", "store", f"{path} 45 GB free of 100"), ("note", "decoders", "all")])
