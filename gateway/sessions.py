@@ -7,7 +7,6 @@ only a page of this origin can read.
 
 import hashlib
 import hmac
-import time
 from http import HTTPStatus
 from typing import Annotated
 
@@ -55,10 +54,9 @@ async def log_in(request: Request, response: Response, login: Annotated[Login, B
     """Begin a session: the answer sets a cookie for twelve hours."""
     check_origin(request, "a session", "use an API key")
     keys: ApiKeys | None = getattr(request.app.state.identify, "keys", None)
-    key = keys.check(login.key) if keys is not None else None
-    if key is None:
+    if keys is None or (key := keys.check(login.key)) is None:
         raise HttpError(HTTPStatus.UNAUTHORIZED, "the API key is not known, expired or revoked", "check the key")
-    ends_s = int(time.time()) + SESSION_S
+    ends_s = int(keys.now_s()) + SESSION_S
     secure = request.url.scheme == "https"
     value = f"{key.id}.{ends_s}.{_signature(key, f'session.{ends_s}')}"
     response.set_cookie(SESSION, value, SESSION_S, secure=secure, httponly=True, samesite="strict")
@@ -77,10 +75,11 @@ def key_of_session(request: Request, keys: ApiKeys | None) -> ApiKey | None:
     """The key with which the session of a request was begun, if both are still valid."""
     identity, _, rest = request.cookies.get(SESSION, "").partition(".")
     ends, _, signature = rest.partition(".")
-    key = keys.get(identity) if keys is not None else None
-    if key is None or not hmac.compare_digest(signature.encode(), _signature(key, f"session.{ends}").encode()):
+    if keys is None or (key := keys.get(identity)) is None:
         return None
-    return key if int(ends) >= time.time() else None  # `log_in` signed it
+    if not hmac.compare_digest(signature.encode(), _signature(key, f"session.{ends}").encode()):
+        return None
+    return key if int(ends) >= keys.now_s() else None  # `log_in` signed it
 
 
 def check_csrf(request: Request, key: ApiKey) -> None:

@@ -89,10 +89,14 @@ class ApiKeys:
             if key is not None and key.id == identity:
                 self._keys[identity] = key
 
+    def now_s(self) -> float:
+        """Seconds since 1970 by the broker's clock, which all gateways share."""
+        return self._broker.now_s()
+
     def get(self, identity: str) -> ApiKey | None:
         """The key with this id, if it may be used now."""
         key = self._keys.get(identity)
-        return key if key is not None and key.valid_at(self._broker.now_s()) else None
+        return key if key is not None and key.valid_at(self.now_s()) else None
 
     def check(self, text: str) -> ApiKey | None:
         """The key of this text, if it may be used now. Takes as long for a wrong secret as for a right one."""

@@ -93,8 +93,8 @@ class JetStream:
     def _read_clock(self, answer: Mapping[str, Any], asked_s: float) -> None:
         """Take the broker's time from an answer; it was read there between `asked_s` and now."""
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            broker_s = seconds_of(answer["ts"])
-            self._behind_s = min(max(self._behind_s, broker_s - time.time()), broker_s - asked_s)
+            if (broker_s := seconds_of(answer["ts"])) > 0:  # a server that leaves it out writes the year 1
+                self._behind_s = min(max(self._behind_s, broker_s - time.time()), broker_s - asked_s)
 
     async def api(self, action: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call `$JS.API.<action>`; tries again while the broker recovers. Raises StreamGone, ApiError, BrokerError."""

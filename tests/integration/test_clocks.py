@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from cli.status_workers import state_of
 from pipelines.api_keys import ApiKeys, make_key
 from pipelines.broker import Broker
 from pipelines.cards import doubts, good_ms, put_canary, quarantine
+from pipelines.jetstream import JetStream
 from pipelines.jobs import begin
 from pipelines.revisions import AGE_S, sweep_revisions
 from pipelines.status import fleet_status
@@ -122,6 +124,38 @@ async def test_jobs_keys_revisions_and_statuses_have_the_same_age_for_all(
             keys = ApiKeys(late)
             keys._keys[key.id] = key
             assert keys.check(text) == key
+
+
+async def test_a_session_of_one_gateway_is_valid_at_another_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi")
+    from fastapi import Request, Response
+
+    from gateway.sessions import Login, key_of_session, log_in
+
+    async with a_fleet(settings):
+        async with a_machine(settings, monkeypatch, -24 * HOUR_S) as late:
+            key, text = await make_key(late, "site", "main", [ApiRole.READ], 0.0, 0, 0.0)
+            keys, answer = ApiKeys(late), Response()
+            keys._keys[key.id] = key
+            app = SimpleNamespace(state=SimpleNamespace(identify=SimpleNamespace(keys=keys)))
+            scope = {"type": "http", "scheme": "http", "path": "/", "headers": [], "server": ("a", 1), "app": app}
+            await log_in(Request(scope), answer, Login(key=text))
+        cookie = answer.headers["set-cookie"].partition(";")[0].encode()
+        request = Request(scope | {"headers": [(b"cookie", cookie)]})
+        for ahead_s in (0.0, 24 * HOUR_S):
+            async with a_machine(settings, monkeypatch, ahead_s) as other:
+                keys = ApiKeys(other)
+                keys._keys[key.id] = key
+                assert key_of_session(request, keys) == key
+
+
+def test_a_server_that_does_not_say_its_time_leaves_the_clock_as_it_is() -> None:
+    broker = JetStream(None)  # type: ignore[arg-type]
+    for given in ("0001-01-01T00:00:00Z", "", None, 5):
+        broker._read_clock({"ts": given}, right())
+    assert broker._behind_s == 0.0
 
 
 async def test_a_job_counts_on_the_day_of_the_broker_for_rigs_whose_clock_is_wrong(
