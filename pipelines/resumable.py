@@ -88,19 +88,23 @@ class Uploads:
         content_type: str,
         patience_s: float,
     ) -> Upload:
-        """Begin an upload; with the id of a known one of the same size and revision it is that one.
+        """Begin an upload; with the id of a known one of the same size and pipeline it is that one.
+
+        The pipeline may have been updated since; what the caller has `chosen` is one revision of it.
 
         Raises UploadMoved, NeverFits, FleetFull when there is no space for all of it for `patience_s`.
         """
         await self._broker.quotas.check(self._client.tenant)
-        if job:
-            with suppress(NotFound):
-                known, hint = await self.find(job), "choose another id, or delete it"
-                if known.size != size:
-                    raise UploadMoved(f"upload {job} has {known.size:,} bytes", hint)
-                if known.revision != revision:
-                    raise UploadMoved(f"upload {job} is of another pipeline, or of other options of it", hint)
-                return known
+        known = None
+        with suppress(NotFound):
+            known = await self.find(job)
+        if known is not None:
+            hint = "choose another id, or delete it"
+            if known.size != size:
+                raise UploadMoved(f"upload {job} has {known.size:,} bytes", hint)
+            if known.revision != revision and (chosen or known.chosen or await self._is_other(known, revision)):
+                raise UploadMoved(f"upload {job} is of another pipeline, or of other options of it", hint)
+            return known
         async with media_space(self._broker, self._bucket, size, patience_s):
             pass
         upload = Upload(
@@ -115,6 +119,11 @@ class Uploads:
         )
         await self._write(upload)
         return upload
+
+    async def _is_other(self, known: Upload, revision: str) -> bool:
+        """Whether a revision is of another pipeline than that of an upload."""
+        was, wanted = [await load_pipeline(self._broker, each) for each in (known.revision, revision)]
+        return was.name != wanted.name
 
     async def find(self, identity: str) -> Upload:
         """An upload by its id. Raises NotFound."""

@@ -7,9 +7,13 @@ import pytest
 
 from pipelines.blob_upload import put_blob, send_stream
 from pipelines.broker import Broker
+from pipelines.client import Client
 from pipelines.message_store import FleetFull, NeverFits
+from pipelines.registry import publish_pipeline
+from pipelines.resumable import UploadMoved, Uploads
+from schemas.jobs import Priority
 from schemas.settings import Settings
-from tests.integration.queues import MIB, a_broker, eventually
+from tests.integration.queues import MIB, SPEC, a_broker, a_fleet, eventually
 
 
 async def _pieces(count: int, *waits: asyncio.Event) -> AsyncIterator[bytes]:
@@ -69,3 +73,20 @@ async def test_media_leave_space_for_what_workers_make_of_them(settings: Setting
             await send_stream(broker, bucket, _pieces(2), 2 * MIB, 0.2)
         async with asyncio.timeout(60.0):
             await put_blob(broker, bucket, bytes(6 * MIB))
+
+
+async def test_an_upload_goes_on_when_its_pipeline_was_updated_unless_a_revision_was_chosen(
+    settings: Settings,
+) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        newer = await publish_pipeline(broker, SPEC.model_copy(update={"segment_s": 2.0}), {})
+        assert newer.revision != publisher.spec.revision
+        uploads = Uploads(Client(broker))
+
+        async def create(revision: str, chosen: bool) -> str:
+            return (await uploads.create(revision, chosen, 9, "film", Priority.BULK, "film", "", 1.0)).revision
+
+        assert await create(publisher.spec.revision, False) == publisher.spec.revision
+        assert await create(newer.revision, False) == publisher.spec.revision
+        with pytest.raises(UploadMoved, match="of other options"):
+            await create(newer.revision, True)
