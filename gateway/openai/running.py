@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from gateway.callers import Caller
 from gateway.fleet import PATIENCE_S, client_of
 from gateway.leaving import client_left
+from gateway.route import check_size
 from pipelines.broker import Broker
 from pipelines.job import Job
 from pipelines.job_events import Ended, Event
@@ -29,6 +30,7 @@ from schemas.wire import Buffer
 
 # names that OpenAI's clients have in their examples: they stand for the model that the fleet's pipeline has
 _OPENAIS = re.compile(r"(gpt|chatgpt|o\d|whisper|tts|dall-e|text-embedding|text-davinci|davinci|babbage)([-.].*)?")
+MOST_TIMES = 4  # json_bytes: the lines of a request escape its letters and repeat its question
 
 
 def is_openais(model: str) -> bool:
@@ -69,8 +71,15 @@ class Asked:
         )
 
     async def ask(self, spec: PipelineSpec, lines: Sequence[Mapping[str, Any]]) -> Job:
-        """Begin the job of a request that is lines of JSON. Raises as `submit`."""
-        return await self.submit(spec, "".join(f"{json.dumps(line)}\n" for line in lines).encode(), "request.jsonl")
+        """Begin the job of a request that is lines of JSON, each choice with its question. Raises as `submit`.
+
+        Raises HttpError where there are more of them than `MOST_TIMES` what a request may have.
+        """
+        text, most = bytearray(), MOST_TIMES * self.request.app.state.settings.json_bytes
+        for line in lines:
+            text += f"{json.dumps(line)}\n".encode()
+            check_size(len(text), most, "a question, once for each of its choices,")
+        return await self.submit(spec, text, "request.jsonl")
 
     async def events(self, job: Job) -> AsyncGenerator[Event, None]:
         """What happens to the job, until its end. Cancels it when the client leaves. Raises ClientGone, MediaError."""

@@ -1,17 +1,23 @@
 """Requests of OpenAI as clients send them: a field that nobody set is null."""
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("fastapi")
 
+from fastapi import Request
+
 from gateway.openai.chat import ChatRequest
 from gateway.openai.completions import MOST_PROMPTS, CompletionRequest, CompletionStyle
 from gateway.openai.embeddings import EmbeddingRequest
 from gateway.openai.fields import OpenAIRequest
 from gateway.openai.images import GenerationRequest
+from gateway.openai.running import Asked
 from gateway.openai.speech import SpeechRequest
+from gateway.problems import HttpError
 from schemas.errors import UsageError
 
 LEAST = {
@@ -87,3 +93,11 @@ def test_a_schema_that_is_missing_is_no_leave_for_any_text() -> None:
     request = ChatRequest.model_validate(LEAST[ChatRequest] | {"response_format": {"type": "json_schema"}})
     with pytest.raises(UsageError, match="no json_schema"):
         request.lines()
+
+
+def test_a_question_that_is_repeated_for_each_choice_is_limited() -> None:
+    app = SimpleNamespace(state=SimpleNamespace(settings=SimpleNamespace(json_bytes=1024)))
+    asked = Asked(Request({"type": "http", "app": app}), None, None)  # type: ignore[arg-type]
+    lines = CompletionRequest(prompt="x" * 500, n=16).lines()
+    with pytest.raises(HttpError, match="a question, once for each of its choices, has at most 4,096 bytes"):
+        asyncio.run(asked.ask(None, lines))  # type: ignore[arg-type]
