@@ -90,6 +90,7 @@ class Intake:
                 await message.cancel()
         for queue in [each for each in self._pulls if self._broker.names.lacks(each.tenant)]:
             self._full.discard(queue)
+            self._late_until_s.pop(queue, None)
             self._asked = None if self._asked == queue else self._asked
             await self._pulls.pop(queue).close()
         await self.io.leave()
@@ -207,10 +208,10 @@ class Intake:
         """Queues that had more messages and have not answered since: they have work, most likely.
 
         One whose request was withdrawn stays among them until a new request stands for `LATE_S`: its tenant would lose
-        its turn otherwise, and what it is owed.
+        its turn otherwise, and what it is owed. Where nothing is taken, no tenant waits: all others would wait for it.
         """
-        late = self._late_until_s.items()
-        return {queue for queue, until_s in late if now < until_s or not self.outstanding(queue)}
+        late = {queue: until_s for queue, until_s in self._late_until_s.items() if self._takes(queue)}
+        return {queue for queue, until_s in late.items() if now < until_s or not self.outstanding(queue)}
 
     def _ask_urgent(self) -> None:
         """Keep requests at interactive queues while a message of them could join the work that is going on, or go

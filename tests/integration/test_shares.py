@@ -12,6 +12,7 @@ from pipelines.tenant_admin import remove_tenant, set_tenants
 from pipelines.topology import apply_topology
 from placement.fair_share import BURST_S
 from schemas.jobs import Priority
+from schemas.placed import PlacedDevice, PlacedPipeline
 from schemas.settings import Settings
 from schemas.tenants import Tenant
 from tests.integration.queues import SPEC, eventually
@@ -22,9 +23,9 @@ from workers.intake import PREEMPTING
 BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE
 
 
-async def send(broker: Broker, tenant: str, count: int, priority: Priority = BULK) -> None:
-    """Messages of a tenant in front of the first stage."""
-    subject = broker.names.work(SPEC.name, "decode", priority, tenant)
+async def send(broker: Broker, tenant: str, count: int, priority: Priority = BULK, stage: str = "decode") -> None:
+    """Messages of a tenant in front of a stage."""
+    subject = broker.names.work(SPEC.name, stage, priority, tenant)
     sent = (broker.publish(subject, b"x", f"{tenant}-{priority}-{number}") for number in range(count))
     await asyncio.gather(*sent)
 
@@ -169,6 +170,32 @@ async def test_a_tenant_whose_request_was_withdrawn_before_its_answer_keeps_its_
         worker.intake._late_until_s[queue] = 0.0  # long ago
         worker.intake._ask(1, 1.0)
         assert shares.ahead_s("there") > 40.0, "what is owed to the other is not forgotten"
+
+
+@pytest.mark.parametrize("cause", ["its tenant is removed", "its stage is given to others"])
+async def test_a_queue_that_is_left_unanswered_does_not_keep_the_work_of_others_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    """It had more messages, which another worker took: no tenant waits for ever for its turn there."""
+    async with sharing(settings, {"gone": 1.0, "there": 1.0}, {}, monkeypatch) as (broker, worker):
+        monkeypatch.setattr("workers.intake.PATIENCE_S", 0.005)
+        queue = Queue(SPEC.name, "resize", BULK, "gone")
+        await send(broker, "gone", 1, stage="resize")
+        await eventually(lambda: bool(worker.in_flight.messages) and not worker.intake.outstanding(queue))
+        await send(broker, "gone", 3, stage="resize")  # the first of them is there already
+        await work(worker, 1, {"gone": 1.0})
+        await eventually(lambda: bool(worker.in_flight.messages))
+        await broker.api(f"STREAM.MSG.DELETE.{broker.names.work_stream(SPEC.name, 'resize')}", {"seq": 3})
+        await work(worker, 1, {"gone": 1.0})
+        await eventually(lambda: queue in worker.intake._late_until_s)
+        if cause == "its tenant is removed":
+            await remove_tenant(broker, settings, "gone")
+            await worker.intake.leave_tenants()
+        else:
+            role = {"d": PlacedDevice(runs=("decode",), takes=("decode",))}
+            worker.intake.roles.renew(PlacedPipeline(pipeline=SPEC.name, revision="r", devices=role, since_s=0), "d", 0)
+        await send(broker, "there", 6)
+        assert await work(worker, 6, {"there": 1.0}) == ["there"] * 6
 
 
 async def test_tenants_that_come_and_go_while_a_worker_runs(
