@@ -1,7 +1,8 @@
 """Which device runs which stages. Four rules, in this order:
 
 1. A device runs no stage that its settings leave out, no pipeline that it declines, and no models that do not fit into
-   its memory together. Where no device can do all stages, each does those that it can.
+   its memory together. Where no device can do all stages, several share them by rule 2, over slow links too; where that
+   is not possible either, each does those that it can.
 2. Every device runs all other stages of the pieces that it takes, unless the fleet does more with some of them apart:
    a piece may move to another rig where its bytes take less time on both network links than the stages that move
    take on the device that gives them away, and less than those before take on the device that gets them. It is moved
@@ -46,18 +47,19 @@ def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placemen
     late = _late({way.legs[0].group: way for way in entire}, parts)
     entire = [way for way in entire if way.legs[0].group not in late]
     new = _all_stages_each(work, kinds, {way.legs[0].group for way in entire}, late, _rate(entire, parts)[0])
-    if not entire:
-        new = _each_what_it_can(work, kinds, parts)
     moving = [way for way in ways if len(way.legs) > 1]
     quick = [way for way in moving if not _is_too_slow(way, kinds) and _saves_time(work, way, kinds)]
-    _, rates = _rate([*entire, *quick], parts)
-    used = [(way, rate) for way, rate in zip([*entire, *quick], rates, strict=True) if rate > 0.0]
+    several = [*entire, *quick] or moving
+    _, rates = _rate(several, parts)
+    used = [(way, rate) for way, rate in zip(several, rates, strict=True) if rate > 0.0]
     apart = [_roles_of_mix(work, kinds, used, parts, often) for often in OFTEN]
     better = [each for each in apart if each.rate > WORTH * new.rate]
+    if not (entire or better):
+        new = _each_what_it_can(work, kinds, parts)
     if before is not None and _still_good(fleet, work, before, max(each.rate for each in (new, *better))):
         return before  # without a simulation
     if better:
-        new = min((new, *better), key=lambda each: _simulated_s(fleet, work, each))
+        new = min((new, *better) if entire else better, key=lambda each: _simulated_s(fleet, work, each))
     return before if before is not None and _still_good(fleet, work, before, new.rate) else new
 
 
@@ -151,7 +153,7 @@ def _roles_of_mix(
         kept = [way for way, rate in routes_here if rate >= often * most]
         if often == 1.0:
             kept = kept[:1]
-        legs = {leg for way in kept for leg in way.legs if leg.group == number}
+        legs = _legs_here(work, number, group, kept)
         runs = {at for leg in legs for at in range(leg.first, leg.end)}
         takes = sorted({leg.first for leg in legs})
         role = Role(tuple(work.names[at] for at in sorted(runs)), tuple(work.names[at] for at in takes))
@@ -161,6 +163,15 @@ def _roles_of_mix(
             why[device.name] = DOES_ALL if role.runs == work.names else reason
     roles = _with_takers(work, _without_dead_ends(work, roles))
     return Placement(work.pipeline, roles, why, _rate(routes_of(work, kinds, roles), parts)[0])
+
+
+def _legs_here(work: Work, number: int, group: Group, ways: Sequence[Route]) -> set[Leg]:
+    """The legs of routes on a group; of the first one alone, or none, where its memory does not hold all models."""
+    for some in (ways, ways[:1]):
+        legs = {leg for way in some for leg in way.legs if leg.group == number}
+        if fits(tuple(work.stages[at] for leg in legs for at in range(leg.first, leg.end)), group.devices[0]):
+            return legs
+    return set()
 
 
 def _without_dead_ends(work: Work, roles: Mapping[str, Role]) -> dict[str, Role]:

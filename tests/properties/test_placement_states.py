@@ -116,3 +116,24 @@ def test_a_device_declines_what_all_its_workers_decline() -> None:
     assert both.declines == ("x",)
     [(_, one)] = fleet_of(workers({"x": "why"}, {}), (), ()).places()
     assert one.declines == ()
+
+
+@pytest.mark.parametrize("link", [1.2e9, 1e4])
+def test_models_that_do_not_fit_together_are_on_devices_of_their_own(link: float) -> None:
+    """Also where the way between them takes longer than the models: no device has memory for both."""
+    fleet = Fleet(
+        tuple(
+            Rig(name, 2, (Device(f"{name}-0", card(name, 8, 600), memory_bytes=10),), link_bytes_per_s=link)
+            for name in ("a", "b")
+        )
+    )
+    stages = (
+        StageWork("decode", "decode", 100, 1280, 720, "h264", gives_bytes=1e6),
+        StageWork("first", "infer", model="m", rows=4, operations=4e9, gives_bytes=1e4, model_bytes=6),
+        StageWork("second", "infer", model="n", rows=4, operations=4e9, gives_bytes=1e4, model_bytes=6),
+        StageWork("encode", "encode", gives_bytes=1e5),
+    )
+    placed = place(fleet, Work("work", stages, 60, 1e6, 100))
+    assert placed.rate > 0.0
+    models = [{"first", "second"} & {*role.runs} for role in placed.roles.values()]
+    assert sorted(map(sorted, models)) == [["first"], ["second"]]
