@@ -54,8 +54,7 @@ class SimWorker:
         """How many messages it fetches now."""
         if not self.alive or self._blocked:
             return 0
-        running_s = self._clock.now_s - self._since_s
-        ready = sum(map(len, (*self._ahead, *self._ready.by_priority)))
+        running_s, ready = self._clock.now_s - self._since_s, sum(map(len, (*self._ahead, *self._ready.by_priority)))
         given = self.held.values(), self._undecoded, ready, self._nbytes, self._running, running_s
         wanted, again_s = self.credit.wants(*given)
         self._look_again(again_s)
@@ -67,6 +66,7 @@ class SimWorker:
         return self.overlapped and are_ahead(*self._ahead, *self._ready.by_priority)
 
     def _look_again(self, seconds: float) -> None:
+        """Refill again when the work that it holds is about to end."""
         at_s = self._clock.now_s + seconds
         if seconds < math.inf and not self._clock.now_s < self._again_s <= at_s:
             self._again_s = at_s

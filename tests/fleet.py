@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from tests.simulated import DEFAULT_MS, at_pace, models_of
 from workers.forkserver import Entry, WorkerProcess
 from workers.inputs import JobOutcome
-from workers.options import WorkerOptions, of_one_rig
+from workers.options import WorkerOptions, with_gpu_peers
 from workers.process import start_worker
 from workers.run import run_jobs
 
@@ -140,7 +140,7 @@ class Fleet:
             )
             for at, stages in enumerate(self._stages)
         ]
-        options = of_one_rig(rig)[number]
+        options = with_gpu_peers(rig)[number]
         pace_ms = self._paces[number] if self._paces else self._pace_ms
         worker = WorkerProcess(options, at_pace(self.entry, pace_ms))
         worker.start_now()

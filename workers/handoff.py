@@ -56,10 +56,12 @@ class Handoff:
     async def idle_at(self, queue: Queue) -> int:
         """How many requests of other workers wait at a queue that has no message for them."""
         stream = self._broker.names.work_stream(queue.pipeline, queue.stage)
+        await asyncio.sleep(0)  # requests that this worker has just withdrawn are withdrawn at the broker first
+        own = self._intake.outstanding(queue)
         try:
             async with asyncio.timeout(ANSWER_S):
                 consumer = self._broker.names.consumer(queue.priority, queue.tenant)
                 info = await self._broker.api(f"CONSUMER.INFO.{stream}.{consumer}")
         except (RigflowError, TimeoutError):
             return 0  # publishing reports a broker that is away
-        return max(0, int(info["num_waiting"]) - int(info["num_pending"]) - self._intake.outstanding(queue))
+        return max(0, int(info["num_waiting"]) - int(info["num_pending"]) - own)

@@ -16,7 +16,7 @@ from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.continuing import is_urgent
-from workers.fed import HELD_S, Fed
+from workers.enough_decoded import HELD_S, EnoughDecoded
 from workers.in_flight import Queue, Task
 from workers.io_intake import Accept, IoIntake, open_pull, queues_of
 from workers.messages_in_flight import MessagesInFlight
@@ -44,7 +44,7 @@ class Intake:
         self._accept = accept
         self._pulls: dict[Queue, Pull] = {}
         self._turns = Turns(in_flight.shares)
-        self._fed = Fed(in_flight, self._turns.depth, concurrency)
+        self._enough_decoded = EnoughDecoded(in_flight, self._turns.depth, concurrency)
         self._full: set[Queue] = set()  # queues that had more messages at the last delivery
         self._late_until_s: dict[Queue, float] = {}  # queues that had more and have not answered: until when they may
         self._asked: Queue | None = None  # the one of them with an open request
@@ -102,8 +102,8 @@ class Intake:
             self._later = None
         if self._closed or self._paused or self.cordoned:
             return
-        if self._fed.lasts():
-            for queue in [each for each in self._pulls if self._fed.leaves(each) and each not in self._full]:
+        if self._enough_decoded.update():
+            for queue in [each for each in self._pulls if self._enough_decoded.skips(each) and each not in self._full]:
                 self._pulls[queue].withdraw()
                 self._late_until_s.pop(queue, None)
         free_items, shortfall_s = self._free_items(), self._shortfall_s()
@@ -188,7 +188,7 @@ class Intake:
             self._late_until_s[self._asked] = self._asked_s + LATE_S
         self._turns.wait(self._full | self._unanswered(now))
         for queue, pull in self._pulls.items():
-            if queue in self._full or pull.outstanding or self._turns.ahead(queue) or self._fed.leaves(queue):
+            if queue in self._full or pull.outstanding or self._turns.ahead(queue) or self._enough_decoded.skips(queue):
                 continue
             if self._takes(queue):
                 pull.request(1)

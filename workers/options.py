@@ -35,7 +35,7 @@ class WorkerOptions(BaseModel):
         return runs_stage(self.stages, *names)
 
 
-def of_one_rig(workers: Sequence[WorkerOptions]) -> list[WorkerOptions]:
+def with_gpu_peers(workers: Sequence[WorkerOptions]) -> list[WorkerOptions]:
     """The workers of a rig, each with the number of those that share its GPU."""
     on = Counter(each.device for each in workers if each.device != "cpu")
     return [each.model_copy(update={"gpu_peers": max(0, on[each.device] - 1)}) for each in workers]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from engines.scratch import remove_left
 from schemas.errors import ExitCode, GivenUp
 from workers.forkserver import Entry, WorkerProcess
-from workers.options import WorkerOptions, of_one_rig
+from workers.options import WorkerOptions, with_gpu_peers
 from workers.process import start_worker
 from workers.process_facts import describe_exit, resident_bytes, restart_pause_s
 from workers.quarantine import KILLED, TRUSTED, LoadCrashes, oom_kills
@@ -46,7 +46,7 @@ class Supervisor:
     ) -> None:
         """`start_pause_s` passes between the starts of two workers."""
         self._start_turns = StartTurns(start_pause_s)
-        self.slots = [Slot(options) for options in of_one_rig(workers)]
+        self.slots = [Slot(options) for options in with_gpu_peers(workers)]
         self._entry = entry
         self._on_event = on_event
         self._stopping = False

@@ -115,7 +115,7 @@ def test_times_of_a_job_are_dates_and_durations(monkeypatch: pytest.MonkeyPatch)
     finally:
         monkeypatch.undo()
         time.tzset()
-    running = dict(describe(Manifest(job=job, name="n", created_s=time.time() - 61), time.time()))
+    running = dict(describe(Manifest(job=job, name="n", created_s=1_700_000_000.0), 1_700_000_061.0))
     assert running["begun"].endswith(", 1 min 1 s ago")
     assert running["ended"] == "-"
 

@@ -1,5 +1,6 @@
 """What a worker asks the broker before it gives a part to another."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 
 from schemas.jobs import Priority
 from schemas.settings import Settings
-from workers import fed, handoff
+from schemas.subjects import Names
+from workers import enough_decoded, handoff
 from workers.batching import Batching
 from workers.handoff import Handoff
 from workers.in_flight import Queue
-from workers.options import WorkerOptions, of_one_rig
+from workers.options import WorkerOptions, with_gpu_peers
 
 QUEUE = Queue("p", "infer", Priority.BULK)
 
@@ -61,6 +63,31 @@ async def test_short_steps_ask_nothing() -> None:
     assert not asked
 
 
+@pytest.mark.parametrize("withdrawn", ["before", "meanwhile"])
+async def test_a_request_of_its_own_that_it_withdraws_is_not_that_of_another(withdrawn: str) -> None:
+    """The broker knows it until the withdrawal is sent, and may have counted it before."""
+    own, at_broker, sending = [1], [1], list[asyncio.Task[None]]()
+
+    async def send() -> None:
+        at_broker[0] = 0
+
+    def withdraw() -> None:
+        own[0] = 0
+        sending.append(asyncio.create_task(send()))
+
+    async def api(_: str) -> dict[str, int]:
+        info = {"num_waiting": at_broker[0], "num_pending": 0}
+        if withdrawn == "meanwhile":
+            withdraw()
+        return info
+
+    broker: Any = SimpleNamespace(names=Names(), api=api)
+    intake: Any = SimpleNamespace(outstanding=lambda _: own[0])
+    if withdrawn == "before":
+        withdraw()
+    assert await Handoff(broker, intake, worth_s=0.1).idle_at(QUEUE) == 0
+
+
 async def test_workers_that_share_the_gpu_do_not_count(now_s: list[float]) -> None:
     """Seven others may all be of the same GPU; of eight, one is elsewhere."""
     made, _ = counted([7, 8])
@@ -75,7 +102,7 @@ async def test_workers_that_share_the_gpu_do_not_count(now_s: list[float]) -> No
 def test_each_worker_of_a_rig_knows_how_many_share_its_gpu() -> None:
     devices = ["cuda:0", "cpu", "cuda:1", "cuda:0", "cpu", "cuda:0"]
     options = [WorkerOptions(settings=Settings(), name=str(n), device=each) for n, each in enumerate(devices)]
-    assert [each.gpu_peers for each in of_one_rig(options)] == [2, 0, 0, 2, 0, 2]
+    assert [each.gpu_peers for each in with_gpu_peers(options)] == [2, 0, 0, 2, 0, 2]
 
 
 def waiting(pending: bool, in_flight: int, concurrency: int) -> tuple[Batching, Any, Any]:
@@ -104,29 +131,32 @@ async def test_a_device_whose_decoders_have_work_does_not_wait_for_them(
     assert await batching._feeding(infer) is (decode if feeds else infer)
 
 
-def test_queues_of_parts_are_left_while_enough_is_decoded_here(
+def test_queues_of_parts_are_skipped_while_enough_is_decoded_here(
     now_s: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fed, "time", handoff.time)
+    monkeypatch.setattr(enough_decoded, "time", handoff.time)
     held: Any = SimpleNamespace(decoded_ahead=False)
     segments = Queue("p", "decode", Priority.BULK)
     depth = {segments: 0, QUEUE: 1}
-    made, core = fed.Fed(held, depth, concurrency=4), fed.Fed(held, depth, concurrency=1)
-    assert not made.lasts()
-    assert not made.leaves(QUEUE)
+    made, core = (
+        enough_decoded.EnoughDecoded(held, depth, concurrency=4),
+        enough_decoded.EnoughDecoded(held, depth, concurrency=1),
+    )
+    assert not made.update()
+    assert not made.skips(QUEUE)
     held.decoded_ahead = True
-    assert not made.lasts()
-    assert not made.leaves(QUEUE), "requests stay for a moment"
-    now_s[0] += 1.01 * fed.HELD_S
-    assert made.lasts()
-    assert (made.leaves(QUEUE), made.leaves(segments)) == (True, False)
-    assert not core.lasts()
-    assert not core.leaves(QUEUE)
-    now_s[0] += fed.LOOK_EVERY_S
-    assert not made.lasts()
-    assert not made.leaves(QUEUE), "parts that others sent are looked for"
-    now_s[0] += 1.01 * fed.HELD_S
-    assert made.lasts()
+    assert not made.update()
+    assert not made.skips(QUEUE), "requests stay for a moment"
+    now_s[0] += 1.01 * enough_decoded.HELD_S
+    assert made.update()
+    assert (made.skips(QUEUE), made.skips(segments)) == (True, False)
+    assert not core.update()
+    assert not core.skips(QUEUE)
+    now_s[0] += enough_decoded.LOOK_EVERY_S
+    assert not made.update()
+    assert not made.skips(QUEUE), "parts that others sent are looked for"
+    now_s[0] += 1.01 * enough_decoded.HELD_S
+    assert made.update()
     held.decoded_ahead = False
-    assert not made.lasts()
-    assert not made.leaves(QUEUE)
+    assert not made.update()
+    assert not made.skips(QUEUE)
