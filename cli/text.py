@@ -155,15 +155,14 @@ def stdout() -> "Console":
     Where it is no terminal and COLUMNS is not set, no line is broken or shortened, so that programs find whole names.
     """
     made = _console(stderr=False)
-    return made if "COLUMNS" in os.environ else _unbroken(made)
+    if "COLUMNS" not in os.environ and not made.file.isatty():  # FORCE_COLOR has rich call all a terminal
+        made.width = _UNBROKEN
+    return made
 
 
 def stderr() -> "Console":
     """stderr for people; where that is no terminal, no line is broken, so that programs find whole paths."""
-    return _unbroken(_console(stderr=True))
-
-
-def _unbroken(made: "Console") -> "Console":
+    made = _console(stderr=True)
     if not made.is_terminal:
         made.width = _UNBROKEN
     return made

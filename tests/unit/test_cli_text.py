@@ -9,7 +9,7 @@ import pytest
 
 from cli.near import describe_offset
 from cli.tables import list_of
-from cli.text import age, one_line, size, stdout
+from cli.text import age, one_line, size, stderr, stdout
 from pipelines.registry import builtin_pipelines
 from schemas.text import count, rate
 from tests.cli import COMMAND, environment
@@ -98,8 +98,11 @@ def test_a_dumb_terminal_has_its_own_width(monkeypatch: pytest.MonkeyPatch) -> N
         assert stdout().width == 66
 
 
-def test_a_pipe_that_is_called_a_dumb_terminal_has_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "dumb")
+@pytest.mark.parametrize("kind", ["dumb", "xterm"])
+def test_a_pipe_is_no_terminal_though_colours_are_forced(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv("TERM", kind)
     monkeypatch.setenv("FORCE_COLOR", "1")  # as services of continuous integration do
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert stdout().width == 80
+    assert (stdout().width, stderr().width) == (10_000, 80)
+    monkeypatch.setenv("COLUMNS", "66")
+    assert stdout().width == 66
