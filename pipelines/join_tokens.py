@@ -150,9 +150,13 @@ async def check_keys(broker: Broker, worker_seed: bytes, join_seed: bytes) -> No
 
 async def all_tokens(broker: Broker) -> list[JoinToken]:
     """All tokens that have not expired, oldest first, and those that were used or revoked."""
-    found = await broker.items(broker.names.join_tokens, "*")
-    tokens = (decoded(JoinToken, body, f"the join token {key}") for key, body in found.items() if body)
-    return sorted((token for token in tokens if token is not None), key=lambda token: token.created_s)
+    bucket, tokens = broker.names.join_tokens, list[JoinToken]()
+    async for entry in broker.read(f"KV_{bucket}", f"$KV.{bucket}.*"):
+        token = decoded(JoinToken, entry.body, f"the join token at {entry.sequence}") if entry.body else None
+        if token is not None and token.used_s:  # by the clock of the broker: that of a new machine may be wrong
+            token = token.model_copy(update={"used_s": entry.stored_s})
+        tokens += [] if token is None else [token]
+    return sorted(tokens, key=lambda token: token.created_s)
 
 
 async def revoke_token(broker: Broker, name: str) -> JoinToken:

@@ -225,6 +225,8 @@ async def test_a_machine_with_a_wrong_clock_joins(settings: Settings, monkeypatc
         text = await make_token(broker, "rig", access, b"", expires_s)
         monkeypatch.setattr(time, "time", lambda: right() + 86400.0)
         assert (await use_up(settings, text)).name == "rig"
+        [used] = await all_tokens(broker)
+        assert abs(used.used_s - right()) < 3600
 
 
 async def test_a_used_token_stays_in_the_list_and_a_bucket_of_an_earlier_version_is_reported(
