@@ -135,6 +135,7 @@ class Canaries:
         After a verdict that comes meanwhile it certifies nothing: what that puts in doubt is done again. Raises
         BrokerError, CanaryFailed, and what is fatal to the process.
         """
+        self._recent.begin()
         since_ms, before = self._trust.begin(), self._trust.record
         groups: set[str] = set()
         for pipeline in self._loaded():
@@ -149,7 +150,7 @@ class Canaries:
         if await card_record(self._broker, self._trust.card) != before:
             return ""
         self._trust.good(since_ms)
-        self._recent.good(since_ms)
+        self._recent.good()
         for group in groups:
             self._mine[group] = self._mine[group].model_copy(update={"good_ms": since_ms})
             await put_canary(self._broker, self._mine[group])

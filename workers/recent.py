@@ -26,20 +26,20 @@ MESSAGE_BYTES = 2 << 10  # of a message beside its body
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """An input that was finished at that time."""
+    """An input that was finished after so many canaries had begun."""
 
     delivery: Delivery
     job: JobRef
-    at_ms: int
+    canaries: int
 
 
 class Recent:
-    """`add` each message that ended; `good` after a good canary. `full` is set when it is time for the next one."""
+    """`add` each message that ended; `begin` with each canary, `good` after a good one. `full`: the next one is due."""
 
     def __init__(self, broker: Broker, trust: Trust) -> None:
         self._broker, self._trust = broker, trust
         self._done: deque[_Done] = deque()
-        self._nbytes = 0
+        self._nbytes = self._canaries = 0
         self._keeps = broker.settings.canary_minutes > 0
         self.full = asyncio.Event()
         self.left_out = 0
@@ -50,7 +50,7 @@ class Recent:
             return
         if message.queue.stage in (SPLIT, COLLECT):  # the host alone works on these
             return
-        self._done.append(_Done(message.delivery, message.job, self._broker.now_ms()))
+        self._done.append(_Done(message.delivery, message.job, self._canaries))
         self._nbytes += message.delivery.nbytes
         if self._held > MOST_BYTES // 2:
             self.full.set()
@@ -63,9 +63,13 @@ class Recent:
         """The bytes in memory of what is here."""
         return self._nbytes + MESSAGE_BYTES * len(self._done)
 
-    def good(self, since_ms: int) -> None:
-        """The canary that began then was good: what was finished before it need not be done again."""
-        while self._done and self._done[0].at_ms <= since_ms:
+    def begin(self) -> None:
+        """A canary begins."""
+        self._canaries += 1
+
+    def good(self) -> None:
+        """The canary that began last was good: what was finished before it need not be done again."""
+        while self._done and self._done[0].canaries < self._canaries:
             self._nbytes -= self._done.popleft().delivery.nbytes
         self.left_out = 0
 

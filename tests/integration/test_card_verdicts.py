@@ -108,7 +108,7 @@ async def test_a_round_after_whose_beginning_a_verdict_came_certifies_nothing(se
         trust = Trust("GPU-1", "w")
         trust.good_ms = 1_000
         certified: list[int] = []
-        recent: Any = SimpleNamespace(good=certified.append)
+        recent: Any = SimpleNamespace(begin=lambda: None, good=lambda: certified.append(trust.good_ms))
         unused: Any = None
         loaded: Any = lambda: ["a pipeline"]  # noqa: E731
         canaries: Any = Canaries(broker, unused, unused, trust, recent, loaded, {}, "w", unused, asyncio.Event())
@@ -141,7 +141,7 @@ async def test_an_input_that_could_not_be_sent_again_is_kept(settings: Settings)
     async with Broker.connected(settings, "test") as broker:
         await apply_topology(broker, settings, [SPEC])
         recent: Any = Recent(broker, Trust("GPU-1", "w"))
-        inputs = [SimpleNamespace(delivery=SimpleNamespace(nbytes=1), job=number, at_ms=0) for number in range(3)]
+        inputs = [SimpleNamespace(delivery=SimpleNamespace(nbytes=1), job=number, canaries=0) for number in range(3)]
         recent._done.extend(inputs)
         recent._nbytes = 3
 
@@ -149,7 +149,8 @@ async def test_an_input_that_could_not_be_sent_again_is_kept(settings: Settings)
             raise BrokerError("away")
 
         async def ended(_: object) -> bool:
-            recent.good(1)  # whatever removes inputs meanwhile
+            recent.begin()
+            recent.good()  # whatever removes inputs meanwhile
             return True
 
         recent._note_ended = fails

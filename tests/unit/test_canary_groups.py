@@ -136,6 +136,7 @@ def failing(error: Exception) -> Any:
     one._drawn = {"r": Canary([], "sha")}
     one._loaded = lambda: [PIPELINE]
     one._trust.begin = lambda: 1
+    one._recent = SimpleNamespace(begin=lambda: None)
     return one
 
 

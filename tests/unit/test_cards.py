@@ -64,7 +64,7 @@ def test_the_part_of_a_film_has_the_newest_mark_of_each_of_many_cards_and_room_f
 
 
 def test_many_small_inputs_are_kept_within_the_bytes_that_they_take_in_memory() -> None:
-    broker: Any = SimpleNamespace(settings=SimpleNamespace(canary_minutes=1.0), now_ms=lambda: 1000)
+    broker: Any = SimpleNamespace(settings=SimpleNamespace(canary_minutes=1.0))
     recent, kept = Recent(broker, Trust("c", "w")), MOST_BYTES // MESSAGE_BYTES
     job, queue = JobRef(id="j", pipeline="p", revision="r"), SimpleNamespace(stage="infer")
     message: Any = SimpleNamespace(job=job, state=State.ACKED, queue=queue, delivery=SimpleNamespace(nbytes=0))
@@ -72,9 +72,31 @@ def test_many_small_inputs_are_kept_within_the_bytes_that_they_take_in_memory() 
         recent.add(message)
     assert recent.full.is_set()
     assert recent.left_out == 5
-    recent.good(1000)
+    recent.begin()
+    recent.good()
     recent.add(message)
     assert recent.left_out == 0
+
+
+def test_what_was_finished_before_a_good_canary_is_not_done_again_whatever_the_clock_says() -> None:
+    """The clock of a machine may be put right between the two, by years."""
+    broker: Any = SimpleNamespace(settings=SimpleNamespace(canary_minutes=1.0))
+    recent, queue = Recent(broker, Trust("c", "w")), SimpleNamespace(stage="infer")
+    before, during, after = (
+        SimpleNamespace(job=job, state=State.ACKED, queue=queue, delivery=SimpleNamespace(nbytes=10))
+        for job in ("before", "during", "after")
+    )
+    recent.add(before)  # type: ignore[arg-type]
+    recent.begin()  # it fails
+    recent.begin()
+    recent.add(during)  # type: ignore[arg-type]
+    recent.good()
+    recent.add(after)  # type: ignore[arg-type]
+    assert [done.job for done in recent._done] == ["during", "after"]
+    recent.begin()
+    recent.good()
+    assert not recent._done
+    assert recent._held == 0
 
 
 def test_the_name_of_a_card_is_one_token() -> None:
