@@ -154,6 +154,8 @@ class Publisher:
             self._on_sent(record.manifest.job.id, record.manifest.sent_s, record.manifest.total)
             return record.manifest.total
         sending, is_new = Sending(PREFETCH, record.manifest), not record.stored
+        if is_new and record.manifest.source and record.manifest.job.id != record.manifest.source:
+            await record.change()  # of two inputs that come at once under an id that was chosen, one is the job
         tasks = [asyncio.create_task(self._send(record, cuts, sending)), asyncio.create_task(_note(record, sending))]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

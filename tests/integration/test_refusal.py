@@ -9,6 +9,7 @@ from cli.app import answer
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_name
+from pipelines.client import Client, Files
 from pipelines.dead import letters
 from pipelines.job_end import end, publish_done
 from pipelines.job_records import JobRecord, OtherInput, find_manifest
@@ -24,6 +25,7 @@ from schemas.messages import decode
 from schemas.results import Done, Failure
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_TYPE, SPLIT
+from tests.clips import real_clip
 from tests.integration.queues import Taken, a_broker
 from tests.integration.test_leftovers import a_fleet
 from workers.failures import Failures
@@ -95,6 +97,22 @@ async def test_media_that_come_at_once_under_one_id_are_not_one_job(
         assert manifest is not None
         assert (manifest.job, manifest.source, manifest.total) == (first.job, "one", None)
         assert manifest.state is JobState.PUBLISHING
+
+
+async def test_of_files_that_come_at_once_under_one_id_nothing_is_sent_of_the_second(settings: Settings) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        client, sent = Client(broker), list[object]()
+        client.on_sent = lambda *of: sent.append(of)
+        files = [Files.of(publisher.spec, [real_clip(name)]) for name in ("bikes", "bigbuckbunny")]
+        first, second = [await client.open(publisher.spec, each, job="mine") for each in files]
+        await first.send()
+        sent.clear()
+        with pytest.raises(OtherInput, match="another input"):
+            await second.send()
+        assert (sent, second.is_known) == ([], False)
+        manifest = await find_manifest(broker, "mine")
+        assert manifest is not None
+        assert (manifest.source, manifest.state) == (files[0].identity, JobState.PUBLISHED)
 
 
 def test_media_without_an_id_has_one_of_its_pipeline() -> None:
