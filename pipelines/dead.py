@@ -14,7 +14,7 @@ from pipelines.job_records import find_manifest
 from pipelines.quotas import StorageFull
 from pipelines.values import decoded
 from schemas.declared import is_token
-from schemas.errors import NotFound, UsageError
+from schemas.errors import NotFound, RigflowError, UsageError
 from schemas.jobs import JobRef, Key
 from schemas.messages import CollectRequest, decode
 from schemas.parts import PartMessage
@@ -84,11 +84,16 @@ async def dead_letter_unread(
     job, identity = failure.key.job, _identity(failure, subject, sequence)
     dead = broker.names.dead(job.pipeline, failure.stage, job.tenant)
     try:
-        await broker.publish_soon(dead, body, identity, given | {HEADER_FAILURE: _header(failure)})
+        await broker.publish_soon(dead, body, identity, given | {HEADER_FAILURE: failure_header(failure)})
     except StorageFull as full:
-        failure = failure.model_copy(update={"error": f"{failure.error}; its input is not kept: {full}"})
-        await broker.publish_soon(dead, b"", identity, given | {HEADER_FAILURE: _header(failure)})
+        failure = without_input(failure, full)
+        await broker.publish_soon(dead, b"", identity, given | {HEADER_FAILURE: failure_header(failure)})
     return failure
+
+
+def without_input(failure: Failure, why: RigflowError) -> Failure:
+    """A failure that says why its dead letter has no input."""
+    return failure.model_copy(update={"error": f"{failure.error}; its input is not kept: {why}"})
 
 
 def _identity(failure: Failure, subject: str, sequence: int) -> str:
@@ -207,7 +212,7 @@ async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
                 yield stored.sequence
 
 
-def _header(failure: Failure) -> str:
+def failure_header(failure: Failure) -> str:
     """A failure as a header: ASCII, and at most `HEADER_BYTES` long."""
     no_detail = failure.model_copy(update={"detail": "", "cards": ()})
     short = [attempt.model_copy(update={"ended": attempt.ended[:ENDED_CHARACTERS]}) for attempt in failure.attempts]

@@ -3,9 +3,10 @@
 import math
 
 from pipelines.broker import Broker
-from pipelines.dead import HEADERS, Letter, delete_letter, input_of, letters
+from pipelines.dead import HEADERS, Letter, delete_letter, failure_header, input_of, letters, without_input
 from pipelines.jetstream import seconds_of
 from schemas.errors import StoreError
+from schemas.subjects import HEADER_FAILURE
 
 
 async def move_letters(broker: Broker) -> int:
@@ -30,14 +31,14 @@ async def _listed_s(broker: Broker, tenant: str) -> float:
 
 
 async def _moved(broker: Broker, letter: Letter) -> bool:
-    """Whether there was room for a letter. One whose input is too old is moved without it."""
+    """Whether there was room for a letter. One whose input is too old is moved without it, and says so."""
     job, stored = letter.failure.key.job, letter.stored
     subject = broker.names.dead(job.pipeline, letter.failure.stage, job.tenant)
     headers = {name: stored.headers[name] for name in HEADERS if name in stored.headers}
     try:
         body = await input_of(broker, letter)
-    except StoreError:
-        body = b""
+    except StoreError as gone:
+        body, headers[HEADER_FAILURE] = b"", failure_header(without_input(letter.failure, gone))
     try:
         await broker.publish_soon(subject, body, f"{letter.stream}/{letter.number}/moved", headers)
     except StoreError:  # the storage of its tenant is full, or smaller than its input

@@ -292,6 +292,17 @@ async def test_an_old_dead_letter_that_its_tenant_has_no_room_for_stays_and_hind
             assert [letter.failure.key.job.id async for letter in letters(broker, tenant=tenant)] == [job]
 
 
+async def test_an_old_dead_letter_without_its_input_says_so(settings: Settings) -> None:
+    async with fleet_of(settings, "acme") as broker:
+        await before_the_upgrade(broker, "acme")
+        await letter_of(broker, "acme", "job-1", bytes(9 << 20))
+        await broker.purge(f"OBJ_{broker.names.blobs_of('acme')}", ">")
+        await apply_topology(broker, settings, [SPEC])
+        assert await move_letters(broker) == 1
+        [letter] = [letter async for letter in letters(broker, tenant="acme")]
+        assert letter.failure.error.startswith("cannot be read; its input is not kept: object ")
+
+
 async def test_a_tenant_with_dead_letters_is_not_removed_unasked(settings: Settings) -> None:
     async with fleet_of(settings, "acme") as broker:
         await check_removable(broker, "acme")
