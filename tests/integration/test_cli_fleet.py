@@ -109,7 +109,7 @@ def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, serv
 
 def test_a_store_on_a_full_disk_is_told_with_what_to_do(small_disk: Path, tmp_path: Path) -> None:
     (small_disk / "others").write_bytes(bytes(63 << 20))
-    for command in (["run", "fingerprint", real_clip("bikes"), "--out", tmp_path], ["up"]):
+    for command in (["run", "fingerprint", real_clip("bikes"), "--out", tmp_path], ["up", "--port", "0"]):
         ended = rigflow_process(*command, "--store", small_disk / "store", "--workers", "1")
         assert ended.returncode == ExitCode.STORE, ended.stderr
         assert re.fullmatch(r"rigflow: store .*: its disk has \d+ MiB free, and .*: free some, or .*\n", ended.stderr)

@@ -99,9 +99,9 @@ async def test_a_worker_without_a_plugin_takes_no_work_that_needs_it(
             assert outcome.ok, outcome
 
             async def reported() -> bool:
+                known = await statuses(broker)
                 plain_one, with_plugin = (
-                    {(of["pipeline"], of["stage"]) for of in (await statuses(broker))[name]["done"]}
-                    for name in ("test-0", "test-1")
+                    {(of["pipeline"], of["stage"]) for of in known[name]["done"]} for name in ("test-0", "test-1")
                 )
                 wanted = {(SPEC.name, stage.name) for stage in SPEC.stage if stage.kind != "resize"}
                 return bool(plain_one) and wanted <= with_plugin

@@ -52,10 +52,13 @@ async def test_workers_serve_all_tenants_and_each_gets_its_own_results(shared: S
             done = await until_done(acme, "acme", clip, "film")
             assert {"part", "file", "done"} <= done.keys()
             assert set(done.values()) == {"rigflow.results.acme.fingerprint.film"}
-            stored = await acme.request(
-                f"{GET}.RIGFLOW_RESULTS_acme", json.dumps({"last_by_subj": done["done"]}).encode()
-            )
-            assert (stored.headers or {})["Rigflow-Type"] == "done"
+            last = json.dumps({"last_by_subj": done["done"]}).encode()
+
+            async def stored() -> bool:  # the broker sends a message while it stores it
+                message = await acme.request(f"{GET}.RIGFLOW_RESULTS_acme", last)
+                return (message.headers or {})["Rigflow-Type"] == "done"
+
+            await eventually(stored)
             kept = await acme.request(f"{GET}.KV_rigflow_jobs.$KV.rigflow_jobs.acme.film", b"")
             assert json.loads(kept.data)["state"] == "done"
             assert overheard.pending_msgs == 0
