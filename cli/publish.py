@@ -122,7 +122,7 @@ async def _send(
         complain(outcome.error)
         return False
     opened = await open_job(client, spec, outcome, again=False)
-    if before := _before(opened.manifest):
+    if before := _before(opened.manifest, opened.before):
         console.print(f"{printable(outcome.name)}: {before}", style="yellow", markup=False)
     try:
         sending = console.status(Text(f"publishing {printable(outcome.name)}"))
@@ -141,14 +141,27 @@ async def _send(
     return True
 
 
-def _before(known: "Manifest") -> str:
-    """A line about earlier work on this job; empty for a new job."""
+def _before(known: "Manifest", other: "Manifest | None") -> str:
+    """A line about earlier work on this job, or about the other job that had its id; empty for a new job."""
     if known.state.ended:
         return f"{known.state.value} before; `rigflow results {known.job.id}` gives its results"
     if known.total is not None:
         return "published before; nothing is sent twice"
     if known.segments:
         return f"continues after the first {known.segments} segments"
+    if other is not None and (was := _differs(other, known)):
+        over = ", and is over" if other.state.ended else ""
+        return f"job {known.job.id} was of {was[0]}{over}: its id is now of {was[1]}"
     if known.job.generation:
         return "published before, and no results of it are at the broker: it is done again"
     return ""
+
+
+def _differs(other: "Manifest", known: "Manifest") -> tuple[str, str] | None:
+    """What two jobs are of, where that differs: their pipelines, or their inputs."""
+    if other.job.pipeline != known.job.pipeline:
+        return other.job.pipeline, known.job.pipeline
+    if other.source != known.source:
+        names = printable(other.name), printable(known.name)
+        return names if names[0] != names[1] else (f"another {names[0]}", "this one")
+    return None

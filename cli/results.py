@@ -208,4 +208,5 @@ def describe(inventory: "Inventory") -> str:
         f"failed: segment {failure.key.segment}, {failure.stage}: {printable(failure.error)}"
         for failure in inventory.open_failures
     ]
+    lines.append(f"`rigflow jobs wait {manifest.job.id}` waits until it is over")
     return "\n".join(lines)

@@ -52,6 +52,11 @@ class Job:
         return self._broker.tracer
 
     @property
+    def before(self) -> Manifest | None:
+        """An earlier job of this id, in whose place it was begun."""
+        return self._record.before
+
+    @property
     def note(self) -> str:
         """Why it was begun anew, if a user can change that."""
         return self._record.note

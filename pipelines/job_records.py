@@ -49,6 +49,7 @@ class JobRecord:
         self.stored = sequence > 0  # as this process knows it; a deleted manifest has a sequence, too
         self.stored_s = stored_s  # when what `read` found was stored, by the broker's clock
         self.manifest = manifest
+        self.before: Manifest | None = None  # of an earlier job of this id, in whose place this one is
         self.note = ""  # why the job was begun anew, if a user can change that
 
     @classmethod

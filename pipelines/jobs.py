@@ -56,6 +56,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
         before = found.manifest
         next_generation = wanted.job.model_copy(update={"generation": before.job.generation + 1})
         if await found.write(wanted.model_copy(update={"job": next_generation})):
+            found.before = before
             if before.state is not JobState.DONE:
                 await drop_queued(broker, before.job)
                 found.note = _why_anew(broker, before)

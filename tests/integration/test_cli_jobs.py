@@ -46,6 +46,10 @@ def test_a_job_is_published_and_collected_later_once(tmp_path: Path, capsys: pyt
         assert "published before, and no results of it are at the broker: it is done again" in said.err
         assert rigflow("results", job, "--follow", "--out", tmp_path / "again", *where) == 0
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+        assert rigflow("publish", "scenes", clip, "--job", job, *where) == 0
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert f"job {job} was of fingerprint, and is over: its id is now of scenes" in said
+        assert "done again" not in said
 
 
 def test_results_say_what_is_missing_and_write_nothing_before_the_job_is_complete(
@@ -57,7 +61,9 @@ def test_results_say_what_is_missing_and_write_nothing_before_the_job_is_complet
         assert rigflow("publish", "upscale2x", clip, "--job", "mine", "--interactive", *where) == 0
         assert capsys.readouterr().out == "mine\n"
         assert rigflow("results", "mine", "--out", out, *where) == 1
-        assert capsys.readouterr().out == f"{clip.name} (mine): 0 of 3 segments there\nmissing: 0-2\n"
+        there, missing, hint = capsys.readouterr().out.splitlines()
+        assert (there, missing) == (f"{clip.name} (mine): 0 of 3 segments there", "missing: 0-2")
+        assert hint.startswith("`rigflow jobs wait mine` waits until it is over")
         assert not out.exists()
         assert rigflow("results", "other", *where) == 2
         assert "rigflow: the broker knows no job other" in capsys.readouterr().err
