@@ -153,15 +153,16 @@ def list_(as_json: Json = False) -> ExitCode:
         heads = ", ".join(head.kind for head in card.heads) if card else "its card cannot be read"
         files = card.files if card else ()
         total = size(path.stat().st_size + bytes_of(files))
-        rows.append((cell(name), card.version if card else "", one_line(heads), str(1 + len(files)), total))
+        rows.append((cell(name), card.version if card else "", one_line(heads), str(1 + len(files)), total, ""))
     for name in builtin_models():
-        rows.append((name, "", "comes with rigflow", "", ""))
+        rows.append((name, "", "", "", "", "comes with rigflow"))
         facts.append({"name": name, "path": None, "card": None})
     if as_json:
         say_json(facts)
     else:
-        titles, unless = ("model", "version", "heads", "files", "size"), {"version": "", "files": "", "size": ""}
-        stdout().print(list_of(titles, rows, left=3, unless=unless, named=("model",)))
+        titles = ("model", "version", "heads", "files", "size", "")
+        unless = dict.fromkeys(titles[1:], "")
+        stdout().print(list_of(titles, rows, left=3, unless=unless, words=("",), named=("model",)))
     return ExitCode.OK
 
 

@@ -97,8 +97,9 @@ def _devices(fleet: "Fleet", predicted: "Forecast") -> Any:
     for _, device in fleet.places():
         role = predicted.placement.roles[device.name]
         shares = [place.share for place in predicted.stages if place.device == device.name]
-        words = (device.name, device.profile.name, " ".join(role.runs) or "none", " ".join(role.takes))
-        rows.append([*map(one_line, words), f"{max(shares, default=0.0):.0%}"])
+        stages = tuple(role.runs) or "none", tuple(role.takes)  # whole, however narrow the window is
+        names = one_line(device.name), one_line(device.profile.name)
+        rows.append([*names, *stages, f"{max(shares, default=0.0):.0%}"])
     return list_of(titles, rows, left=4, named=("device",))
 
 

@@ -102,6 +102,10 @@ def test_a_folder_is_one_model_and_says_what_it_takes_and_leaves_out(tmp_path: P
     listed = rigflow("model", "list", HOME=os.environ["HOME"]).stdout
     [row] = [line.split() for line in listed.splitlines() if "speech" in line]
     assert row[-3:] == ["7", "8.91", "MB"]
+    narrow = rigflow("model", "list", HOME=os.environ["HOME"], COLUMNS="40").stdout.splitlines()
+    assert [line.split() for line in narrow if "lanczos2x" in line] == [
+        ["model", "lanczos2x,", "comes", "with", "rigflow"]
+    ]
 
 
 def test_models_share_files_and_the_last_one_removes_them(tmp_path: Path, store: Path) -> None:

@@ -167,6 +167,9 @@ def test_the_command_says_where_and_why(film: Path, tmp_path: Path) -> None:
     short = rigflow("plan", "upscale2x", film, "--fleet", file)
     assert "server-1-cpu" in short.stdout
     assert "With one more" not in short.stdout
+    narrow = rigflow("plan", "upscale2x", film, "--fleet", file, COLUMNS="80").stdout
+    assert "…" not in narrow.partition("Predicted")[0], "which stages run where is whole"
+    assert all(stage in narrow for stage in ("decode", "resize", "infer", "encode"))
 
 
 def test_the_command_for_programs(film: Path, tmp_path: Path) -> None:
