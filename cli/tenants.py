@@ -222,7 +222,7 @@ def _change(
         what = "the broker of `rigflow up` has no accounts, which the keys of --user would be for"
         hint = "leave --user out, for a tenant of the gateway alone, or use a broker of yours: docs/tenants.md"
         raise UsageError(what, hint)
-    before = Tenant() if new else _known(known, name, path)
+    before, is_new_file = Tenant() if new else _known(known, name, path), not path.exists()
     tenants = {**known.tenant, name: tenant_with(before, f"tenant {name}", **limits)}
     file = checked(TenantsFile.model_validate(known.model_dump() | {"tenant": tenants}), str(path))
 
@@ -240,7 +240,7 @@ def _change(
     with answers(as_json) as answer:
         text = f"tenant {name} {'is added' if new else 'is changed'}: weight {tenants[name].weight:g}"
         answer(text, tenant=name, **tenants[name].model_dump(mode="json"))
-    return _report(refused, left)
+    return _report(refused, f"{path} was not there: it is new" if is_new_file else "", left)
 
 
 async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: str = "") -> str:
@@ -258,7 +258,7 @@ async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: s
     return f"the accounts are in {accounts}: include them from nats-server's configuration, and have it reload {again}"
 
 
-def _report(refused: "list[Change]", left: str) -> ExitCode:
-    for text in filter(None, (left, *map(line, refused))):
+def _report(refused: "list[Change]", *notes: str) -> ExitCode:
+    for text in filter(None, (*notes, *map(line, refused))):
         warn(text)
     return ExitCode.SOME_FAILED if refused else ExitCode.OK
