@@ -1,7 +1,6 @@
 """What happens to a job, from the broker alone: any process can follow any job, also one that ended."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ class _Following:
         self._known = known
         self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(WAITING)
         self._inventory = Inventory(Manifest(job=job, name=""))
-        self._reported_s = 0.0
+        self._unreported = False  # results were counted since the last report of progress
         self._tasks: list[asyncio.Task[None]] = []
         self._subscription: Any = None
 
@@ -124,7 +123,7 @@ class _Following:
         if self._known is not None:
             self._take(self._known)
             await self._events.put(Progress(self._inventory.progress))
-        steps: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (self._results, self._manifest)
+        steps: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (self._results, self._manifest, self._reports)
         self._tasks = [asyncio.create_task(self._guarded(step)) for step in steps]
 
     async def close(self) -> None:
@@ -181,6 +180,8 @@ class _Following:
         A job that had not ended before they were read has its Done behind them: `_manifest` sees its end.
         """
         if self._known is not None and not self._known.state.ended:
+            if self._unreported:
+                await self._report()
             return
         record = await JobRecord.read(self._broker, self._job)
         if record is None or not record.manifest.state.ended:  # not read again here: its Done comes after its end
@@ -200,8 +201,15 @@ class _Following:
                 break
         await self._end_without_done()
 
+    async def _reports(self) -> None:
+        """Report what was counted, also the last of it: no manifest and no Done need come after that."""
+        while True:
+            if self._unreported:
+                await self._report()
+            await asyncio.sleep(PROGRESS_S)
+
     async def _report(self) -> None:
-        self._reported_s = time.monotonic()
+        self._unreported = False
         await self._events.put(Progress(self._inventory.progress))
 
     async def _results(self) -> None:
@@ -233,10 +241,9 @@ class _Following:
         if header.generation != self._inventory.manifest.job.generation:
             return
         self._inventory.add_part(header)
+        self._unreported = True
         if stored.sequence > self._after:
             await self._events.put(PartMade(stored.sequence, header))
-            if time.monotonic() - self._reported_s >= PROGRESS_S:
-                await self._report()
 
     async def _on_message(self, stored: Stored) -> None:
         entire = await self._broker.message(self._broker.names.results_for(stored.subject), stored.sequence)
@@ -251,6 +258,7 @@ class _Following:
             await self._events.put(Ended(stored.sequence, message))
         elif isinstance(message, Failure) and message.key.job.generation == generation:
             self._inventory.add(message)
+            self._unreported = True
             if stored.sequence > self._after:
                 await self._events.put(PartFailed(stored.sequence, message))
 

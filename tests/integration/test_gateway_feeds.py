@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -16,7 +16,8 @@ pytest.importorskip("uvicorn")
 from pipelines.broker import Broker  # noqa: E402
 from pipelines.client import Client  # noqa: E402
 from pipelines.job import Job  # noqa: E402
-from schemas.jobs import Key  # noqa: E402
+from pipelines.job_events import Progress  # noqa: E402
+from schemas.jobs import JobState, Key  # noqa: E402
 from schemas.parts import PartHeader  # noqa: E402
 from schemas.results import Done, Failure  # noqa: E402
 from schemas.settings import Settings  # noqa: E402
@@ -40,6 +41,11 @@ async def make_part(broker: Broker, job: Job, number: int) -> None:
     await broker.publish(broker.names.results(job.ref), b"x", f"part-{number}", headers)
 
 
+async def make_last_part(broker: Broker, job: Job) -> None:
+    headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader(0, 0, 0, True, True, 1, 0).header()}
+    await broker.publish(broker.names.results(job.ref), b"x", "last", headers)
+
+
 async def end(broker: Broker, job: Job) -> None:
     done = Done(job=job.ref, segments=1, frames=1, lost=0, digest="d")
     await broker.publish(broker.names.results(job.ref), done.encode(), "done", {HEADER_TYPE: "done"})
@@ -50,6 +56,23 @@ async def consumers(broker: Broker) -> int:
     streams = (broker.names.results_stream, f"KV_{broker.names.jobs}")
     infos = [await broker.api(f"STREAM.INFO.{stream}") for stream in streams]
     return sum(int(info["state"]["consumer_count"]) for info in infos)
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_of_a_job_that_nobody_collects_it_is_said_at_last_that_it_is_complete(
+    settings: Settings, late: bool
+) -> None:
+    async with a_job(settings) as (job, broker), asyncio.timeout(60), aclosing(job.events()) as events:
+        if not late:
+            await make_last_part(broker, job)
+        async for event in events:
+            if isinstance(event, Progress) and event.manifest.state is JobState.DONE:
+                return
+            if late and isinstance(event, Progress):  # a part a moment before must not hide the last one
+                late = False
+                await make_part(broker, job, 1)
+                await make_last_part(broker, job)
+    pytest.fail("the events end before that")
 
 
 async def test_many_streams_of_a_job_are_one_reading_and_each_has_every_event(

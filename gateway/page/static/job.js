@@ -5,9 +5,9 @@ import { announce, english, facts, h, raw, redraw } from "/page/dom.js";
 import { clock, moment, number, size, took } from "/page/format.js";
 import { icon } from "/page/icons.js";
 import { many, t } from "/page/language.js";
-import { actions, badge, jobActs, progress } from "/page/jobs.js";
+import { actions, badge, isOlder, jobActs, progress } from "/page/jobs.js";
 import { attempt } from "/page/main.js";
-import { results } from "/page/results.js";
+import { results, withoutFiles } from "/page/results.js";
 
 const KINDS = ["progress", "part", "failure", "text", "file", "done"];
 
@@ -15,7 +15,11 @@ export async function job(id, signal, acts) {
   const path = `/api/v1/jobs/${encodeURIComponent(id)}`;
   let view = await ask(path, { signal });
   const head = h("div"), written = h("div"), failed = h("div"), files = h("div");
-  const draw = () => { redraw(head, ...top(view)); failed.replaceChildren(...failures(view)); };
+  const draw = () => {
+    redraw(head, ...top(view));
+    failed.replaceChildren(...failures(view));
+    if (!view.ended_at) redraw(files, h("h2", {}, t("results")), h("p", { class: "soft" }, t(withoutFiles(view))));
+  };
   const texts = new Map();
   const collect = () => attempt(async () => {
     const made = await results(view, signal, acts);
@@ -33,7 +37,7 @@ export async function job(id, signal, acts) {
     listen();
   });
   const on = (kind, data) => {
-    if (kind === "progress") { view = data; draw(); }
+    if (kind === "progress") { if (!isOlder(data, view)) { view = data; draw(); } }
     else if (kind === "text") write(texts, data, written);
     else if (kind === "done") { ended(data); return false; }
     return true;
@@ -41,7 +45,8 @@ export async function job(id, signal, acts) {
   const ended = async (data) => {
     const fresh = (await attempt(() => ask(path, { signal }))) ?? view;
     const { state, failures: reasons, more_failures: more, notes, missing_s } = data;
-    view = { ...fresh, state, reasons, failures: reasons.length + more, notes, missing_s };
+    const ended_at = fresh.ended_at ?? fresh.updated_at; // its manifest says so a moment later
+    view = { ...fresh, ended_at, state, reasons, failures: reasons.length + more, notes, missing_s };
     if (signal.aborted) return;
     draw();
     announce(t("jobState", { name: view.name, state: t(view.state) }));
@@ -56,8 +61,7 @@ export async function job(id, signal, acts) {
   Object.assign(acts, jobActs(again));
   draw();
   if (view.ended_at) collect(); // of a job with thousands of files the events are thousands, too
-  else files.replaceChildren(h("h2", {}, t("results")), h("p", { class: "soft" }, t("noFiles")));
-  if (!view.ended_at) listen();
+  else listen();
   return [h("p", { class: "back" }, h("a", { href: "#jobs" }, icon("left"), t("allJobs"))), head, failed, written, files];
 }
 

@@ -53,7 +53,14 @@ export async function jobs(_, signal, acts) {
   return [h("div", { class: "bar" }, h("h1", {}, t("jobs")), count, h("div", { class: "row push" }, find, choice)), list];
 }
 
-const isRunning = (view) => view.state === "publishing" || view.state === "published";
+export const isRunning = (view) => view.state === "publishing" || view.state === "published";
+
+/** Whether a view of a job was made before another one: events of the beginning come again to who listens later. */
+export function isOlder(view, known) {
+  if (view.generation !== known.generation) return view.generation < known.generation;
+  if (known.ended_at) return !view.ended_at;
+  return view.segments_done < known.segments_done || (view.segments_done === known.segments_done && isRunning(view) && !isRunning(known));
+}
 
 function empty() {
   if (state || name) return nothing(icon("search"), t("noneSuch"));

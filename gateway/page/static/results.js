@@ -4,6 +4,7 @@ import { button, h, nothing, raw } from "/page/dom.js";
 import { ending, size } from "/page/format.js";
 import { gallery, picture } from "/page/pictures.js";
 import { icon, iconOf } from "/page/icons.js";
+import { isRunning } from "/page/jobs.js";
 import { t } from "/page/language.js";
 import { attempt } from "/page/main.js";
 import { listed } from "/page/npz.js";
@@ -14,10 +15,13 @@ const PAGE = 50, MOST_TEXT = 2_000_000, MOST_ARRAYS = 16_000_000, GALLERY = 4;
 const kindOf = (file) => file.content_type.split("/")[0];
 const READ = ["json", "jsonl", "txt", "srt", "vtt", "tsv", "csv"];
 
+/** The text that says why a job has no files. */
+export const withoutFiles = (job) => (job.ended_at ? "noResults" : isRunning(job) ? "noFiles" : "notCollected");
+
 export async function results(job, signal, acts) {
   const path = `/api/v1/jobs/${job.id}/results`, box = h("div"), rest = h("div");
   const page = await ask(`${path}?limit=${PAGE}`, { signal });
-  if (!page.files.length) return [nothing(icon("box"), t(job.ended_at ? "noResults" : "noFiles"))];
+  if (!page.files.length) return [nothing(icon("box"), t(withoutFiles(job)))];
   const player = await players(job, page.files, signal, acts);
   const more = (next) => rest.replaceChildren(next ? h("p", {}, button("more", t("more"), { values: { next } })) : "");
   const add = async (files) => box.append(...await cards(job, files, box, player, signal, acts));

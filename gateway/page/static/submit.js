@@ -1,6 +1,6 @@
 // Files of this machine become jobs: choose a pipeline, set its options, drop files.
 import { ask } from "/page/api.js";
-import { button, english, h, nothing, raw, redraw } from "/page/dom.js";
+import { button, english, h, nothing, plain, raw, redraw } from "/page/dom.js";
 import { ending, percent, size } from "/page/format.js";
 import { icon, iconOf } from "/page/icons.js";
 import { t, word } from "/page/language.js";
@@ -12,16 +12,25 @@ let chosen = "";
 export async function submit(argument, signal, acts) {
   const known = (await ask("/api/v1/pipelines", { signal })).pipelines;
   if (!known.length) return [h("h1", {}, t("submit")), nothing(icon("flow"), t("noPipelines"), command("rigflow up"))];
-  chosen = known.some((each) => each.name === argument) ? argument : known.some((each) => each.name === chosen) ? chosen : known[0].name;
+  const has = (name) => known.some((each) => each.name === name);
+  if (argument) chosen = has(argument) ? argument : "";
+  else if (!has(chosen)) chosen = known[0].name;
   const options = h("div"), about = h("div", { class: "soft" }), list = h("ul", { class: "plain sent", "aria-label": t("files") });
   const bulk = h("input", { type: "checkbox", id: "bulk" });
   const select = h("select", { id: "pipeline", onchange: (event) => { chosen = event.target.value; describe(); } },
-    known.map((each) => h("option", { value: each.name, selected: each.name === chosen, translate: "no" }, each.name)));
+    chosen ? null : h("option", { value: "", selected: true, disabled: true }, "–"), known.map((each) => h("option", { value: each.name, selected: each.name === chosen, translate: "no" }, each.name)));
   const describe = () => attempt(async () => {
+    notHere.hidden = Boolean(chosen);
+    form.hidden = drop.hidden = !chosen;
+    if (!chosen) return;
     const view = await ask(`/api/v1/pipelines/${encodeURIComponent(chosen)}`, { signal });
     about.replaceChildren(h("p", {}, view.description ? english(`${view.description[0].toUpperCase()}${view.description.slice(1)}. `) : "", `${t("takes")}${view.media.map((each) => word("media", each)).join(t("comma"))}`));
     options.replaceChildren(...view.stage.map(stage).filter(Boolean));
   });
+  const notHere = h("p", { class: "note", role: "alert" }, plain(t("notHere", { name: argument })));
+  const form = h("div", {}, about, h("p", {}, bulk, " ", h("label", { for: "bulk", class: "inline" }, t("bulk"))),
+    h("details", {}, h("summary", {}, t("options")), h("p", { class: "soft" }, t("optional")), options));
+  const drop = dropping((files) => send(files, given()), true);
   const given = () => {
     const query = new URLSearchParams({ pipeline: chosen, priority: bulk.checked ? "bulk" : "interactive" });
     for (const field of options.querySelectorAll("[data-field]"))
@@ -32,9 +41,7 @@ export async function submit(argument, signal, acts) {
   watch(() => redraw(list, ...sent.map(line)), signal);
   await describe();
   redraw(list, ...sent.map(line));
-  return [h("h1", {}, t("submit")), h("div", { class: "card" }, h("label", { for: "pipeline" }, t("pipeline")), select, about,
-    h("p", {}, bulk, " ", h("label", { for: "bulk", class: "inline" }, t("bulk"))),
-    h("details", {}, h("summary", {}, t("options")), h("p", { class: "soft" }, t("optional")), options)), dropping((files) => send(files, given()), true), list];
+  return [h("h1", {}, t("submit")), notHere, h("div", { class: "card" }, h("label", { for: "pipeline" }, t("pipeline")), select, form), drop, list];
 }
 
 const command = (text) => h("p", {}, h("code", { translate: "no" }, text));
