@@ -174,19 +174,20 @@ async def _watch(
                     client, spec, priority, folder, out, ledger, names, quiet_s, report, mend, patterns, to.template
                 )
                 warn(f"watches {folder} for {spec.name}, results go to {out}; Ctrl-C stops it")
-                await _until_stopped(watching.run())
+                await _until_stopped(watching.run(), lambda: bool(watching.in_process or watching.troubles))
     finally:
         ledger.close()
     return ExitCode.OK
 
 
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+async def _until_stopped(work: Coroutine[Any, Any, None], has_work: Callable[[], bool]) -> None:
     """Run until SIGINT or SIGTERM. Files in process then are not in the ledger: the next start processes them."""
     running = asyncio.create_task(work)
 
     def stop() -> None:
         if not running.cancelling():
-            warn("stopping; files that are not done yet are begun again at the next start")
+            again = "; files that are not done yet are begun again at the next start"
+            warn(f"stopping{again if has_work() else ''}")
         running.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -84,7 +84,7 @@ def test_it_says_what_it_watches_and_that_it_stops(fleet: Fleet, incoming: Path,
         )
         assert f"{incoming}/broken.mp4" not in said
         assert watch.end(signal.SIGINT) == 0
-    assert watch.output.endswith("rigflow: stopping; files that are not done yet are begun again at the next start\n")
+    assert watch.output.splitlines()[-1].startswith("rigflow: stopping")
 
 
 def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_path: Path) -> None:
