@@ -94,8 +94,9 @@ def in_process(fleet: FleetStatus) -> str:
         text += _no_work(fleet.workers)
     busiest, of_time = _busiest(fleet.workers)
     if of_time >= IDLE:
-        speed = rate(_speed(fleet.workers, busiest))
-        text += f", {of_time:.0%} of the time with {' '.join(busiest)} ({speed} frames/s)"
+        speed = _speed(fleet.workers, busiest)
+        text += f", {of_time:.0%} of the time with {' '.join(busiest)}"
+        text += f" ({rate(speed)} frames/s)" if speed else ""  # of a chat there are none
     steps = [step for worker in fleet.workers if (step := worker.get("step"))]
     longest = max(steps, key=lambda step: step["seconds"], default=None)
     if longest is not None and longest["seconds"] >= STANDING_S:

@@ -40,7 +40,7 @@ def test_the_quick_start(tmp_path: Path) -> None:
         r"(.* --join .*)rfj_\w+": rf"{other} \1$(cat {tmp_path}/*.out | grep -o '^rfj_.*')",
     }
     said = walk(text.replace(ENVIRONMENT, ""), tmp_path, rewrite)
-    assert said.count("film: done, 150 frames") == 2
+    assert said.count("large: done, 150 frames") == 2
     assert (tmp_path / "results" / "film.scenes.png").stat().st_size > 1000
     made = [tmp_path / part / "results" / "film.upscale2x.mp4" for part in ("", "fleet")]
     assert made[0].read_bytes() == made[1].read_bytes()
