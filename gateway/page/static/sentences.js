@@ -80,6 +80,7 @@ export const sentences = [
   ["([\\d,]+) messages? (?:is|are) in process, and (.+)", "正在处理 $1 条消息，$2"],
   ["(.+); a step of (.+) has run for (\\d+) s", "$1；$2 的一步已运行 $3 秒"],
   ["(.+) (?:is|are) ([\\d.]+%) busy, ([\\d.]+%) of the time with (.+) \\((.+) frames/s\\)", "$1有 $2 的时间忙碌，其中 $3 的时间用于 $4（$5 帧/秒）"],
+  ["(.+) (?:is|are) ([\\d.]+%) busy, ([\\d.]+%) of the time with (.+)", "$1有 $2 的时间忙碌，其中 $3 的时间用于 $4"],
   ["(.+) (?:is|are) ([\\d.]+%) busy", "$1有 $2 的时间忙碌"],
   ["(.+) (?:has|have) reported no work yet", "$1还没有报告任何工作"],
   ["no worker has reported", "没有工作进程报告过状态"],
