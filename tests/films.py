@@ -187,9 +187,9 @@ def heard(path: Path, track: int = 0, first: float | None = None) -> tuple[Wave,
     with av.open(path) as container:
         stream = container.streams.audio[track]
         pieces: list[tuple[int, Wave]] = []
-        end, rate = 0, stream.codec_context.sample_rate
+        end, rate, mono = 0, stream.codec_context.sample_rate, av.AudioResampler("fltp", "mono")
         for frame in container.decode(stream):
-            (ready,) = av.AudioResampler("fltp", "mono").resample(frame)
+            (ready,) = mono.resample(frame)
             rate = frame.sample_rate
             start = round((float(frame.time or 0) - first) * rate)
             if abs(start - end) < 0.002 * rate:  # containers round times, players play on
@@ -204,7 +204,9 @@ def heard(path: Path, track: int = 0, first: float | None = None) -> tuple[Wave,
 
 def offset_s(found: Wave, expected: Wave, rate: int) -> float:
     """By how many seconds `found` is late, by where the two are most alike; infinite where they are nowhere."""
-    size = 1 << (len(found) + len(expected)).bit_length()
+    least = len(found) + len(expected)
+    bits = max(3, least.bit_length())
+    size = next(size for size in (5 << bits - 3, 3 << bits - 2, 1 << bits) if size >= least)
     alike = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(expected, size)), size)
     place = int(np.argmax(alike))
     most = np.sqrt(np.sum(found**2) * np.sum(expected**2))
