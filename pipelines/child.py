@@ -10,11 +10,14 @@ from schemas.errors import BrokerError
 
 MEMORY_BYTES = 512 << 20  # beyond it nats-server drops what it keeps of files that it read; it is no limit
 # The child asks the kernel to kill it when the thread that started it ends, then becomes nats-server. A `preexec_fn`
-# would do the same, but forks a process that has threads.
+# would do the same, but forks a process that has threads. In a session of its own it keeps the nice value of ours, see
+# `workers.forkserver.begin_session`.
 _TIED = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != int(sys.argv[1]): sys.exit("rigflow is gone")
+try: open("/proc/self/autogroup", "w").write(open(f"/proc/{sys.argv[1]}/autogroup").read().rpartition(" ")[2])
+except OSError: pass
 os.execv(sys.argv[2], sys.argv[2:])
 """
 

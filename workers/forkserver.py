@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from schemas.errors import UsageError
@@ -135,6 +136,19 @@ class WorkerProcess:
         if self.pid and self._poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+
+def begin_session() -> None:
+    """Give this process a session of its own, with the nice value of the session that it leaves.
+
+    Linux shares the processor among sessions ("autogroups"), and a new one has the nice value 0. Without this, workers
+    would be slowed by what the command that starts them is not slowed by, and the other way round.
+    """
+    autogroup = Path("/proc/self/autogroup")
+    nice = autogroup.read_text().rpartition(" ")[2] if autogroup.exists() else ""
+    os.setsid()
+    with suppress(OSError):  # a lower one than 0 is for root, and there may be none
+        autogroup.write_text(nice)
 
 
 def end_with_parent() -> None:

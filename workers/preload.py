@@ -7,10 +7,10 @@ import gc
 import os
 import signal
 
-from workers.forkserver import end_with_parent
+from workers.forkserver import begin_session, end_with_parent
 
 end_with_parent()
-os.setsid()  # Ctrl-C at a terminal is for the supervisor alone
+begin_session()  # Ctrl-C at a terminal is for the supervisor alone
 # a SIGTERM to the whole group must not end the fork server before its workers; a new worker unblocks it
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process that forks must have no threads
