@@ -267,6 +267,6 @@ class Client:
         """Forget a job whose media was refused; one that was known before, and was started again, is cancelled."""
         job = record.manifest.job
         if known is None:
-            await self.broker.delete_key(self.broker.names.jobs, job_key(job.tenant, job.id))
+            await self.broker.delete_key(self.broker.names.jobs_of(job.tenant), job_key(job.tenant, job.id))
         elif known.manifest.job.generation < job.generation:
             await Job(self.broker, record).cancel()

@@ -161,7 +161,7 @@ class _Following:
     async def _manifest(self) -> None:
         if self._known is not None:
             await asyncio.sleep(LATER_S)
-        bucket, place = self._broker.names.jobs, job_key(self._job.tenant, self._job.id)
+        bucket, place = self._broker.names.jobs_of(self._job.tenant), job_key(self._job.tenant, self._job.id)
         async for key, body in follow_bucket(self._broker, bucket, place, deleted=True):
             if not body:  # its results are gone too, so that no Done comes
                 await self._events.put(Ended(0, _done_of(self._inventory.manifest, deleted=True)))

@@ -10,19 +10,11 @@ from schemas.jobs import Manifest
 
 
 class JobIndex:
-    """All jobs of the bucket, as they are at each `jobs`. It is as large as that bucket, which is bounded.
-
-    The broker drops entries that are too old, or too many, from the front of the stream, and a change of a job is its
-    last entry. So what the stream has before its first entry and after the last one that was read here is all that
-    changed.
-    """
+    """The jobs of all tenants that were asked for, as they are at each `jobs`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._known: dict[str, tuple[int, Manifest]] = {}  # key -> its place in the stream, and the job
-        self._read = 0  # the last place that was read
-        self._stream = ""  # when the stream was made: one that is made anew counts from 1 again
-        self._lock = asyncio.Lock()
+        self._buckets: dict[str, _Bucket] = {}
 
     async def jobs(self, tenant: str) -> Sequence[Manifest]:
         """The jobs of a tenant now, in no order. Raises BrokerError."""
@@ -34,14 +26,37 @@ class JobIndex:
         return max(places, default=0), len(places)
 
     async def _of(self, tenant: str) -> list[tuple[int, Manifest]]:
+        names = self._broker.names
+        for gone in self._buckets.keys() - set(names.all_jobs):
+            del self._buckets[gone]
+        bucket = names.jobs_of(tenant)
+        return await self._buckets.setdefault(bucket, _Bucket(self._broker, bucket)).of(tenant)
+
+
+class _Bucket:
+    """All jobs of one bucket. It is as large as that, which is bounded.
+
+    The broker drops entries that are too old, or too many, from the front of the stream, and a change of a job is its
+    last entry. So what the stream has before its first entry and after the last one that was read here is all that
+    changed.
+    """
+
+    def __init__(self, broker: Broker, bucket: str) -> None:
+        self._broker, self._bucket = broker, bucket
+        self._known: dict[str, tuple[int, Manifest]] = {}  # key -> its place in the stream, and the job
+        self._read = 0  # the last place that was read
+        self._stream = ""  # when the stream was made: one that is made anew counts from 1 again
+        self._lock = asyncio.Lock()
+
+    async def of(self, tenant: str) -> list[tuple[int, Manifest]]:
+        """The jobs of a tenant, each with its place in the stream."""
         async with self._lock:
             await self._refresh()
             of_tenant = job_key(tenant, "")
             return [known for key, known in self._known.items() if key.startswith(of_tenant)]
 
     async def _refresh(self) -> None:
-        bucket = self._broker.names.jobs
-        stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
+        stream, prefix = f"KV_{self._bucket}", f"$KV.{self._bucket}."
         info = await self._broker.api_unless_gone(f"STREAM.INFO.{stream}")
         state = {"first_seq": 0, "last_seq": 0} if info is None else info["state"]
         made = "" if info is None else info["created"]

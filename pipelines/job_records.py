@@ -81,7 +81,7 @@ class JobRecord:
     async def write(self, manifest: Manifest) -> bool:
         """Replace the manifest; False when another process wrote it since it was read here."""
         manifest = manifest.model_copy(update={"updated_s": self._broker.now_s()})
-        bucket, key = self._broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id)
+        bucket, key = self._broker.names.jobs_of(manifest.job.tenant), job_key(manifest.job.tenant, manifest.job.id)
         sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
         if sequence is None:
             return False
@@ -91,8 +91,9 @@ class JobRecord:
     async def forget(self) -> bool:
         """Delete what this process wrote; False when another process wrote it, too."""
         if self.stored:
-            key = job_key(self.manifest.job.tenant, self.manifest.job.id)
-            if not await self._broker.delete_key(self._broker.names.jobs, key, self._sequence):
+            job = self.manifest.job
+            bucket = self._broker.names.jobs_of(job.tenant)
+            if not await self._broker.delete_key(bucket, job_key(job.tenant, job.id), self._sequence):
                 return False
             self.stored = False
         return True
@@ -171,7 +172,8 @@ async def find_manifest(broker: Broker, job: str, tenant: str = "") -> Manifest 
 
 async def all_manifests(broker: Broker, tenant: str = "") -> list[Manifest]:
     """All jobs of a tenant, or ours, that the broker knows, oldest first. What cannot be read is reported."""
-    found = await broker.items(broker.names.jobs, job_key(tenant or broker.settings.tenant, "*"))
+    tenant = tenant or broker.settings.tenant
+    found = await broker.items(broker.names.jobs_of(tenant), job_key(tenant, "*"))
     manifests = (decoded(Manifest, body, f"the manifest of job {key}") for key, body in found.items())
     return sorted((each for each in manifests if each is not None), key=lambda each: each.created_s)
 
@@ -179,7 +181,8 @@ async def all_manifests(broker: Broker, tenant: str = "") -> list[Manifest]:
 async def _entry(broker: Broker, tenant: str, job: str) -> Stored | None:
     if not (is_token(tenant) and is_token(job)):  # a wildcard in it would find another job
         return None
-    return await broker.last(f"KV_{broker.names.jobs}", f"$KV.{broker.names.jobs}.{job_key(tenant, job)}")
+    bucket = broker.names.jobs_of(tenant)
+    return await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{job_key(tenant, job)}")
 
 
 def _manifest_of(stored: Stored | None) -> Manifest | None:

@@ -68,7 +68,8 @@ async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
     """`wanted`; its next generation if the job has a Done in the results but no manifest, or was deleted."""
     results = broker.names.results(wanted.job)
     last = broker.last(broker.names.results_for(results), results)
-    cancelled, stored = await asyncio.gather(broker.get(broker.names.jobs, cancelled_key(wanted.job)), last)
+    mark = broker.get(broker.names.jobs_of(wanted.job.tenant), cancelled_key(wanted.job))
+    cancelled, stored = await asyncio.gather(mark, last)
     before = None if cancelled is None else decoded(JobRef, cancelled, f"the cancelled job {wanted.job.id}")
     if before is not None:  # it was deleted: workers drop messages of that generation
         wanted = wanted.model_copy(update={"job": wanted.job.model_copy(update={"generation": before.generation + 1})})

@@ -161,7 +161,7 @@ class MessageStore(JetStream):
     def take_tenants(self, listed: TenantList) -> None:
         """Take the tenants that the operator has listed."""
         self.tenants = listed.tenants
-        self.names = Names(self.settings.prefix, frozenset(listed.tenants))
+        self.names = Names(self.settings.prefix, frozenset(listed.tenants), listed.own_jobs)
 
     async def read_clock(self) -> None:
         """Have `now_s` as it is now. A broker without streams does not say it before it makes the first."""

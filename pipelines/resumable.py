@@ -128,7 +128,7 @@ class Uploads:
     async def find(self, identity: str) -> Upload:
         """An upload by its id. Raises NotFound."""
         known = is_token(identity)
-        body = await self._broker.get(self._broker.names.jobs, self._key(identity)) if known else None
+        body = await self._broker.get(self._records, self._key(identity)) if known else None
         upload = None if body is None else decoded(Upload, body, f"the upload {identity}")
         if upload is None:
             raise NotFound(f"there is no upload {identity[:100]!a}", "begin it again")
@@ -237,10 +237,10 @@ class Uploads:
         """Forget an upload and what came of it; a job that it became stays."""
         if await find_manifest(self._broker, upload.id, self._client.tenant) is None:
             await remove_chunks(self._broker, self._bucket, upload.chunks)
-        await self._broker.delete_key(self._broker.names.jobs, self._key(upload.id))
+        await self._broker.delete_key(self._records, self._key(upload.id))
 
     async def _write(self, upload: Upload) -> None:
-        await self._broker.put(self._broker.names.jobs, self._key(upload.id), upload.model_dump_json().encode())
+        await self._broker.put(self._records, self._key(upload.id), upload.model_dump_json().encode())
 
     async def _media(self, upload: Upload) -> ReceivedMedia:
         """The bytes of an upload, read once for their digest: any process may have stored them."""
@@ -252,6 +252,10 @@ class Uploads:
             raise StoreError(f"{size:,} bytes of upload {upload.id} are there, of {upload.size:,}", "begin it again")
         chunks = Chunks(upload.chunks, size, chunk_bytes_of(self._broker), hashed.digest())
         return ReceivedMedia(source_of(hashed.digest()), size, chunks=chunks, bucket=self._bucket, shared=True)
+
+    @property
+    def _records(self) -> str:
+        return self._broker.names.jobs_of(self._client.tenant)
 
     def _key(self, identity: str) -> str:
         return f"upload.{self._client.tenant}.{identity}"

@@ -55,7 +55,7 @@ def worker(names: Names) -> Role:
     """Takes work and hands it on, collects, shares engines, sweeps; makes and deletes no stream."""
     prefix, own = names.prefix, _of_tenants(names)
     models, engines = (f"OBJ_{bucket}" for bucket in (names.models, names.engines))
-    buckets = (names.pipelines, names.jobs, names.attempts, names.profiles, names.rigs, names.tenants_bucket)
+    buckets = (names.pipelines, *names.all_jobs, names.attempts, names.profiles, names.rigs, names.tenants_bucket)
     read = (*own.results, names.usage_stream, *(f"KV_{bucket}" for bucket in buckets), *own.stores, models, engines)
     consumers = (names.consumer(priority, tenant) for tenant in own.tenants for priority in Priority)
     return Role(
@@ -70,7 +70,7 @@ def worker(names: Names) -> Role:
             *_keys(names.rigs, ">"),
             *_keys(names.profiles, "*", "model.*.*", "choice.*", "card.*", "canary.*.*"),
             *_keys(names.last_seen, "*.*"),
-            *_keys(names.jobs, "*.*", "cancelled.*.*"),
+            *(key for jobs in names.all_jobs for key in _keys(jobs, "*.*", "cancelled.*.*")),
             *_keys(names.attempts, ">"),
             *(f"$O.{bucket}.>" for bucket in own.blobs),
             f"$O.{names.engines}.>",
@@ -82,7 +82,7 @@ def worker(names: Names) -> Role:
                 followed=(
                     *own.results,
                     f"KV_{names.pipelines}",
-                    f"KV_{names.jobs}",
+                    *(f"KV_{jobs}" for jobs in names.all_jobs),
                     f"KV_{names.rigs}",
                     f"KV_{names.tenants_bucket}",
                     names.usage_stream,
@@ -128,8 +128,8 @@ def gateway(names: Names) -> Role:
     """Serves the fleet by HTTP: jobs of all tenants, models, dead letters, orders; reads API keys, and writes none."""
     prefix, own = names.prefix, _of_tenants(names)
     models, engines = (f"OBJ_{bucket}" for bucket in (names.models, names.engines))
-    kept = (names.pipelines, names.jobs, names.rigs, names.last_seen, names.keys, names.profiles, names.tenants_bucket)
-    buckets = [f"KV_{each}" for each in kept]
+    kept = (names.pipelines, names.rigs, names.last_seen, names.keys, names.profiles, names.tenants_bucket)
+    buckets = [f"KV_{each}" for each in (*names.all_jobs, *kept)]
     read = (*own.results, *own.letters, names.usage_stream, *buckets, *own.stores, models, engines)
     return Role(
         "gateway",
@@ -139,7 +139,7 @@ def gateway(names: Names) -> Role:
             f"{prefix}.results.*.*.*",
             f"{prefix}.usage.*.*.*.*.*",
             names.audit("gateway", "*"),
-            *_keys(names.jobs, "*.*", "cancelled.*.*", "upload.*.*"),
+            *(key for jobs in names.all_jobs for key in _keys(jobs, "*.*", "cancelled.*.*", "upload.*.*")),
             *_keys(names.pipelines, ">"),
             *(f"$O.{store.removeprefix('OBJ_')}.>" for store in own.stores),
             f"$O.{names.models}.>",
@@ -149,7 +149,7 @@ def gateway(names: Names) -> Role:
                 read,
                 followed=(
                     *own.results,
-                    *(f"KV_{bucket}" for bucket in (names.jobs, names.keys, names.tenants_bucket)),
+                    *(f"KV_{bucket}" for bucket in (*names.all_jobs, names.keys, names.tenants_bucket)),
                 ),
             ),
             *_api(f"STREAM.PURGE.{stream}" for stream in (*own.results, *own.stores, models)),

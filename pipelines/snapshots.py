@@ -42,7 +42,7 @@ async def streams_of(broker: Broker) -> list[str]:
         names.keys,
         names.join_tokens,
         names.profiles,
-        names.jobs,
+        *names.all_jobs,
         names.attempts,
     )
     tenants = ("", *sorted(names.tenants))

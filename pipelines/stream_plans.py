@@ -14,6 +14,7 @@ MEDIA_AGE_S = 7 * DAY_S  # raw media that no worker takes
 BLOB_AGE_S = 7 * DAY_S  # the object of a message that is never settled
 JOB_AGE_S = 7 * DAY_S  # what is known of a job
 DEAD_AGE_S = 30 * DAY_S
+SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
 CANCEL_BYTES, CANCEL_MESSAGE_BYTES = 16 << 20, 4096  # of requests to cancel jobs, headers included
 IN_FLIGHT = 50_000  # messages of one queue that all workers together may hold
 REQUESTS = 10_000  # pull requests of all workers together that one queue may have
@@ -58,6 +59,11 @@ def bucket(name: str, max_bytes: int, max_age_s: float = 0.0, discard: str = "ne
     """A key-value bucket as every NATS client lays it out."""
     config = {"deny_delete": True, "max_msgs_per_subject": 1, "discard": discard} | more
     return stream(f"KV_{name}", [f"$KV.{name}.>"], max_bytes, max_age_s, **config)
+
+
+def jobs_bucket(name: str, max_bytes: int) -> Config:
+    """The bucket of the jobs of a tenant, or of all that are not listed: the oldest make room for new ones."""
+    return bucket(name, max_bytes, JOB_AGE_S, discard="old")
 
 
 def objects(name: str, max_bytes: int, max_age_s: float = 0.0) -> Config:

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pipelines.stream_plans import (
     BLOB_AGE_S,
     DAY_S,
-    JOB_AGE_S,
     MEDIA_AGE_S,
+    SMALL_BYTES,
     Config,
     StreamPlan,
     bucket,
     cancel_queue,
     dead_letters,
+    jobs_bucket,
     objects,
     prioritised,
     replicated,
@@ -29,7 +30,6 @@ __all__ = ["Config", "StreamPlan", "desired", "replicated"]
 USAGE_AGE_S = 400 * DAY_S  # what jobs used: more than a year
 ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
 RIG_AGE_S = 10.0  # the status of a worker that sends no status any more
-SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
 SEEN_BYTES = 16 << 20  # of rigs that run or ran: some thousands
 AUDIT_BYTES = 64 << 20  # about 200,000 changes; the oldest go when it is full
 USAGE_BYTES = 512 << 20  # about a million jobs
@@ -49,7 +49,7 @@ def desired(
     results_age_s = settings.results_age_s
     plans = [
         StreamPlan(bucket(names.pipelines, UNBOUNDED)),
-        StreamPlan(bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
+        StreamPlan(jobs_bucket(names.jobs, SMALL_BYTES)),
         StreamPlan(bucket(names.keys, SMALL_BYTES)),
         StreamPlan(bucket(names.join_tokens, JOIN_TOKENS_BYTES, allow_msg_ttl=True)),
         StreamPlan(bucket(names.tenants_bucket, TENANTS_BYTES)),

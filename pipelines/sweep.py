@@ -96,7 +96,8 @@ async def _sweep_results(broker: Broker, before_s: float) -> int:
     counts: dict[str, int] = {}
     for tenant in ("", *sorted(names.tenants)):
         counts |= await _counts(broker, names.results_of(tenant), f"{names.prefix}.results.>")
-    for body in (await broker.items(names.jobs, "*.*")).values():
+    known = [await broker.items(bucket, "*.*") for bucket in names.all_jobs]
+    for body in (each for of_bucket in known for each in of_bucket.values()):
         manifest = _without_pieces(body)
         if manifest is None or not 0 < manifest.ended_s < before_s:
             continue

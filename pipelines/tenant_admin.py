@@ -1,10 +1,11 @@
 """What a change of the tenants does at the broker: streams, consumers, and the list that the fleet follows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.broker import Broker
 from pipelines.job_records import job_key
+from pipelines.old_jobs import copy_jobs, move_jobs
 from pipelines.old_letters import move_letters
 from pipelines.registry import hosted_pipelines
 from pipelines.tenants import list_number, store_tenants
@@ -37,7 +38,8 @@ async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, 
     """
     number = await list_number(broker)
     refused = await prepare_tenants(broker, settings, tenants)
-    await store_tenants(broker, TenantList(tenants=tenants), number)
+    await store_tenants(broker, TenantList(tenants=tenants, own_jobs=True), number)
+    await move_jobs(broker)
     return refused
 
 
@@ -51,9 +53,10 @@ async def prepare_tenants(broker: Broker, settings: Settings, tenants: Mapping[s
         what = f"the fleet has tenants that the file has not: {', '.join(missing)}"
         raise UsageError(what, "name their file with --file; rigflow tenants remove NAME removes one")
     await _check_over(broker, tenants)
-    broker.take_tenants(TenantList(tenants=tenants))
+    broker.take_tenants(TenantList(tenants=tenants, own_jobs=True))
     refused = await apply_topology(broker, settings, await hosted_pipelines(broker))
     await move_letters(broker)
+    await copy_jobs(broker)
     return refused
 
 
@@ -125,13 +128,14 @@ async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[C
 async def unlist_tenant(broker: Broker, name: str) -> None:
     """Take a tenant from the list: workers leave its queues."""
     rest = {each: tenant for each, tenant in broker.tenants.items() if each != name}
-    await store_tenants(broker, TenantList(tenants=rest), await list_number(broker))
+    listed = TenantList(tenants=rest, own_jobs=broker.names.own_jobs)
+    await store_tenants(broker, listed, await list_number(broker))
 
 
 async def delete_tenant(broker: Broker, settings: Settings, name: str) -> list[Change]:
     """Delete the streams and stores, dead letters and messages in queues of a tenant that is not in the list.
 
-    Its manifests, usage and API keys stay. Returns refused changes of streams.
+    Its usage and API keys stay. Returns refused changes of streams.
     """
     streams, names = await _all_streams(broker), _with(broker.names, name)
     own = _own_streams(names, name, streams)
@@ -153,7 +157,7 @@ async def is_known(broker: Broker, name: str) -> bool:
 
 def _with(names: Names, *tenants: str) -> Names:
     """The names of these tenants, too: those of one that is not listed would be the shared ones."""
-    return Names(names.prefix, names.tenants.union(tenants))
+    return replace(names, tenants=names.tenants.union(tenants))
 
 
 async def _all_streams(broker: Broker) -> list[str]:
@@ -163,6 +167,7 @@ async def _all_streams(broker: Broker) -> list[str]:
 def _own_streams(names: Names, tenant: str, streams: Sequence[str]) -> list[str]:
     stores = (f"OBJ_{names.blobs_of(tenant)}", f"OBJ_{names.uploads_of(tenant)}")
     kept = {names.results_of(tenant), names.cancel_of(tenant), names.dead_of(tenant), *stores}
+    kept |= {f"KV_{names.jobs_of(tenant)}"} if names.own_jobs else set()
     return [stream for stream in streams if stream in kept or _is_media(names, tenant, stream)]
 
 

@@ -25,12 +25,13 @@ def services(names: Names, tenant: str) -> tuple[str, ...]:
     The streams that it reads by number hold nothing of another tenant.
     """
     uploads, results, blobs = names.uploads_of(tenant), names.results_of(tenant), names.blobs_of(tenant)
+    jobs = names.jobs_of(tenant)
     return (
         *(names.media(tenant, "*", priority) for priority in Priority),
         names.cancel(tenant, "*", "*"),
         f"$O.{uploads}.C.*",
         f"$O.{uploads}.M.*",
-        f"{GET}.KV_{names.jobs}.$KV.{names.jobs}.{tenant}.*",
+        f"{GET}.KV_{jobs}.$KV.{jobs}.{tenant}.*",
         f"{GET}.{results}",
         f"{GET}.{results}.{names.prefix}.results.{tenant}.>",
         f"{GET}.OBJ_{blobs}",

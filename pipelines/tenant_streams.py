@@ -11,11 +11,13 @@ from typing import Any
 from pipelines.stream_plans import (
     BLOB_AGE_S,
     MEDIA_AGE_S,
+    SMALL_BYTES,
     Config,
     StreamPlan,
     cancel_queue,
     consumer,
     dead_letters,
+    jobs_bucket,
     objects,
     prioritised,
     stream,
@@ -39,6 +41,7 @@ def tenant_streams(
             dead_letters(names, name, min(settings.dead_bytes, stored // 4)),
             StreamPlan(objects(names.uploads_of(name), tenant.queued_bytes, BLOB_AGE_S)),
             cancel_queue(names, settings, name),
+            *([StreamPlan(jobs_bucket(names.jobs_of(name), min(SMALL_BYTES, stored // 8)))] if names.own_jobs else []),
             *(_media(names, settings, pipeline, name, tenant) for pipeline in pipelines),
         ]
     return plans

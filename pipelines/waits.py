@@ -41,7 +41,7 @@ async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
     for stream in (
         names.results_of(tenant),
         f"OBJ_{names.blobs_of(tenant)}",
-        f"KV_{names.jobs}",
+        f"KV_{names.jobs_of(tenant)}",
         f"KV_{names.pipelines}",
     ):
         info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")

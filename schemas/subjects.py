@@ -46,11 +46,12 @@ class Names:
     """All names under one `prefix`, so that several rigflows can share a cluster.
 
     `tenants` are those that the operator has listed: each has streams of its own for what it sends and gets, and
-    consumers of its own at the queues. All others share one of each.
+    consumers of its own at the queues. All others share one of each. `own_jobs`: each has a bucket of jobs, too.
     """
 
     prefix: str = "rigflow"
     tenants: frozenset[str] = frozenset()
+    own_jobs: bool = True
 
     def lacks(self, tenant: str) -> bool:
         """Whether a queue is that of a tenant which is not listed any more; empty: the queue that all others share."""
@@ -168,12 +169,22 @@ class Names:
 
     @property
     def jobs(self) -> str:
-        """KV bucket of jobs: `<tenant>.<job>` -> Manifest, `cancelled.<tenant>.<job>` -> JobRef, and
+        """KV bucket of jobs, but for those of listed tenants."""
+        return self.jobs_of("")
+
+    def jobs_of(self, tenant: str) -> str:
+        """KV bucket of the jobs of a tenant: `<tenant>.<job>` -> Manifest, `cancelled.<tenant>.<job>` -> JobRef, and
         `upload.<tenant>.<upload>` -> what a resumable upload is for.
 
         The JobRef has the last generation that was cancelled.
         """
-        return f"{self.prefix}_jobs"
+        shared = f"{self.prefix}_jobs"
+        return self._own(shared, tenant) if self.own_jobs else shared
+
+    @property
+    def all_jobs(self) -> list[str]:
+        """The KV buckets of jobs of all tenants."""
+        return list(dict.fromkeys(map(self.jobs_of, ("", *sorted(self.tenants)))))
 
     @property
     def rigs(self) -> str:

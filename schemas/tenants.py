@@ -71,10 +71,14 @@ class TenantsFile(Spec):
 
 
 class TenantList(BaseModel):
-    """The tenants as the broker has them, for workers, gateways and publishers."""
+    """The tenants as the broker has them, for workers, gateways and publishers.
+
+    `own_jobs`: each has a bucket of jobs. A list that an earlier version stored lacks it: they share one.
+    """
 
     model_config = ConfigDict(frozen=True)
     tenants: Mapping[Name, Tenant] = {}
+    own_jobs: bool = False
 
 
 def parse_tenants(text: str, source: str) -> TenantsFile:

@@ -59,7 +59,7 @@ async def test_workers_serve_all_tenants_and_each_gets_its_own_results(shared: S
                 return (message.headers or {})["Rigflow-Type"] == "done"
 
             await eventually(stored)
-            kept = await acme.request(f"{GET}.KV_rigflow_jobs.$KV.rigflow_jobs.acme.film", b"")
+            kept = await acme.request(f"{GET}.KV_rigflow_jobs_acme.$KV.rigflow_jobs_acme.acme.film", b"")
             assert json.loads(kept.data)["state"] == "done"
             assert overheard.pending_msgs == 0
             assert (await until_done(evil, "evil", clip, "film")).keys() >= {"file", "done"}, (
@@ -137,7 +137,7 @@ async def test_no_reply_of_a_hostile_program_reaches_another(shared: Shared) -> 
         "rigflow.media.acme.fingerprint",
         "rigflow.work.fingerprint.decode.bulk.acme",
         "rigflow.results.acme.fingerprint.film",
-        "$KV.rigflow_jobs.cancelled.acme.film",
+        "$KV.rigflow_jobs_acme.cancelled.acme.film",
         f"{API}.STREAM.PURGE.{MEDIA}@acme",
         f"$JS.ACK.{MEDIA}@acme.bulk-acme.1.1.1.1.0",
     )
