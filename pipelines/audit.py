@@ -1,5 +1,8 @@
 """The audit log: who changed what of a fleet, in a stream whose entries no client can delete.
 
+The stream keeps the newest entries of each role, action and listed tenant: who repeats one action for ever makes no other
+entry go.
+
 An entry is stored before its change is made; a change that then fails has an entry, too. Where the stream is missing,
 as in a fleet of an earlier version, changes are made without entries, and that is logged. Jobs that are submitted have
 no entries: their manifests and `pipelines.usage` say as much.
@@ -46,7 +49,7 @@ async def audit(broker: Broker, action: str, target: str, **facts: str) -> None:
         tenant=tenant,
     )
     role = broker.settings.inbox.removeprefix("_INBOX").strip("_") or "any"
-    subject = broker.names.audit(role, action)
+    subject = broker.names.audit(role, action, tenant or facts.get("tenant", ""))
     try:
         await broker.publish(subject, entry.model_dump_json(exclude_defaults=True).encode(), broker.connection.unique())
     except Gone:
@@ -55,10 +58,10 @@ async def audit(broker: Broker, action: str, target: str, **facts: str) -> None:
 
 async def read_audit(broker: Broker) -> AsyncIterator[Audited]:
     """All entries, oldest first. Those that cannot be read are reported."""
-    async for stored in broker.read(broker.names.audit_stream, broker.names.audit("*", "*")):
+    async for stored in broker.read(broker.names.audit_stream):
         entry = decoded(AuditEntry, stored.body, f"entry {stored.sequence} of the audit log")
         if entry is not None:
-            *_, role, action = stored.subject.split(".")
+            role, action = stored.subject.split(".")[2:4]
             yield Audited(stored.sequence, stored.stored_s, role, entry.model_copy(update={"action": action}))
 
 

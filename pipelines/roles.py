@@ -66,7 +66,7 @@ def worker(names: Names) -> Role:
             f"{prefix}.deltas.*.*.*",
             *own.dead,
             f"{prefix}.usage.*.*.*.*.*",
-            names.audit("worker", "*"),
+            *_audit(names, "worker"),
             *_keys(names.rigs, ">"),
             *_keys(names.profiles, "*", "model.*.*", "choice.*", "card.*", "canary.*.*"),
             *_keys(names.last_seen, "*.*"),
@@ -138,7 +138,7 @@ def gateway(names: Names) -> Role:
             *own.work,
             f"{prefix}.results.*.*.*",
             f"{prefix}.usage.*.*.*.*.*",
-            names.audit("gateway", "*"),
+            *_audit(names, "gateway"),
             *(key for jobs in names.all_jobs for key in _keys(jobs, "*.*", "cancelled.*.*", "upload.*.*")),
             *_keys(names.pipelines, ">"),
             *(f"$O.{store.removeprefix('OBJ_')}.>" for store in own.stores),
@@ -196,6 +196,11 @@ def join(names: Names) -> Role:
 def _join_services(names: Names) -> tuple[str, ...]:
     token = f"$KV.{names.join_tokens}.*"
     return (f"{API}.DIRECT.GET.KV_{names.join_tokens}.{token}", token)
+
+
+def _audit(names: Names, role: str) -> Iterable[str]:
+    """The subjects of the audit log on which a role says what it did, and what each tenant asked it for."""
+    return (names.audit(role, "*", tenant) for tenant in ("", *sorted(names.tenants)))
 
 
 def _keys(bucket: str, *patterns: str) -> Iterable[str]:

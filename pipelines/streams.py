@@ -32,6 +32,7 @@ ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
 RIG_AGE_S = 10.0  # the status of a worker that sends no status any more
 SEEN_BYTES = 16 << 20  # of rigs that run or ran: some thousands
 AUDIT_BYTES = 64 << 20  # about 200,000 changes; the oldest go when it is full
+AUDIT_EACH = 5000  # of one role, action and listed tenant, so that none of them fills it
 USAGE_BYTES = 512 << 20  # about a million jobs
 UNBOUNDED = -1  # limited only by the size of the broker's store
 TENANTS_BYTES = 1 << 20  # the list of tenants
@@ -65,7 +66,12 @@ def desired(
     ]
     usage = {"max_msgs_per_subject": 1, "discard": "old"}
     plans.append(StreamPlan(stream(names.usage_stream, [f"{prefix}.usage.>"], USAGE_BYTES, USAGE_AGE_S, **usage)))
-    append_only: Config = {"deny_delete": True, "deny_purge": True, "discard": "old"}
+    append_only: Config = {
+        "deny_delete": True,
+        "deny_purge": True,
+        "discard": "old",
+        "max_msgs_per_subject": AUDIT_EACH,
+    }
     plans.append(StreamPlan(stream(names.audit_stream, [f"{prefix}.audit.>"], AUDIT_BYTES, **append_only)))
     plans.append(cancel_queue(names, settings, shared))
     plans += [_media(names, settings, spec.name, shared) for spec in specs]

@@ -90,9 +90,13 @@ class Names:
         """The subject of what one job used; `*` for any. It ends with the job, so that each job counts once."""
         return f"{self.prefix}.usage.{tenant}.{submitter}.{pipeline}.{day}.{job}"
 
-    def audit(self, role: str, action: str) -> str:
-        """The subject of entries of the audit log, by the role of who made the change; `*` for any."""
-        return f"{self.prefix}.audit.{role}.{action}"
+    def audit(self, role: str, action: str, tenant: str = "") -> str:
+        """The subject of entries of the audit log, by the role of who made the change; `*` for any.
+
+        What a listed tenant asked for is on a subject of its own: the newest of each subject are kept.
+        """
+        shared = f"{self.prefix}.audit.{role}.{action}"
+        return f"{shared}.{tenant}" if tenant in self.tenants and self.own_jobs else shared
 
     def cancel(self, tenant: str, pipeline: str, job: str) -> str:
         """The subject of requests to cancel a job; `*` for any."""

@@ -14,12 +14,14 @@ from pipelines.client import Client
 from pipelines.jetstream import ApiError
 from pipelines.join_tokens import make_token, revoke_token
 from pipelines.registry import builtin_pipeline, put_revision, withdraw_pipeline
+from pipelines.tenant_admin import set_tenants
 from pipelines.topology import apply_topology
 from pipelines.variants import put_model, remove_model
 from schemas.api_roles import ApiRole
 from schemas.errors import BrokerError
 from schemas.join_tokens import RigAccess
 from schemas.settings import Settings
+from schemas.tenants import Tenant
 from tests.clips import real_clip
 from tests.guarded import Guarded, made_by_the_operator
 from workers.definitions import find_models, register
@@ -97,6 +99,26 @@ async def test_the_broker_holds_the_role_and_keeps_every_entry(guarded: Guarded)
             with pytest.raises(ApiError):
                 await broker.api(f"STREAM.{action}.{broker.names.audit_stream}", body)
         assert [each async for each in read_audit(broker)] == before
+
+
+async def test_what_a_tenant_asks_for_makes_no_other_entry_go(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [])  # as it was made before
+        monkeypatch.setattr("pipelines.streams.AUDIT_EACH", 5)
+        await set_tenants(broker, settings, {"acme": Tenant(), "evil": Tenant()})
+        for tenant in ("main", "acme"):
+            await audit(broker, "job-cancelled", "film", tenant=tenant)
+        for number in range(12):
+            await audit(broker, "job-cancelled", str(number), tenant="evil", asked="by a message")
+        found = [(each.entry.action, each.entry.target, each.role) async for each in read_audit(broker)]
+    assert found[:3] == [
+        ("tenants-listed", "acme,evil", "any"),
+        ("job-cancelled", "film", "any"),
+        ("job-cancelled", "film", "any"),
+    ]
+    assert [target for _, target, _ in found[3:]] == ["7", "8", "9", "10", "11"]
 
 
 async def test_an_old_fleet_without_the_stream_works(

@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
+from pipelines.audit import read_audit
 from pipelines.blobs import info_subject, stored_digest
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
@@ -68,6 +69,13 @@ async def test_workers_serve_all_tenants_and_each_gets_its_own_results(shared: S
         await asyncio.to_thread(shared.add, "third")
         async with shared.program("third") as third:
             assert (await until_done(third, "third", clip, "film")).keys() >= {"file", "done"}
+        async with shared.program("acme") as acme, shared.operating() as operator:
+            await acme.publish("rigflow.cancel.acme.fingerprint.another", b"")
+
+            async def audited() -> bool:
+                return any([each.entry.target == "another" async for each in read_audit(operator)])
+
+            await eventually(audited)
     assert "Violation" not in shared.guarded.log.read_text()
     async with shared.operating() as operator:
         assert [each async for each in operator.read(operator.names.results_stream)] == []
