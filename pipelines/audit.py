@@ -1,7 +1,7 @@
 """The audit log: who changed what of a fleet, in a stream whose entries no client can delete.
 
-The stream keeps the newest entries of each role, action and listed tenant: who repeats one action for ever makes no other
-entry go.
+The stream keeps the newest entries of each role, action and listed tenant: who repeats one action for ever makes no
+other entry go.
 
 An entry is stored before its change is made; a change that then fails has an entry, too. Where the stream is missing,
 as in a fleet of an earlier version, changes are made without entries, and that is logged. Jobs that are submitted have
