@@ -78,8 +78,8 @@ def bundle(
         say_json({"folder": str(to), "for": kind, "wheels": len(sizes), "nbytes": sum(sizes)})
     else:
         say(f"{to}: {len(sizes)} wheels for {profile.what}, {size(sum(sizes))}")
-    if profile.own_files and not add:
-        warn(f"not in it: {profile.own_files}; add them with --add FILE")
+    for missing in without(wheels, profile):
+        warn(f"not in it: {missing}; have it in the bundle with --add FILE")
     return ExitCode.OK
 
 
@@ -91,7 +91,8 @@ def gather(wheels: Path, source: Path, profile: BundleProfile, extras: Sequence[
     own = f"{source.absolute()}[{','.join(extras)}]" if extras else str(source.absolute())
     lock = source / "requirements.lock"
     bounds = wheels.parent / "bounds.txt"
-    pins = pins_of(lock.read_text()) if lock.exists() and not profile.requirements else []
+    asked = {package_of(each) for each in profile.requirements}
+    pins = [pin for pin in (pins_of(lock.read_text()) if lock.exists() else ()) if package_of(pin) not in asked]
     bounds.write_text("".join(f"{pin}\n" for pin in pins))
     shutil.rmtree(source / "build" / "lib", ignore_errors=True)  # setuptools packs what an earlier build left there
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
@@ -107,13 +108,24 @@ def pins_of(lock: str) -> list[str]:
     return re.findall(r"^[\w.-]+==[^\s;\\]+(?: ; [^\\\n]+?)?(?= *\\?$)", lock, re.MULTILINE)
 
 
+def package_of(text: str) -> str:
+    """The package of a requirement, or of a wheel's name, as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]|-(?=\d)", text)[0]).lower()
+
+
+def without(wheels: Path, profile: BundleProfile) -> list[str]:
+    """What only the owner can give and is not among the wheels, in words."""
+    there = {package_of(file.name) for file in wheels.iterdir()}
+    return [f"a wheel of {name}, {how}" for name, how in profile.own_files.items() if name not in there]
+
+
 def write_lists(to: Path, kind: str, profile: BundleProfile) -> None:
     """Write the hashes of the wheels and the script that installs them."""
     lines = {}
     for wheel in sorted((to / "wheels").iterdir()):
         name, version, *_ = wheel.name.split("-")
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        lines[re.sub(r"[-_.]+", "-", name).lower()] = f"{name}=={version} --hash=sha256:{digest}\n"
+        lines[package_of(name)] = f"{name}=={version} --hash=sha256:{digest}\n"
     (to / "requirements.txt").write_text("".join(lines.values()))
     if profile.last:
         (to / "last.txt").write_text("".join(lines[name] for name in profile.last))

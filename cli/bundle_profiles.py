@@ -1,6 +1,7 @@
 """What a bundle for each kind of machine has beside rigflow and its dependencies."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,7 @@ class BundleProfile:
     requirements: tuple[str, ...] = ()
     last: tuple[str, ...] = ()
     capability: tuple[int, int] | None = None
-    own_files: str = ""  # what only the owner can give, with --add
+    own_files: Mapping[str, str] = field(default_factory=dict)  # what only the owner can give, with --add, by package
 
 
 # onnxruntime-gpu and onnxruntime have the same files: the one for GPUs is written last, and both are of one version
@@ -28,7 +29,7 @@ PROFILES = {
         ),
         last=("onnxruntime-gpu",),
         capability=(7, 5),
-        own_files="a wheel of pycuda, built on a machine with the CUDA toolkit: pip wheel pycuda",
+        own_files={"pycuda": "built on a machine with the CUDA toolkit, pip wheel pycuda"},
     ),
     "sm61": BundleProfile(
         "NVIDIA GPUs of Pascal (sm 6.1), CUDA 12",
@@ -44,6 +45,6 @@ PROFILES = {
         ),
         last=("onnxruntime-gpu",),
         capability=(6, 1),
-        own_files="wheels of pycuda, built with CUDA 12, and of TensorRT 8.6, from NVIDIA",
+        own_files={"pycuda": "built with CUDA 12, pip wheel pycuda", "tensorrt": "8.6, from NVIDIA, if you want it"},
     ),
 }

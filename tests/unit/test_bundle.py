@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.bundle import gather, pins_of, write_lists
+from cli.bundle import gather, package_of, pins_of, without, write_lists
 from cli.bundle_profiles import PROFILES
 from cli.selftest import RIGHT, check
 from schemas.errors import RigflowError
@@ -123,6 +123,49 @@ def test_pins_are_the_versions_of_a_lock_file_with_their_conditions() -> None:
         "c==2.0 ; sys_platform != 'win32' \\\n    --hash=sha256:01 \\\n    --hash=sha256:02\nd==3\n"
     )
     assert pins_of(lock) == ["a-b==1.0", "c==2.0 ; sys_platform != 'win32'", "d==3"]
+
+
+def test_what_only_the_owner_has_is_named_until_all_of_it_is_there(tmp_path: Path) -> None:
+    missing = [without(tmp_path, PROFILES[kind]) for kind in ("cpu", "sm75", "sm61")]
+    assert [[each.split(",")[0] for each in of] for of in missing] == [
+        [],
+        ["a wheel of pycuda"],
+        ["a wheel of pycuda", "a wheel of tensorrt"],
+    ]
+    wheel(tmp_path, "pycuda", "2026.1")
+    wheel(tmp_path, "tensorrt_libs", "8.6.1")
+    assert without(tmp_path, PROFILES["sm61"]) == ["a wheel of tensorrt, 8.6, from NVIDIA, if you want it"]
+
+
+@pytest.mark.parametrize("kind", PROFILES)
+def test_a_bundle_has_the_versions_of_the_lock_file_but_of_what_its_machines_need(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: list[str] = []
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        bounds.extend(Path(command[command.index("--constraint") + 1]).read_text().splitlines())
+        return subprocess.CompletedProcess([], 0)
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    gather(tmp_path / "wheels", ROOT, PROFILES[kind], (), ())
+    locked = pins_of((ROOT / "requirements.lock").read_text())
+    asked = {package_of(each) for each in PROFILES[kind].requirements}
+    assert [each for each in locked if each not in bounds] == [each for each in locked if package_of(each) in asked]
+    assert len(bounds) > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "package"),
+    [
+        ("onnxruntime-gpu[cuda,cudnn]==1.23.2", "onnxruntime-gpu"),
+        ("nvidia-cudnn-cu12>=9,<9.11", "nvidia-cudnn-cu12"),
+        ("Other_Name-1.0-py3-none-any.whl", "other-name"),
+        ("a.b==2 ; sys_platform != 'win32'", "a-b"),
+    ],
+)
+def test_a_package_is_found_in_what_names_it(text: str, package: str) -> None:
+    assert package_of(text) == package
 
 
 @pytest.mark.parametrize(
