@@ -10,6 +10,7 @@ from cli.interrupts import run_async
 from cli.options import Json, on_fleet
 from cli.text import say_json, size, stdout
 from schemas.errors import ExitCode, OutputError, StoreError, UsageError
+from schemas.text import count
 
 if TYPE_CHECKING:
     from schemas.settings import Settings
@@ -67,6 +68,7 @@ def restore(
 
     Example: rigflow restore /mnt/backup/monday
     """
+    from pipelines.audit import audit
     from pipelines.broker import Broker
     from pipelines.snapshots import restore_stream, saved, streams_of
 
@@ -81,7 +83,9 @@ def restore(
             if there:
                 what = f"the broker has {len(there)} of these streams, {min(there)} first"
                 raise StoreError(what, "restore into a broker with an empty store: see docs/backup.md")
-            return [{"stream": each.name, "messages": await restore_stream(broker, each)} for each in copies]
+            made = [{"stream": each.name, "messages": await restore_stream(broker, each)} for each in copies]
+            await audit(broker, "streams-restored", count(len(made), "stream"))  # it is one of them
+            return made
 
     made = run_async(put())
     if as_json:

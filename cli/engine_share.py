@@ -36,6 +36,7 @@ def push(
 
     Example: rigflow engine push 6c5cb62260de --nats nats://rig1:4222
     """
+    from pipelines.audit import audit
     from pipelines.engines import push_engine
     from pipelines.topology import ensure_topology
 
@@ -45,6 +46,7 @@ def push(
     async def pushing(broker: "Broker") -> None:
         await ensure_topology(broker, settings, [])
         for spec in specs:
+            await audit(broker, "engine-pushed", spec.model, key=spec.key)
             new = await push_engine(broker, *store.load(spec.key), store.graph(spec))
             done = "shared" if new else "the fleet has it already"
             answer(f"{spec.key[:12]}  {spec.model}  {done}", key=spec.key, model=spec.model, new=new)

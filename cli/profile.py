@@ -169,6 +169,7 @@ async def _of_fleet(settings: "Settings") -> list["DeviceProfile"]:
 
 
 async def _share(settings: "Settings", profiles: list["DeviceProfile"]) -> None:
+    from pipelines.audit import audit
     from pipelines.broker import Broker
     from pipelines.profiles import share_profile
     from pipelines.topology import ensure_topology
@@ -176,6 +177,7 @@ async def _share(settings: "Settings", profiles: list["DeviceProfile"]) -> None:
     async with Broker.connected(settings, name="rigflow-profile") as broker:
         await ensure_topology(broker, settings, [])
         for each in profiles:
+            await audit(broker, "profile-shared", each.device)
             await share_profile(broker, each)
 
 

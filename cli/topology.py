@@ -118,10 +118,12 @@ def roles(settings_file: SettingsFile = None) -> ExitCode:
 
 
 async def _sweep(settings: "Settings", age_s: float) -> "Swept":
+    from pipelines.audit import audit
     from pipelines.broker import Broker
     from pipelines.sweep import sweep as sweep_now
 
     async with Broker.connected(settings, name="rigflow-topology") as broker:
+        await audit(broker, "leftovers-swept", f"of {age_s:.0f} s and older")
         return await sweep_now(broker, age_s, entire=True)
 
 

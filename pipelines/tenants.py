@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
-from schemas.tenants import LISTED, TenantList
+from schemas.tenants import LISTED, Tenant, TenantList
 
 AGAIN_S = 5.0  # pause before the list is followed again
 log = logging.getLogger("rigflow")
@@ -34,10 +34,22 @@ async def store_tenants(broker: Broker, listed: TenantList, number: int) -> None
 
     It replaces the list of this number. Raises UsageError when another operator was faster.
     """
-    await audit(broker, "tenants-listed", ",".join(sorted(listed.tenants)) or "none")
+    entry = await broker.get(broker.names.tenants_bucket, LISTED)
+    before = None if entry is None else decoded(TenantList, entry, "the list of tenants")
+    changed = _changes({} if before is None else before.tenants, listed.tenants)
+    await audit(broker, "tenants-listed", ",".join(sorted(listed.tenants)) or "none", **changed)
     if await broker.replace(broker.names.tenants_bucket, LISTED, listed.model_dump_json().encode(), number) is None:
         raise _changed()
     broker.take_tenants(listed)
+
+
+def _changes(before: Mapping[str, Tenant], after: Mapping[str, Tenant]) -> dict[str, str]:
+    """What differs in a list of tenants, each tenant by its name."""
+    differing = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    said = {
+        name: after[name].model_dump_json(exclude_defaults=True) if name in after else "removed" for name in differing
+    }
+    return {f"tenant {name}": text[:1000] for name, text in sorted(said.items())}
 
 
 def _changed() -> UsageError:

@@ -14,7 +14,7 @@ from pipelines.client import Client
 from pipelines.jetstream import ApiError
 from pipelines.join_tokens import make_token, revoke_token
 from pipelines.registry import builtin_pipeline, put_revision, withdraw_pipeline
-from pipelines.tenant_admin import set_tenants
+from pipelines.tenant_admin import remove_tenant, set_tenants
 from pipelines.topology import apply_topology
 from pipelines.variants import put_model, remove_model
 from schemas.api_roles import ApiRole
@@ -58,6 +58,11 @@ def test_each_change_has_an_entry_once(settings: Settings, capsys: pytest.Captur
     assert answer(["audit", "--nats", settings.nats, "--action", "topology-applied", "--json"]) == 0
     (printed,) = json.loads(capsys.readouterr().out)
     assert "KV_rigflow_profiles" in printed["facts"]["streams"]
+    assert answer(["topology", "sweep", "--nats", settings.nats]) == 0
+    capsys.readouterr()
+    assert answer(["audit", "--nats", settings.nats, "--last", "1", "--json"]) == 0
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert (printed["action"], printed["target"]) == ("leftovers-swept", "of 3600 s and older")
 
 
 async def changed(settings: Settings) -> tuple[str, str, str, list[Audited]]:
@@ -99,6 +104,20 @@ async def test_the_broker_holds_the_role_and_keeps_every_entry(guarded: Guarded)
             with pytest.raises(ApiError):
                 await broker.api(f"STREAM.{action}.{broker.names.audit_stream}", body)
         assert [each async for each in read_audit(broker)] == before
+
+
+async def test_what_changes_of_a_tenant_is_in_its_entry(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await apply_topology(broker, settings, [])
+        await set_tenants(broker, settings, {"acme": Tenant(), "evil": Tenant()})
+        await set_tenants(broker, settings, {"acme": Tenant(), "evil": Tenant(weight=3)})
+        await remove_tenant(broker, settings, "evil")
+        entries = [(each.entry.target, each.entry.facts) async for each in read_audit(broker)]
+    assert entries == [
+        ("acme,evil", {"tenant acme": "{}", "tenant evil": "{}"}),
+        ("acme,evil", {"tenant evil": '{"weight":3.0}'}),
+        ("acme", {"tenant evil": "removed"}),
+    ]
 
 
 async def test_what_a_tenant_asks_for_makes_no_other_entry_go(

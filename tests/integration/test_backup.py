@@ -115,6 +115,7 @@ def test_a_hot_copy_has_finished_jobs_and_those_under_way(tmp_path: Path) -> Non
         settings = Settings(nats=server.url)
         restored = rigflow("restore", copy, "--nats", server.url)
         assert restored.returncode == 0, restored.stderr
+        assert "streams-restored" in rigflow("audit", "--last", "1", "--nats", server.url).stdout
         with Fleet(ONE_WORKER, tmp_path / "cache-2", nats=server.url):
             assert asyncio.run(done_of(settings, "finished")) == finished
             for job in jobs:
