@@ -145,7 +145,7 @@ def test_the_whole_way_on_the_command_line(
     assert output("push", "--nats", server.url, **here).count("shared") == 2
     assert answer(["audit", "--action", "engine-pushed", "--json", "--nats", server.url]) == 0
     entries = json.loads(capsys.readouterr().out)
-    assert [each["target"] for each in entries] == ["sorter", "sorter"]
+    assert [each["target"] for each in entries] == ["sorter@3", "sorter@3"]
     assert first in output("list", "--nats", server.url, **there)
     assert second in output("pull", second, "--nats", server.url, **there)
     assert [spec["key"][:12] for spec in json.loads(output("list", "--json", **there))] == [second]
