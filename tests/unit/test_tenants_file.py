@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from engines.files import atomic_write
 from pipelines.accounts import write_tenants
+from pipelines.registry import builtin_pipeline
 from pipelines.roles import configuration
+from pipelines.streams import desired
 from schemas.declared import is_token
 from schemas.errors import OutputError, UsageError
 from schemas.jobs import Priority
@@ -106,3 +108,23 @@ def test_no_two_tenants_share_a_stream_or_a_subject(names: set[str], pipeline: s
             assert fleet.listed_tenant(subject) == tenant
         assert fleet.uploads_of(tenant) != fleet.blobs_of(tenant), "programs may not write what workers trust"
         assert is_token(fleet.consumer(Priority.BULK, tenant))
+
+
+def test_what_drops_its_oldest_is_of_one_tenant_or_nothing_that_tenants_can_fill() -> None:
+    """A stream that refuses is a limit of the tenant; of one that drops, a tenant must not reach what others have."""
+    names = Names(tenants=frozenset({"acme", "evil"}))
+    tenants = {name: Tenant() for name in names.tenants}
+    plans = desired(names, Settings(), [builtin_pipeline("fingerprint")], tenants)
+    dropping = {
+        plan.name for plan in plans if plan.config["discard"] == "old" and not plan.name.endswith(tuple(names.tenants))
+    }
+    assert dropping == {
+        "KV_rigflow_jobs",  # of main
+        "RIGFLOW_DEAD",  # of main
+        "KV_rigflow_rigs",  # written by workers alone, an entry for each process
+        "KV_rigflow_last_seen",  # the same
+        "KV_rigflow_attempts",  # the same, and a day of attempts that are repeated: some hundred bytes each
+        "RIGFLOW_AUDIT",  # keeps the newest of each role, action and tenant
+        "RIGFLOW_USAGE",  # a million jobs: docs/tenants.md says that it is shared
+    }
+    assert {f"KV_{names.jobs_of(tenant)}" for tenant in tenants} <= {plan.name for plan in plans}
