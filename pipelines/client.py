@@ -47,8 +47,11 @@ class Files:
     @property
     def nbytes(self) -> int:
         """The size of all of them; those that are gone have none."""
-        paths = (given.source for given in self.inputs if isinstance(given.source, Path))
-        return sum(path.stat().st_size for path in paths if path.exists())
+        total = 0
+        for given in self.inputs:
+            with suppress(OSError):
+                total += os.stat(given.source).st_size if isinstance(given.source, Path) else 0
+        return total
 
     @classmethod
     def of(cls, spec: PipelineSpec, paths: Sequence[Path]) -> "Files":

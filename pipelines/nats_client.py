@@ -8,7 +8,8 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   reads nothing any more after a message whose subject or headers are not UTF-8, or whose headers are none: the server
   takes such messages from any client (`_build_message`, `_process_headers`, and the public patterns of its parser);
   has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
-  has no way to end a subscription that keeps receiving what is on its way (`_send_unsubscribe`, `Subscription._id`);
+  has no way to end subscriptions together that keep receiving what is on its way (`_send_unsubscribe`,
+  `Subscription._id`, `_pending_queue`);
   makes a reader of a TLS connection that does not know of it (`_transport`, its writer, and a mark of asyncio's);
   cannot be closed after its connection broke during the last flush (`_status`), nor while the task that reconnects
   waits for the end of the old one: that is cancelled, and with it what `close` itself waits for (`_closed_cb`);
@@ -23,6 +24,7 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
 import asyncio
 import re
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import ParseResult
 
@@ -45,6 +47,8 @@ nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+
 nats.aio.client.DEFAULT_BUFFER_SIZE = 1 << 18  # as much as uvloop reads at a time: it need not pause for each read
 
 Body: TypeAlias = bytes | Pieces
+LINGER_S = 1.0  # after a subscription was left, for messages that the server has just sent
+TAKEN_S = 2.0  # longest wait until those are taken
 _LARGE_BYTES = 1 << 16  # a larger payload is worth the pieces that it is sent in
 _NEWLINES = str.maketrans("\r\n", "  ")
 _NONCE = re.compile("[A-Za-z0-9_-]{11,64}")  # base64url; nats-server's have 15 characters
@@ -71,6 +75,8 @@ class NatsClient(Client):
         self._ps = _Parser(self)
         self._always = bool(settings.tls_ca or settings.tls_cert)
         self._connect_task: asyncio.Task[Any] | None = None
+        self._left: list[Subscription] = []
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def server_uri(self) -> ParseResult | None:
@@ -120,8 +126,35 @@ class NatsClient(Client):
         """Have the server send nothing more to a subscription, which still receives what is on its way."""
         await self._send_unsubscribe(subscription._id)
 
+    def leave(self, subscription: Subscription) -> None:
+        """End a subscription at the server. For `LINGER_S`, its callback still takes messages that are on their way.
+
+        Those that are left in one step of the event loop cost one task and one round trip.
+        """
+        if not self._left:
+            leaving = asyncio.create_task(self._leave())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        self._left.append(subscription)
+
+    async def _leave(self) -> None:
+        left, self._left = self._left, []
+        for subscription in left if self.is_connected else ():
+            await self.send_unsubscribe(subscription)
+        await asyncio.sleep(LINGER_S)
+        with suppress(TimeoutError, nats.errors.Error):
+            async with asyncio.timeout(TAKEN_S):
+                await self.flush()
+                for subscription in left:
+                    await subscription._pending_queue.join()
+        with suppress(nats.errors.Error):  # the connection is closed, which ends them as well
+            for subscription in left:
+                await subscription.unsubscribe()
+
     async def close_surely(self) -> None:
         """Flush and disconnect, also when the connection breaks meanwhile, or is being made anew."""
+        for leaving in self._leaving:
+            leaving.cancel()
         task = asyncio.current_task()
         cancelled = task.cancelling() if task is not None else 0
         try:

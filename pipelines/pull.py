@@ -22,7 +22,6 @@ LATE_S = 2.0  # a request without an answer this long after it expired is lost
 HEARTBEAT_S = 3.0  # the server confirms the newest request this often
 SILENT_S = 2.5 * HEARTBEAT_S  # without an answer for this long, our requests are lost (with a cluster's leader)
 CLOSE_S = 2.0  # longest wait for late messages, and for an `on_delivery` that runs
-LINGER_S = 1.0  # wait after a withdrawal for messages that the server has just sent
 CLOSING_LINGER_S = 0.05
 REFUSED_S = 0.25  # pause after a request that the server refused, doubled each time
 LONGEST_REFUSED_S = 4.0  # a publisher may create a deleted stream again
@@ -63,7 +62,6 @@ class Pull:
         self._feeding: list[asyncio.Task[None]] = []
         self._inbox = ""
         self._subscription: Subscription | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
         self._forget: Callable[[], None] = lambda: None
 
     @property
@@ -102,9 +100,6 @@ class Pull:
             # a reader's messages have no lease
             linger_s = 0.0 if self._broker.is_reader(self._stream, self._consumer) else CLOSING_LINGER_S
             await self._broker.connection.unsubscribe(self._subscription, CLOSE_S, linger_s)
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
         while not self._arrived.empty():
             late = self._arrived.get_nowait()
             assert late is not None
@@ -121,9 +116,7 @@ class Pull:
         self._expiries.clear()
         if self._subscription is None:
             return
-        leaving = asyncio.create_task(self._broker.connection.unsubscribe(self._subscription, CLOSE_S, LINGER_S))
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        self._broker.connection.nc.leave(self._subscription)
         self._subscription = None
 
     async def _listen(self) -> None:
