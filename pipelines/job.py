@@ -9,6 +9,7 @@ from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.collecting import Compare
+from pipelines.early_split import EarlySplit
 from pipelines.inventory import take_inventory
 from pipelines.job_events import Ended, Event, job_events
 from pipelines.job_files import JobFile, job_file_at, job_files
@@ -134,12 +135,13 @@ class OpenJob(Job):
         self._kind = kind
         self._inputs = inputs
 
-    async def send(self) -> None:
+    async def send(self, early: EarlySplit | None = None) -> None:
         """Split the files, and publish what is not at the broker yet. Waits while the fleet is full.
 
-        Raises MediaError, JobCancelled, BrokerError.
+        `early`: the files' segments, if they are being cut. Raises MediaError, JobCancelled, BrokerError.
         """
-        await self._publisher.publish(self.ref, self._kind, self._inputs, self._record)
+        begun = await early.ready() if early is not None else None
+        await self._publisher.publish(self.ref, self._kind, self._inputs, self._record, begun)
 
     @property
     def is_known(self) -> bool:

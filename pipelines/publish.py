@@ -19,6 +19,7 @@ from engines.outputs.format import sound_of
 from engines.part import pack_arrays
 from pipelines.admission import Admission
 from pipelines.broker import Broker
+from pipelines.early_split import EarlySplit
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import begin
 from pipelines.queue_share import QueueShare
@@ -29,6 +30,7 @@ from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
 from schemas.segments import Fragment
+from schemas.settings import Settings
 from schemas.subjects import HEADER_TYPE, SPLIT
 
 T = TypeVar("T")
@@ -104,16 +106,24 @@ class Publisher:
         wanted = self._manifest(job, name, source, nbytes)
         return await begin(self._broker, wanted.model_copy(update={"trace": trace}), again)
 
-    async def publish(self, job: JobRef, kind: str, inputs: Sequence[Input], record: JobRecord | None = None) -> int:
+    async def publish(
+        self,
+        job: JobRef,
+        kind: str,
+        inputs: Sequence[Input],
+        record: JobRecord | None = None,
+        early: EarlySplit | None = None,
+    ) -> int:
         """Split files of one kind of media and send their segments, tracks first; the number of segments.
 
-        Of a new job of which nothing was sent because its files are refused, no record stays. Raises MediaError,
-        UsageError.
+        `early`: their segments, as `segments_of` gives them, if that was begun. Of a new job of which nothing was sent
+        because its files are refused, no record stays. Raises MediaError, UsageError.
         """
         record = record or await self._open(job, job_name(kind, [given.name for given in inputs]))
         name, attempt = SPLIT if self._hosted else "publish", time.time_ns()
         with traced(self._broker.tracer, name, record.manifest, attempt) as headers:
-            return await self._publish(record, self._cuts(kind, inputs, headers))
+            segments = segments_of(self._broker.settings, self.spec, kind, inputs) if early is None else early
+            return await self._publish(record, self._cuts(segments, inputs[0].name, headers))
 
     async def give_up(self, record: JobRecord, error: RigflowError) -> None:
         """Publish the failure of the rest of a job among its results: its collectors wait for them."""
@@ -187,22 +197,14 @@ class Publisher:
 
     # segments
 
-    def _cuts(self, kind: str, inputs: Sequence[Input], headers: Mapping[str, str]) -> Iterator[Cut]:
-        settings = self._broker.settings
-        request = SplitRequest(
-            self.spec.grid,
-            self.spec.segment_s,
-            sound_of(self.spec.encode),
-            Limits.of(settings),
-            SharedFolders.of(settings.shared),
-        )
-        medium, final = media_of(self.spec.decode, self.spec.media)[kind], False
-        for segment_data in medium.split(inputs, request):
+    def _cuts(self, segments: Iterator[SegmentData], name: str, headers: Mapping[str, str]) -> Iterator[Cut]:
+        final = False
+        for segment_data in segments:
             final = segment_data.final
             send = partial(self._send_segment, segment_data, headers)
             yield Cut(send, final, segment_data.end_s, segment_data.media.duration_s)
         if not final:
-            raise MediaError(f"{inputs[0].name} has nothing that can be sent", "see what is in it")
+            raise MediaError(f"{name} has nothing that can be sent", "see what is in it")
 
     async def _send_segment(self, segment_data: SegmentData, headers: Mapping[str, str], key: Key) -> None:
         if segment_data.tracks is not None:
@@ -223,6 +225,18 @@ class Publisher:
         subject = self._broker.names.work(self.spec.name, first, key.job.priority, key.job.tenant)
         segment = segment_data.segment(key).pieces(segment_data.content)
         await self._broker.publish(subject, segment, key.message_id(first), headers)
+
+
+def segments_of(settings: Settings, spec: PipelineSpec, kind: str, inputs: Sequence[Input]) -> Iterator[SegmentData]:
+    """The segments of files of one kind of media for a pinned pipeline. Raises MediaError, as it is iterated."""
+    request = SplitRequest(
+        spec.grid,
+        spec.segment_s,
+        sound_of(spec.encode),
+        Limits.of(settings),
+        SharedFolders.of(settings.shared),
+    )
+    return iter(media_of(spec.decode, spec.media)[kind].split(inputs, request))
 
 
 async def _note(record: JobRecord, sending: "Sending") -> None:

@@ -17,12 +17,14 @@ from engines.outputs.earlier import Comparison, compared
 from engines.outputs.names import OutputNames, Wanted
 from engines.outputs.template import OutTemplate
 from pipelines.client import Client, Files
+from pipelines.early_split import MOST_BYTES, EarlySplit
 from pipelines.job import OpenJob
-from pipelines.publish import job_id, job_name
+from pipelines.publish import job_id, job_name, segments_of
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done
+from schemas.settings import Settings
 from schemas.text import is_text, printable, shell_word
 
 _ADDRESS = re.compile(r"[a-z]{2,}:/")  # a path of it has one slash
@@ -34,7 +36,8 @@ class JobOutcome:
 
     `kind` is that of its media. `real` are the paths of its inputs with links resolved; `source` identifies its input;
     `target` is where its result goes, without suffix. `names`: what its inputs are called, if not as their files.
-    `wanted` is what its `target` was made of, `earlier` what is there of earlier results.
+    `wanted` is what its `target` was made of, `earlier` what is there of earlier results. `early` are its segments, if
+    they are being cut before it is begun.
     """
 
     name: str
@@ -45,6 +48,7 @@ class JobOutcome:
     kind: str = ""
     source: str = ""
     opened: OpenJob | None = None
+    early: EarlySplit | None = None
     done: Done | None = None
     error: RigflowError | None = None
     seconds: float = 0.0
@@ -112,6 +116,14 @@ def look_at(inputs: Sequence[Path], spec: PipelineSpec) -> Inspected:
     """Each input once, looked at; or why it cannot be sent through a pipeline."""
     media, each = PipelineMedia(spec), {str(path): path for path in inputs}
     return [(path, _inspect(path, *found, media)) for path, found in zip(each.values(), located(each), strict=True)]
+
+
+def split_early(settings: Settings, spec: PipelineSpec, inspected: Inspected) -> EarlySplit | None:
+    """Begin to cut the only input, if it is small; `spec` is pinned."""
+    if len(inspected) != 1 or not isinstance(file := inspected[0][1], _File) or file.stat.st_size > MOST_BYTES:
+        return None
+    given = Input(file.path, file.path.name, file.real)
+    return EarlySplit(segments_of(settings, spec, file.medium.kind, [given]))
 
 
 def check_media(inputs: Sequence[Path], spec: PipelineSpec) -> None:

@@ -11,8 +11,10 @@ from engines.outputs.names import OutputNames
 from engines.outputs.template import OutTemplate
 from pipelines.client import Client
 from pipelines.collect import Collector
+from pipelines.early_split import EarlySplit
 from pipelines.jetstream import Gone
 from pipelines.job import OpenJob
+from pipelines.registry import with_pins
 from pipelines.tracing import traced
 from schemas.errors import RigflowError, UsageError, first_error
 from schemas.jobs import JobRef, Priority
@@ -20,7 +22,7 @@ from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.definitions import Models, register, repair
-from workers.inputs import JobOutcome, look_at, name_results, plan_jobs
+from workers.inputs import Inspected, JobOutcome, look_at, name_results, plan_jobs, split_early
 from workers.waits import both, explained
 
 TRIES = 3  # of a job whose messages were deleted from the broker
@@ -72,10 +74,13 @@ async def run_jobs(
         broker = client.broker
         mend = partial(repair, broker, settings, spec, models, variant)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
-            registering = register(broker, settings, spec, models, variant)
-            spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs, spec))
+            pinned = with_pins(spec, models)
+            registering = register(broker, settings, pinned, models, variant)
+            spec, (inspected, early) = await asyncio.gather(registering, _look_at(settings, pinned, inputs))
             client.on_sent = both(listener.sent, moved)
             outcomes += await asyncio.to_thread(plan_jobs, client, spec, inspected, priority)
+            if early is not None:
+                outcomes[0].early = early
             if template is not None:
                 template.check((outcome.path_name for outcome in outcomes if outcome.error is None), spec.name)
             with OutputNames(out, overwrite, inputs) as names:
@@ -92,6 +97,13 @@ async def run_jobs(
                         break
                     await register(broker, settings, spec, models, variant)
     return outcomes
+
+
+async def _look_at(
+    settings: Settings, pinned: PipelineSpec, inputs: Sequence[Path]
+) -> tuple[Inspected, EarlySplit | None]:
+    inspected = await asyncio.to_thread(look_at, inputs, pinned)
+    return inspected, split_early(settings, pinned, inspected)
 
 
 def _compare(names: OutputNames, outcomes: Mapping[str, JobOutcome], job: str, files: list[Path]) -> Sequence[Path]:
@@ -158,8 +170,9 @@ async def run_job(collector: Collector, outcome: JobOutcome, turn: asyncio.Semap
     started = time.monotonic()
     try:
         assert outcome.opened is not None
+        early, outcome.early = outcome.early, None
         async with turn:
-            await outcome.opened.send()
+            await outcome.opened.send(early)
         with traced(outcome.opened.tracer, "collect", outcome.opened.manifest, time.time_ns()):
             outcome.done = await collector.wait(outcome.job.id)
     except Exception as error:
