@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @ends_well
 def audit(
-    last: Annotated[int, typer.Option(min=1, help="How many changes, the newest.")] = 100,
+    last: Annotated[int, typer.Option(min=1, help="How many changes, the newest.", metavar="N")] = 100,
     action: Annotated[str | None, typer.Option(help="Only these, as model-published.", metavar="ACTION")] = None,
     target: Annotated[str | None, typer.Option(help="Only those of this pipeline, model, job, ...")] = None,
     as_json: Json = False,

@@ -23,10 +23,6 @@ app = Commands(
     name="engine",
     help="Build, test, measure and share engines for GPUs.\n\nExample: rigflow engine build faces --for sm86",
 )
-app.command()(bench)
-app.command()(push)
-app.command()(pull)
-app.command()(export)
 
 Model: TypeAlias = Annotated[str, typer.Argument(help="An ONNX file, or the name of a model added or built in.")]
 Key: TypeAlias = Annotated[str, typer.Argument(help="The beginning of an engine's key.")]
@@ -207,3 +203,9 @@ def _model_of(spec: "EngineSpec") -> "tuple[ModelSpec | None, bytes]":
 
 def _as_json(spec: "EngineSpec") -> dict[str, object]:
     return {"key": spec.key, **spec.model_dump(mode="json")}
+
+
+app.command()(bench)
+app.command()(push)
+app.command()(pull)
+app.command()(export)

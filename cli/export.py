@@ -50,11 +50,11 @@ def export(
         for file in (path, path.with_suffix(".toml")):
             answer(file, file=str(file))
     if out is None:
-        warn("next: rigflow run clip-features VIDEO")
+        warn("next: `rigflow run clip-features VIDEO`")
     else:
         pipeline = shell_word(out / "clip-features.toml")
         warn(
             "pipelines find a model beside their file: "
-            f"rigflow pipelines show clip-features > {pipeline}; rigflow run {pipeline} VIDEO"
+            f"`rigflow pipelines show clip-features > {pipeline}`, then `rigflow run {pipeline} VIDEO`"
         )
     return ExitCode.OK

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = Commands(
     name="join",
-    help="Tokens by which new machines join the fleet.\n\nExample: rigflow keys join add rig7 --worker worker.nk",
+    help="Tokens by which new machines join the fleet.\n\nExample: rigflow keys join list",
 )
 
 
@@ -128,7 +128,7 @@ def _seed(path: Path | None) -> bytes:
     if path is None:
         return b""
     if not (seed := seed_in(_read(path))):
-        raise UsageError(f"{path}: not an nkey seed", "rigflow keys nats makes one")
+        raise UsageError(f"{path}: not an nkey seed", "`rigflow keys nats` makes one")
     return seed.encode()
 
 

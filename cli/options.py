@@ -36,7 +36,20 @@ Credentials: TypeAlias = Annotated[
     str | None, typer.Option("--credentials", help="nkey seed or .creds file for the broker.", metavar="FILE")
 ]
 Store: TypeAlias = Annotated[
-    str | None, typer.Option("--store", help="Folder where the broker keeps its work.", metavar="DIR")
+    str | None,
+    typer.Option(
+        "--store",
+        help="Folder where the broker keeps its work. Default: ~/.local/share/rigflow/store.",
+        metavar="DIR",
+    ),
+]
+OwnStore: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Folder where the broker that is started here keeps its work. Default: a new one.",
+        metavar="DIR",
+    ),
 ]
 Interactive: TypeAlias = Annotated[
     bool, typer.Option("--interactive", help="Process it before the bulk work of the fleet.")

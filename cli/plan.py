@@ -122,7 +122,7 @@ async def _manifest(broker: "Broker", job: str) -> "Manifest":
         return found
     taken = await take_inventory(broker, found)
     if not taken.complete:
-        raise UsageError(f"job {job} is {found.state.value}", f"wait for it: rigflow jobs wait {job}")
+        raise UsageError(f"job {job} is {found.state.value}", f"wait for it: `rigflow jobs wait {job}`")
     results = broker.names.results(found.job)
     last = await broker.last(broker.names.results_for(results), results)
     return taken.progress.model_copy(update={"ended_s": last.stored_s if last is not None else 0.0})

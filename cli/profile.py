@@ -82,7 +82,7 @@ def profile(
     if as_json:
         say_json([each.model_dump(mode="json") for each in found])
     elif not found:
-        say("No profile is kept: rigflow profile measures one.")
+        say("No profile is kept: `rigflow profile` measures one.")
     else:
         _show(found)
     return ExitCode.OK
@@ -102,7 +102,7 @@ def _models(
     from cli.profile_models import measure_models, show_models
 
     if list_:
-        raise UsageError("--list shows devices", "rigflow model show NAME shows what is kept of a model")
+        raise UsageError("--list shows devices", "`rigflow model show NAME` shows what is kept of a model")
     found = measure_models(models, devices, settings, seconds, dims, media, again, _report)
     if as_json:
         say_json([each.model_dump(mode="json") for each in found])

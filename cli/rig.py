@@ -85,7 +85,7 @@ def _of_fleet(file: Path | None, url: str | None, token: str | None, **given: st
     from cli.joining import join, joined_settings
 
     if (url is None) != (token is None):
-        raise UsageError("--join and --token go together", "rigflow keys join add makes a token")
+        raise UsageError("--join and --token go together", "`rigflow keys join add NAME` makes a token")
     if url is not None and token is not None:
         if given["nats"] or given["credentials"]:
             raise UsageError("--join beside --nats or --credentials", "leave these out: the token brings them")

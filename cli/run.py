@@ -12,6 +12,7 @@ from cli.options import (
     ModelName,
     NatsUrl,
     Overwrite,
+    OwnStore,
     PipelineName,
     SettingsFile,
     StageFields,
@@ -49,7 +50,7 @@ def run(
     interactive: Interactive = False,
     as_json: Json = False,
     nats: NatsUrl = None,
-    store: Annotated[str | None, typer.Option(help="Folder of the embedded broker's store.", metavar="DIR")] = None,
+    store: OwnStore = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:

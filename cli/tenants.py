@@ -35,21 +35,29 @@ User: TypeAlias = Annotated[
     typer.Option("--user", help="Public key of one of its programs, by `rigflow keys nats`; repeat it.", metavar="KEY"),
 ]
 Weight: TypeAlias = Annotated[
-    float | None, typer.Option(help="Its share of the fleet beside the weights of others. Default: 1.", metavar="N")
+    float | None,
+    typer.Option(help="Its share of the fleet beside the weights of others. A new tenant has 1.", metavar="N"),
 ]
 Jobs: TypeAlias = Annotated[
-    int | None, typer.Option(help="Most media that wait in one pipeline. Default: 10000.", metavar="N")
+    int | None, typer.Option(help="Most media that wait in one pipeline. A new tenant has 10,000.", metavar="N")
 ]
-Queued: TypeAlias = Annotated[int | None, typer.Option(help="Most bytes of them. Default: 268435456.", metavar="BYTES")]
+Queued: TypeAlias = Annotated[
+    int | None, typer.Option(help="Most bytes of them. A new tenant has 268,435,456.", metavar="BYTES")
+]
 Storage: TypeAlias = Annotated[
-    int | None, typer.Option(help="Most bytes of results, and of large bodies. Default: 1073741824.", metavar="BYTES")
+    int | None,
+    typer.Option(help="Most bytes of results, and of large bodies. A new tenant has 1,073,741,824.", metavar="BYTES"),
 ]
 Connections: TypeAlias = Annotated[
-    int | None, typer.Option(help="Most connections of its programs. Default: 64.", metavar="N")
+    int | None, typer.Option(help="Most connections of its programs. A new tenant has 64.", metavar="N")
 ]
 DeviceS: TypeAlias = Annotated[
     float | None,
-    typer.Option("--device-s-a-day", help="Most seconds of devices a day, of UTC; 0: no limit.", metavar="SECONDS"),
+    typer.Option(
+        "--device-s-a-day",
+        help="Most seconds of devices a day, of UTC; 0: no limit, as a new tenant has.",
+        metavar="SECONDS",
+    ),
 ]
 FILE = Path("tenants.toml")
 
@@ -58,7 +66,7 @@ ADD = """Add a tenant: its streams, its place in every queue, and an account of 
 
 The accounts are written for nats-server, which reads them again if the file names its process.
 
-Example: rigflow tenants add acme --weight 3 --user UAC... --nats nats://rig1
+Example: rigflow tenants add acme --weight 3 --user UAC...
 """
 LIMIT = """Change limits, the weight or the keys of a tenant; what is not named stays.
 
@@ -160,7 +168,7 @@ def list_(file: FileOf = FILE, as_json: Json = False, *, settings: "Settings") -
     if as_json:
         say_json([_facts(name, tenant, states[name]) for name, tenant in sorted(tenants.items())])
         return ExitCode.OK
-    none = "no tenants: all share one of each queue; rigflow tenants add NAME"
+    none = "no tenants: all jobs are of one, main; `rigflow tenants add NAME` adds one"
     stdout().print(_table(tenants, states) if tenants else none)
     return ExitCode.OK
 
@@ -194,7 +202,7 @@ def _facts(name: str, tenant: "Tenant", state: "TenantState") -> dict[str, Any]:
 
 def _known(file: "TenantsFile", name: str, path: Path) -> "Tenant":
     if name not in file.tenant:
-        hint = f"it has {', '.join(sorted(file.tenant))}" if file.tenant else "rigflow tenants add adds one"
+        hint = f"it has {', '.join(sorted(file.tenant))}" if file.tenant else "`rigflow tenants add NAME` adds one"
         raise NotFound(f"{path} has no tenant {name[:100]!a}", hint)
     return file.tenant[name]
 
@@ -218,7 +226,7 @@ def _change(
         raise UsageError(f"tenant {name[:100]!a}", TOKEN_HINT)
     known = read_tenants(path)
     if new and name in known.tenant:
-        raise UsageError(f"{path} has tenant {name} already", f"rigflow tenants limit {name} changes it")
+        raise UsageError(f"{path} has tenant {name} already", f"`rigflow tenants limit {name}` changes it")
     if limits["users"] and is_ours(settings):
         what = "the broker of `rigflow up` has no accounts, which the keys of --user would be for"
         hint = "leave --user out, for a tenant of the gateway alone, or use a broker of yours: docs/tenants.md"
@@ -252,7 +260,11 @@ async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: s
 
     if is_ours(settings):
         write_list(path, file)
-        return f"its programs need a key of the gateway: rigflow keys api add NAME --tenant {added}" if added else ""
+        return (
+            f"its programs need a key of the gateway: `rigflow keys api add NAME --tenant {added}` makes one"
+            if added
+            else ""
+        )
     if await write_tenants(path, file, settings, added):
         return ""
     accounts = path.parent / file.broker.accounts

@@ -69,7 +69,9 @@ async def _serve(settings: Settings, door: Door, listening: socket.socket, say: 
     host, port = listening.getsockname()[:2]
     async with Broker.connected(settings, NAME) as broker:
         if door.keys and not any(key.valid_at(broker.now_s()) for key in await all_keys(broker)):
-            raise UsageError("the fleet has no API key, so no request could be answered", "rigflow keys api add NAME")
+            raise UsageError(
+                "the fleet has no API key, so no request could be answered", "make one: `rigflow keys api add NAME`"
+            )
         scheme = "http" if door.tls is None else "https"
         say(f"rigflow serves {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         identify = KeyHolders() if door.keys else anyone(settings.tenant, door.any_host)

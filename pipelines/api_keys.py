@@ -31,7 +31,10 @@ async def make_key(
 ) -> tuple[ApiKey, str]:
     """Make a key; returned with its text `rf_ID_SECRET`, which is stored nowhere. Raises UsageError."""
     if broker.tenants and tenant not in (MAIN, *broker.tenants):
-        raise UsageError(f"the fleet has no tenant {tenant[:100]!a}", "rigflow tenants add adds it, list shows them")
+        raise UsageError(
+            f"the fleet has no tenant {tenant[:100]!a}",
+            "`rigflow tenants add NAME` adds one, `rigflow tenants list` shows them",
+        )
     if not is_token(name):
         raise UsageError(f"API key {name[:100]!a}", TOKEN_HINT)
     if any(known.name == name and not known.revoked_s for known in await all_keys(broker)):
@@ -67,7 +70,7 @@ async def revoke_key(broker: Broker, name: str) -> ApiKey:
     valid = [key for key in known if not key.revoked_s]
     if not valid:
         what = f"the API key {name} is revoked already" if known else f"there is no API key {name}"
-        raise UsageError(what, "rigflow keys api list shows them")
+        raise UsageError(what, "`rigflow keys api list` shows them")
     revoked = valid[-1].model_copy(update={"revoked_s": broker.now_s()})
     await audit(broker, "api-key-revoked", revoked.name, id=revoked.id)
     await broker.put(broker.names.keys, revoked.id, revoked.model_dump_json().encode())

@@ -53,7 +53,7 @@ async def audit(broker: Broker, action: str, target: str, **facts: str) -> None:
     try:
         await broker.publish(subject, entry.model_dump_json(exclude_defaults=True).encode(), broker.connection.unique())
     except Gone:
-        report_skipped("the audit log", f"there is no stream {broker.names.audit_stream}: run rigflow topology apply")
+        report_skipped("the audit log", f"there is no stream {broker.names.audit_stream}: run `rigflow topology apply`")
 
 
 async def read_audit(broker: Broker) -> AsyncIterator[Audited]:

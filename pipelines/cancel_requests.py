@@ -66,7 +66,8 @@ async def _carry_out(broker: Broker, subject: str) -> None:
     manifest = await find_manifest(broker, job, tenant)
     if manifest is not None and manifest.job.pipeline != pipeline:
         raise UsageError(f"job {job} goes through {manifest.job.pipeline}", "name that pipeline")
-    await audit(broker, "job-cancelled", job, tenant=tenant, asked="by a message")
+    if manifest is None or not manifest.state.ended:
+        await audit(broker, "job-cancelled", job, tenant=tenant, asked="by a message")
     await cancel(broker, manifest or await _waiting(broker, tenant, pipeline, job), queued=False)
 
 

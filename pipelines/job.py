@@ -99,8 +99,9 @@ class Job:
         raise AssertionError
 
     async def cancel(self) -> Manifest:
-        """Cancel it; see `pipelines.jobs.cancel`."""
-        await audit(self._broker, "job-cancelled", self.id, tenant=self.ref.tenant)
+        """Cancel it; see `pipelines.jobs.cancel`. Of a job that was over, the audit log has no entry."""
+        if not self.manifest.state.ended:
+            await audit(self._broker, "job-cancelled", self.id, tenant=self.ref.tenant)
         return await cancel(self._broker, self.manifest)
 
     async def delete(self) -> None:

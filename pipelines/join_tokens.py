@@ -46,7 +46,7 @@ from schemas.subjects import Names
 from schemas.text import without_passwords
 
 TOKEN_PREFIX = "rfj_"
-ANOTHER = "make another: rigflow keys join add"
+ANOTHER = "make another: `rigflow keys join add NAME`"
 MOST_TTL_S = 365 * 86400  # the longest that `--hours` takes
 NO_TTL = 10166  # JetStream's own error number: messages of the stream do not expire one by one
 NOTHING = "nothing"  # the key of the record of nothing
@@ -101,7 +101,7 @@ async def make_token(broker: Broker, name: str, access: RigAccess, join_seed: by
     except ApiError as error:
         if error.code == NO_TTL:
             what = "the bucket of join tokens is that of an earlier version"
-            raise UsageError(what, "rigflow topology apply renews it") from error
+            raise UsageError(what, "`rigflow topology apply` renews it") from error
         raise
     try:
         await broker.put(bucket, NOTHING, b"")
@@ -163,7 +163,7 @@ async def revoke_token(broker: Broker, name: str) -> JoinToken:
     """Revoke a token that is not used yet, by its name or id. Raises UsageError."""
     known = [token for token in await all_tokens(broker) if name in (token.name, token.id)]
     if not known:
-        raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
+        raise UsageError(f"there is no join token {name}", "`rigflow keys join list` shows them")
     bucket, identity = broker.names.join_tokens, known[-1].id
     _check_revocable(known[-1], name, broker.now_s())
     await audit(broker, "join-token-revoked", known[-1].name, id=identity)
@@ -171,7 +171,7 @@ async def revoke_token(broker: Broker, name: str) -> JoinToken:
         entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{identity}")
         token = decoded(JoinToken, entry.body, f"the join token {identity}") if entry is not None else None
         if entry is None or token is None:
-            raise UsageError(f"there is no join token {name}", "rigflow keys join list shows them")
+            raise UsageError(f"there is no join token {name}", "`rigflow keys join list` shows them")
         _check_revocable(token, name, broker.now_s())
         revoked = token.model_copy(update={"revoked_s": broker.now_s(), "box": ""})
         if await broker.replace(bucket, identity, revoked.model_dump_json().encode(), entry.sequence) is not None:

@@ -24,7 +24,9 @@ async def record_usage(broker: Broker, ended: Manifest) -> None:
     try:
         await broker.publish(subject, EndedJob.of(ended).model_dump_json().encode(), identity)
     except Gone:
-        report_skipped("the use of jobs", f"there is no stream {broker.names.usage_stream}: run rigflow topology apply")
+        report_skipped(
+            "the use of jobs", f"there is no stream {broker.names.usage_stream}: run `rigflow topology apply`"
+        )
 
 
 async def read_usage(

@@ -39,7 +39,8 @@ def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
 
 def _beside(path: Path) -> str:
     """What to do where the file of a pipeline cannot be read: what was meant, if it is not there."""
-    known = {str(each) for each in path.parent.glob("*.toml")} if not path.exists() else set()
+    there = path.parent.glob("*.toml") if not path.exists() else ()
+    known = {str(each) for each in there if each.name != "pyproject.toml"}
     if path.parent == Path() and path.stem in builtin_pipelines():
         known = {path.stem}
     return did_you_mean(str(path), known) or "give a pipeline file, or see `rigflow pipelines list`"

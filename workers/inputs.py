@@ -130,9 +130,9 @@ def check_media(inputs: Sequence[Path], spec: PipelineSpec) -> None:
     """Raise the error of the first file if none of them can be sent through a pipeline."""
     found = look_at(inputs, spec)
     if found and all(isinstance(file, RigflowError) for _, file in found):
-        path, error = found[0]
+        _, error = found[0]
         assert isinstance(error, RigflowError)
-        raise error if path.name in error.what else type(error)(f"{path}: {error.what}", error.hint)
+        raise error
 
 
 def plan_jobs(client: Client, spec: PipelineSpec, inspected: Inspected, priority: Priority) -> list[JobOutcome]:
@@ -163,14 +163,14 @@ def plan_jobs(client: Client, spec: PipelineSpec, inspected: Inspected, priority
 
 
 def _inspect(path: Path, real: str, found: os.stat_result | None, media: PipelineMedia) -> _File | RigflowError:
-    """An input, looked at once; or why it cannot be sent."""
+    """An input, looked at once; or why it cannot be sent, which names it."""
     file = _regular(path, real, found)
     if isinstance(file, RigflowError):
         return file
     try:
         return _File(path, real, file, media.recognised(Input(path, path.name)))
     except RigflowError as error:
-        return error
+        return error if path.name in error.what else type(error)(f"{path}: {error.what}", error.hint)
 
 
 def input_error(path: Path) -> RigflowError | None:
@@ -197,7 +197,7 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
     if stat.S_ISDIR(file.st_mode):
         return UsageError(
             f"{path}: is a folder",
-            f"`rigflow run` takes one folder alone; or name its files, for example {shell_word(path)}/*.mp4",
+            f"`rigflow run` takes folders; or name its files, for example {shell_word(path)}/*.mp4",
         )
     if not stat.S_ISREG(file.st_mode):
         return UsageError(f"{path}: not a file that can be read twice", "copy it into one")

@@ -257,5 +257,5 @@ def head_of(source: Source) -> bytes:
 def _unreadable(head: bytes, label: str) -> MediaError:
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return MediaError(f"{label} is a truncated mp4: its index is missing or cut short", "copy or download it again")
-    what = f"{label} is not media of a format that rigflow reads"
+    what = f"{label} is no video, sound or picture that rigflow reads"
     return MediaError(what, f"send video as mp4, mkv or webm, sound as wav, mp3 or flac, images as {formats()}")

@@ -131,7 +131,7 @@ def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
         "run", "fingerprint", tmp_path / "notes.txt", "--out", tmp_path / "a" / "b", "--workers", "1"
     )
     assert ended.returncode == ExitCode.SOME_FAILED
-    assert "notes.txt is not media of a format that rigflow reads" in ended.stderr
+    assert "notes.txt is no video, sound or picture that rigflow reads" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

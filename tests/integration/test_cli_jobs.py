@@ -109,7 +109,11 @@ def test_what_cannot_be_published_is_told_and_the_rest_goes_on(
         assert rigflow("publish", "fingerprint", text, clip, *where) == 1
         reported = capsys.readouterr()
         assert len(reported.out.split()) == 1
-        assert "is not media" in reported.err
+        assert "is no video, sound or picture" in reported.err
+        (picture := tmp_path / "still.jpg").write_bytes(still("mjpeg"))
+        assert rigflow("publish", "scenes", picture, tmp_path / "gone.mp4", *where) == 1
+        named = f"rigflow: {picture}: pipeline scenes takes video, this is image: see `rigflow pipelines list`"
+        assert named in capsys.readouterr().err
         assert rigflow("publish", "fingerprint", clip, text, "--job", "one", *where) == 2
         assert rigflow("publish", "fingerprint", clip, "--job", "a/b", *where) == 2
         assert rigflow("publish", "fingerprint", tmp_path / "gone.mp4", *where) == 2
@@ -193,7 +197,7 @@ def test_of_a_file_that_is_refused_no_job_is_made(tmp_path: Path, capsys: pytest
     (noise := tmp_path / "noise.mp4").write_bytes(b"no film")
     with Fleet((), tmp_path / "cache") as nobody:
         where = ("--nats", nobody.settings.nats)
-        refused = "noise.mp4 is not media of a format that rigflow reads"
+        refused = "noise.mp4 is no video, sound or picture that rigflow reads"
         assert rigflow("publish", "fingerprint", noise, "--job", "mine", *where) == 1
         assert capsys.readouterr().err.startswith(f"rigflow: {noise.parent}/{refused}")
         assert rigflow("run", "fingerprint", noise, "--out", tmp_path / "out", *where) == 1

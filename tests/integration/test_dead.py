@@ -250,7 +250,7 @@ async def test_what_is_not_media_is_a_dead_letter_of_its_publisher(tmp_path: Pat
             await client.close()
             [letter] = [letter async for letter in letters(broker)]
             assert (letter.failure.stage, letter.queue, letter.failure.key.segment) == ("split", media, -1)
-            assert "not media" in letter.failure.error
+            assert "no video, sound or picture" in letter.failure.error
             assert await input_of(broker, letter) == b"not media"
 
 

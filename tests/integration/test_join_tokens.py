@@ -243,7 +243,7 @@ async def test_a_used_token_stays_in_the_list_and_a_bucket_of_an_earlier_version
         await broker.api("STREAM.DELETE.KV_rigflow_join_tokens")
         before = bucket(broker.names.join_tokens, 1 << 20)
         await broker.api("STREAM.CREATE.KV_rigflow_join_tokens", before)
-        with pytest.raises(UsageError, match="that of an earlier version: rigflow topology apply"):
+        with pytest.raises(UsageError, match="that of an earlier version: `rigflow topology apply`"):
             await make_token(broker, "rig7", access, b"", 4e9)
         await apply_topology(broker, settings, [])
         assert await make_token(broker, "rig7", access, b"", 4e9)

@@ -31,7 +31,7 @@ def test_stills_animations_and_refusals(tmp_path: Path) -> None:
         done = fleet.run(builtin_pipeline("upscale2x"), sorted(tmp_path.glob("*.img")), out)
         by_name = {outcome.name: outcome for outcome in done}
         (error,) = [outcome.error for outcome in done if outcome.error is not None]
-        assert "words.img is not media of a format that rigflow reads" in str(error)
+        assert "words.img is no video, sound or picture that rigflow reads" in str(error)
         assert by_name[f"{len(STILLS)} images"].ok
         for name in STILLS:
             with Image.open(out / "images.upscale2x" / f"{name}.png") as png:

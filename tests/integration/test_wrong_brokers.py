@@ -75,7 +75,7 @@ def test_a_tenant_of_the_broker_of_up_is_one_of_the_gateway(ours: str, tmp_path:
     assert (with_key.returncode, with_key.stderr[: len(said)], file.exists()) == (ExitCode.USAGE, said, False)
     added = rigflow("tenants", "add", "acme", "--weight", "3", *to)
     assert (added.returncode, added.stdout) == (0, "tenant acme is added: weight 3\n")
-    needs = "rigflow: its programs need a key of the gateway: rigflow keys api add NAME --tenant acme\n"
+    needs = "rigflow: its programs need a key of the gateway: `rigflow keys api add NAME --tenant acme` makes one\n"
     assert added.stderr == f"rigflow: {file} was not there: it is new\n{needs}"
     assert list(tmp_path.glob("*.conf")) == [], "nothing is there to include"
     for name in ("a b", "../a", "*", "x" * 65, ""):

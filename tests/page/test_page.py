@@ -67,7 +67,7 @@ def test_what_failed_is_a_dead_letter_that_is_tried_again_and_dropped(page: Any,
     page.get_by_text("failed", exact=True).wait_for()
     checked(page, "job-failed")
     page.goto("/#dead")
-    row = page.get_by_role("row", name="broken.mp4 is not media")
+    row = page.get_by_role("row", name="broken.mp4 is no video, sound or picture")
     row.wait_for()
     checked(page, "dead-letters")
     retry = row.get_by_role("button", name="Retry")

@@ -82,7 +82,7 @@ def test_sizes_of_64_bits_are_read(name: bytes) -> None:
     far = b"\xff" * 4
     made = name + far + b"WAVEds64" + struct.pack("<I", len(sizes)) + sizes + whole[begins_at:place] + far + data
     np.testing.assert_array_equal(joined(decoded(made)), np.arange(-2000, 2000) / 32768)
-    with pytest.raises(MediaError, match="is not media of a format that rigflow reads"):
+    with pytest.raises(MediaError, match="is no video, sound or picture that rigflow reads"):
         decoded(name + far + b"WAVE" + whole[begins_at:place] + far + data)  # without its sizes
 
 
@@ -133,10 +133,10 @@ def test_long_silence_is_cut_where_the_lattice_says() -> None:
     ("data", "words"),
     [
         (wav(b""), "voice has no samples of sound: record it again"),
-        (b"RIFF\x24\0\0\0WAVE", "voice is not media of a format that rigflow reads"),
-        (b"this is a text\n" * 99, "voice is not media of a format that rigflow reads"),
-        (bytes(99_999), "voice is not media of a format that rigflow reads"),
-        (wav(bytes(999), rate=0), "voice is not media of a format that rigflow reads"),
+        (b"RIFF\x24\0\0\0WAVE", "voice is no video, sound or picture that rigflow reads"),
+        (b"this is a text\n" * 99, "voice is no video, sound or picture that rigflow reads"),
+        (bytes(99_999), "voice is no video, sound or picture that rigflow reads"),
+        (wav(bytes(999), rate=0), "voice is no video, sound or picture that rigflow reads"),
         (wav(bytes(999), channels=0), "voice has no sound that can be decoded"),
         (wav(bytes(99_999), channels=200), "voice has 200 channels at 16000 Hz: convert it to at most 64 channels"),
         (wav(bytes(99), rate=7), "voice has 1 channel at 7 Hz: convert it to at most 64 channels, at 100 to 768000 Hz"),

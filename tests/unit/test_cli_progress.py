@@ -19,7 +19,7 @@ from workers.inputs import JobOutcome
 JOB = JobRef(id="j", pipeline="scenes", revision="0" * 16)
 VIDEO = MediaInfo(kind="video", time_base=(1, 25), frame_rate=(25, 1), end=200)
 NOTE = "film.mp4: 3 frames are damaged or missing, between 0.16 and 0.24 s"
-REFUSED = MediaError("notes.txt is not media of a format that rigflow reads", "send video as mp4, mkv or webm")
+REFUSED = MediaError("notes.txt is no video, sound or picture that rigflow reads", "send video as mp4, mkv or webm")
 
 
 def outcomes() -> list[JobOutcome]:

@@ -84,7 +84,7 @@ def test_this_processor_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_kept_profile_is_listed_and_shown_by_doctor(tmp_path: Path) -> None:
     nothing = rigflow("profile", "--list", RIGFLOW_CACHE=str(tmp_path))
-    assert (nothing.returncode, nothing.stdout) == (0, "No profile is kept: rigflow profile measures one.\n")
+    assert (nothing.returncode, nothing.stdout) == (0, "No profile is kept: `rigflow profile` measures one.\n")
     profile = gpu(P106).model_copy(update={"device": host_name.host_id(), "kind": "cpu", "name": "a processor"})
     keep_profile(tmp_path, profile)
     [listed] = json.loads(rigflow("profile", "--list", "--json", RIGFLOW_CACHE=str(tmp_path)).stdout)

@@ -171,7 +171,7 @@ def test_the_description_has_all_apis_and_no_two_requests_of_one_name() -> None:
     ("hint", "shown"),
     [
         ("see `rigflow jobs list`", "see GET /api/v1/jobs"),
-        ("rigflow keys api list shows them", "ask the operator of the fleet: rigflow keys api list shows them"),
+        ("`rigflow keys api list` shows them", "ask the operator of the fleet: `rigflow keys api list` shows them"),
         ("raise the setting max_pixels", "ask the operator of the fleet: raise the setting max_pixels"),
         ("say which, as in --set STAGE.model=NAME", "say which, as in the parameter set STAGE.model=NAME"),
         ("send formats that it reads", "send formats that it reads"),

@@ -59,7 +59,7 @@ def test_not_media(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("these are words, and FFmpeg would make a picture of them\n" * 50)
     kinds = f"send video as mp4, mkv or webm, sound as wav, mp3 or flac, images as {formats()}"
-    expected = f"{path} is not media of a format that rigflow reads: {kinds}"
+    expected = f"{path} is no video, sound or picture that rigflow reads: {kinds}"
     assert str(error_of(path)) == expected
     assert isinstance(error_of(path.read_bytes()), MediaError)
 
@@ -67,7 +67,7 @@ def test_not_media(tmp_path: Path, name: str) -> None:
 def test_a_play_list_is_not_followed(tmp_path: Path) -> None:
     path = tmp_path / "list.m3u8"
     path.write_text(f"#EXTM3U\n#EXTINF:1,\n{generated(Clip(container='ts'))}\n")
-    assert "not media" in str(error_of(path))
+    assert "no video, sound or picture" in str(error_of(path))
 
 
 @pytest.mark.parametrize("kept", [0.01, 0.5, 0.99])
@@ -136,7 +136,7 @@ def test_the_kind_of_media_is_told_by_its_first_bytes(tmp_path: Path, data: byte
 
 
 def test_a_name_for_media_from_memory() -> None:
-    with pytest.raises(MediaError, match="upload 7 is not media"), Splitter(b"?", pipeline().grid, 1, name="upload 7"):
+    with pytest.raises(MediaError, match="upload 7 is no video"), Splitter(b"?", pipeline().grid, 1, name="upload 7"):
         pass
 
 

@@ -103,7 +103,7 @@ def test_a_file_of_another_rate_is_resampled(tmp_path: Path) -> None:
 
 def test_what_has_no_sound_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("no sound")
-    with pytest.raises(MediaError, match=r"a\.wav is not media of a format that rigflow reads"):
+    with pytest.raises(MediaError, match=r"a\.wav is no video, sound or picture that rigflow reads"):
         read_sound(tmp_path / "a.wav", SoundSpec(rate=16000, samples=512))
     Image.new("RGB", (16, 16)).save(tmp_path / "a.jpg")
     with pytest.raises(MediaError, match=r"a\.jpg has no sound: give a file with sound"):

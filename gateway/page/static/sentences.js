@@ -89,7 +89,7 @@ export const sentences = [
   ["(\\d+) workers?", " $1 个工作进程"],
   ["model (.+) has no tower of texts: search by a picture", "模型 $1 没有文字部分：请用图片搜索"],
   ["(.+): is loading its models", "$1：正在载入模型"],
-  ["(?:split: )?(.+) is not media of a format that rigflow reads: .+", "$1 不是可读的媒体：请发送 mp4、mkv 或 webm 影片，wav、mp3 或 flac 声音，jpeg、png、webp、gif、avif、bmp、tiff、ppm、tga 或 jpeg 2000 图片"],
+  ["(?:split: )?(.+) is no video, sound or picture that rigflow reads: .+", "$1 不是 rigflow 可读的影片、声音或图片：请发送 mp4、mkv 或 webm 影片，wav、mp3 或 flac 声音，jpeg、png、webp、gif、avif、bmp、tiff、ppm、tga 或 jpeg 2000 图片"],
   ["no frame that it looks at could be decoded whole, (\\d+) are damaged: copy it again", "没有一帧能完整解码，$1 帧已损坏：请重新复制文件"],
 ];
 
