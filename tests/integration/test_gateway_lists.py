@@ -75,7 +75,9 @@ def test_a_job_has_a_small_picture_of_its_first_film_and_others_have_none(url: s
 
         plain = done(http, "simulated", "bikes.mp4", film)
         assert plain["thumbnail"] is None
-        missing = http.get(f"{JOBS}/{plain['id']}/thumbnail")
+        none = http.get(f"{JOBS}/{plain['id']}/thumbnail")
+        assert (none.status_code, none.content) == (204, b""), "a browser reports no error"
+        missing = http.get(f"{JOBS}/nothing/thumbnail")
         assert (missing.status_code, missing.json()["code"]) == (404, "not-found")
 
 
