@@ -133,6 +133,8 @@ def remove(
         known = read_tenants(file)
         rest = known.model_copy(update={"tenant": {each: of for each, of in known.tenant.items() if each != name}})
         async with Broker.connected(settings, name="rigflow-tenants") as broker:
+            if not is_ours(settings) and not file.exists():  # another one has its account
+                raise NotFound(f"{file}: no such file", "name the operator's file of tenants with --file")
             if not await is_known(broker, name):  # the file has lost one whose removal was interrupted
                 _known(known, name, file)
             if not drop:

@@ -271,7 +271,9 @@ class Connection:
             asyncio.get_running_loop().call_exception_handler({"message": self._last_error, "exception": error})
         elif f'violation for subscription to "{self._inbox.prefix.lower()}.' in self._last_error:
             what = f"the broker lets these credentials receive no answers on {self.settings.inbox}"
-            self._inbox.forbid(BrokerError(what, "set RIGFLOW_INBOX to the inbox of their role, as _INBOX_publisher"))
+            self._inbox.forbid(
+                BrokerError(what, "RIGFLOW_INBOX and the key are of one role, as _INBOX_worker and worker.nk")
+            )
         elif "permissions violation" in self._last_error:
-            denied = Forbidden(f"the broker forbids this ({self._last_error})", "use credentials that may")
+            denied = Forbidden(f"the broker forbids this ({self._last_error})", "use the key of a role that may")
             self._inbox.fail(denied, named_in=self._last_error)

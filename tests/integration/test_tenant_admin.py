@@ -112,6 +112,19 @@ async def test_a_removal_that_the_broker_s_configuration_refuses_changes_nothing
     assert set(read_tenants(file).tenant) == {"acme"}
 
 
+async def test_a_tenant_is_not_removed_by_a_file_that_is_not_there(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tenants.toml"
+    async with fleet_of(settings, "acme"):
+        words = ["tenants", "remove", "acme", "--file", str(file), "--nats", settings.nats]
+        assert await asyncio.to_thread(answer, words) == 2
+        assert f"{file}: no such file: name the operator's file of tenants with --file" in capsys.readouterr().err
+        async with Broker.connected(settings, "again") as again:
+            assert set(again.tenants) == {"acme"}
+    assert not list(tmp_path.glob("*.conf"))
+
+
 async def test_a_rigflow_of_another_prefix_keeps_its_streams(settings: Settings) -> None:
     other = settings.model_copy(update={"prefix": "other"})
     async with fleet_of(settings, "acme") as broker, fleet_of(other, "acme") as second:
