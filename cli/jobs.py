@@ -10,7 +10,7 @@ from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
-from cli.text import age, cell, clock, one_line, say_fields, say_json, stdout, warn
+from cli.text import age, cell, clock, one_line, say_fields, say_json, stdout, took, warn
 from schemas.errors import ExitCode
 from schemas.text import count, printable
 
@@ -219,7 +219,7 @@ def describe(manifest: "Manifest", now_s: float) -> list[tuple[str, str]]:
         ("segments", _segments(manifest)),
         ("frames", f"{manifest.frames:,}" + (f", {manifest.lost:,} lost" if manifest.lost else "")),
         ("begun", f"{clock(begun)}, {age(now_s - begun)} ago" if begun else "-"),
-        ("ended", f"{clock(ended)}, after {age(ended - begun)}" if ended else "-"),
+        ("ended", f"{clock(ended)}, after {took(ended - begun)}" if ended else "-"),
         ("files", files),
         ("missing", seconds(manifest.missing) or "-"),
         *(("failed", printable(reason)) for reason in manifest.reasons),

@@ -105,7 +105,7 @@ def _submission(
     from placement.simulated import Submission
 
     if not job:
-        raise UsageError("no --job: what shall be simulated?", SEE)
+        raise UsageError("--job is missing, which says what is simulated", SEE)
     text, count = times_of(" ".join((job, *rest)))
     facts = facts_of(text, spec, settings)
     work = workload(spec, models, facts)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cli.plan_text import count
-from cli.text import age, one_line, say_json, say_sentence, size, stdout
+from cli.text import age, one_line, say_json, say_sentence, size, stdout, took
 from schemas.errors import ExitCode
 from schemas.text import rate as number
 
@@ -87,7 +87,7 @@ def _named(limit: "Limit") -> str:
 def _speed(submission: "Submission", facts: "MediaFacts", outcome: "Simulated") -> str:
     ends = sorted(job.end_s for job in outcome.jobs if job.end_s < math.inf)
     frames = facts.frames * len(ends) / outcome.finish_s
-    first = f", the first job after {age(ends[0])}" if len(ends) > 1 else ""
+    first = f", the first job after {took(ends[0])}" if len(ends) > 1 else ""
     return f"Finished after {age(outcome.finish_s)} ({outcome.finish_s:,.1f} s){first}, {number(frames)} frames/s."
 
 

@@ -131,6 +131,11 @@ def age(seconds: float, units: int = 2) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + units])
 
 
+def took(seconds: float) -> str:
+    """How long something took: an `age`, with two digits below 10 s, so that quick work is not `0 s`."""
+    return age(seconds) if seconds >= 9.95 else f"{round(seconds, 2):.2g} s"
+
+
 def clock(at_s: float) -> str:
     """A Unix time as date and time of this machine's time zone; `-` for none."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s)) if at_s else "-"

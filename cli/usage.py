@@ -10,7 +10,7 @@ import typer
 
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, one_line, say_json, size, stdout
+from cli.text import one_line, say_json, size, stdout, took
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def _table(names: list[str], found: "dict[UsageOf, Used]") -> "Rows":
             f"{used.jobs:,}",
             f"{used.failed:,}",
             f"{used.frames:,}",
-            age(used.media_s),
-            age(used.computed_s),
+            took(used.media_s),
+            took(used.computed_s),
             size(used.nbytes),
             f"{used.tokens:,}",
         ]

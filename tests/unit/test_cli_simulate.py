@@ -124,7 +124,7 @@ def test_faults_take_longer_and_a_fleet_that_dies_ends_with_a_code() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((*FLEET,), "no --job"),
+        ((*FLEET,), "--job is missing"),
         (("--job", FILM), "--rigs and --fleet"),
         ((*FLEET, "--job", FILM, "--fault", "rig9 at 3"), "--fault names 'rig9'"),
         ((*FLEET, "--job", FILM, "--fault", "now"), "is no fault"),

@@ -9,7 +9,7 @@ import pytest
 
 from cli.near import describe_offset
 from cli.tables import list_of
-from cli.text import age, one_line, size, stderr, stdout
+from cli.text import age, one_line, size, stderr, stdout, took
 from pipelines.registry import builtin_pipelines
 from schemas.text import count, rate
 from tests.cli import COMMAND, environment
@@ -38,6 +38,14 @@ def test_size(nbytes: float, output: str) -> None:
 def test_age(seconds: float, output: str) -> None:
     assert age(seconds) == output
     assert age(seconds, units=1) == " ".join(output.split()[:2])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "output"),
+    [(0, "0 s"), (0.001, "0 s"), (0.034, "0.03 s"), (6, "6 s"), (9.4, "9.4 s"), (9.99, "10 s"), (61, "1 min 1 s")],
+)
+def test_quick_work_did_not_take_no_time(seconds: float, output: str) -> None:
+    assert took(seconds) == output
 
 
 def test_one_of_something_has_no_plural() -> None:
