@@ -16,7 +16,9 @@ _TIED = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != int(sys.argv[1]): sys.exit("rigflow is gone")
-try: open("/proc/self/autogroup", "w").write(open(f"/proc/{sys.argv[1]}/autogroup").read().rpartition(" ")[2])
+try:
+    with open(f"/proc/{sys.argv[1]}/autogroup") as ours, open("/proc/self/autogroup", "w") as own:
+        own.write(ours.read().rpartition(" ")[2])
 except OSError: pass
 os.execv(sys.argv[2], sys.argv[2:])
 """

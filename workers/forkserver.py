@@ -144,10 +144,11 @@ def begin_session() -> None:
     Linux shares the processor among sessions ("autogroups"), and a new one has the nice value 0. Without this, workers
     would be slowed by what the command that starts them is not slowed by, and the other way round.
     """
-    autogroup = Path("/proc/self/autogroup")
-    nice = autogroup.read_text().rpartition(" ")[2] if autogroup.exists() else ""
+    autogroup, nice = Path("/proc/self/autogroup"), ""
+    with suppress(OSError):  # not every system has it
+        nice = autogroup.read_text().rpartition(" ")[2]
     os.setsid()
-    with suppress(OSError):  # a lower one than 0 is for root, and there may be none
+    with suppress(OSError):  # a lower one than 0 is for root
         autogroup.write_text(nice)
 
 

@@ -24,7 +24,7 @@ from schemas.results import Failure
 from schemas.subjects import HEADER_ID, HEADER_TYPE
 from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
 from tests.fleet import Fleet, Silent, redeliveries
-from tests.rig import Rig, alive
+from tests.rig import Rig, alive, eventually
 from workers.inputs import JobOutcome
 
 AT_ONCE = 6  # jobs
@@ -275,7 +275,8 @@ def test_every_job_of_a_mix_outlives_a_storm_of_kills(kills: int, jobs: int, rig
             output = asyncio.run(weather(storm, mix, tmp_path / "jobs", jobs, kills, chance))
         finally:
             storm.stop()
-        assert not [pid for rig in storm.rigs for pid in rig.pids if alive(pid)]
+        # a worker of a rig that was killed ends by the kernel, a moment later
+        eventually(lambda: not any(alive(pid) for rig in storm.rigs for pid in rig.pids))
     left = [path for path in (tmp_path / "jobs").rglob("*") if ".part" in path.name]
     assert not left
     print(f"\nstorm, seed {seed}, {time.monotonic() - began:.0f} s: {output}")
