@@ -40,7 +40,7 @@ from schemas.model_profile import ComputeOptions
 from schemas.pipeline import OperatorStage, parse_pipeline
 from schemas.settings import Settings
 
-FRAMES_A_WORKER, WARM_FRAMES = 2400, 1200
+FRAMES_A_WORKER, WARM_FRAMES = 6000, 1200
 ARRANGED = ((4, 4, False), (8, 4, False), (12, 2, False), (8, 4, True))  # workers, decoders in each, TF32
 COMPUTED = {
     "TF32": ComputeOptions(precision="tf32"),

@@ -141,7 +141,7 @@ class CudaSession:
     def close(self) -> None:
         """Free the GPU's memory; see `leave_loaded`."""
         self._gpu.enter()
-        leave_loaded(self._session)
+        leave_loaded(self._session, self._fills, self._runs, self._reads)
         self._session = None
         for slot in self._slots:
             slot.clear()

@@ -69,12 +69,13 @@ def load_on_gpu(
     return session
 
 
-def leave_loaded(session: Any) -> None:
-    """Leave the runtime's own memory to the end of the process.
+def leave_loaded(session: Any, *streams: Any) -> None:
+    """Leave the runtime's own memory, and the streams that it computes on, to the end of the process.
 
     ONNX Runtime 1.31 ends the process if it cannot free pinned memory, as on threads other than its own.
     """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+    for each in (session, *streams):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
 def prefers_channels_last(graph: bytes, name: str, tf32: bool) -> bool:
