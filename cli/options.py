@@ -26,12 +26,13 @@ P = ParamSpec("P")
 
 WORKERS_A_CORE = 32  # at most: each takes about 130 MB
 UP_PORT = 4222  # of `rigflow up`; other commands use it when no broker is named
+NATS_HELP = "URL of the fleet's broker; or set RIGFLOW_NATS."
 
 FleetUrl: TypeAlias = Annotated[
     str | None,
-    typer.Option("--nats", help=f"URL of the fleet's broker. Default: nats://127.0.0.1:{UP_PORT}.", metavar="URL"),
+    typer.Option("--nats", help=f"{NATS_HELP} Default: nats://127.0.0.1:{UP_PORT}.", metavar="URL"),
 ]
-NatsUrl: TypeAlias = Annotated[str | None, typer.Option("--nats", help="URL of the fleet's broker.", metavar="URL")]
+NatsUrl: TypeAlias = Annotated[str | None, typer.Option("--nats", help=NATS_HELP, metavar="URL")]
 Credentials: TypeAlias = Annotated[
     str | None, typer.Option("--credentials", help="nkey seed or .creds file for the broker.", metavar="FILE")
 ]

@@ -56,9 +56,9 @@ def run(
 ) -> ExitCode:
     """Run PIPELINE over files; the results go into one folder.
 
-    Without --nats a broker and workers are started here for the time of the run. The result of clip.mp4 is
-    clip.PIPELINE.*. Existing results are kept. If the new ones are equal, nothing is added; if not, the new ones are
-    written beside the old ones, as clip.mp4.PIPELINE.*. --overwrite replaces the old ones.
+    Without --nats and RIGFLOW_NATS a broker and workers are started here for the time of the run. The result of
+    clip.mp4 is clip.PIPELINE.*. Existing results are kept. If the new ones are equal, nothing is added; if not, the new
+    ones are written beside the old ones, as clip.mp4.PIPELINE.*. --overwrite replaces the old ones.
 
     Of a folder, all its media are run, those in folders inside too. Results lie at the same places under --out, which
     may be the folder itself; of several folders, each in a folder of its name. --only-new leaves out what has its

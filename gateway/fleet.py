@@ -11,6 +11,7 @@ from pipelines.client import Client
 from pipelines.job_index import JobIndex
 from schemas.errors import BrokerError
 
+AWAY_HINT = "try again in a moment; if it stays so, tell the operator of the fleet"
 AWAY_S = 5.0  # a broker that starts again is there sooner; a request waits no longer for one that is away
 PATIENCE_S = 20.0  # how long an upload waits for a full fleet
 
@@ -21,7 +22,7 @@ async def _connected(request: Request) -> Broker:
         async with asyncio.timeout(AWAY_S):
             await broker.connection.wait_connected()
     except TimeoutError:
-        raise BrokerError("the broker is away", "try again; it is the one that the gateway was started with") from None
+        raise BrokerError("the broker is away", AWAY_HINT) from None
     return broker
 
 

@@ -47,11 +47,11 @@ def bottleneck(fleet: FleetStatus) -> str:
             f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, and its {_count(workers)} "
             f"{'spends' if len(workers) == 1 else 'spend'} {share:.0%} of the time computing."
         )
-    speed = _speed(workers, busiest)
+    speed = _speed_in_brackets(workers, busiest)
     where = "in front of it" if busiest == (queue.pipeline, queue.stage) else f"in front of {_name(queue)}"
     return (
-        f"The bottleneck is {' '.join(busiest)}: it takes {share:.0%} of the time of {_count(workers)} "
-        f"({rate(speed)} frames/s), while {_backlog(queue, workers)} {where}."
+        f"The bottleneck is {' '.join(busiest)}: it takes {share:.0%} of the time of {_count(workers)}"
+        f"{speed}, while {_backlog(queue, workers)} {where}."
     )
 
 
@@ -94,9 +94,7 @@ def in_process(fleet: FleetStatus) -> str:
         text += _no_work(fleet.workers)
     busiest, of_time = _busiest(fleet.workers)
     if of_time >= IDLE:
-        speed = _speed(fleet.workers, busiest)
-        text += f", {of_time:.0%} of the time with {' '.join(busiest)}"
-        text += f" ({rate(speed)} frames/s)" if speed else ""  # of a chat there are none
+        text += f", {of_time:.0%} of the time with {' '.join(busiest)}{_speed_in_brackets(fleet.workers, busiest)}"
     steps = [step for worker in fleet.workers if (step := worker.get("step"))]
     longest = max(steps, key=lambda step: step["seconds"], default=None)
     if longest is not None and longest["seconds"] >= STANDING_S:
@@ -123,9 +121,10 @@ def _busiest(workers: Sequence[Worker]) -> tuple[tuple[str, str], float]:
     return busiest, min(1.0, shares[busiest])
 
 
-def _speed(workers: Sequence[Worker], stage: tuple[str, str]) -> float:
-    """Frames a second of a stage on these workers."""
-    return sum(float(of["frames_per_s"]) for worker in workers for of in worker["done"] if _key(of) == stage)
+def _speed_in_brackets(workers: Sequence[Worker], stage: tuple[str, str]) -> str:
+    """Frames a second of a stage on these workers; empty where there are none, as of a chat."""
+    speed = sum(float(of["frames_per_s"]) for worker in workers for of in worker["done"] if _key(of) == stage)
+    return f" ({rate(speed)} frames/s)" if speed else ""
 
 
 def _key(of: Mapping[str, Any]) -> tuple[str, str]:

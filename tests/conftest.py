@@ -63,6 +63,10 @@ if "TEST_HOME" not in os.environ:
     Finalize(None, shutil.rmtree, (os.environ["TMPDIR"], True), exitpriority=-1000)
 os.environ["HOME"], tempfile.tempdir = os.environ["TEST_HOME"], None
 
+# Nor is the fleet that a person's shell names, for tests and for the commands that they start.
+for variable in [name for name in os.environ if name.startswith("RIGFLOW_") and name != "RIGFLOW_TEST_SEED"]:
+    del os.environ[variable]
+
 if "TEST_ASM" in os.environ:
     runpy.run_path(str(ASM_FOLDER / "sitecustomize.py"))
     os.environ["PYTHONPATH"] = str(ASM_FOLDER)

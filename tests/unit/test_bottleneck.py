@@ -75,6 +75,16 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
             "(37.0 MB, the oldest for 14 s) in front of up decode.",
         ),
         (
+            fleet([queue("infer", 3)], [worker({"infer": 1.0}, speed=0.0)]),  # a chat
+            "The bottleneck is up infer: it takes 100% of the time of 1 worker, while 3 messages wait (3.0 MB, the "
+            "oldest for 10 s) in front of it.",
+        ),
+        (
+            fleet([queue("decode", 37, oldest_s=14.0)], [worker({"infer": 0.7}, stages=("all",), speed=0.0)]),
+            "The bottleneck is up infer: it takes 70% of the time of 1 worker, while 37 messages wait (37.0 MB, the "
+            "oldest for 14 s) in front of up decode.",
+        ),
+        (
             fleet([queue("decode", 37, oldest_s=14.0)], [worker({}) | {"declined": {"up": "it lacks a plugin"}}]),
             "The bottleneck is up decode: 37 messages wait (37.0 MB, the oldest for 14 s), and no worker hosts it.",
         ),
@@ -142,6 +152,8 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         "passing",
         "a long step",
         "all stages",
+        "a chat",
+        "a chat behind",
         "declined",
         "local",
         "apart",

@@ -16,6 +16,7 @@ pytest.importorskip("uvicorn")
 import gateway
 import pipelines
 import schemas
+from gateway.fleet import AWAY_HINT
 from gateway.page import page_files
 from gateway.problems import code_of_status
 from schemas.errors import RigflowError, error_code
@@ -84,6 +85,13 @@ def test_every_sentence_about_the_fleet_is_said_in_chinese() -> None:
         assert CHINESE.search(said)
         assert not ENGLISH.search(said), said
         assert sorted(re.findall(r"[\d,.]*\d", said)) == sorted(re.findall(r"[\d,.]*\d", sentence)), said
+
+
+def test_the_page_says_in_chinese_what_to_do_while_the_broker_is_away() -> None:
+    said = _chinese(AWAY_HINT)
+    assert said is not None
+    assert CHINESE.search(said)
+    assert not re.search("[a-z]", said)
 
 
 def test_a_sentence_that_is_not_known_stays() -> None:

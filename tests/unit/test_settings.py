@@ -1,5 +1,8 @@
 """Settings: their order, their errors, and the table in docs/settings.md."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +80,10 @@ def test_a_settings_file_that_cannot_be_read_or_is_not_toml(tmp_path: Path) -> N
     (tmp_path / "odd.toml").write_text("port =\n")
     with pytest.raises(UsageError, match="not TOML"):
         load_settings({}, {}, tmp_path / "odd.toml")
+
+
+def test_tests_and_what_they_start_do_not_see_the_settings_of_a_shell() -> None:
+    shown = "import os, tests.conftest; print([name for name in os.environ if name.startswith('RIGFLOW_')])"
+    shell = os.environ | {"RIGFLOW_NATS": "nats://fleet:4222", "RIGFLOW_PORT": "1", "RIGFLOW_TEST_SEED": "7"}
+    ran = subprocess.run([sys.executable, "-c", shown], env=shell, capture_output=True, text=True, check=True)
+    assert ran.stdout == "['RIGFLOW_TEST_SEED']\n"

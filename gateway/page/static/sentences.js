@@ -69,6 +69,8 @@ export const sentences = [
   ["The bottleneck is the store of large bodies: (.+) of (.+) are kept, so publishers of bodies larger than a message wait\\.", "瓶颈是大文件的存储：已存 $1，上限 $2；发送大文件的程序在等待。"],
   ["The bottleneck is (.+): it takes ([\\d.]+%) of the time of (.+) \\((.+) frames/s\\), while (.+) in front of it\\.", "瓶颈是 $1：它占$3 $2 的时间（$4 帧/秒），它前面有$5。"],
   ["The bottleneck is (.+): it takes ([\\d.]+%) of the time of (.+) \\((.+) frames/s\\), while (.+) in front of (.+)\\.", "瓶颈是 $1：它占$3 $2 的时间（$4 帧/秒），$6 前面有$5。"],
+  ["The bottleneck is (.+): it takes ([\\d.]+%) of the time of (.+), while (.+) in front of it\\.", "瓶颈是 $1：它占$3 $2 的时间，它前面有$4。"],
+  ["The bottleneck is (.+): it takes ([\\d.]+%) of the time of (.+), while (.+) in front of (.+)\\.", "瓶颈是 $1：它占$3 $2 的时间，$5 前面有$4。"],
   ["The bottleneck is (.+): (.+), and no worker hosts it\\.", "瓶颈是 $1：有$2，而没有工作进程承担它。"],
   ["The bottleneck is (.+): (.+), and no worker has reported\\.", "瓶颈是 $1：有$2，而没有工作进程报告过状态。"],
   ["The bottleneck is (.+): (.+), and its (.+) (?:has|have) reported no work yet\\.", "瓶颈是 $1：有$2，而它的$3还没有报告任何工作。"],
@@ -90,6 +92,7 @@ export const sentences = [
   ["model (.+) has no tower of texts: search by a picture", "模型 $1 没有文字部分：请用图片搜索"],
   ["(.+): is loading its models", "$1：正在载入模型"],
   ["(?:split: )?(.+) is no video, sound or picture that rigflow reads: .+", "$1 不是 rigflow 可读的影片、声音或图片：请发送 mp4、mkv 或 webm 影片，wav、mp3 或 flac 声音，jpeg、png、webp、gif、avif、bmp、tiff、ppm、tga 或 jpeg 2000 图片"],
+  ["try again in a moment; if it stays so, tell the operator of the fleet", "请稍后重试；如果一直如此，请告知机群的管理员"],
   ["no frame that it looks at could be decoded whole, (\\d+) are damaged: copy it again", "没有一帧能完整解码，$1 帧已损坏：请重新复制文件"],
 ];
 
