@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from workers.run import ProgressListener
 
 
+STOPPING = "stopping: workers finish their messages; press Ctrl-C again to return them unfinished"
+
+
 @ends_well
 def up(
     workers: Annotated[
@@ -67,20 +70,26 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
     from workers.local import local_fleet
 
     signals = _StopSignals()
-    console = stdout()
-    console.soft_wrap = True
+    console = _console()
     try:
         async with local_fleet(settings, workers, _listener(settings), settings.stop_grace_s) as fleet:
             names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
             await signals.first.wait()
             answered_otherwise()
-            console.print("stopping: workers finish their messages; press Ctrl-C again to return them unfinished")
+            console.print(STOPPING)
     except asyncio.CancelledError:
         if signals.by is None:  # Ctrl-C before our handler was installed
             raise
         console.print("stopped at once: unfinished messages are back in their queues")
     return ExitCode.INTERRUPTED if signals.by is signal.SIGINT else ExitCode.OK
+
+
+def _console() -> "Console":
+    """stdout; a terminal gets its lines broken between words."""
+    console = stdout()
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 def _listener(settings: "Settings") -> "ProgressListener":
@@ -127,5 +136,5 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
         (f"rigflow publish {first} FILE{here}", "publish a file, and do not wait"),
         (f"rigflow status{here}", "queues and workers"),
     ):
-        console.print(cell(f"  # {why}", "dim"), cell(f"  {command}"), sep="\n")
+        console.print(cell(f"  # {why}", "dim"), cell(f"  {command}"), sep="\n", soft_wrap=True)
     console.print("\nCtrl-C stops it.")

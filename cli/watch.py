@@ -29,7 +29,7 @@ from cli.options import (
 )
 from cli.output_folder import output_folder
 from cli.run import OUT
-from cli.text import say, say_json, stderr, warn
+from cli.text import say_json, say_sentence, stderr, warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import shell_word
 
@@ -127,7 +127,7 @@ def _report(as_json: bool) -> Callable[..., None]:
         elif as_json:
             say_json(facts, lines=True)
         else:
-            say(text)
+            say_sentence(text)
 
     return report
 

@@ -35,7 +35,7 @@ from pipelines.broker import EXPECTED, ApiError, Broker
 from pipelines.connection import Connection
 from pipelines.inbox import NoResponders
 from pipelines.local_access import is_ours, write_private
-from pipelines.login import Refused
+from pipelines.login import URL_FROM, Refused
 from pipelines.topology import ensure_topology
 from pipelines.values import decoded
 from schemas.declared import TOKEN_HINT, is_token
@@ -239,7 +239,7 @@ async def _as_join(settings: Settings, text: TokenText) -> AsyncIterator[Connect
         try:
             connection = await Connection.open(settings, "rigflow-join")
         except BrokerError as error:
-            raise BrokerError(error.what, error.hint.replace("--nats", "--join")) from error
+            raise BrokerError(error.what, error.hint.replace(URL_FROM, "--join")) from error
         try:
             yield connection
         finally:

@@ -69,6 +69,17 @@ def password_for(urls: str) -> str:
     return ""
 
 
+def other_brokers(urls: str) -> list[str]:
+    """The URLs of the brokers of this user that run here, where `urls` are of this machine; without those of `urls`."""
+    with suppress(OSError, RuntimeError, ValueError):
+        parts = [urlsplit(url if "//" in url else f"nats://{url}") for url in urls.replace(" ", "").split(",")]
+        if all(each.hostname in LOOPBACK for each in parts):
+            asked = {str(each.port or DEFAULT_PORT) for each in parts}
+            running = sorted(path.name for path in _folder().glob("[0-9]*") if path.name not in asked and _locked(path))
+            return [f"nats://127.0.0.1:{port}" for port in running]
+    return []
+
+
 def is_ours(settings: Settings) -> bool:
     """Whether the broker is one that `rigflow up`, `run` or `watch` of this user started here."""
     return not settings.credentials and bool(password_for(settings.nats))
@@ -96,6 +107,16 @@ def _write_private(path: Path, text: str, lock: bool) -> IO[str]:
         file.close()
         raise
     return file
+
+
+def _locked(path: Path) -> bool:
+    """Whether the owner of a broker's file is there."""
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _remove_unlocked(path: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import nats.errors
 
-from pipelines.local_access import PASSWORD, USER, password_for
+from pipelines.local_access import PASSWORD, USER, other_brokers, password_for
 from schemas.errors import BrokerError, UsageError
 
 _SEED = re.compile(r"\bSU[A-Z2-7]{56}\b")
+URL_FROM = "--nats or RIGFLOW_NATS"  # what gives the URL of a broker
 CONNECT_S = 10.0  # a broker that is away refuses at once; a busy one needs time
 
 
@@ -66,6 +67,8 @@ def refusal(where: str, error: Exception, given: bool, keys: bool) -> BrokerErro
         hint = "the password of `rigflow up` is in the file `password` of its --store, which --credentials takes"
         if keys:
             hint = "--credentials takes the file of a key that the broker knows, as operator.nk"
+        if others := other_brokers(where):
+            hint = f"{hint}; your own broker here is at {' and '.join(others)}: give it by --nats"
         if not given:
             return BrokerError(f"the broker at {where} asks for credentials, and none are given", hint)
         return Refused(f"the broker at {where} refuses these credentials", f"check them; {hint}")
@@ -77,7 +80,9 @@ def refusal(where: str, error: Exception, given: bool, keys: bool) -> BrokerErro
     if isinstance(error, ssl.SSLError):
         what = f"the broker at {where} speaks no TLS with us ({error.reason or error})"
         return BrokerError(what, "use nats:// if it has no TLS, and tls_cert if it wants a certificate")
-    hint = "start one with `rigflow up`, or check the URL given with --nats"
+    others = other_brokers(where)
+    hint = f"give that of your own broker here, {' or '.join(others)}" if others else "start one with `rigflow up`"
+    hint = f"{hint}, or check the URL of {URL_FROM}"
     return BrokerError(f"no broker at {where} ({reason})", hint)
 
 

@@ -13,13 +13,14 @@ from schemas.jobs import JobRef
 
 ANSWER_S = 10.0  # for all requests together
 _GOES_ON = "work goes on"
+_AWAY = "start it, or check the network; rigflow keeps trying to connect"
 JOBS = 16  # jobs that are checked, at most
 
 
 async def why_waiting(broker: Broker, jobs: Sequence[JobRef]) -> str:
     """One line: what these jobs wait for, and what to do."""
     if not broker.connection.connected:
-        return f"{broker.connection.absence}: start it, or check the network; rigflow keeps trying to connect"
+        return f"{broker.connection.absence}: {_AWAY}"
     try:
         async with asyncio.timeout(ANSWER_S):
             return await _lost_stream(broker, jobs) or await _of_fleet(broker, jobs)
@@ -32,6 +33,11 @@ async def why_waiting(broker: Broker, jobs: Sequence[JobRef]) -> str:
 def goes_on(why: str) -> bool:
     """Whether a reason says that nobody waits: the fleet works."""
     return why.startswith(_GOES_ON)
+
+
+def is_away(why: str) -> bool:
+    """Whether a reason says that the broker is away."""
+    return why.endswith(_AWAY)
 
 
 async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import ParamSpec
 
 from pipelines.broker import Broker
-from pipelines.waits import ANSWER_S, goes_on, why_waiting
+from pipelines.waits import ANSWER_S, goes_on, is_away, why_waiting
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef
 
@@ -28,7 +28,7 @@ async def explained(
     waiting: Callable[[], Sequence[JobRef]],
     repair: Repair | None = None,
 ) -> AsyncIterator[Callable[[], None]]:
-    """While the block runs, call `report` with the reason when nothing has moved for 10 s.
+    """While the block runs, call `report` with the reason when nothing has moved for 10 s, and when the broker is back.
 
     Yields a function to call at each progress. `waiting` returns the jobs that are not done; while there is none, only
     a broker that is away is reported. `repair` is called first.
@@ -40,9 +40,12 @@ async def explained(
         moved_s = time.monotonic()
 
     async def look() -> None:
-        reported, reported_s = "", 0.0
+        reported, reported_s, away = "", 0.0, False
         while True:
             await asyncio.sleep(LOOK_S)
+            if away and broker.connection.connected:
+                away = False
+                report("the broker is back")
             jobs = waiting()
             if not jobs and broker.connection.connected:
                 moved()
@@ -56,7 +59,7 @@ async def explained(
                 report(
                     f"no result for {silent_s:.0f} s, {why}" if goes_on(why) else f"waiting for {silent_s:.0f} s: {why}"
                 )
-                reported, reported_s = reason, time.monotonic()
+                reported, reported_s, away = reason, time.monotonic(), away or is_away(why)
             await asyncio.sleep(SILENT_S)
 
     looking = asyncio.create_task(look())

@@ -17,6 +17,7 @@ import pytest
 
 from pipelines.broker import Broker
 from pipelines.connection import Connection
+from pipelines.local_access import PublishedPassword, make_password, other_brokers
 from pipelines.server import EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, UsageError
 from schemas.settings import Settings
@@ -72,6 +73,28 @@ async def test_wrong_credentials_are_an_error_at_once(tmp_path: Path) -> None:
             assert "the file `password` of its --store" in str(caught.value)
         broker = await Broker.connect(Settings(nats=url.replace("//", "//me:right@")))
         await broker.close()
+
+
+async def test_a_broker_of_ours_at_another_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ours, ended = (PublishedPassword(port, make_password()) for port in (4777, 4778))
+    assert ended._file is not None
+    ended._file.close()  # as at the end of its process
+    assert other_brokers("127.0.0.1, nats://localhost:1") == ["nats://127.0.0.1:4777"]
+    assert other_brokers("127.0.0.1:4777") == other_brokers("nats://rig1:4222") == []
+    async with a_guarded_server(tmp_path / "store", "{ user: me, password: right }") as url:
+        for wrong in (url, url.replace("//", "//me:wrong@")):
+            with pytest.raises(BrokerError) as caught:
+                await Broker.connect(Settings(nats=wrong))
+            assert caught.value.hint.endswith("; your own broker here is at nats://127.0.0.1:4777: give it by --nats")
+    with pytest.raises(BrokerError, match="no broker at") as caught:
+        await Broker.connect(Settings(nats=url))
+    named = "give that of your own broker here, nats://127.0.0.1:4777, or check the URL of --nats or RIGFLOW_NATS"
+    assert caught.value.hint == named
+    ours.forget()
+    with pytest.raises(BrokerError) as caught:
+        await Broker.connect(Settings(nats=url))
+    assert caught.value.hint == "start one with `rigflow up`, or check the URL of --nats or RIGFLOW_NATS"
 
 
 @pytest.mark.parametrize(

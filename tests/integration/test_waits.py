@@ -10,6 +10,7 @@ from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
+from pipelines.server import EmbeddedServer
 from pipelines.waits import why_waiting
 from schemas.jobs import JobRef, Priority
 from schemas.settings import Settings
@@ -115,4 +116,25 @@ async def test_the_same_reason_with_other_figures_is_not_told_again(
         while len(asked) < 4:
             await asyncio.sleep(0.02)
     assert len(output) == 1
+    await broker.close()
+
+
+async def test_a_broker_that_is_back_is_told_once(
+    settings: Settings, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SILENT_S", "LOOK_S"):
+        monkeypatch.setattr(waits, name, 0.02)
+    broker = await Broker.connect(settings)
+    output: list[str] = []
+
+    async def said(words: str) -> None:
+        while not any(words in line for line in output):
+            await asyncio.sleep(0.01)
+
+    async with waits.explained(broker, output.append, list):
+        await asyncio.to_thread(server.kill)
+        await said("is away")
+        await asyncio.to_thread(server.restart)
+        await said("the broker is back")
+    assert [line for line in output if "is away" not in line] == ["the broker is back"]
     await broker.close()

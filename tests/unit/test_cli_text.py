@@ -1,16 +1,21 @@
 """Numbers and tables for people."""
 
+import contextlib
 import os
 import pty
+import re
 import subprocess
+import sys
 import termios
 
 import pytest
 
+from cli import up, watch
 from cli.near import describe_offset
 from cli.tables import list_of
 from cli.text import age, one_line, size, stderr, stdout, took
 from pipelines.registry import builtin_pipelines
+from schemas.settings import Settings
 from schemas.text import count, rate
 from tests.cli import COMMAND, environment
 
@@ -114,3 +119,27 @@ def test_a_pipe_is_no_terminal_though_colours_are_forced(monkeypatch: pytest.Mon
     assert (stdout().width, stderr().width) == (10_000, 80)
     monkeypatch.setenv("COLUMNS", "66")
     assert stdout().width == 66
+
+
+def test_a_terminal_gets_the_lines_of_watch_and_up_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "30")  # rich would ask the terminal that the tests have
+    command = "rigflow run scenes FILE --nats nats://127.0.0.1:4777"
+    sent = b""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 30))
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        watch._report(as_json=False)("a.txt: left alone: it is not media of a format that rigflow reads", state="left")
+        console = up._console()
+        console.print(up.STOPPING)
+        up._greet(console, Settings(nats="nats://127.0.0.1:4777"), Settings(), 2, ["scenes"])
+        terminal.close()
+        with contextlib.suppress(OSError):  # the end of what a terminal was sent
+            while read := screen.read(10_000):
+                sent += read
+    shown = re.sub(r"\x1b\[[\d;]*m", "", sent.decode()).splitlines()
+    assert "it is not media of a format that rigflow reads" in " ".join(shown)
+    assert up.STOPPING in " ".join(line.rstrip() for line in shown)
+    assert f"  {command}" in shown, "a command stays whole"
+    assert max(len(line.rstrip()) for line in shown if not line.startswith("  ")) <= 30
