@@ -84,8 +84,9 @@ ARENA = _Arena()
 class OnnxRuntimeSession:
     """A model on the CPU. Raises ModelError if `model` is not an ONNX file or does not agree with `spec`."""
 
-    # lanczos2x needs some 55 times its input: a batch of eight frames of 1080p takes 900 MB, and is no faster than one
-    batch_bytes = 2 << 20
+    # Rows of pictures share no call: what it computes stays in the processor's caches (a tagger takes 6 % less time by one
+    # than by three), and lanczos2x, which needs some 55 times its input, 900 MB less for frames of 1080p. Small rows do.
+    batch_bytes = 256 << 10
 
     def __init__(
         self,
