@@ -105,12 +105,22 @@ def _offset(offset_s: float) -> str:
 
 
 def _read(results: list[Path]) -> "list[tuple[str, Path, Descriptors]]":
-    """Name, result file and descriptors of every media; names tell them apart. Raises UsageError."""
-    from engines.similarity import load_media
+    """Name, result file and descriptors of every media; names tell them apart. Raises UsageError.
 
-    found = []
+    Empty results are left out where others are not.
+    """
+    from engines.similarity import NoWindows, load_media
+
+    found, empty = [], []
     for path in dict.fromkeys(results):
-        found += [(name or _base(path), path, described) for name, described in load_media(path).items()]
+        try:
+            found += [(name or _base(path), path, described) for name, described in load_media(path).items()]
+        except NoWindows as error:
+            empty.append(error)
+    if empty and not found:
+        raise empty[0]
+    for each in empty:
+        warn(f"left out: {each}")
     names = Counter(name for name, _, _ in found)
     return [(name if names[name] == 1 else f"{path.parent}/{name}", path, described) for name, path, described in found]
 

@@ -17,6 +17,10 @@ _VECTORS = ("descriptor", "features", "embedding")  # names of the outputs of th
 _FEW = 1 << 18  # up to so many pairs of windows, a direct sum is faster than an FFT
 
 
+class NoWindows(UsageError):
+    """A result that holds nothing, as earlier versions wrote it of media that failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Descriptors:
     """The descriptors of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds.
@@ -54,7 +58,7 @@ def load_descriptors(path: Path) -> Descriptors:
 def load_media(path: Path) -> dict[str, Descriptors]:
     """Read a result of `fingerprint`, `clip-features` or `embed`: image name -> descriptors; a video has the name "".
 
-    Vectors are scaled to unit length. Raises UsageError if the file has no descriptors.
+    Vectors are scaled to unit length. Raises UsageError if the file has no descriptors, NoWindows if it is empty.
     """
     try:
         # opened here, because np.load does not close a file that it cannot read
@@ -72,7 +76,7 @@ def load_media(path: Path) -> dict[str, Descriptors]:
     if vectors is None or times is None or vectors.ndim != 2 or len(times) != len(vectors):
         raise UsageError(f"{path} has no descriptors", _HINT)
     if len(vectors) == 0:
-        raise UsageError(f"{path} has no windows", "its media was too damaged")
+        raise NoWindows(f"{path} has no windows", "its media was too damaged")
     if not np.isfinite(vectors).all():
         raise UsageError(f"{path} has descriptors that are not finite", "see whether its model fits its pipeline")
     vectors = unit(vectors)

@@ -159,10 +159,19 @@ class CollectedJob:
             raise
 
     def close(self) -> list[Path]:
-        """Finish the files, and return them. `abort`, called by another thread, ends a `Lengthy` one with an error."""
+        """Finish the files, and return them; a media that failed and has no row has none.
+
+        `abort`, called by another thread, ends a `Lengthy` one with an error.
+        """
         assembler, self._assembler = self._assembler, None  # frees its memory: the collector keeps this job
         self._gathering = Gathering()
+        if self._frames <= self._unseen and not self.failures.count:  # the decoder guesses what damaged frames show
+            lost = f"no frame that it looks at could be decoded whole, {self._lost} are damaged: copy it again"
+            self.failures.add(lost)
         if assembler is None:
+            return []
+        if self.failures.count and not self._windows:
+            assembler.abort()
             return []
         self._closing = assembler if isinstance(assembler, Lengthy) else None
         try:
@@ -198,10 +207,7 @@ class CollectedJob:
                 assembler.abort()
 
     def done(self, files: list[Path]) -> Done:
-        """The job's Done, with these files."""
-        if self._frames <= self._unseen and not self.failures.count:  # the decoder guesses what damaged frames show
-            lost = f"no frame that it looks at could be decoded whole, {self._lost} are damaged: copy it again"
-            self.failures.add(lost)
+        """The job's Done, with the files of `close`."""
         return Done(
             job=self.ref,
             segments=self.order.segments,

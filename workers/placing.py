@@ -83,15 +83,17 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
 
 
 def place_whole(media: MediaFolder, target: Path, entries: Sequence[Entry], lost: Collection[str]) -> list[Path]:
-    """Put the files of a job of all these entries in place. Raises OutputError.
+    """Put the files of a job of all these entries in place; there are none where all failed. Raises OutputError.
 
     Those whose names are in `lost` are not in the files. An input that changed meanwhile is new again.
     """
     made, kind = target.parent.glob(f"{target.name}.*"), entries[0].kind
     files = {each.name.removeprefix(target.name): each for each in made}
+    if not files:
+        return []
     best = next(iter(media.whole_targets(kind)))
     name, finals = _free(media, media.whole_targets(kind), files)
-    _count(media, len(entries), name != best, finals.values())
+    _count(media, sum(entry.name not in lost for entry in entries), name != best, finals.values())
     written = {f"{name}{end}": _written(files[end]) for end in files}
     results = {}
     for entry in entries:

@@ -170,10 +170,12 @@ class FolderRun:
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         if not firsts[0].timed and not self._media.each:
             placed = place_whole(self._media, outcome.target, firsts, reasons)
-            self.tally.name(outcome.name, map(str, placed), len(firsts))
+            whole = sum(first.name not in reasons for first in firsts)
+            if placed:
+                self.tally.name(outcome.name, map(str, placed), whole)
             for name, reason in reasons.items():
                 self.tally.fail([name], reason)
-            self.tally.count("done", sum(first.name not in reasons for first in firsts))
+            self.tally.count("done", whole)
             return
         made: list[tuple[Entry, Files]] = []
         for number, entry in enumerate(firsts):

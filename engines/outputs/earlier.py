@@ -36,7 +36,7 @@ def compared(earlier: Iterable[Path], target: Path, files: Sequence[Path]) -> Co
         if files and all(equal(*pair) for pair in there.items()):
             return Comparison(equal=tuple(there.values()))
         kept = kept or _has_results(each)
-    return Comparison(kept=kept)
+    return Comparison(kept=kept and bool(files))
 
 
 def settled(earlier: Iterable[Path], target: Path, files: Sequence[Path]) -> tuple[Sequence[Path], Comparison]:

@@ -226,7 +226,7 @@ def test_new_pictures_have_one_result_beside_that_of_the_others(fleet: Fleet, li
     Image.fromarray(drawn(SIZE, 78)).save(library / "a/two.png")
     (library / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     tally = prints(fleet, library, out)
-    assert (tally.done, tally.known, tally.beside) == (2, 6, 3)
+    assert (tally.done, tally.known, tally.beside) == (2, 6, 2)
     assert [name for name, _ in tally.failed] == ["bad.jpg"]
     assert names_in(second) == ["a/two.png", "of the same content.png"]
     assert first.read_bytes() == before
@@ -237,6 +237,16 @@ def test_new_pictures_have_one_result_beside_that_of_the_others(fleet: Fleet, li
     tally = prints(fleet, library, out)
     assert (tally.done, tally.known) == (2, 6), "what lost its result is new"
     assert names_in(second) == ["a/two.png", "of the same content.png"]
+
+
+def test_pictures_that_all_failed_have_no_result(fleet: Fleet, tmp_path: Path) -> None:
+    (folder := tmp_path / "bad").mkdir()
+    for number in range(2):
+        (folder / f"{number}.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    for _ in range(2):
+        tally = prints(fleet, folder, tmp_path / "out")
+        assert (tally.done, tally.equal, tally.made, len(tally.failed)) == (0, 0, [], 2)
+        assert not [*(tmp_path / "out").glob("*.npz")]
 
 
 def test_the_pictures_of_a_replaced_result_are_new(fleet: Fleet, library: Path, tmp_path: Path) -> None:

@@ -172,6 +172,11 @@ def test_the_command_finds_pictures_and_says_what_is_wrong(tmp_path: Path) -> No
         assert words in wrong.stderr
         assert wrong.stderr.count("\n") == 1
     assert not (tmp_path / "wrong" / "clusters.png").exists()
+    np.savez(empty := tmp_path / "empty.npz", descriptor=np.zeros((0, 64)), names=np.array([], dtype=np.str_))
+    ended = rigflow("cluster", results[0], empty)
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "1 cluster of 1 media, 0 near-duplicates")
+    assert ended.stderr.startswith(f"rigflow: left out: {empty} has no windows")
+    assert rigflow("cluster", empty).returncode == 2
 
 
 def test_pictures_are_found_in_folders_of_the_media_folder(tmp_path: Path) -> None:

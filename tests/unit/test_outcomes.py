@@ -31,6 +31,8 @@ def test_earlier_results_are_named_and_said_to_be_equal_or_kept(tmp_path: Path) 
         "film.mp4: other results were there, and are kept; the new ones are beside them; --overwrite replaces them",
     ]
     assert earlier_remarks([first]) == []
+    beside.compare(names, beside.job.id, [])
+    assert earlier_remarks([beside]) == [], "what made no file is beside nothing"
 
 
 def test_two_inputs_of_one_name_are_no_earlier_result(tmp_path: Path) -> None:
