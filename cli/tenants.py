@@ -142,7 +142,7 @@ def remove(
             if not is_ours(settings):
                 check_accounts(file, rest, settings)
             await unlist_tenant(broker, name)
-            left = await _write(settings, file, rest)
+            left = await _write(settings, file, rest, own_jobs=broker.names.own_jobs)
             return await delete_tenant(broker, settings, name), left
 
     with locked(file):
@@ -255,7 +255,7 @@ def _change(
     return _report(refused, f"{path} was not there: it is new" if is_new_file else "", left)
 
 
-async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: str = "") -> str:
+async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: str = "", own_jobs: bool = True) -> str:
     """Write the files; what there is left to do by hand, for the end of the command."""
     from pipelines.accounts import write_list, write_tenants
     from pipelines.local_access import is_ours
@@ -267,7 +267,7 @@ async def _write(settings: "Settings", path: Path, file: "TenantsFile", added: s
             if added
             else ""
         )
-    if await write_tenants(path, file, settings, added):
+    if await write_tenants(path, file, settings, added, own_jobs):
         return ""
     accounts = path.parent / file.broker.accounts
     again = "twice: only then does it connect the imports of a new account" if added else "by --signal reload=PID"

@@ -56,17 +56,19 @@ def locked(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-async def write_tenants(path: Path, file: TenantsFile, settings: Settings, added: str = "") -> bool:
+async def write_tenants(
+    path: Path, file: TenantsFile, settings: Settings, added: str = "", own_jobs: bool = True
+) -> bool:
     """Write the file of the operator, and that of the accounts, and have the running server read them.
 
     nats-server checks them first, where the file names its configuration: if it refuses them, both stay as they were.
     Connections of users that stay are kept. False where the file does not name the server's process: then nothing read
-    them. Raises BrokerError, OutputError.
+    them. `own_jobs`: as in the list of tenants. Raises BrokerError, OutputError.
     """
     accounts = path.parent / file.broker.accounts
     with _kept(accounts) as restore:
         try:
-            _write_accounts(accounts, path, file, settings)
+            _write_accounts(accounts, path, file, settings, own_jobs)
             if added and file.broker.pid_file:
                 await _introduce(accounts, path, file, settings, added)
             write_list(path, file)
@@ -109,8 +111,8 @@ def _kept(accounts: Path) -> Iterator[Callable[[], None]]:
         kept.unlink(missing_ok=True)
 
 
-def _write_accounts(accounts: Path, path: Path, file: TenantsFile, settings: Settings) -> None:
-    text = configuration(Names(settings.prefix, frozenset(file.tenant)), settings.tenant, file)
+def _write_accounts(accounts: Path, path: Path, file: TenantsFile, settings: Settings, own_jobs: bool = True) -> None:
+    text = configuration(Names(settings.prefix, frozenset(file.tenant), own_jobs), settings.tenant, file)
     with writing(accounts):
         atomic_write(accounts, text.encode())
     if file.broker.config:

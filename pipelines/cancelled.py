@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from pipelines.broker import Broker
+from pipelines.connection import Forbidden
 from pipelines.follow import follow_bucket
 from pipelines.job_records import job_key
-from pipelines.values import decoded
+from pipelines.values import decoded, report_skipped
 from schemas.jobs import JobRef
 
 CANCELLED = "cancelled"  # first token of the keys of cancelled jobs, which workers follow
@@ -55,7 +56,16 @@ class Cancelled:
             await _ended(*following.values())
 
     async def _follow(self, bucket: str, arrived: "asyncio.Queue[None]") -> None:
-        generations = self._generations[bucket] = {}
+        self._generations[bucket] = {}
+        while True:
+            try:
+                await self._take(bucket, arrived)
+            except Forbidden:  # the broker may read its permissions after we read the list of tenants
+                report_skipped(f"the bucket {bucket}", "the broker's permissions forbid it: have it read them again")
+                await asyncio.sleep(LOOK_S)
+
+    async def _take(self, bucket: str, arrived: "asyncio.Queue[None]") -> None:
+        generations = self._generations[bucket]
         async for key, value in follow_bucket(self._broker, bucket, f"{CANCELLED}.*.*"):
             job = decoded(JobRef, value, key)
             if job is not None:

@@ -24,9 +24,13 @@ async def list_number(broker: Broker) -> int:
     bucket = broker.names.tenants_bucket
     entry = await broker.last(f"KV_{bucket}", f"$KV.{bucket}.{LISTED}")
     listed = None if entry is None else decoded(TenantList, entry.body, "the list of tenants")
-    if listed is not None and listed.tenants != broker.tenants:
+    if listed is not None and _is_other(broker, listed):
         raise _changed()
     return 0 if entry is None else entry.sequence
+
+
+def _is_other(broker: Broker, listed: TenantList) -> bool:
+    return (listed.tenants, listed.own_jobs) != (broker.tenants, broker.names.own_jobs)
 
 
 async def store_tenants(broker: Broker, listed: TenantList, number: int) -> None:
@@ -64,7 +68,7 @@ async def follow_tenants(broker: Broker) -> AsyncIterator[None]:
     async with contextlib.aclosing(following):  # type: ignore[type-var]
         async for _, body in following:
             listed = decoded(TenantList, body, "the list of tenants")
-            if listed is not None and listed.tenants != broker.tenants:
+            if listed is not None and _is_other(broker, listed):
                 broker.take_tenants(listed)
                 yield
 

@@ -1,22 +1,31 @@
 """What the broker knows of jobs is in a bucket of each tenant: the jobs of one make none of another forgotten."""
 
 import asyncio
+import os
+import signal
+from collections.abc import Mapping
 from contextlib import aclosing
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from cli.app import answer
+from pipelines.accounts import write_list
 from pipelines.broker import Broker
 from pipelines.cancelled import Cancelled, cancelled_key, drop_queued
 from pipelines.job_index import JobIndex
 from pipelines.job_records import JobRecord, find_manifest, job_key
 from pipelines.jobs import begin
+from pipelines.roles import configuration
 from pipelines.tenant_admin import remove_tenant, set_tenants
-from pipelines.tenants import list_number, store_tenants
+from pipelines.tenants import follow_tenants, list_number, store_tenants
 from pipelines.topology import apply_topology, ensure_topology
 from schemas.jobs import JobRef, JobState, Manifest
 from schemas.settings import Settings
-from schemas.tenants import Tenant, TenantList
+from schemas.tenants import Tenant, TenantList, TenantsFile
+from tests.guarded import Guarded
 from tests.integration.queues import eventually
 
 ALL = ("main", "acme", "evil")
@@ -67,19 +76,19 @@ async def test_jobs_of_all_tenants_are_listed_of_each_alone(settings: Settings) 
         assert await index.version("evil") != versions[2]
 
 
+async def follow_cancelled(cancelled: Cancelled) -> None:
+    async with aclosing(cancelled.follow()) as following:
+        async for _ in following:
+            pass
+
+
 async def test_workers_follow_what_each_tenant_cancels(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.cancelled.LOOK_S", 0.05)
     async with Broker.connected(settings, "test") as broker, Broker.connected(settings, "worker") as worker:
         await fleet_of(broker, settings, "acme")
         worker.take_tenants(TenantList(tenants=broker.tenants, own_jobs=True))
         cancelled = Cancelled(worker)
-
-        async def follow() -> None:
-            async with aclosing(cancelled.follow()) as following:
-                async for _ in following:
-                    pass
-
-        following = asyncio.create_task(follow())
+        following = asyncio.create_task(follow_cancelled(cancelled))
         for tenant in ("main", "acme"):
             await drop_queued(broker, manifest(tenant).job)
             await eventually(lambda tenant=tenant: cancelled.has(manifest(tenant).job))  # type: ignore[misc]
@@ -101,10 +110,57 @@ async def test_workers_follow_what_each_tenant_cancels(settings: Settings, monke
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def before_the_upgrade(broker: Broker, settings: Settings) -> None:
+async def follow_changes(broker: Broker) -> None:
+    async with aclosing(follow_tenants(broker)) as following:
+        async for _ in following:
+            pass
+
+
+async def test_a_tenant_whose_permissions_the_broker_reads_later_ends_no_worker(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipelines.cancelled.LOOK_S", 0.05)
+    for_operator, for_worker = (Settings.model_validate(guarded.settings(role)) for role in ("operator", "worker"))
+    async with Broker.connected(for_operator, "operator") as broker, Broker.connected(for_worker, "worker") as worker:
+        await ensure_topology(broker, for_operator, [])
+        cancelled = Cancelled(worker)
+        following = asyncio.create_task(follow_cancelled(cancelled))
+        await set_tenants(broker, for_operator, {"later": Tenant()})
+        worker.take_tenants(TenantList(tenants=broker.tenants, own_jobs=True))
+        await eventually(lambda: "the bucket rigflow_jobs_later cannot be read" in caplog.text)
+        await drop_queued(broker, manifest("main").job)
+        await eventually(lambda: cancelled.has(manifest("main").job))
+        (guarded.log.parent / "roles.conf").write_text(configuration(worker.names, "main"))
+        os.kill(int((guarded.log.parent / "pid").read_text()), signal.SIGHUP)
+        await drop_queued(broker, manifest("later").job)
+        await eventually(lambda: cancelled.has(manifest("later").job))
+        assert not following.done()
+        assert caplog.text.count("the bucket rigflow_jobs_later cannot be read") == 1
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_removal_before_the_upgrade_leaves_the_others_the_shared_bucket(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "tenants.toml"
+    both = {"acme": Tenant(users=("U" + "A" * 55,)), "evil": Tenant()}
+    write_list(file, TenantsFile(tenant=both))
+    async with Broker.connected(settings, "operator") as broker:
+        await before_the_upgrade(broker, settings, both)
+    words = ["tenants", "remove", "evil", "--file", str(file), "--nats", settings.nats]
+    assert await asyncio.to_thread(answer, words) == 0
+    accounts = (tmp_path / "accounts.conf").read_text()
+    assert "KV_rigflow_jobs.$KV.rigflow_jobs.acme.*" in accounts
+    assert "rigflow_jobs_acme" not in accounts
+
+
+async def before_the_upgrade(
+    broker: Broker, settings: Settings, tenants: Mapping[str, Tenant] = MappingProxyType({"acme": Tenant()})
+) -> None:
     """A fleet whose tenants share a bucket of jobs, as an earlier version stored their list."""
     await ensure_topology(broker, settings, [])
-    listed = TenantList(tenants={"acme": Tenant()})
+    listed = TenantList(tenants=tenants)
     broker.take_tenants(listed)
     await apply_topology(broker, settings, [])
     await store_tenants(broker, listed, 0)
@@ -123,11 +179,14 @@ async def test_until_the_operator_s_next_change_the_tenants_of_before_share_a_bu
             assert await apply_topology(worker, settings, []) == []
             held = await JobRecord.read(worker, manifest("acme").job)
             assert held is not None
+            following = asyncio.create_task(follow_changes(worker))
             await set_tenants(broker, settings, {"acme": Tenant()})
             assert set(await broker.items("rigflow_jobs")) == {"main.film"}
             own = await broker.items("rigflow_jobs_acme")
             assert own.keys() == {"acme.film", "cancelled.acme.dropped", "upload.acme.begun"}
-            worker.take_tenants(TenantList(tenants=broker.tenants, own_jobs=True))
+            await eventually(lambda: worker.names.jobs_of("acme") == "rigflow_jobs_acme")
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await held.change(state=JobState.PUBLISHED)  # it was read in the shared bucket
         known = await find_manifest(broker, "film", "acme")
         assert known is not None
