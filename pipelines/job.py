@@ -100,7 +100,8 @@ class Job:
 
     async def cancel(self) -> Manifest:
         """Cancel it; see `pipelines.jobs.cancel`. Of a job that was over, the audit log has no entry."""
-        if not self.manifest.state.ended:
+        now = await JobRecord.read(self._broker, self.ref)  # it may have been begun again
+        if not (self.manifest if now is None else now.manifest).state.ended:
             await audit(self._broker, "job-cancelled", self.id, tenant=self.ref.tenant)
         return await cancel(self._broker, self.manifest)
 

@@ -12,13 +12,16 @@ from pipelines.audit import Audited, audit, read_audit
 from pipelines.broker import Broker
 from pipelines.client import Client
 from pipelines.jetstream import ApiError
+from pipelines.job import Job
+from pipelines.job_records import JobRecord
 from pipelines.join_tokens import make_token, revoke_token
 from pipelines.registry import builtin_pipeline, put_revision, withdraw_pipeline
 from pipelines.tenant_admin import remove_tenant, set_tenants
-from pipelines.topology import apply_topology
+from pipelines.topology import apply_topology, ensure_topology
 from pipelines.variants import put_model, remove_model
 from schemas.api_roles import ApiRole
 from schemas.errors import BrokerError
+from schemas.jobs import JobRef, JobState, Manifest
 from schemas.join_tokens import RigAccess
 from schemas.settings import Settings
 from schemas.tenants import Tenant
@@ -165,3 +168,17 @@ async def test_a_role_with_the_inbox_of_another_is_told_so(guarded: Guarded) -> 
     with pytest.raises(BrokerError, match=r"receive no answers on _INBOX: RIGFLOW_INBOX and the key are of one role"):
         async with Broker.connected(settings, "test"):
             raise AssertionError
+
+
+async def test_a_cancel_of_a_job_that_was_begun_again_has_an_entry(settings: Settings) -> None:
+    async with Broker.connected(settings, "test") as broker:
+        await ensure_topology(broker, settings, [])
+        ref = JobRef(id="film", tenant="main", pipeline="p", revision="r")
+        record = JobRecord(broker, Manifest(job=ref, name="film"))
+        assert await record.write(Manifest(job=ref, name="film", state=JobState.DONE))
+        held = await JobRecord.read(broker, ref)
+        assert held is not None
+        again = ref.model_copy(update={"generation": 1})
+        assert await record.write(Manifest(job=again, name="film", state=JobState.PUBLISHING))
+        assert (await Job(broker, held).cancel()).state is JobState.CANCELLED
+        assert [each.entry.target async for each in read_audit(broker)] == ["film"]

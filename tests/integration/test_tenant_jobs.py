@@ -202,6 +202,7 @@ async def test_what_is_written_while_jobs_are_moved_is_kept(
     async with Broker.connected(settings, "operator") as broker, Broker.connected(settings, "worker") as worker:
         await before_the_upgrade(broker, settings)
         await written(broker, manifest("acme"))
+        await written(broker, manifest("acme", "gone"))
 
         async def meanwhile(operator: Broker, listed: TenantList, number: int) -> None:
             worker.take_tenants(listed.model_copy(update={"own_jobs": where == "own"}))
@@ -210,6 +211,7 @@ async def test_what_is_written_while_jobs_are_moved_is_kept(
             await record.change(frames=7)
             if where == "shared":
                 await written(worker, manifest("acme", "late"))
+                await worker.delete_key("rigflow_jobs", "acme.gone")
             await store_tenants(operator, listed, number)
 
         monkeypatch.setattr("pipelines.tenant_admin.store_tenants", meanwhile)
@@ -219,4 +221,5 @@ async def test_what_is_written_while_jobs_are_moved_is_kept(
         assert known is not None
         assert known.frames == 7
         assert (await find_manifest(broker, "late", "acme") is not None) is (where == "shared")
+        assert (await find_manifest(broker, "gone", "acme") is None) is (where == "shared")
         assert await broker.items("rigflow_jobs") == {}
