@@ -81,8 +81,8 @@ def refusal(where: str, error: Exception, given: bool, keys: bool) -> BrokerErro
         what = f"the broker at {where} speaks no TLS with us ({error.reason or error})"
         return BrokerError(what, "use nats:// if it has no TLS, and tls_cert if it wants a certificate")
     others = other_brokers(where)
-    hint = f"give that of your own broker here, {' or '.join(others)}" if others else "start one with `rigflow up`"
-    hint = f"{hint}, or check the URL of {URL_FROM}"
+    yours = f"give that of your own broker here, {' or '.join(others)}, or " if others else ""
+    hint = f"start one with `rigflow up`, or {yours}check the URL of {URL_FROM}"
     return BrokerError(f"no broker at {where} ({reason})", hint)
 
 

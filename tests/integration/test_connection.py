@@ -89,8 +89,8 @@ async def test_a_broker_of_ours_at_another_port_is_named(tmp_path: Path, monkeyp
             assert caught.value.hint.endswith("; your own broker here is at nats://127.0.0.1:4777: give it by --nats")
     with pytest.raises(BrokerError, match="no broker at") as caught:
         await Broker.connect(Settings(nats=url))
-    named = "give that of your own broker here, nats://127.0.0.1:4777, or check the URL of --nats or RIGFLOW_NATS"
-    assert caught.value.hint == named
+    yours = "give that of your own broker here, nats://127.0.0.1:4777"
+    assert caught.value.hint == f"start one with `rigflow up`, or {yours}, or check the URL of --nats or RIGFLOW_NATS"
     ours.forget()
     with pytest.raises(BrokerError) as caught:
         await Broker.connect(Settings(nats=url))
