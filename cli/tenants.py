@@ -218,11 +218,10 @@ def _change(
     from pipelines.accounts import check_accounts, read_tenants
     from pipelines.broker import Broker
     from pipelines.local_access import is_ours
-    from pipelines.old_jobs import move_jobs
-    from pipelines.tenant_admin import prepare_tenants
-    from pipelines.tenants import list_number, store_tenants
+    from pipelines.tenant_admin import list_tenants, prepare_tenants
+    from pipelines.tenants import list_number
     from schemas.declared import TOKEN_HINT, is_token
-    from schemas.tenants import Tenant, TenantList, TenantsFile, checked, tenant_with
+    from schemas.tenants import Tenant, TenantsFile, checked, tenant_with
 
     if not is_token(name):
         raise UsageError(f"tenant {name[:100]!a}", TOKEN_HINT)
@@ -244,8 +243,7 @@ def _change(
             number = await list_number(broker)
             refused = await prepare_tenants(broker, settings, file.tenant)
             left = await _write(settings, path, file, name if new else "")
-            await store_tenants(broker, TenantList(tenants=file.tenant, own_jobs=True), number)
-            await move_jobs(broker)
+            await list_tenants(broker, file.tenant, number)
             return refused, left
 
     refused, left = run_async(changed())

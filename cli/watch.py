@@ -174,7 +174,7 @@ async def _watch(
                     client, spec, priority, folder, out, ledger, names, quiet_s, report, mend, patterns, to.template
                 )
                 warn(f"watches {folder} for {spec.name}, results go to {out}; Ctrl-C stops it")
-                await _until_stopped(watching.run(), lambda: bool(watching.in_process or watching.troubles))
+                await _until_stopped(watching.run(), lambda: watching.has_work)
     finally:
         ledger.close()
     return ExitCode.OK

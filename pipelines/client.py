@@ -16,7 +16,7 @@ from engines.media.medium import Input, PipelineMedia
 from pipelines import revisions
 from pipelines.broker import Broker
 from pipelines.job import Job, OpenJob
-from pipelines.job_records import JobCancelled, JobRecord, check_same, job_key
+from pipelines.job_records import JobCancelled, JobRecord, check_same, job_place
 from pipelines.jobs import begin
 from pipelines.known_revisions import KnownRevisions
 from pipelines.publish import OnSent, Publisher, job_id, job_name
@@ -270,6 +270,6 @@ class Client:
         """Forget a job whose media was refused; one that was known before, and was started again, is cancelled."""
         job = record.manifest.job
         if known is None:
-            await self.broker.delete_key(self.broker.names.jobs_of(job.tenant), job_key(job.tenant, job.id))
+            await self.broker.delete_key(*job_place(self.broker, job))
         elif known.manifest.job.generation < job.generation:
             await Job(self.broker, record).cancel()

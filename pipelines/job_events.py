@@ -13,7 +13,7 @@ from pipelines.broker import Broker, Stored
 from pipelines.follow import follow_bucket
 from pipelines.inventory import Inventory
 from pipelines.job_files import JobFile
-from pipelines.job_records import JobRecord, job_key
+from pipelines.job_records import JobRecord, job_place
 from pipelines.result_index import follow_result_index
 from pipelines.values import decoded
 from schemas.errors import MessageError, StoreError
@@ -161,7 +161,7 @@ class _Following:
     async def _manifest(self) -> None:
         if self._known is not None:
             await asyncio.sleep(LATER_S)
-        bucket, place = self._broker.names.jobs_of(self._job.tenant), job_key(self._job.tenant, self._job.id)
+        bucket, place = job_place(self._broker, self._job)
         async for key, body in follow_bucket(self._broker, bucket, place, deleted=True):
             if not body:  # its results are gone too, so that no Done comes
                 await self._events.put(Ended(0, _done_of(self._inventory.manifest, deleted=True)))

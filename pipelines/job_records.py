@@ -81,7 +81,7 @@ class JobRecord:
     async def write(self, manifest: Manifest) -> bool:
         """Replace the manifest; False when another process wrote it since it was read here."""
         manifest = manifest.model_copy(update={"updated_s": self._broker.now_s()})
-        bucket, key = self._broker.names.jobs_of(manifest.job.tenant), job_key(manifest.job.tenant, manifest.job.id)
+        bucket, key = job_place(self._broker, manifest.job)
         sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
         if sequence is None:
             return False
@@ -91,9 +91,7 @@ class JobRecord:
     async def forget(self) -> bool:
         """Delete what this process wrote; False when another process wrote it, too."""
         if self.stored:
-            job = self.manifest.job
-            bucket = self._broker.names.jobs_of(job.tenant)
-            if not await self._broker.delete_key(bucket, job_key(job.tenant, job.id), self._sequence):
+            if not await self._broker.delete_key(*job_place(self._broker, self.manifest.job), self._sequence):
                 return False
             self.stored = False
         return True
@@ -178,6 +176,12 @@ async def all_manifests(broker: Broker, tenant: str = "") -> list[Manifest]:
     return sorted((each for each in manifests if each is not None), key=lambda each: each.created_s)
 
 
+async def entries_of_jobs(broker: Broker, pattern: str) -> dict[str, bytes]:
+    """Entries of the buckets of jobs of all tenants, by their keys."""
+    found = [await broker.items(bucket, pattern) for bucket in broker.names.all_jobs]
+    return {key: body for of_bucket in found for key, body in of_bucket.items()}
+
+
 async def _entry(broker: Broker, tenant: str, job: str) -> Stored | None:
     if not (is_token(tenant) and is_token(job)):  # a wildcard in it would find another job
         return None
@@ -194,3 +198,8 @@ def _manifest_of(stored: Stored | None) -> Manifest | None:
 def job_key(tenant: str, job: str) -> str:
     """The key of a job's manifest in the bucket of jobs."""
     return f"{tenant}.{job}"
+
+
+def job_place(broker: Broker, job: JobRef) -> tuple[str, str]:
+    """The bucket of a job's manifest, and its key there."""
+    return broker.names.jobs_of(job.tenant), job_key(job.tenant, job.id)

@@ -11,7 +11,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from schemas.settings import Settings
 
@@ -60,7 +60,7 @@ class PublishedPassword:
 def password_for(urls: str) -> str:
     """The password of the broker at `urls` (comma-separated); empty when it is not one of ours on this machine."""
     for url in urls.split(","):
-        parts = urlsplit(url if "//" in url else f"nats://{url}")
+        parts = _parsed(url)
         if parts.hostname not in LOOPBACK or parts.username is not None:
             return ""
         with suppress(OSError, RuntimeError, ValueError):
@@ -72,7 +72,7 @@ def password_for(urls: str) -> str:
 def other_brokers(urls: str) -> list[str]:
     """The URLs of the brokers of this user that run here, where `urls` are of this machine; without those of `urls`."""
     with suppress(OSError, RuntimeError, ValueError):
-        parts = [urlsplit(url if "//" in url else f"nats://{url}") for url in urls.replace(" ", "").split(",")]
+        parts = [_parsed(url) for url in urls.replace(" ", "").split(",")]
         if all(each.hostname in LOOPBACK for each in parts):
             asked = {str(each.port or DEFAULT_PORT) for each in parts}
             running = sorted(path.name for path in _folder().glob("[0-9]*") if path.name not in asked and _locked(path))
@@ -83,6 +83,10 @@ def other_brokers(urls: str) -> list[str]:
 def is_ours(settings: Settings) -> bool:
     """Whether the broker is one that `rigflow up`, `run` or `watch` of this user started here."""
     return not settings.credentials and bool(password_for(settings.nats))
+
+
+def _parsed(url: str) -> SplitResult:
+    return urlsplit(url if "//" in url else f"nats://{url}")
 
 
 def _folder() -> Path:

@@ -12,6 +12,7 @@ from contextlib import aclosing, suppress
 
 from pipelines.broker import DELETED, Broker
 from pipelines.follow import follow
+from pipelines.job_records import entries_of_jobs
 from pipelines.upload_record import Upload
 from pipelines.values import decoded
 from schemas.errors import RigflowError
@@ -46,20 +47,12 @@ async def keep(broker: Broker, spec: PipelineSpec) -> None:
 async def needed_revisions(broker: Broker, retried: bool = True) -> set[str]:
     """Revisions of jobs that are not over, of all tenants, and of uploads; `retried`: also of jobs that have failed."""
     over = {JobState.DONE, JobState.CANCELLED} if retried else {state for state in JobState if state.ended}
-    manifests = [
-        decoded(Manifest, body, f"the manifest of job {key}") for key, body in (await _of_jobs(broker, "*.*")).items()
-    ]
+    found = (await entries_of_jobs(broker, "*.*")).items()
+    manifests = (decoded(Manifest, body, f"the manifest of job {key}") for key, body in found)
     needed = {each.job.revision for each in manifests if each is not None and each.state not in over}
-    uploads = await _of_jobs(broker, "upload.*.*")
-    begun = (decoded(Upload, body, f"the upload {key}") for key, body in uploads.items())
+    uploads = (await entries_of_jobs(broker, "upload.*.*")).items()
+    begun = (decoded(Upload, body, f"the upload {key}") for key, body in uploads)
     return needed | {each.revision for each in begun if each is not None and not each.published}
-
-
-async def _of_jobs(broker: Broker, pattern: str) -> dict[str, bytes]:
-    """Entries of the jobs of all tenants."""
-    return {
-        key: body for bucket in broker.names.all_jobs for key, body in (await broker.items(bucket, pattern)).items()
-    }
 
 
 async def sweep_revisions(broker: Broker, before_s: float) -> int:

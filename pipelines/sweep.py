@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pipelines.blobs import BlobInfo, delete_blob, discard_claims, parse_info
 from pipelines.broker import Broker
 from pipelines.claims import SUBJECT, claim_of
+from pipelines.job_records import entries_of_jobs
 from pipelines.result_index import result_index
 from pipelines.revisions import sweep_revisions
 from schemas.errors import RigflowError
@@ -96,8 +97,7 @@ async def _sweep_results(broker: Broker, before_s: float) -> int:
     counts: dict[str, int] = {}
     for tenant in ("", *sorted(names.tenants)):
         counts |= await _counts(broker, names.results_of(tenant), f"{names.prefix}.results.>")
-    known = [await broker.items(bucket, "*.*") for bucket in names.all_jobs]
-    for body in (each for of_bucket in known for each in of_bucket.values()):
+    for body in (await entries_of_jobs(broker, "*.*")).values():
         manifest = _without_pieces(body)
         if manifest is None or not 0 < manifest.ended_s < before_s:
             continue

@@ -38,9 +38,14 @@ async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, 
     """
     number = await list_number(broker)
     refused = await prepare_tenants(broker, settings, tenants)
+    await list_tenants(broker, tenants, number)
+    return refused
+
+
+async def list_tenants(broker: Broker, tenants: Mapping[str, Tenant], number: int) -> None:
+    """Replace the list of this number by one of tenants that `prepare_tenants` has prepared; see `store_tenants`."""
     await store_tenants(broker, TenantList(tenants=tenants, own_jobs=True), number)
     await move_jobs(broker)
-    return refused
 
 
 async def prepare_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, Tenant]) -> list[Change]:

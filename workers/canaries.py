@@ -227,9 +227,7 @@ class Canaries:
         return bool(pipeline.models) and self._device.gpu is not None
 
     def _is_rounded(self, pipeline: LoadedPipeline) -> bool:
-        """Whether a GPU rounds products to TF32 or float16 by the libraries' algorithms: answers of one session, which
-        are right, differ by which algorithm was taken for a batch.
-        """
+        """Whether ONNX Runtime rounds to TF32 or float16 on a GPU: right answers of one session differ then."""
         chosen = [self._chosen.get(model.identity) for model in pipeline.models]
         tf32 = self._broker.settings.tf32
         return self._alone(pipeline) and any(each.precision and not each.kernels if each else tf32 for each in chosen)

@@ -5,6 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,27 +64,28 @@ class FolderWatch:
         template: OutTemplate | None = None,
     ) -> None:
         self._template, self._patterns = template, patterns
-        self._client = client
-        self._broker = client.broker
+        self._client, self._broker = client, client.broker
         self._spec = spec
         self._priority = priority
-        self._folder = folder
-        self._out = out
-        self._ledger = ledger
-        self._names = names
+        self._folder, self._out = folder, out
+        self._ledger, self._names = ledger, names
         self._quiet_s = quiet_s
-        self._report = report
-        self._repair = repair
+        self._report, self._repair = report, repair
         self._quiet = Quiet(quiet_s)
-        self.in_process: set[str] = set()  # names
+        self._in_process: set[str] = set()  # names
         self._contents: dict[str, asyncio.Event] = {}  # by digest of the files in process; set when they are finished
         self._jobs: list[JobRef] = []
         self._moved: Callable[[], None] = lambda: None
-        self.troubles: dict[str, _Trouble] = {}  # by name
+        self._troubles: dict[str, _Trouble] = {}  # by name
         self._skipped: dict[str, str] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._publishing = asyncio.Semaphore(PUBLISH_AT_ONCE)
         self._changed = asyncio.Event()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether files are in process, or are tried again later."""
+        return bool(self._in_process or self._troubles)
 
     async def run(self) -> None:
         """Watch until cancelled. An error of one file does not affect others.
@@ -102,7 +104,7 @@ class FolderWatch:
                 self._changed.clear()
                 new = await self._look()
                 for name in self._quiet.ready(new, time.monotonic()):
-                    self.in_process.add(name)
+                    self._in_process.add(name)
                     tasks.create_task(self._take(name, new.pop(name)))
                 await self._pause(self._quiet_s / 4 if new else RESCAN_S, at_change=not new)
 
@@ -114,20 +116,18 @@ class FolderWatch:
                 file = str(self._folder) if name == "." else name
                 self._report(f"{file}: left alone: {reason}", file=file, state=LEFT, reason=reason)
         self._skipped = found.skipped
-        self.troubles = {name: trouble for name, trouble in self.troubles.items() if name in found.files}
+        self._troubles = {name: trouble for name, trouble in self._troubles.items() if name in found.files}
         now_s = time.monotonic()
-        later = {name for name, trouble in self.troubles.items() if trouble.again_s > now_s}
-        return await asyncio.to_thread(self._ledger.news, found.files, self.in_process | later)
+        later = {name for name, trouble in self._troubles.items() if trouble.again_s > now_s}
+        return await asyncio.to_thread(self._ledger.news, found.files, self._in_process | later)
 
     async def _pause(self, seconds: float, at_change: bool) -> None:
         if not at_change:
             await asyncio.sleep(seconds)
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-        except TimeoutError:
-            pass
 
     async def _notice(self) -> None:
         """Get change notifications of the system, so that an idle watch costs little and a new file is seen at once."""
@@ -155,17 +155,17 @@ class FolderWatch:
             made = await repaired(self._broker, self._repair) if isinstance(rigflow_error, Gone) else ""
             self._retry_later(name, made or str(rigflow_error))
         else:
-            self.troubles.pop(name, None)
+            self._troubles.pop(name, None)
         finally:
-            self.in_process.discard(name)
+            self._in_process.discard(name)
 
     def _retry_later(self, name: str, text: str) -> None:
         """Report the error of a file once, and try the file again after growing pauses."""
-        known = self.troubles.get(name)
+        known = self._troubles.get(name)
         pause_s = FIRST_PAUSE_S if known is None else min(LONGEST_PAUSE_S, 2 * known.pause_s)
         if known is None or known.text != text:
             self._report(f"{name}: {text}; tried again later", file=name, state="waits", reason=text)
-        self.troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
+        self._troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
 
     async def _process(self, name: str, stamp: Stamp) -> asyncio.Event | None:
         """Process a file. If its content is in process under another name, returns the event to wait for first."""

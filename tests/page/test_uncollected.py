@@ -1,4 +1,4 @@
-"""A job whose results nobody has collected, and a pipeline that the fleet has not: the page says what is true."""
+"""The page shows a job whose results nobody has collected as complete, and names a pipeline that the fleet lacks."""
 
 from typing import Any
 
