@@ -2,7 +2,8 @@
 
 `python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section runs in a
 process of its own, so that none disturbs another, and its table is printed when it ends. Sections are the functions of
-`benchmarks.gpu_parts`, `gpu_path`, `gpu_chain`, `gpu_infer`, `gpu_outputs`, `gpu_goals` and `gpu_networks`.
+`benchmarks.gpu_parts`, `gpu_path`, `gpu_frames`, `gpu_chain`, `gpu_results`, `gpu_infer`, `gpu_outputs`, `gpu_goals`
+and `gpu_networks`.
 """
 
 import argparse
@@ -23,9 +24,10 @@ SECTIONS = {
     "transforms": "benchmarks.gpu_parts",
     "nvdec": "benchmarks.gpu_chain",
     "path": "benchmarks.gpu_path",
+    "frames": "benchmarks.gpu_frames",
     "chain": "benchmarks.gpu_chain",
-    "results": "benchmarks.gpu_chain",
-    "kill": "benchmarks.gpu_chain",
+    "results": "benchmarks.gpu_results",
+    "kill": "benchmarks.gpu_results",
     "infer": "benchmarks.gpu_infer",
     "windows": "benchmarks.gpu_infer",
     "outputs": "benchmarks.gpu_outputs",

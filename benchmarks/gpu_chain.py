@@ -1,4 +1,4 @@
-"""Measures the chain through JetStream on a GPU beside its decoder alone, and compares its results with the host's."""
+"""Measures the chain through JetStream on a GPU beside its decoder alone."""
 
 import argparse
 import asyncio
@@ -15,24 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
 from benchmarks import measure
 from benchmarks.gpu_clips import count, full_hd, hd
 from benchmarks.workloads import named
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.nvdec import open_decoder
-from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import Priority
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.rig import ALL_STAGES
-from tests.clips import real_clip
 from tests.fleet import Fleet, Silent
 from workers.definitions import find_models
 from workers.inputs import JobOutcome
-from workers.run import run_jobs
+from workers.run import ProgressListener, run_jobs
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
 BARE_S, START_S = 3.0, 8.0
@@ -80,27 +78,30 @@ def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> 
 
 def nvdec(options: argparse.Namespace) -> dict[str, Any]:
     """The bare decoder at several arrangements: frames a second, and CPU seconds a thousand frames."""
-    found: dict[str, Any] = {}
-    for name, path in clips(options.folder).items():
-        for processes, threads in BARE:
-            code = "import os, sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare\n"
-            code += (
-                "a = sys.argv\nprint(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))), flush=True)\n"
-            )
-            code += "os._exit(0)"
-            given = [path, threads, time.time() + START_S, options.device, options.folder / "cache"]
-            running = [
-                subprocess.Popen([sys.executable, "-c", code, *map(str, given)], stdout=subprocess.PIPE, text=True)
-                for _ in range(processes)
-            ]
-            measured = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
-            frames = sum(each["frames"] for each in measured)
-            found[f"{name} {processes} x {threads}"] = {
-                "frames/s": frames / BARE_S,
-                "CPU s a 1,000 frames": 1000 * sum(each["cpu_s"] for each in measured) / max(1, frames),
-                "resident MB a process": max(each["rss"] for each in measured) / 1e6,
-            }
-    return found
+    return {
+        f"{name} {processes} x {threads}": bare_in(processes, threads, path, options)
+        for name, path in clips(options.folder).items()
+        for processes, threads in BARE
+    }
+
+
+def bare_in(processes: int, threads: int, path: Path, options: argparse.Namespace) -> dict[str, float]:
+    """What `bare` measures in several processes at a time."""
+    code = "import os, sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare\n"
+    code += "a = sys.argv\nprint(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))), flush=True)\n"
+    code += "os._exit(0)"
+    given = [path, threads, time.time() + START_S, options.device, options.folder / "cache"]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, *map(str, given)], stdout=subprocess.PIPE, text=True)
+        for _ in range(processes)
+    ]
+    measured = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+    frames = sum(each["frames"] for each in measured)
+    return {
+        "frames/s": frames / BARE_S,
+        "CPU s a 1,000 frames": 1000 * sum(each["cpu_s"] for each in measured) / max(1, frames),
+        "resident MB a process": max(each["rss"] for each in measured) / 1e6,
+    }
 
 
 def clips(folder: Path) -> dict[str, Path]:
@@ -160,8 +161,9 @@ def timed(
         pids = [worker.pid for worker in fleet.workers]
         before, used, own_s = asyncio.run(counters(fleet)), measure.cpu_s(pids), time.process_time()
         began_s = time.perf_counter()
+        parts = PartTimes()
         with watch:
-            outcomes = run(fleet, spec, paths, options)
+            outcomes = run(fleet, spec, paths, options, parts)
         took_s = time.perf_counter() - began_s
         after_s, own_s = measure.cpu_s(pids), time.process_time() - own_s
         assert all(outcome.ok for outcome in outcomes), [str(outcome.error) for outcome in outcomes]
@@ -169,6 +171,8 @@ def timed(
         cpu_s = sum(after_s[pid] - used[pid] for pid in pids)
         return {
             "frames/s": frames / took_s,
+            "frames/s without the ends": frames * parts.middle_rate(),
+            "seconds until the first part": parts.at_s[0] - began_s,
             "CPU s a 1,000 frames": 1000 * cpu_s / frames,
             "CPU s a 1,000 frames, publisher": 1000 * own_s / frames,
             "resident MB a worker": max(measure.rss_bytes([pid]) for pid in pids) / 1e6,
@@ -176,12 +180,35 @@ def timed(
         }
 
 
-def run(fleet: Fleet, spec: PipelineSpec, paths: Sequence[Path], options: argparse.Namespace) -> list[JobOutcome]:
+class PartTimes(Silent):
+    """Notes when parts are done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_s: list[float] = []
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        self.at_s.append(time.perf_counter())
+
+    def middle_rate(self) -> float:
+        """Shares of the work a second, without the first and the last eighth of the parts."""
+        eighth = len(self.at_s) // 8
+        middle = self.at_s[eighth : len(self.at_s) - eighth]
+        return (len(middle) - 1) / len(self.at_s) / (middle[-1] - middle[0])
+
+
+def run(
+    fleet: Fleet,
+    spec: PipelineSpec,
+    paths: Sequence[Path],
+    options: argparse.Namespace,
+    listener: ProgressListener | None = None,
+) -> list[JobOutcome]:
     """Run a pipeline over files into a new folder."""
     out = options.folder / f"out-{time.time_ns()}"
     out.mkdir()
     models = find_models(spec, options.model.parent if options.model else None)
-    return asyncio.run(run_jobs(fleet.settings, spec, models, paths, out, Priority.BULK, Silent()))
+    return asyncio.run(run_jobs(fleet.settings, spec, models, paths, out, Priority.BULK, listener or Silent()))
 
 
 async def warmed(fleet: Fleet, spec: PipelineSpec, options: argparse.Namespace, films: Sequence[Path] = ()) -> None:
@@ -210,91 +237,3 @@ async def counters(fleet: Fleet) -> dict[str, int]:
     finally:
         await broker.close()
     return {name: sum(int(each["gpu"][name]) for each in measured if each.get("gpu")) for name in names}
-
-
-def results(options: argparse.Namespace) -> dict[str, Any]:
-    """Whole pipelines on real clips: the GPU's answers against the host's."""
-    paths = [real_clip(name) for name in ("bigbuckbunny", "bikes", "carphone_pristine")]
-    found: dict[str, Any] = {}
-    specs = [builtin_pipeline("fingerprint"), builtin_pipeline("upscale2x")]
-    specs += [builtin_pipeline("clip-features")] if options.model else []
-    host = Fleet((ALL_STAGES,) * 4, options.folder / "cache", ack_wait_s=20.0)
-    gpu, hosted = on_gpu(options, 1), on_gpu(options, 1, decoder="host")
-    answers: dict[str, dict[str, list[Path]]] = {}
-    for label, fleet in {"host": host, "gpu": gpu, "GPU, decoded by the host": hosted}.items():
-        with fleet:
-            for spec in specs:
-                outcomes = run(fleet, spec, paths, options)
-                assert all(outcome.ok for outcome in outcomes), [str(outcome.error) for outcome in outcomes]
-                answers.setdefault(spec.name, {})[label] = [written(outcome) for outcome in outcomes]
-    for name, by in answers.items():
-        for label in list(by)[1:]:
-            for one, other in zip(by["host"], by[label], strict=True):
-                found[f"{name} {one.name.partition('.')[0]}, {label}"] = compared(one, other)
-    return found
-
-
-def written(outcome: JobOutcome) -> Path:
-    (path,) = outcome.target.parent.glob(f"{outcome.target.name}.*")
-    return path
-
-
-def compared(one: Path, other: Path) -> str:
-    """Least cosine of descriptors, or least PSNR of pictures."""
-    if one.suffix == ".npz":
-        first, second = np.load(one), np.load(other)
-        name = "features" if "features" in first else "descriptor"
-        mine, theirs = first[name].astype(np.float64), second[name].astype(np.float64)
-        assert mine.shape == theirs.shape
-        norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
-        least = ((mine * theirs).sum(1) / norms).min()
-        return f"least cosine {least:.6f}, equal times {bool((first['times'] == second['times']).all())}"
-    worst = min(_psnr(a, b) for a, b in zip(_frames(one), _frames(other), strict=True))
-    return f"least PSNR {worst:.1f} dB"
-
-
-def _frames(path: Path) -> list[Array]:
-    with av.open(path) as container:
-        return [frame.to_ndarray(format="gray") for _, frame in zip(range(40), container.decode(video=0), strict=False)]
-
-
-def _psnr(one: Array, other: Array) -> float:
-    error = float(((one.astype(np.float64) - other) ** 2).mean())
-    return 99.0 if error == 0 else 10 * np.log10(255**2 / error)
-
-
-def kill(options: argparse.Namespace) -> dict[str, Any]:
-    """kill -9 of the GPU's worker in the middle of a job: the job is complete, and equal to one without a kill."""
-    spec, path = builtin_pipeline("fingerprint"), hd(options.folder, 24000)
-    with on_gpu(options, 1, ack_wait_s=3.0) as fleet:
-        (peace,) = run(fleet, spec, [path], options)
-        calm = np.load(written(peace))
-    with on_gpu(options, 1, ack_wait_s=3.0) as fleet:
-        out = options.folder / "killed"
-        out.mkdir()
-
-        async def killed() -> list[JobOutcome]:
-            listener = Silent()
-            job = asyncio.create_task(fleet.run_async(spec, [path], out, listener))
-            while listener.parts < 40 and not job.done():
-                await asyncio.sleep(0.005)
-            parts = listener.parts
-            await asyncio.to_thread(fleet.kill, 0)
-            found["parts that were there when it was killed"] = parts
-            return await job
-
-        found: dict[str, Any] = {}
-        (outcome,) = asyncio.run(killed())
-        stormy = np.load(written(outcome))
-    found |= {
-        "complete": outcome.ok,
-        "digest equal": bool(peace.done and outcome.done and peace.done.digest == outcome.done.digest),
-    }
-    equal = all(calm[name].shape == stormy[name].shape and bool((calm[name] == stormy[name]).all()) for name in calm)
-    gaps = [float(np.abs(calm[n] - stormy[n]).max()) for n in calm if calm[n].shape == stormy[n].shape]
-    return found | {
-        "equal": equal,
-        "largest difference": max(gaps),
-        "seconds without a kill": peace.seconds,
-        "seconds with a kill": outcome.seconds,
-    }
