@@ -34,6 +34,7 @@ from schemas.fields import clean_name
 
 log = logging.getLogger("rigflow")
 MEDIA_TYPE = "application/problem+json"
+DESCRIBED = "GET /api/v1/openapi.json describes every request"  # the hint where there is no better one
 RETRY_AFTER_S = (2, 8)  # clients that were refused together come back one by one; a broker that starts is there sooner
 _STATUS: tuple[tuple[type[RigflowError], HTTPStatus], ...] = (  # the first class that fits
     (TenantFull, HTTPStatus.TOO_MANY_REQUESTS),
@@ -50,6 +51,7 @@ _STATUS: tuple[tuple[type[RigflowError], HTTPStatus], ...] = (  # the first clas
     (BrokerError, HTTPStatus.SERVICE_UNAVAILABLE),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
+_WRONG = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)  # of the request itself
 
 
 class Problem(BaseModel):
@@ -107,7 +109,7 @@ def problem_of(error: RigflowError) -> tuple[Problem, dict[str, str]]:
         status=status,
         detail=clean_name(error.what) if len(error.what) < 200 else str(RigflowError(error.what)),
         code=code,
-        hint=for_callers(str(RigflowError(error.hint))),
+        hint=for_callers(str(RigflowError(error.hint))) or (DESCRIBED if status in _WRONG else ""),
     )
     headers = error.headers if isinstance(error, HttpError) else {}
     if isinstance(error, QuotaReached):
@@ -173,7 +175,10 @@ def _of_invalid(request: Request, error: RequestValidationError) -> tuple[Proble
     unknown = unknown_fields(request, details)
     status = HTTPStatus.BAD_REQUEST if unknown else HTTPStatus.UNPROCESSABLE_ENTITY
     errors = unknown or wrong_fields(details)
-    problem = Problem(title=status.phrase, status=status, detail=errors[0], code="usage-error", errors=errors)
+    code, kind = "usage-error", "urn:rigflow:error:usage-error"
+    problem = Problem(
+        type=kind, title=status.phrase, status=status, detail=errors[0], code=code, hint=DESCRIBED, errors=errors
+    )
     first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
     return problem, {}, place_of(first)
 

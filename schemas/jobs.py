@@ -124,3 +124,17 @@ class Manifest(BaseModel):
     created_s: Moment = 0.0
     updated_s: Moment = 0.0
     ended_s: Moment = 0.0
+
+    @property
+    def share(self) -> float | None:
+        """How much of the job is done, 0 to 1: of the seconds of its media while the number of segments is not known.
+
+        None where neither is known yet.
+        """
+        if self.state is JobState.DONE:
+            return 1.0
+        if self.total:
+            return min(1.0, self.segments_done / self.total)
+        if self.total is None and self.segments and self.duration_s:
+            return min(1.0, self.segments_done / self.segments) * min(1.0, self.sent_s / self.duration_s)
+        return None

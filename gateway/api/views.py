@@ -25,7 +25,7 @@ class JobView(BaseModel):
     generation: int = Field(description="how often it was started again")
     name: str
     state: JobState
-    progress: float | None = Field(description="0 to 1; null while the number of segments is not known")
+    progress: float | None = Field(description="0 to 1; null until its first segment is at the broker")
     segments: int = Field(description="segments that are at the broker")
     segments_total: int | None
     segments_done: int
@@ -45,8 +45,7 @@ class JobView(BaseModel):
     @classmethod
     def of(cls, known: Manifest) -> Self:
         """The view of a manifest."""
-        job, total = known.job, known.total
-        done = known.state is JobState.DONE
+        job = known.job
         return cls(
             id=job.id,
             tenant=job.tenant,
@@ -56,9 +55,9 @@ class JobView(BaseModel):
             generation=job.generation,
             name=known.name,
             state=known.state,
-            progress=1.0 if done else min(1.0, known.segments_done / total) if total else None,
+            progress=known.share,
             segments=known.segments,
-            segments_total=total,
+            segments_total=known.total,
             segments_done=known.segments_done,
             duration_s=known.duration_s,
             frames=known.frames,

@@ -3,7 +3,7 @@ export const en = {
   jobs: "Jobs", submit: "Submit", search: "Search", fleet: "Fleet", pipelines: "Pipelines", models: "Models", dead: "Dead letters",
   login: "Log in", key: "API key", loginHelp: "This command makes a key:", loading: "Loading …", again: "Try again", more: "Show more", close: "Close", keep: "Keep", comma: ", ", colon: ": ",
   name: "Name", pipeline: "Pipeline", state: "State", progress: "Progress", begun: "Begun", actions: "Actions", id: "Id", type: "Type",
-  all: "All states", publishing: "uploading", published: "running", done: "done", failed: "failed", cancelled: "cancelled", findName: "Find by name", noneSuch: "Nothing fits.",
+  all: "All states", publishing: "sending", published: "running", done: "done", failed: "failed", cancelled: "cancelled", findName: "Find by name", noneSuch: "Nothing fits.",
   pages: "Pages", newer: "Newer", older: "Older", previous: "Previous", next: "Next", pageOf: "{from} to {to} of {total}", jobsCount: "{count} job", jobsCountMany: "{count} jobs",
   cancel: "Cancel", retry: "Retry", delete: "Delete", remove: "Remove", download: "Download", zip: "Download all as zip", confirmDelete: "Delete the job of {name} and its results?",
   noJobs: "No jobs yet. Submit a media file to begin.", frames: "Frames", lost: "Lost frames", duration: "Duration", took: "Took", tookTime: "in {time}", seconds: "{seconds} s", allJobs: "All jobs", byModel: "by ", input: "Input", failures: "Failures", moreFailures: "and {count} more", moreFailuresMany: "and {count} more",

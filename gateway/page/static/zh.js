@@ -3,7 +3,7 @@ export const zh = {
   jobs: "作业", submit: "提交", search: "搜索", fleet: "机群", pipelines: "流水线", models: "模型", dead: "死信",
   login: "登录", key: "密钥", loginHelp: "用这个命令生成密钥：", loading: "正在载入……", again: "重试", more: "显示更多", close: "关闭", keep: "保留", comma: "，", colon: "：",
   name: "名称", pipeline: "流水线", state: "状态", progress: "进度", begun: "开始时间", actions: "操作", id: "编号", type: "类型",
-  all: "全部状态", publishing: "上传中", published: "运行中", done: "完成", failed: "失败", cancelled: "已取消", findName: "按名称查找", noneSuch: "没有符合的内容。",
+  all: "全部状态", publishing: "发送中", published: "运行中", done: "完成", failed: "失败", cancelled: "已取消", findName: "按名称查找", noneSuch: "没有符合的内容。",
   pages: "分页", newer: "较新", older: "较早", previous: "上一个", next: "下一个", pageOf: "第 {from} 至 {to} 个，共 {total} 个", jobsCount: "{count} 个作业", jobsCountMany: "{count} 个作业",
   cancel: "取消", retry: "重试", delete: "删除", remove: "移除", download: "下载", zip: "全部打包下载", confirmDelete: "删除 {name} 的作业及其结果？",
   noJobs: "还没有作业。请先提交媒体文件。", frames: "帧", lost: "丢失的帧", duration: "时长", took: "用时", tookTime: "用时 {time}", seconds: "{seconds} 秒", allJobs: "全部作业", byModel: "模型 ", input: "输入", failures: "失败", moreFailures: "还有 {count} 个", moreFailuresMany: "还有 {count} 个",
