@@ -9,7 +9,7 @@ import typer
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
 from cli.text import say_json, size, stdout
-from schemas.errors import ExitCode, OutputError, StoreError, UsageError
+from schemas.errors import ExitCode, OutputError, UsageError
 from schemas.text import count
 
 if TYPE_CHECKING:
@@ -32,26 +32,22 @@ def backup(
     Example: rigflow backup /mnt/backup/monday
     """
     from pipelines.broker import Broker
-    from pipelines.snapshots import save_stream, streams_of
+    from pipelines.snapshots import save_streams
 
     if os.path.lexists(folder) and not folder.is_dir():
         raise OutputError(f"{folder} is not a folder", "name a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty", "name a new folder")
 
-    async def copy() -> list[dict[str, object]]:
+    async def copy() -> dict[str, int]:
         async with Broker.connected(settings, name="rigflow-backup") as broker:
-            return [
-                {"stream": name, "bytes": await save_stream(broker, name, folder / name)}
-                for name in await streams_of(broker)
-            ]
+            return await save_streams(broker, folder)
 
     copied = run_async(copy())
     if as_json:
-        say_json(copied)
+        say_json([{"stream": name, "bytes": nbytes} for name, nbytes in copied.items()])
     else:
-        total = sum(int(str(each["bytes"])) for each in copied)
-        stdout().print(f"{len(copied)} streams, {size(total)}, are in {folder}")
+        stdout().print(f"{len(copied)} streams, {size(sum(copied.values()))}, are in {folder}")
     return ExitCode.OK
 
 
@@ -64,33 +60,28 @@ def restore(
 ) -> ExitCode:
     """Put the streams of a copy into an empty broker. Start workers and gateways when it has ended.
 
-    A stream that the broker has already is not touched: the command ends with an error before it restores any.
+    A stream that the broker has already is not touched: the command ends with an error before it restores any. A copy
+    that the broker refuses later leaves none.
 
     Example: rigflow restore /mnt/backup/monday
     """
     from pipelines.audit import audit
     from pipelines.broker import Broker
-    from pipelines.snapshots import restore_stream, saved, streams_of
+    from pipelines.snapshots import restore_streams
 
     if not folder.is_dir():
         why = "is not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"{folder}: {why}", "name the folder that `rigflow backup` wrote")
-    copies = saved(folder)
 
-    async def put() -> list[dict[str, object]]:
+    async def put() -> dict[str, int]:
         async with Broker.connected(settings, name="rigflow-restore") as broker:
-            there = set(await streams_of(broker)) & {each.name for each in copies}
-            if there:
-                what = f"the broker has {len(there)} of these streams, {min(there)} first"
-                raise StoreError(what, "restore into a broker with an empty store: see docs/backup.md")
-            made = [{"stream": each.name, "messages": await restore_stream(broker, each)} for each in copies]
+            made = await restore_streams(broker, folder)
             await audit(broker, "streams-restored", count(len(made), "stream"))  # it is one of them
             return made
 
     made = run_async(put())
     if as_json:
-        say_json(made)
+        say_json([{"stream": name, "messages": messages} for name, messages in made.items()])
     else:
-        total = sum(int(str(each["messages"])) for each in made)
-        stdout().print(f"{len(made)} streams with {total:,} messages are restored")
+        stdout().print(f"{len(made)} streams with {sum(made.values()):,} messages are restored")
     return ExitCode.OK

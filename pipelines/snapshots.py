@@ -23,7 +23,8 @@ from schemas.subjects import COLLECT
 
 CHUNK_BYTES = 128 << 10
 SILENT_S = 30.0  # without a chunk for so long, a copy has failed
-DESCRIPTION, CONTENT = "backup.json", "stream.tar.s2"
+DESCRIPTION, CONTENT = "backup.json", "stream.tar.s2"  # of each stream, in a folder of its own
+BROKER = "broker.json"  # beside them: what the broker of the copy took
 
 
 async def streams_of(broker: Broker) -> list[str]:
@@ -60,6 +61,48 @@ async def streams_of(broker: Broker) -> list[str]:
 
 def _stages(spec: PipelineSpec) -> list[str]:
     return [*(stage.name for stage in spec.stage), COLLECT]
+
+
+async def save_streams(broker: Broker, folder: Path) -> dict[str, int]:
+    """Write a copy of each stream into a new folder; their bytes. Raises StoreError, BrokerError, OSError."""
+    copied = {name: await save_stream(broker, name, folder / name) for name in await streams_of(broker)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BROKER).write_text(json.dumps({"max_payload": broker.connection.max_payload}))
+    return copied
+
+
+async def restore_streams(broker: Broker, folder: Path) -> dict[str, int]:
+    """Make the streams of a copy, all or none; their messages. Raises StoreError, BrokerError, OSError."""
+    copies = saved(folder)
+    there = set(await streams_of(broker)) & {each.name for each in copies}
+    if there:
+        what = f"the broker has {len(there)} of these streams, {min(there)} first"
+        raise StoreError(what, "restore into a broker with an empty store: see docs/backup.md")
+    _check_payload(broker, folder)
+    made: dict[str, int] = {}
+    try:
+        for each in copies:
+            made[each.name] = await restore_stream(broker, each)
+    except BaseException:  # a person who corrects the reason finds an empty broker
+        for name in made:
+            await asyncio.shield(broker.api_unless_gone(f"STREAM.DELETE.{name}"))
+        raise
+    return made
+
+
+def _check_payload(broker: Broker, folder: Path) -> None:
+    """Raise StoreError when messages of the copy may be larger than the broker takes. Copies of `nats` do not say."""
+    try:
+        largest = int(json.loads((folder / BROKER).read_text())["max_payload"])
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{folder / BROKER} does not say what the broker took", "take another copy") from error
+    if largest > broker.connection.max_payload:
+        what = (
+            f"the broker takes messages of {broker.connection.max_payload:,} bytes, that of the copy took {largest:,}"
+        )
+        raise StoreError(what, f"set max_payload: {largest} in the broker's configuration: see docs/backup.md")
 
 
 async def save_stream(broker: Broker, stream: str, folder: Path) -> int:

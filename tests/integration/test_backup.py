@@ -1,18 +1,19 @@
 """docs/backup.md: a cold copy of a broker's store by its commands, with real workers on what is restored."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import nats
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.child import nats_server_binary
 from pipelines.client import Client
 from pipelines.job_records import find_manifest
 from pipelines.registry import builtin_pipeline
@@ -53,11 +54,12 @@ def test_a_cold_copy_has_finished_and_queued_jobs(tmp_path: Path) -> None:
     config = f'listen: "127.0.0.1:{port}"\nmax_payload: 8MB\njetstream {{ max_file: 16GB }}\n'
     (tmp_path / "nats.conf").write_text(config)
     save, restore = re.findall(r"^```bash\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
-    start = "".join(re.findall(r"^nats-server .*\n^echo .*\n", save, re.MULTILINE))
+    start = "".join(re.findall(r"^rigflow broker .*\n^echo .*\n", save, re.MULTILINE))
+    assert start, "the document starts the broker by other commands"
     settings = Settings(nats=f"nats://127.0.0.1:{port}")
 
     def run(block: str) -> None:
-        path = f"{Path(nats_server_binary()).parent}:{os.environ['PATH']}"
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         script = f"set -e\n{block}"
         subprocess.run(["bash", "-c", script], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True, timeout=60)
         asyncio.run(reached(settings))
@@ -121,6 +123,30 @@ def test_a_hot_copy_has_finished_jobs_and_those_under_way(tmp_path: Path) -> Non
             for job in jobs:
                 assert asyncio.run(done_of(settings, job))[0].digest == finished[0].digest
         assert asyncio.run(known(settings, "later")) is None
+    finally:
+        server.stop()
+
+
+def test_a_copy_that_a_broker_refuses_leaves_no_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before the first stream for what the copy says, and after some of them for what it does not say."""
+    copy = tmp_path / "copy"
+    with Fleet((), tmp_path / "cache") as fleet:
+        asyncio.run(_registered(fleet.settings))
+        assert rigflow("backup", copy, "--nats", fleet.settings.nats).returncode == 0
+    largest = json.loads((copy / "broker.json").read_text())["max_payload"]
+    streams = sorted(copy.glob("*/backup.json"))
+    (streams[-1].parent / "stream.tar.s2").write_bytes(b"damaged")
+    monkeypatch.setattr("pipelines.server.MAX_PAYLOAD", 1 << 20)
+    server = EmbeddedServer()
+    server.start()
+    try:
+        refused = rigflow("restore", copy, "--nats", server.url)
+        assert (refused.returncode, f"set max_payload: {largest}" in refused.stderr) == (4, True), refused.stderr
+        (copy / "broker.json").unlink()
+        for _ in range(2):  # the second finds no stream of the first
+            damaged = rigflow("restore", copy, "--nats", server.url)
+            assert damaged.returncode != 0
+            assert "the broker has" not in damaged.stderr
     finally:
         server.stop()
 
