@@ -4,9 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "clients.md"
 JS_PACKAGES = ROOT / ".venv" / "js" / "node_modules"  # by `make test-js`
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,23 @@ class Language:
         lines = "\n".join(self.blocks).splitlines()
         return "\n".join(line for line in lines if not line.startswith(self.call))
 
-    def run(self, call: str, folder: Path, environment: dict[str, str]) -> str:
-        """Run the blocks with this call in a folder; what it writes."""
-        process = self.start(call, folder, environment)
+    def run(self, call: str, folder: Path, environment: dict[str, str], names: Mapping[str, str] = NO_NAMES) -> str:
+        """Run the blocks with this call in a folder, with other `names` in them; what it writes."""
+        process = self.start(call, folder, environment, names)
         said, complaint = process.communicate(timeout=100)
         assert process.returncode == 0, complaint
         assert not complaint
         return said
 
-    def start(self, call: str, folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    def start(
+        self, call: str, folder: Path, environment: dict[str, str], names: Mapping[str, str] = NO_NAMES
+    ) -> "subprocess.Popen[str]":
         """`run` in the background."""
-        name = f"example{self.suffix}"
-        (folder / name).write_text(f"{self.functions}\n\n{call}\n")
+        name, program = f"example{self.suffix}", self.functions
+        for ours, theirs in names.items():
+            assert ours in program
+            program = program.replace(ours, theirs)
+        (folder / name).write_text(f"{program}\n\n{call}\n")
         if self.suffix == ".mjs" and not (folder / "node_modules").exists():
             (folder / "node_modules").symlink_to(JS_PACKAGES)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -25,6 +25,7 @@ from tests.clients_doc import JAVASCRIPT, JS_PACKAGES, PYTHON, Language, noise_f
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet
 from tests.guarded import Guarded, made_by_the_operator
+from tests.tenants import Shared
 from workers.definitions import register_builtin
 
 PROGRESS = """
@@ -132,6 +133,24 @@ def test_media_of_any_size_become_files_and_numbers(
     assert ours[0].done is not None
     with np.load(tmp_path / "ours" / ours[0].done.files[0]) as arrays:
         np.testing.assert_array_equal(np.array(rows, np.float32), arrays["descriptor"])
+
+
+def test_a_program_of_a_tenant_has_other_names(guarded: Guarded, tmp_path: Path, language: Language) -> None:
+    """Those of the table of docs/tenants.md, and no name of a role."""
+    names = {f"{ours}.main.": f"{ours}.acme." for ours in ("media", "results", "cancel", "deltas")}
+    names |= {f"{ours}": f"{ours}_acme" for ours in ("RIGFLOW_RESULTS", "rigflow_blobs", "rigflow_jobs")}
+    names |= {"rigflow_jobs_acme.main.": "rigflow_jobs_acme.acme."}
+    (tmp_path / "photo.jpg").write_bytes(still("mjpeg", size=(48, 64)))
+    shared = Shared(guarded, tmp_path)
+    asyncio.run(shared.begin())
+    shared.add("acme")
+    asyncio.run(made_by_the_operator(guarded, "upscale2x"))
+    environment = guarded.environment("client") | {"NATS_SEED": shared.seeds["acme"].read_text(), "NATS_ROLE": ""}
+    with Fleet(ONE_WORKER, tmp_path / "cache", **guarded.settings("worker")):
+        said = language.run(call(language, "small", "small"), tmp_path, environment, names)
+        assert "photo.upscale2x.png" in said
+        assert float(language.run(call(language, "progress", "small"), tmp_path, environment, names)) == 100
+    assert (tmp_path / "photo.upscale2x.png").exists()
 
 
 def test_a_client_cancels_its_jobs(guarded: Guarded, tmp_path: Path, language: Language) -> None:
