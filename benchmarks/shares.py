@@ -30,7 +30,7 @@ from pipelines.tenant_admin import set_tenants
 from schemas.jobs import Priority
 from schemas.parts import PartHeader
 from schemas.pipeline import PipelineSpec
-from schemas.subjects import HEADER_PART, HEADER_TYPE
+from schemas.subjects import HEADER_TYPE
 from schemas.tenants import Tenant
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
@@ -60,7 +60,7 @@ async def shares(fleet: Fleet, clip: Path, seconds: float) -> None:
         async def count(message: Msg) -> None:
             headers = message.headers or {}
             if headers.get(HEADER_TYPE) == "part":
-                done[message.subject.split(".")[2]] += PartHeader.parse(headers[HEADER_PART]).frames
+                done[message.subject.split(".")[2]] += PartHeader.parse(headers).frames
 
         client = await nats.connect(fleet.settings.nats)
         await client.subscribe("rigflow.results.*.>", cb=count)

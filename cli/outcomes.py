@@ -74,7 +74,7 @@ def facts_of(outcome: JobOutcome) -> dict[str, Any]:
     if done is None:
         return facts | {"state": "failed", "error": str(outcome.error), "files": []}
     return facts | {
-        "state": "cancelled" if done.cancelled else "failed" if done.failures else "done",
+        "state": done.state.value,
         "frames": done.frames,
         "lost": done.lost,
         "seconds": round(outcome.seconds, 3),

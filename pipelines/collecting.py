@@ -15,7 +15,15 @@ from engines.part import encode_part, unpack_arrays, unpack_values
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.in_thread import in_thread
-from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
+from pipelines.inventory import (
+    DONE_FILES,
+    DONE_REASONS,
+    Reasons,
+    describe,
+    failed_items,
+    nothing_whole,
+    shortened,
+)
 from pipelines.job_records import JobRecord
 from pipelines.order import JobOrder
 from pipelines.spool import Piece
@@ -118,9 +126,8 @@ class CollectedJob:
         self._computed_s += result.meta.computed_s
         self.cards.update(result.meta.cards)
         self._tokens += result.meta.tokens
-        for item in result.meta.items:
-            if item.error:
-                self.failures.add(f"{item.name}: {item.error}")
+        for reason in failed_items(result.meta):
+            self.failures.add(reason)
         for note in map(shortened, result.meta.notes):
             if note not in self._notes and len(self._notes) < DONE_REASONS:
                 self._notes.append(note)
@@ -165,9 +172,8 @@ class CollectedJob:
         """
         assembler, self._assembler = self._assembler, None  # frees its memory: the collector keeps this job
         self._gathering = Gathering()
-        if self._frames <= self._unseen and not self.failures.count:  # the decoder guesses what damaged frames show
-            lost = f"no frame that it looks at could be decoded whole, {self._lost} are damaged: copy it again"
-            self.failures.add(lost)
+        if not self.failures.count and (nothing := nothing_whole(self._frames, self._unseen, self._lost)):
+            self.failures.add(nothing)
         if assembler is None:
             return []
         if self.failures.count and not self._windows:

@@ -9,11 +9,12 @@ from typing import Any
 from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.result_index import follow_result_index
+from schemas.errors import MessageError, StoreError
 from schemas.jobs import JobState, Manifest
 from schemas.messages import decode
-from schemas.parts import PartHeader, computed_s_of
+from schemas.parts import PartHeader, PartMeta
 from schemas.results import Done, Failure, Result
-from schemas.subjects import HEADER_COMPUTED, HEADER_PART, HEADER_TYPE
+from schemas.subjects import HEADER_TYPE
 
 REASONS = 16  # failures whose text a manifest has
 FAILURES = 1000  # failures that an inventory holds: a job may have more than fit into the memory
@@ -48,7 +49,9 @@ class _Seen:
 class Inventory:
     """A job's results as they are now. `total` segments are known once the last one was published or is there.
 
-    `files` are without their bodies. `failures` are the first `FAILURES` of them. `done` is at `done_seq`.
+    `files` are without their bodies. `failures` are the first `FAILURES` of them. `failed_items` counts the items
+    without a result of the parts that are there, and `item_reasons` says why of the first `REASONS`. `done` is at
+    `done_seq`.
     """
 
     manifest: Manifest
@@ -60,6 +63,9 @@ class Inventory:
     given_up: bool = False
     frames: int = 0
     lost: int = 0
+    unseen: int = 0
+    failed_items: int = 0
+    item_reasons: list[str] = field(default_factory=list)
     computed_s: float = 0.0  # of the parts that say it
     _segments: dict[int, _Seen] = field(default_factory=dict)
     _failures_of_job: int = 0
@@ -86,10 +92,15 @@ class Inventory:
         """Whether all results or failures are there. Only a retry of a failure can add more."""
         return self.given_up or (self.total is not None and not self.missing)
 
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended: it is `complete`, and if a worker collects it, its Done is there."""
+        return self.done is not None or (self.complete and not self.manifest.hosted)
+
     def add(self, message: Result | Failure) -> None:
         """Count a piece."""
         if isinstance(message, Result):
-            self.add_part(PartHeader.of(message.meta))
+            self.add_part(PartHeader.of(message.meta), failed_items(message.meta))
             return
         key = message.key
         if len(self.failures) < FAILURES:
@@ -107,13 +118,16 @@ class Inventory:
         if key.last:
             seen.last = key.part
 
-    def add_part(self, header: PartHeader, computed_s: float = 0.0) -> None:
-        """Count a result by its headers."""
+    def add_part(self, header: PartHeader, item_reasons: Sequence[str] = ()) -> None:
+        """Count a result by its headers; `item_reasons` say why items of it failed."""
         seen = self._segment(header.segment, header.final)
         if header.part not in seen.parts:
             self.frames += header.frames
             self.lost += header.lost
-            self.computed_s += computed_s
+            self.unseen += header.unseen
+            self.failed_items += header.failed
+            self.item_reasons += item_reasons[: REASONS - len(self.item_reasons)]
+            self.computed_s += header.computed_s
         seen.parts.add(header.part)
         if header.last:
             seen.last = header.part
@@ -141,24 +155,27 @@ class Inventory:
         if self.done is not None:
             return known.model_copy(update=ended(self.done))
         count = self._failures_of_job + sum(each.failures for each in self._segments.values() if not each.complete)
+        count += self.failed_items
+        reasons = [*map(describe, failures[:REASONS]), *self.item_reasons]
+        if self.over and not count and (nothing := nothing_whole(self.frames, self.unseen, self.lost)):
+            count, reasons = 1, [nothing]
         seen = {
             "segments_done": max(known.segments_done, len(self.complete_segments)),
             "frames": max(known.frames, self.frames),
             "lost": max(known.lost, self.lost),
             "failures": count,
-            "reasons": tuple(describe(failure) for failure in failures[:REASONS]),
+            "reasons": tuple(reasons[:REASONS]),
             "missing": joined([(failure.start_s, failure.end_s) for failure in failures])[:SPANS],
         }
-        if self.complete:
-            seen["state"] = JobState.FAILED if count else JobState.DONE
+        if self.over:
+            seen["state"] = JobState.at_end(count)
         return known.model_copy(update=seen)
 
 
 def ended(done: Done) -> dict[str, Any]:
     """Fields of the manifest of a job that is over."""
-    state = JobState.FAILED if done.failures else JobState.DONE
     fields = {
-        "state": JobState.CANCELLED if done.cancelled else state,
+        "state": done.state,
         "frames": done.frames,
         "lost": done.lost,
         "failures": done.failed,
@@ -209,9 +226,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
     if kind == "file":
         inventory.files.append(stored)
     elif kind == "part":
-        header = _part_header_of(stored)
-        if header is not None and header.generation == job.generation:
-            inventory.add_part(header, computed_s_of(stored.headers.get(HEADER_COMPUTED, "")))
+        await count_part(broker, inventory, stored)
     elif kind in ("failure", "done"):
         entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
         if entire is None:  # deleted meanwhile, by a retry or a collector
@@ -226,12 +241,46 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
             inventory.add(message)
 
 
-def _part_header_of(stored: Stored) -> PartHeader | None:
-    """The parsed header of a part; None when it cannot be read."""
+async def count_part(broker: Broker, inventory: Inventory, stored: Stored) -> PartHeader | None:
+    """Count the result of a part by its headers; None if it is of another generation, or its headers are damaged.
+
+    Only of the first parts with failed items the body is read, which says why they failed.
+    """
     try:
-        return PartHeader.parse(stored.headers.get(HEADER_PART, ""))
-    except ValueError:
+        header = PartHeader.parse(stored.headers)
+    except MessageError:
         return None
+    if header.generation != inventory.manifest.job.generation:
+        return None
+    reads = header.failed and len(inventory.item_reasons) < REASONS
+    inventory.add_part(header, await _item_reasons(broker, stored) if reads else ())
+    return header
+
+
+async def _item_reasons(broker: Broker, stored: Stored) -> list[str]:
+    entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
+    if entire is None:  # a collector took it meanwhile
+        return []
+    try:
+        message, _ = decode(await load(broker, entire))
+    except (MessageError, StoreError):
+        return []
+    return failed_items(message.meta) if isinstance(message, Result) else []
+
+
+def failed_items(meta: PartMeta) -> list[str]:
+    """Why items of a part have no result, a line for each."""
+    return [shortened(f"{item.name}: {item.error}") for item in meta.items if item.error]
+
+
+def nothing_whole(frames: int, unseen: int, lost: int) -> str:
+    """Why a job has failed although all its results are there: they show no frame; empty if they show one.
+
+    The decoder guesses what damaged frames show. The numbers are the sums over its parts, as in `PartMeta`.
+    """
+    if frames > unseen:
+        return ""
+    return f"no frame that it looks at could be decoded whole, {lost} are damaged: copy it again"
 
 
 @dataclass(slots=True)

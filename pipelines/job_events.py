@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.follow import follow_bucket
-from pipelines.inventory import Inventory
+from pipelines.inventory import Inventory, count_part
 from pipelines.job_files import JobFile
 from pipelines.job_records import JobRecord, job_place
 from pipelines.result_index import follow_result_index
@@ -21,7 +21,7 @@ from schemas.jobs import JobRef, JobState, Manifest
 from schemas.messages import decode
 from schemas.parts import PartHeader
 from schemas.results import Delta, Done, Failure
-from schemas.subjects import HEADER_PART, HEADER_TYPE
+from schemas.subjects import HEADER_TYPE
 
 WAITING = 1024  # events that a slow reader has not taken yet; then the broker is not read, and deltas are left out
 PROGRESS_S = 1.0  # between two reports of progress that are counted from parts
@@ -234,13 +234,9 @@ class _Following:
             await self._on_message(stored)
 
     async def _on_part(self, stored: Stored) -> None:
-        try:
-            header = PartHeader.parse(stored.headers.get(HEADER_PART, ""))
-        except MessageError:
+        header = await count_part(self._broker, self._inventory, stored)
+        if header is None:
             return
-        if header.generation != self._inventory.manifest.job.generation:
-            return
-        self._inventory.add_part(header)
         self._unreported = True
         if stored.sequence > self._after:
             await self._events.put(PartMade(stored.sequence, header))

@@ -162,7 +162,7 @@ async def cancel(broker: Broker, manifest: Manifest, queued: bool = True) -> Man
     record = record or JobRecord(broker, manifest)
     if not record.manifest.state.ended:
         inventory = await take_inventory(broker, record.manifest)
-        if inventory.complete:  # nothing is left to do but to collect it
+        if inventory.over:  # nothing is left to do but to collect it
             return inventory.progress
         await record.settle_as_cancelled()
         if record.manifest.state is JobState.CANCELLED:

@@ -71,18 +71,23 @@ class Key(BaseModel):
 
 
 class JobState(StrEnum):
-    """The state of a job; in the last three states it has ended."""
+    """The state of a job; in the last three states it has ended. `at_end` decides between these."""
 
     PUBLISHING = "publishing"  # or its publisher stopped before the end: the same command continues
     PUBLISHED = "published"
     DONE = "done"
-    FAILED = "failed"  # it ended, with failures
+    FAILED = "failed"  # it ended, and a part or an item of it has no result
     CANCELLED = "cancelled"
 
     @property
     def ended(self) -> bool:
         """Whether the job has ended."""
         return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+    @classmethod
+    def at_end(cls, failures: int, cancelled: bool = False) -> "JobState":
+        """The state of a job that is over: failed if a part or an item of it has no result."""
+        return cls.CANCELLED if cancelled else cls.FAILED if failures else cls.DONE
 
 
 class Manifest(BaseModel):

@@ -1,7 +1,7 @@
-"""Parts: the messages between stages, and the header of a part's result."""
+"""Parts: the messages between stages, and the headers of a part's result."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -14,9 +14,11 @@ from schemas.errors import MessageError
 from schemas.fields import Count, Duration, Label, Ticks, clean_name
 from schemas.jobs import Key
 from schemas.media import Items, MediaInfo
+from schemas.subjects import HEADER_COMPUTED, HEADER_FAILED, HEADER_PART, HEADER_UNSEEN
 from schemas.wire import Buffer
 
 _PART_HEADER = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,15}")
 _SECONDS = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 
 
@@ -88,7 +90,11 @@ class PartMessage(Message):
 
 @dataclass(frozen=True, slots=True)
 class PartHeader:
-    """The header of a part's result; progress is counted from it, without reading bodies."""
+    """What the headers of a part's result say; progress is counted from them, without reading bodies.
+
+    `failed` counts the items of it that have no result. `frames`, `lost`, `unseen` and `computed_s` are as in
+    `PartMeta`.
+    """
 
     generation: int
     segment: int
@@ -97,29 +103,45 @@ class PartHeader:
     final: bool
     frames: int
     lost: int
+    unseen: int = 0
+    failed: int = 0
+    computed_s: float = 0.0
 
     @classmethod
     def of(cls, meta: PartMeta) -> Self:
-        """Return the header of a part."""
-        key = meta.key
-        return cls(key.job.generation, key.segment, key.part, key.last, key.final, meta.frames, meta.lost)
+        """Return what the headers of a part say."""
+        key, failed = meta.key, sum(bool(item.error) for item in meta.items)
+        place = (key.job.generation, key.segment, key.part, key.last, key.final)
+        return cls(*place, meta.frames, meta.lost, meta.unseen, failed, meta.computed_s)
+
+    def headers(self) -> dict[str, str]:
+        """The headers of the message; earlier versions of rigflow read the first one as it is, and no others."""
+        counts = {HEADER_UNSEEN: self.unseen, HEADER_FAILED: self.failed}
+        told = {name: str(count) for name, count in counts.items() if count}
+        return {HEADER_PART: self.header(), HEADER_COMPUTED: f"{self.computed_s:.6f}", **told}
 
     def header(self) -> str:
-        """Seven numbers in the order of the fields."""
+        """Seven numbers in the order of the first fields."""
         place = f"{self.generation} {self.segment} {self.part} {self.last:d} {self.final:d}"
         return f"{place} {self.frames} {self.lost}"
 
     @classmethod
-    def parse(cls, header: str) -> Self:
-        """Parse a header. Raises MessageError."""
+    def parse(cls, headers: Mapping[str, str]) -> Self:
+        """Parse the headers of a message; of the optional ones, what is no number counts as 0. Raises MessageError."""
+        header = headers.get(HEADER_PART, "")
         if not _PART_HEADER.fullmatch(header):
             raise MessageError(f"the header of a part is not seven numbers: {clean_name(header)}")
         number, segment, part, last, final, frames, lost = map(int, header.split())
         if max(number, segment, part) >= 1 << 31 or max(frames, lost) >= 1 << 53:
             raise MessageError(f"the header of a part has a number that is too large: {header}")
-        return cls(number, segment, part, bool(last), bool(final), frames, lost)
+        unseen, failed = _count(headers.get(HEADER_UNSEEN, "")), _count(headers.get(HEADER_FAILED, ""))
+        computed_s = _seconds(headers.get(HEADER_COMPUTED, ""))
+        return cls(number, segment, part, bool(last), bool(final), frames, lost, unseen, failed, computed_s)
 
 
-def computed_s_of(header: str) -> float:
-    """The seconds that a part's header says; 0 where it says none."""
+def _count(header: str) -> int:
+    return int(header) if _COUNT.fullmatch(header) else 0
+
+
+def _seconds(header: str) -> float:
     return float(header) if _SECONDS.fullmatch(header) else 0.0

@@ -10,7 +10,7 @@ from schemas.base import Message
 from schemas.cards import Marks
 from schemas.declared import Name
 from schemas.fields import Count, Duration, GivenName, Label, Moment, Number, Seconds
-from schemas.jobs import JobRef, Key
+from schemas.jobs import JobRef, JobState, Key
 from schemas.parts import PartMeta
 from schemas.wire import Buffer
 
@@ -115,3 +115,8 @@ class Done(Message):
     def failed(self) -> int:
         """The number of failures."""
         return len(self.failures) + self.more_failures
+
+    @property
+    def state(self) -> JobState:
+        """The state in which the job is over."""
+        return JobState.at_end(self.failed, self.cancelled)

@@ -54,6 +54,19 @@ def changed(chance: random.Random) -> tuple[str, bytes]:
     return f"{how}-{clip.name}", body
 
 
+def overwritten(folder: Path, codec: str, rest: int) -> Path:
+    """A film whose pictures have zeros behind their first third, but for the last `rest` of them."""
+    path = make_clip(folder, Clip(codec=codec, frames=12, gop=1, b_frames=0, size=(96, 160)))
+    data = bytearray(path.read_bytes())
+    with av.open(path) as film:
+        packets = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
+    for at, size in packets[: len(packets) - rest]:
+        data[at + size // 3 : at + size] = bytes(size - size // 3)
+    lost = folder / f"lost{rest}.mp4"
+    lost.write_bytes(data)
+    return lost
+
+
 def _first_seconds(folder: Path, name: str, seconds: float) -> bytes:
     path = folder / f"{name}.mp4"
     with av.open(real_clip(name)) as given, av.open(path, "w") as out:

@@ -271,7 +271,7 @@ class FolderWatch:
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
             missing = f", {count(done.failed, 'failure')}: {done.failures[0]}" if done.failures else ""
             did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s{outcome.earlier.words}"
-            state, paths = "failed" if done.failures else "done", [str(self._out / file) for file in files]
+            state, paths = done.state.value, [str(self._out / file) for file in files]
             facts = {"job": done.job.id, "files": paths, "frames": done.frames, "failures": done.failures}
             self._report(f"{name}: {', '.join(paths)} ({did}{missing})", file=name, state=state, **facts)
 

@@ -21,7 +21,7 @@ from pipelines.early_split import MOST_BYTES, EarlySplit
 from pipelines.job import OpenJob
 from pipelines.publish import job_id, job_name, segments_of
 from schemas.errors import RigflowError, UsageError
-from schemas.jobs import JobRef, Priority
+from schemas.jobs import JobRef, JobState, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done
 from schemas.settings import Settings
@@ -92,7 +92,7 @@ class JobOutcome:
     @property
     def ok(self) -> bool:
         """Whether the job is done without failures."""
-        return self.done is not None and not self.done.failures
+        return self.done is not None and self.done.state is JobState.DONE
 
     def delete_files(self) -> None:
         """Delete the files that it wrote."""

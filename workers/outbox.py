@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from engines.part import Part
 from pipelines.broker import Broker
 from schemas.parts import PartHeader
-from schemas.subjects import HEADER_AGAIN, HEADER_COMPUTED, HEADER_PART, HEADER_TYPE
+from schemas.subjects import HEADER_AGAIN, HEADER_TYPE
 from workers.in_flight import Task
 from workers.tracing import onward
 
@@ -31,8 +31,7 @@ class Outbox:
 
     def send_result(self, task: Task, part: Part, body: bytes) -> None:
         """Publish a part's result."""
-        headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header(), **onward(task)}
-        headers[HEADER_COMPUTED] = f"{part.meta.computed_s:.6f}"
+        headers = {HEADER_TYPE: "part", **PartHeader.of(part.meta).headers(), **onward(task)}
         self._send_later(task, part, self._broker.names.results(part.meta.key.job), body, "result", headers)
 
     def send_on(self, task: Task, part: Part, stage: str, body: bytes) -> None:

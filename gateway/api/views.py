@@ -131,9 +131,8 @@ class DoneView(BaseModel):
     @classmethod
     def of(cls, done: Done) -> Self:
         """The view of a Done."""
-        ended = JobState.CANCELLED if done.cancelled else JobState.FAILED if done.failures else JobState.DONE
         return cls(
-            state=ended,
+            state=done.state,
             segments=done.segments,
             frames=done.frames,
             frames_lost=done.lost,

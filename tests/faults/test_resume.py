@@ -73,7 +73,7 @@ async def parts_of(settings: Settings) -> tuple[Counter[tuple[int, int]], Done |
     manifest = await find_manifest(broker, "film")
     assert manifest is not None
     found = [
-        PartHeader.parse(stored.headers[HEADER_PART])
+        PartHeader.parse(stored.headers)
         async for stored in result_index(broker, [broker.names.results(manifest.job)])
         if HEADER_PART in stored.headers
     ]

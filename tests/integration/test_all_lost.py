@@ -2,26 +2,12 @@
 
 from pathlib import Path
 
-import av
 import pytest
 
 from cli.run_task import exit_code
 from pipelines.registry import builtin_pipeline
-from tests.clips import Clip, make_clip
+from tests.damage import overwritten
 from tests.fleet import ONE_WORKER, Fleet
-
-
-def overwritten(folder: Path, codec: str, rest: int) -> Path:
-    """A film whose pictures have zeros behind their first third, but for the last `rest` of them."""
-    path = make_clip(folder, Clip(codec=codec, frames=12, gop=1, b_frames=0, size=(96, 160)))
-    data = bytearray(path.read_bytes())
-    with av.open(path) as film:
-        packets = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
-    for at, size in packets[: len(packets) - rest]:
-        data[at + size // 3 : at + size] = bytes(size - size // 3)
-    lost = folder / f"lost{rest}.mp4"
-    lost.write_bytes(data)
-    return lost
 
 
 @pytest.mark.parametrize(("pipeline", "codec"), [("fingerprint", "mpeg4"), ("upscale2x", "h264")])

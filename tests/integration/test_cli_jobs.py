@@ -1,7 +1,10 @@
 """`rigflow publish` and `rigflow results` against a real fleet: publish here, collect there, later."""
 
 import asyncio
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import nats
@@ -15,6 +18,7 @@ from pipelines.job_records import find_manifest
 from pipelines.registry import builtin_pipeline
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip, real_clip, still
+from tests.damage import overwritten
 from tests.fleet import ONE_WORKER, Fleet
 from workers.definitions import register_builtin
 
@@ -97,6 +101,50 @@ def test_pictures_given_together_are_one_job(tmp_path: Path, capsys: pytest.Capt
         assert rigflow("results", "album", "--follow", "--out", tmp_path / "out", *where) == 1
         with np.load(tmp_path / "out" / "images.fingerprint.npz") as arrays:
             assert arrays["names"].tolist() == ["0.jpg", "2.jpg"]
+
+
+def _told(job: str, where: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, dict[str, Any]]:
+    """What the commands say of a job: the exit code and the line of `jobs wait`, and the facts of `jobs show`."""
+    capsys.readouterr()
+    code = rigflow("jobs", "wait", job, *where)
+    line = capsys.readouterr().out.strip()
+    assert rigflow("jobs", "show", job, "--json", *where) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert rigflow("jobs", "list", "--json", *where) == 0
+    listed = {each["job"]["id"]: each for each in json.loads(capsys.readouterr().out)}[job]
+    assert shown["state"] == listed["state"]
+    facts = {name: shown[name] for name in ("state", "failures", "reasons", "frames", "lost")}
+    assert {name: listed[name] for name in facts} == facts
+    return code, line, facts
+
+
+def _two_pictures(folder: Path) -> list[Path]:
+    """A picture that is whole, and one that is broken."""
+    folder.mkdir()
+    (folder / "good.jpg").write_bytes(still("mjpeg"))
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff broken")
+    return [folder / "good.jpg", folder / "bad.jpg"]
+
+
+def _no_frame(folder: Path) -> list[Path]:
+    """A film of which no frame that windows look at can be decoded whole."""
+    folder.mkdir()
+    return [overwritten(folder, "h264", 0)]
+
+
+@pytest.mark.parametrize("make", [_two_pictures, _no_frame])
+def test_a_job_is_told_the_same_before_and_after_its_results_are_fetched(
+    make: Callable[[Path], list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media = make(tmp_path / "media")
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("run", "fingerprint", *media, "--out", tmp_path / "run", *where) == 1
+        assert rigflow("publish", "fingerprint", *media, "--job", "j", *where) == 0
+        before = _told("j", where, capsys)
+        assert (before[0], before[2]["state"], before[2]["failures"]) == (1, "failed", 1)
+        assert rigflow("results", "j", "--out", tmp_path / "out", *where) == 1
+        assert _told("j", where, capsys) == before
 
 
 def test_what_cannot_be_published_is_told_and_the_rest_goes_on(

@@ -17,6 +17,7 @@ from pipelines.broker import Broker  # noqa: E402
 from pipelines.client import Client  # noqa: E402
 from pipelines.job import Job  # noqa: E402
 from pipelines.job_events import Progress  # noqa: E402
+from pipelines.job_records import JobRecord  # noqa: E402
 from schemas.jobs import JobState, Key  # noqa: E402
 from schemas.parts import PartHeader  # noqa: E402
 from schemas.results import Done, Failure  # noqa: E402
@@ -29,11 +30,16 @@ STREAMS = 60
 
 
 @asynccontextmanager
-async def a_job(settings: Settings) -> AsyncIterator[tuple[Job, Broker]]:
-    """A job that no worker takes: a test makes its results."""
+async def a_job(settings: Settings, hosted: bool = True) -> AsyncIterator[tuple[Job, Broker]]:
+    """A job that no worker takes: a test makes its results. Unless it is `hosted`, none is to collect it either."""
     await _registered(settings)
     async with Client.connected(settings) as client:
-        yield await client.submit("simulated", b"x", job="many"), client.broker
+        job = await client.submit("simulated", b"x", job="many")
+        if not hosted:
+            record = await JobRecord.read(client.broker, job.ref)
+            assert record is not None
+            await record.change(hosted=False)
+        yield job, client.broker
 
 
 async def make_part(broker: Broker, job: Job, number: int) -> None:
@@ -62,7 +68,7 @@ async def consumers(broker: Broker) -> int:
 async def test_of_a_job_that_nobody_collects_it_is_said_at_last_that_it_is_complete(
     settings: Settings, late: bool
 ) -> None:
-    async with a_job(settings) as (job, broker), asyncio.timeout(60), aclosing(job.events()) as events:
+    async with a_job(settings, False) as (job, broker), asyncio.timeout(60), aclosing(job.events()) as events:
         if not late:
             await make_last_part(broker, job)
         async for event in events:
@@ -73,6 +79,15 @@ async def test_of_a_job_that_nobody_collects_it_is_said_at_last_that_it_is_compl
                 await make_part(broker, job, 1)
                 await make_last_part(broker, job)
     pytest.fail("the events end before that")
+
+
+async def test_a_job_that_a_worker_collects_is_done_once_its_files_are_there(settings: Settings) -> None:
+    async with a_job(settings) as (job, broker), Broker.connected(settings, "other") as other:
+        await make_last_part(broker, job)
+        found = await Client(other).find("many")
+        now = await found.progress()
+        assert (now.state, now.segments_done) == (JobState.PUBLISHING, 1)
+        assert (await found.cancel()).state is JobState.CANCELLED
 
 
 async def test_many_streams_of_a_job_are_one_reading_and_each_has_every_event(

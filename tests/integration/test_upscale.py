@@ -191,7 +191,7 @@ async def stored_parts(settings: Settings, made_earlier_s: float = 0.0) -> set[t
             assert record is not None
             await record.change(created_s=record.manifest.created_s - made_earlier_s)
         found = [
-            PartHeader.parse(stored.headers[HEADER_PART])
+            PartHeader.parse(stored.headers)
             async for stored in result_index(broker, [broker.names.results(manifests[0].job)])
             if HEADER_PART in stored.headers
         ]
@@ -209,7 +209,7 @@ async def made_by(settings: Settings, command: Sequence[object]) -> set[tuple[in
     while results.pending_msgs:
         headers = (await results.next_msg()).headers or {}
         if HEADER_PART in headers:
-            header = PartHeader.parse(headers[HEADER_PART])
+            header = PartHeader.parse(headers)
             made.add((header.segment, header.part))
     await client.close()
     return made

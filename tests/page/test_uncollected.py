@@ -20,7 +20,7 @@ new MutationObserver(look).observe(document, { subtree: true, childList: true, a
 async def _complete(settings: Any, over: bool) -> None:
     from tests.integration.test_gateway_feeds import a_job, end, make_last_part
 
-    async with a_job(settings) as (job, broker):
+    async with a_job(settings, hosted=False) as (job, broker):
         await make_last_part(broker, job)
         if over:
             await end(broker, job)

@@ -1,24 +1,26 @@
 """What is there of a job, what failed, what is missing."""
 
 import random
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.inventory import FAILURES, REASONS, Inventory, ranges
+from pipelines.inventory import FAILURES, REASONS, Inventory, nothing_whole, ranges
 from pipelines.order import JobOrder
-from schemas.jobs import JobRef, Key, Manifest
-from schemas.media import MediaInfo
+from schemas.jobs import JobRef, JobState, Key, Manifest
+from schemas.media import Item, MediaInfo
 from schemas.parts import PartMeta
-from schemas.results import Failure, Result
+from schemas.results import Done, Failure, Result
 
 JOB = JobRef(id="j", pipeline="p", revision="r")
 MEDIA = MediaInfo(kind="video")
 
 
-def result(segment: int, part: int = 0, last: bool = True, final: bool = False) -> Result:
+def result(segment: int, part: int = 0, last: bool = True, final: bool = False, **counts: Any) -> Result:
     key = Key(job=JOB, segment=segment, part=part, last=last, final=final)
-    return Result(meta=PartMeta(key=key, media=MEDIA), format="npz")
+    return Result(meta=PartMeta(key=key, media=MEDIA, **({"frames": 1} | counts)), format="npz")
 
 
 def failure(
@@ -85,6 +87,28 @@ def test_it_is_complete_exactly_when_a_collector_would_finish(parts: list[int], 
     while order.take() is not None:
         pass
     assert taken.complete == order.complete
+
+
+def test_a_job_with_an_item_that_failed_is_failed_before_a_collector_has_read_it() -> None:
+    items = (Item(name="good.png"), Item(name="bad.png", error="it is cut off"))
+    known = inventory(result(0, final=True, lost=1, items=items)).progress
+    assert (known.state, known.failures, known.reasons) == (JobState.FAILED, 1, ("bad.png: it is cut off",))
+
+
+@pytest.mark.parametrize(("unseen", "state"), [(9, JobState.DONE), (10, JobState.FAILED)])
+def test_a_job_is_failed_when_no_frame_that_it_looks_at_could_be_decoded_whole(unseen: int, state: JobState) -> None:
+    known = inventory(result(0, final=True, frames=10, lost=5, unseen=unseen)).progress
+    assert known.state is state
+    assert known.reasons == (() if state is JobState.DONE else (nothing_whole(10, unseen, 5),))
+
+
+def test_a_job_that_a_worker_collects_is_over_once_its_files_are_there() -> None:
+    taken = inventory(result(0, final=True))
+    taken.manifest = taken.manifest.model_copy(update={"hosted": True, "state": JobState.PUBLISHED})
+    assert taken.complete
+    assert taken.progress.state is JobState.PUBLISHED
+    taken.done = Done(job=JOB, segments=1, frames=1, lost=0)
+    assert taken.progress.state is JobState.DONE
 
 
 def test_ranges_are_for_people() -> None:

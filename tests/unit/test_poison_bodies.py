@@ -18,6 +18,7 @@ from schemas.messages import CollectRequest, decode
 from schemas.parts import PartHeader, PartMessage, PartMeta
 from schemas.results import Result
 from schemas.segments import Segment
+from schemas.subjects import HEADER_COMPUTED, HEADER_FAILED, HEADER_PART, HEADER_UNSEEN
 from schemas.wire import pack
 from tests.poison_bodies import RAW, Body, bodies, random_body, well_formed
 
@@ -44,11 +45,11 @@ def taken(body: bytes) -> bool:
 @given(bodies())
 def test_any_bytes_are_a_message_or_one_error(body: Body) -> None:
     taken(body[1])
-    header = body[2].get("Rigflow-Part", "0 0 0 1 1 1 0")
+    headers = {HEADER_PART: "0 0 0 1 1 1 0"} | body[2]
     try:
-        assert PartHeader.parse(PartHeader.parse(header).header()) == PartHeader.parse(header)
+        assert PartHeader.parse(PartHeader.parse(headers).headers()) == PartHeader.parse(headers)
     except MessageError:
-        assert header != "0 0 0 1 1 1 0"
+        assert headers[HEADER_PART] != "0 0 0 1 1 1 0"
 
 
 def test_thousands_of_bodies_from_a_seed_reach_both_ends() -> None:
@@ -157,7 +158,13 @@ def test_what_does_not_travel_is_refused_where_it_is_made(array: np.ndarray[Any,
 )
 def test_a_part_header_that_is_none_is_refused(header: str) -> None:
     with pytest.raises(MessageError, match="header of a part"):
-        PartHeader.parse(header)
+        PartHeader.parse({HEADER_PART: header})
+
+
+@pytest.mark.parametrize("count", ["", "-1", "\u0663", "1.5", "9" * 5000, "a"])
+def test_a_count_of_a_part_that_is_no_number_counts_as_none(count: str) -> None:
+    headers = {HEADER_PART: "0 0 0 1 1 1 0", HEADER_FAILED: count, HEADER_UNSEEN: count, HEADER_COMPUTED: count}
+    assert PartHeader.parse(headers) == PartHeader(0, 0, 0, True, True, 1, 0, computed_s=1.5 if count == "1.5" else 0)
 
 
 def test_names_are_cleaned_not_refused() -> None:
