@@ -1,4 +1,4 @@
-"""`rigflow jobs`: shows published jobs, waits for them, and cancels them."""
+"""`rigflow jobs`: shows published jobs, waits for them, cancels and deletes them."""
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = Commands(
     name="jobs",
-    help="Show jobs and their progress, wait for them, or cancel them.\n\nExample: rigflow jobs list",
+    help="Show jobs and their progress, wait for them, cancel or delete them.\n\nExample: rigflow jobs list",
 )
 
 JobIds: TypeAlias = Annotated[list[str], typer.Argument(help="Ids of jobs.", metavar="JOB...")]
@@ -73,6 +73,23 @@ def cancel(
     Example: rigflow jobs cancel 5f0c6a4be1d2f7a09c3e
     """
     return run_async(_cancel(settings, jobs, as_json))
+
+
+@app.command()
+@on_fleet
+def delete(
+    jobs: JobIds,
+    as_json: Json = False,
+    *,
+    settings: "Settings",
+) -> ExitCode:
+    """Delete jobs with their results. One that is not over is cancelled first.
+
+    Their ids are free then for other media and other pipelines. Files that were written stay.
+
+    Example: rigflow jobs delete 5f0c6a4be1d2f7a09c3e
+    """
+    return run_async(_delete(settings, jobs, as_json))
 
 
 @app.command()
@@ -153,6 +170,16 @@ async def _cancel(settings: "Settings", jobs: list[str], as_json: bool) -> ExitC
             over = "" if manifest.state is JobState.CANCELLED else ", it was over before"
             answer(f"{manifest.job.id}: {manifest.state.value}{over}", **manifest.model_dump(mode="json"))
     return ExitCode.OK if all(each.state is JobState.CANCELLED for each in ended) else ExitCode.SOME_FAILED
+
+
+async def _delete(settings: "Settings", jobs: list[str], as_json: bool) -> ExitCode:
+    async with _client(settings) as client:
+        found = [await client.find(job) for job in dict.fromkeys(jobs)]
+        with answers(as_json) as answer:
+            for job in found:
+                await job.delete()
+                answer(f"{job.id}: deleted", job=job.id, state="deleted")
+    return ExitCode.OK
 
 
 async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None, answer: Answer) -> ExitCode:

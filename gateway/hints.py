@@ -4,17 +4,22 @@ import re
 
 from schemas.settings import Settings
 
-_ROUTES = (  # the beginning of a command -> the request that does the same; the first that fits
-    ("jobs", "GET /api/v1/jobs"),
-    ("results", "GET /api/v1/jobs/JOB/results"),
-    ("dead", "GET /api/v1/dead-letters"),
-    ("status", "GET /api/v1/fleet"),
-    ("pipelines list", "GET /api/v1/pipelines"),
-    ("model list", "GET /api/v1/models"),
-    ("model show", "GET /api/v1/models/NAME"),
-    ("model add", "POST /api/v1/models?name=NAME"),
-    ("publish", "POST /api/v1/jobs"),
-    ("run", "POST /api/v1/jobs"),
+_ROUTES = (  # a command and its first argument -> the request that does the same; the first that fits
+    (r"jobs (?:show|wait) (\S+)", "GET /api/v1/jobs/{}"),
+    (r"jobs cancel (\S+)", "POST /api/v1/jobs/{}/cancel"),
+    (r"jobs delete (\S+)", "DELETE /api/v1/jobs/{}"),
+    (r"jobs list", "GET /api/v1/jobs"),
+    (r"results (\S+)", "GET /api/v1/jobs/{}/results"),
+    (r"dead show (\d+)", "GET /api/v1/dead-letters/{}"),
+    (r"dead retry (\d+)", "POST /api/v1/dead-letters/{}/retry"),
+    (r"dead drop (\d+)", "DELETE /api/v1/dead-letters/{}"),
+    (r"dead list", "GET /api/v1/dead-letters"),
+    (r"status", "GET /api/v1/fleet"),
+    (r"pipelines list", "GET /api/v1/pipelines"),
+    (r"model list", "GET /api/v1/models"),
+    (r"model show (\S+)", "GET /api/v1/models/{}"),
+    (r"model add", "POST /api/v1/models?name=NAME"),
+    (r"(?:publish|run)", "POST /api/v1/jobs"),
 )
 _PARAMETERS = {"--set": "set", "--model": "model", "--stream": "stream", "--name": "name"}
 _COMMAND = re.compile(r"`rigflow ([^`]*)`|\brigflow ((?:jobs|dead|model|pipelines) (?:list|show|add)|status)\b")
@@ -31,7 +36,8 @@ def for_callers(hint: str) -> str:
 
 def _route(found: re.Match[str]) -> str:
     command = found[1] or found[2]
-    return next((route for begin, route in _ROUTES if command.startswith(begin)), found[0])
+    matches = ((re.match(rf"{begin}(?![\w-])", command), route) for begin, route in _ROUTES)
+    return next((route.format(*match.groups()) for match, route in matches if match), found[0])
 
 
 def _parameter(found: re.Match[str]) -> str:

@@ -22,8 +22,8 @@ class OtherInput(UsageError):
     """The id belongs to a job with another input or another pipeline; that job is `known`."""
 
     def __init__(self, what: str, known: JobRef) -> None:
-        frees = f"fetch its results, `rigflow results {known.id}`, or end it, `rigflow jobs cancel {known.id}`"
-        super().__init__(f"job {known.id} is there already, {what}", f"choose another id, or free this one: {frees}")
+        frees = f"delete that job and its results, `rigflow jobs delete {known.id}`"
+        super().__init__(f"job {known.id} is there already, {what}", f"choose another id, or {frees}")
         self.known = known
 
 

@@ -67,7 +67,7 @@ async def archive(job: str, caller: Reader, broker: Connected) -> StreamingRespo
     found = await client_of(broker, caller).find(job)
     files = [file async for file in found.files()]
     if not files:
-        raise NotFound(f"job {job} has no files", "GET /api/v1/jobs/JOB says whether it has ended, and what failed")
+        raise NotFound(f"job {job} has no files", f"GET /api/v1/jobs/{job} says whether it has ended, and what failed")
     headers = {"Content-Disposition": f'attachment; filename="{found.id}.zip"'}
     return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
 
@@ -114,7 +114,7 @@ async def _find(broker: Broker, caller: Caller, job: str, name: str, place: int)
     found = await client_of(broker, caller).find(job)
     file = await found.file(name, place)
     if file is None:
-        raise NotFound(f"job {job} has no file {name[:100]!a}", "GET /api/v1/jobs/JOB/results lists them")
+        raise NotFound(f"job {job} has no file {name[:100]!a}", f"GET /api/v1/jobs/{job}/results lists them")
     return file
 
 

@@ -80,7 +80,7 @@ async def _file(job: Job, wanted: str, place: int) -> JobFile | None:
             return await anext((each async for each in files if has_picture(each.name)), None)
     found = await job.file(wanted, place)
     if found is None or not has_picture(found.name):
-        raise NotFound(f"job {job.id} has no such picture", "GET /api/v1/jobs/JOB/results lists its files")
+        raise NotFound(f"job {job.id} has no such picture", f"GET /api/v1/jobs/{job.id}/results lists its files")
     return found
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,35 @@ def test_a_job_is_told_the_same_before_and_after_its_results_are_fetched(
         assert (before[0], before[2]["state"], before[2]["failures"]) == (1, "failed", 1)
         assert rigflow("results", "j", "--out", tmp_path / "out", *where) == 1
         assert _told("j", where, capsys) == before
+
+
+@pytest.mark.parametrize("workers", [(), ONE_WORKER], ids=["not over", "over"])
+def test_an_id_that_another_job_has_is_free_after_what_the_hint_says(
+    workers: tuple[Any, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(tmp_path, Clip(frames=20))
+    picture = tmp_path / "still.jpg"
+    picture.write_bytes(still("mjpeg"))
+    with Fleet(workers, tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
+        if workers:
+            assert rigflow("jobs", "wait", "mine", *where) == 0
+        capsys.readouterr()
+        assert rigflow("publish", "fingerprint", picture, "--job", "mine", *where) == 2
+        hint = re.search("choose another id, or .*`rigflow ([^`]+)`", capsys.readouterr().err.replace("\n", " "))
+        assert hint is not None
+        assert rigflow(*hint[1].split(), *where) == 0
+        assert capsys.readouterr().out == "mine: deleted\n"
+        assert rigflow("publish", "fingerprint", picture, "--job", "mine", *where) == 0
+        assert rigflow("jobs", "show", "mine", "--json", *where) == 0
+        shown = json.loads(capsys.readouterr().out.partition("\n")[2])
+        assert (shown["name"], shown["job"]["generation"]) == ("still.jpg", 1)
+        if workers:
+            assert rigflow("jobs", "wait", "mine", *where) == 0
+            assert rigflow("results", "mine", "--out", tmp_path / "out", *where) == 0
+            assert (tmp_path / "out" / "still.fingerprint.npz").exists()
+        assert rigflow("jobs", "delete", "other", *where) == 2
 
 
 def test_what_cannot_be_published_is_told_and_the_rest_goes_on(

@@ -173,11 +173,28 @@ def test_other_media_under_the_id_of_a_job_that_is_not_over_are_refused_with_wha
     asyncio.run(_registered(settings))  # no worker takes the first one
     asked = "POST", f"{JOBS}?pipeline=simulated"
     with Gateway(settings) as gateway, client(gateway.url) as http:
-        key = {"Idempotency-Key": "same"}
-        assert http.request(*asked, content=real_clip("bikes").read_bytes(), headers=key).status_code == 201
-        other = http.request(*asked, content=still("png", seed=2), headers=key)
+        _free_as_the_hint_says(http, asked, "same")
+
+
+def test_other_media_under_the_id_of_a_job_that_is_over_are_refused_with_what_to_do(url: str) -> None:
+    with client(url) as http:
+        _free_as_the_hint_says(http, ("POST", f"{JOBS}?pipeline=simulated"), "over", wait=True)
+
+
+def _free_as_the_hint_says(http: Any, asked: tuple[str, str], job: str, wait: bool = False) -> None:
+    """Begin a job, send other media under its id, do what the hint of the refusal says, and send them again."""
+    key, media = {"Idempotency-Key": job}, still("png", seed=2)
+    assert http.request(*asked, content=real_clip("bikes").read_bytes(), headers=key).status_code == 201
+    if wait:
+        with http.stream("GET", f"{JOBS}/{job}/events") as stream:
+            assert events_of(stream.iter_lines())[-1][0] == "done"
+    other = http.request(*asked, content=media, headers=key)
     assert other.status_code == 409
-    assert "GET /api/v1/jobs/JOB/results" in other.json()["hint"]
+    hint = other.json()["hint"]
+    assert hint == f"choose another id, or delete that job and its results, DELETE {JOBS}/{job}"
+    assert http.request(*hint.rpartition(", ")[2].split()).status_code == 204
+    again = http.request(*asked, content=media, headers=key)
+    assert (again.status_code, again.json()["generation"]) == (201, 1)
 
 
 async def test_uploads_that_end_early_or_meet_a_full_fleet_leave_nothing(

@@ -90,6 +90,7 @@ def test_commands_of_a_fleet_answer_in_json(here: Path, server: EmbeddedServer) 
     assert answered("status", *at)["queues"]
     assert answered("dead", "list", *at) == answered("dead", "retry", "--all", *at) == []
     assert answered("jobs", "cancel", job, *at)[0]["state"] == "cancelled"
+    assert answered("jobs", "delete", job, *at) == [{"job": job, "state": "deleted"}]
     assert answered("pipelines", "withdraw", "scenes", *at)["withdrawn"]
     key = answered("keys", "api", "add", "website", *at)
     assert answered("keys", "api", "list", *at)[0]["id"] == key["id"]

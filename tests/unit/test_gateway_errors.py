@@ -171,6 +171,11 @@ def test_the_description_has_all_apis_and_no_two_requests_of_one_name() -> None:
     ("hint", "shown"),
     [
         ("see `rigflow jobs list`", "see GET /api/v1/jobs"),
+        ("wait for it: `rigflow jobs wait j`", "wait for it: GET /api/v1/jobs/j"),
+        ("or delete it, `rigflow jobs delete j-1`", "or delete it, DELETE /api/v1/jobs/j-1"),
+        ("`rigflow jobs cancel j` or `rigflow results j`", "POST /api/v1/jobs/j/cancel or GET /api/v1/jobs/j/results"),
+        ("`rigflow dead show 7 --save FILE`, or drop it", "GET /api/v1/dead-letters/7, or drop it"),
+        ("`rigflow model show resnet` says", "GET /api/v1/models/resnet says"),
         ("`rigflow keys api list` shows them", "ask the operator of the fleet: `rigflow keys api list` shows them"),
         ("raise the setting max_pixels", "ask the operator of the fleet: raise the setting max_pixels"),
         ("say which, as in --set STAGE.model=NAME", "say which, as in the parameter set STAGE.model=NAME"),
