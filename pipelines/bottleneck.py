@@ -12,7 +12,7 @@ from schemas.text import rate
 
 Worker = Mapping[str, Any]  # the last status of a worker
 FULL = 0.95  # of a stream's limit: publishers wait
-STANDING_S = 1.0  # a queue whose oldest message is older than this has a backlog
+STANDING_S = 1.0  # a queue whose oldest message is younger than this limits nothing: messages pass through it
 NONE = "no worker has reported"  # there is none, or it has just begun
 IDLE = 0.05  # below this share of its time, a worker counts as idle
 
@@ -41,6 +41,8 @@ def bottleneck(fleet: FleetStatus) -> str:
         return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, while {_loading(workers)}."
     if not _has_worked(workers):
         return f"The bottleneck is {_name(queue)}: {_backlog(queue, workers)}, and its {_no_work(workers)}."
+    if queue.stream.oldest_s < STANDING_S:  # it has waited longest of all
+        return f"No bottleneck: no message has waited for {STANDING_S:.0f} s, {in_process(fleet)}."
     busiest, share = _busiest(workers)
     if queue.stage in (SPLIT, COLLECT) or share < IDLE:
         return (

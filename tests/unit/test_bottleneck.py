@@ -136,6 +136,17 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
             "the time computing.",
         ),
         (
+            fleet(
+                [queue("decode", 3, oldest_s=0.4), queue("infer", 1, oldest_s=0.1, held=1)],
+                [worker({"decode": 0.01})] * 2,
+            ),
+            "No bottleneck: no message has waited for 1 s, 1 message is in process, and 2 workers are 1% busy.",
+        ),
+        (
+            fleet([queue("decode", 2, oldest_s=0.4)], []),
+            "The bottleneck is up decode: 2 messages wait (2.0 MB, the oldest for 0 s), and no worker has reported.",
+        ),
+        (
             fleet([queue("decode", 2)], [worker({}) | {"ready": False}] * 2),
             "The bottleneck is up decode: 2 messages wait (2.0 MB, the oldest for 10 s), while 2 workers load their "
             "models.",
@@ -166,6 +177,8 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         "held by none",
         "backlog of none",
         "stuck",
+        "passing through",
+        "young backlog of none",
         "loading",
         "results",
     ],

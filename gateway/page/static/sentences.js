@@ -78,6 +78,7 @@ export const sentences = [
   ["The bottleneck is (.+): (.+), and its (.+) spends? ([\\d.]+%) of the time computing\\.", "瓶颈是 $1：有$2，而它的$3只有 $4 的时间在计算。"],
   ["No bottleneck: all queues are empty\\.", "没有瓶颈：所有队列都是空的。"],
   ["No bottleneck: all queues are empty, and no worker has reported\\.", "没有瓶颈：所有队列都是空的，也没有工作进程报告过状态。"],
+  ["No bottleneck: no message has waited for (\\d+) s, (.+)\\.", "没有瓶颈：没有消息等待满 $1 秒，$2。"],
   ["No bottleneck: (.+)\\.", "没有瓶颈：$1。"],
   ["([\\d,]+) messages? (?:is|are) in process, and (.+)", "正在处理 $1 条消息，$2"],
   ["(.+); a step of (.+) has run for (\\d+) s", "$1；$2 的一步已运行 $3 秒"],
