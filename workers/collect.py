@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import mimetypes
-import re
 import shutil
 import tempfile
 import threading
@@ -12,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from engines.content import file_sha256
+from engines.outputs.names import clean_stem
 from engines.plugins import check_plugins
 from engines.scratch import ScratchFolder
 from pipelines.broker import Broker
@@ -30,6 +30,8 @@ from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_T
 from workers.failures import Failures
 from workers.first_task import check_queue
 from workers.in_flight import InFlight
+
+STEM_BYTES = 160  # of the 255 of a file's name; the name of the pipeline, at most 64, and the suffix follow
 
 
 class CollectHandler:
@@ -94,10 +96,11 @@ class CollectHandler:
             raise RigflowError(f"job {request.job.id} is not known", "publish its media again")
         if record.manifest.results_evicted and (await take_inventory(self._broker, record.manifest)).done is None:
             raise ResultsEvicted(request.job)
-        stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
+        name = request.name.strip()  # as a header has it
+        stem = clean_stem(name, STEM_BYTES) if name else request.job.id
         async with self._folder() as folder:
             collector = Collector(self._broker, spec, deliver=self._deliver, retention=self._retention)
-            await collector.open({request.job: folder / f"{stem or request.job.id}.{spec.name}"})
+            await collector.open({request.job: folder / f"{stem}.{spec.name}"})
             try:
                 await collector.wait(request.job.id)
             finally:

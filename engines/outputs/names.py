@@ -43,7 +43,7 @@ class Wanted:
 
     def choices(self) -> Iterator[str]:
         """Yield names without suffix, the best first."""
-        stem, full = clean(PurePosixPath(self.name).stem), clean(self.name)
+        stem, full = clean_stem(self.name), clean(self.name)
         names = [stem, full]
         if self.parent:
             full = f"{clean(self.parent)}-{full}"
@@ -195,10 +195,22 @@ def there_already(target: Path) -> OutputError:
 
 
 def clean(name: str) -> str:
-    """Return a safe file name made of any name: its last part, with `_` for unprintable characters."""
+    """Return a safe file name made of any name: its last part, with `_` for unprintable characters.
+
+    Letters of all scripts and spaces stay. U+FFFD is what messages have in place of an unprintable character.
+    """
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    readable = "".join(each if printable(each) == each else "_" for each in last)
+    readable = "".join(each if printable(each) == each and each != "\ufffd" else "_" for each in last)
     return readable if readable.strip(".") else "result"
+
+
+def clean_stem(name: str, most_bytes: int | None = None) -> str:
+    """Return what the result of an input of this name is called, without pipeline and suffix.
+
+    `most_bytes`: of its UTF-8; what is longer is cut between two characters.
+    """
+    stem = clean(PurePosixPath(name).stem)
+    return stem if most_bytes is None else stem.encode()[:most_bytes].decode(errors="ignore")
 
 
 def unused(path: Path) -> Path:

@@ -26,6 +26,7 @@ Place = Annotated[int, Query(ge=0, le=1 << 53, description="its place, as its `u
 IfNoneMatch = Annotated[str, Header(alias="If-None-Match", description="tags of what the caller has")]
 router = checked_router(prefix="/jobs", tags=["results"])
 _RANGE = re.compile("bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+_NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\%/]')  # RFC 6266, appendix D: clients read these in different ways
 _DIGITS = 19  # of a number of bytes, at most: Python refuses to read very long ones
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
@@ -68,7 +69,7 @@ async def archive(job: str, caller: Reader, broker: Connected) -> StreamingRespo
     files = [file async for file in found.files()]
     if not files:
         raise NotFound(f"job {job} has no files", f"GET /api/v1/jobs/{job} says whether it has ended, and what failed")
-    headers = {"Content-Disposition": f'attachment; filename="{found.id}.zip"'}
+    headers = {"Content-Disposition": attachment(f"{found.id}.zip")}
     return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
 
 
@@ -130,9 +131,19 @@ def _headers(file: JobFile) -> dict[str, str]:
         "ETag": f'"{file.tag}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.name, safe='')}",
+        "Content-Disposition": attachment(file.name),
         "X-Content-Type-Options": "nosniff",
     }
+
+
+def attachment(name: str) -> str:
+    """The value of `Content-Disposition` for a file of this name: RFC 6266, and RFC 8187 for any name but a plain one.
+
+    Clients that do not know `filename*` get the name with `_` for each other character.
+    """
+    plain = _NOT_PLAIN.sub("_", name)
+    encoded = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{plain}"{encoded}'
 
 
 def _span(wanted: str, size: int) -> tuple[int, int] | None:
