@@ -41,6 +41,8 @@ def folder_summary(tally: "Tally", out: Path) -> Text:
         (tally.other_media, _OTHER),
         (tally.no_media, "no media"),
         (len(tally.failed), "failed"),
+        (len(tally.skipped), "left alone"),
+        (len(tally.failed_items), "of their lines failed"),
     ):
         said += [f"{number:,} {what}"] if number else []
     return cell(f"{out}: {', '.join(said)}")
@@ -60,7 +62,7 @@ def folder_remarks(tally: "Tally") -> list[Text]:
     """What there is to say of single files, a line each."""
     lines = [cell(f"{name}: left alone: {reason}", "yellow") for name, reason in tally.skipped[:_SHOWN]]
     reasons: dict[str, list[str]] = {}
-    for name, reason in tally.failed:
+    for name, reason in (*tally.failed, *tally.failed_items):
         reasons.setdefault(reason, []).append(name)
     for reason, names in [*reasons.items()][:_SHOWN]:
         lines.append(cell(f"{_and_more(names[0], len(names))}: failed: {reason}", "red"))
@@ -86,8 +88,9 @@ def folder_facts(tally: "Tally", folder: Path, out: Path) -> dict[str, Any]:
         "other_media": tally.other_media,
     }
     failed = [{"file": name, "reason": reason} for name, reason in tally.failed]
+    items = [{"item": name, "reason": reason} for name, reason in tally.failed_items]
     skipped = [{"file": name, "reason": reason} for name, reason in tally.skipped]
     made = [{"file": name, "files": list(files)} for name, files in tally.made]
     notes = [{"file": first, "jobs": jobs, "note": text} for text, (first, jobs) in tally.notes.items()]
-    found = {"made": made, "failed": failed, "skipped": skipped, "notes": notes}
+    found = {"made": made, "failed": failed, "failed_items": items, "skipped": skipped, "notes": notes}
     return {"folder": str(folder), "out": str(out), **counts, **found}

@@ -125,7 +125,8 @@ def _answer(task: Task, outcomes: list[JobOutcome], folders: Sequence[_Folder], 
     for each in folders:
         if not each.work.tally.media:
             raise no_media(each.work.tally, each.folder, task.spec)
-    return ExitCode.SOME_FAILED if any(tally.failed for tally in tallies) else exit_code(outcomes)
+    failed = any(tally.failed or tally.failed_items for tally in tallies)
+    return ExitCode.SOME_FAILED if failed else exit_code(outcomes)
 
 
 def _show(outcomes: list[JobOutcome], folders: Sequence[_Folder], templated: bool) -> None:

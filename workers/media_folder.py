@@ -5,7 +5,6 @@ where the files are pictures. Other media are jobs of their own: `OUT/a/clip.PIP
 kept, as `engines/outputs/earlier.py` says.
 """
 
-import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ _TEXTS = frozenset(("txt", "json"))  # named as the picture, as programs that tr
 class Entry:
     """A file of the folder; `target` is the path of its results in the folder of results, without suffix.
 
-    `alone`: it is a job of its own, as it has items with names of their own, which may have files each.
+    `has_items`: it has items with names of their own. `alone`: it is a job of its own, as each may have files.
     """
 
     name: str
@@ -41,6 +40,7 @@ class Entry:
     kind: str
     timed: bool
     target: str
+    has_items: bool = False
     alone: bool = False
     digest: str = ""
 
@@ -101,13 +101,16 @@ class MediaFolder:
 
     def digested(self, group: Sequence[Entry]) -> list[Entry]:
         """The entries of a group whose content is not known, each with its digest. Called off the event loop."""
-        left, same = [], {}
+        left, same = list[Entry](), dict[str, tuple[Stamp, str]]()
+        failed, skipped = list[tuple[str, str]](), list[tuple[str, str]]()
         for entry in group:
             try:
                 entry.digest = content_digest(self.path(entry))
+            except FileNotFoundError:
+                skipped.append((entry.name, "it was removed"))
+                continue
             except OSError as error:
-                if error.errno != errno.ENOENT:
-                    self.tally.fail([entry.name], f"cannot read it: {error.strerror}")
+                failed.append((entry.name, f"cannot read it: {error.strerror}"))
                 continue
             if self._only_new and self.ledger.knows_content(entry.name, entry.digest):
                 same[entry.name] = entry.stamp, entry.digest
@@ -116,6 +119,8 @@ class MediaFolder:
         if same:
             self.ledger.all_same(same)
             self.tally.count("known", len(same))
+        self.tally.failed += failed
+        self.tally.skipped += skipped
         return left
 
     def targets(self, entry: Entry) -> Iterator[str]:
@@ -163,11 +168,12 @@ class MediaFolder:
                     self._unrecognised(name, error)
                     continue
                 target = self._target(name, medium.timed, scanned.files)
-                alone = bool(self.each) and not medium.timed and medium.has_items(given)
+                has_items = not medium.timed and medium.has_items(given)
                 if self._template is not None and self._is_there(target):
                     self.tally.fail([name], str(there_already(self.out / target)))
                 else:
-                    yield Entry(name, stamp, medium.kind, medium.timed, target, alone)
+                    alone = bool(self.each) and has_items
+                    yield Entry(name, stamp, medium.kind, medium.timed, target, has_items, alone)
 
     def _is_result(self, name: str, inside: str, earlier: EarlierResults) -> bool:
         """Whether a run made a file: this folder of results says so, or its name beside that of its input."""

@@ -6,7 +6,7 @@ If the process is killed between the two, the ledger names files that are missin
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from engines.outputs.names import there_already
 from schemas.errors import OutputError
 from workers.ledger import FileResult, Written
 from workers.media_folder import Entry, MediaFolder
+from workers.tally import Counted
 from workers.watched import stamp_of
 
+CHANGED = "it changed while it was read; run it again"
 Files = Mapping[str, Path]
 """What was made of one input: finished files, in the scratch folder or of a copy, by the ends of their paths behind the
 target, as `.txt` or, of an item, `/item.wav`.
@@ -47,20 +49,20 @@ def made_of(target: Path, number: int, entry: Entry, alone: bool, media: MediaFo
     return found
 
 
-def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]) -> None:
-    """Put the files of entries in place. Raises OutputError.
+def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]) -> int:
+    """Put the files of entries in place, and count them; how many that are. Raises OutputError, and counts none then.
 
     An input that changed meanwhile is left out: it is new again. A file that appeared meanwhile is kept.
     """
     results: dict[str, FileResult] = {}
     moves: list[tuple[Path, Path]] = []
     moved: dict[Path, Path] = {}
+    places: list[tuple[Entry, Counted | None, Files]] = []
     for number, (entry, files) in enumerate(made):
         if stamp_of(media.path(entry)) != entry.stamp:
-            media.tally.fail([entry.name], "it changed while it was read; run it again")
             continue
         target, finals = _free(media, media.targets(entry), files)
-        _count(media, 1, target != entry.target, finals.values())
+        places.append((entry, _earlier(media, target != entry.target, finals.values()), finals))
         written: dict[str, Written] = {}
         for end, final in finals.items():
             there = final
@@ -73,38 +75,48 @@ def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]
                         final.unlink()
                 moves.append((there, final))
             written[f"{target}{end}"] = _written(there)
-        media.tally.name(entry.name, map(str, finals.values()))
         results[entry.name] = FileResult(entry.stamp, entry.digest, entry.target, written)
     media.ledger.record_all(results)
     for copy, final in moves:
         with writing(final), suppress(FileExistsError):
             rename(copy, final, replaces=False)
-    media.tally.count("done", len(results))
+    for entry, earlier, finals in places:
+        media.tally.name(entry.name, map(str, finals.values()))
+        media.tally.done_as(earlier)
+    media.tally.fail((entry.name for entry, _ in made if entry.name not in results), CHANGED)
+    return len(results)
 
 
-def place_whole(media: MediaFolder, target: Path, entries: Sequence[Entry], lost: Collection[str]) -> list[Path]:
-    """Put the files of a job of all these entries in place; there are none where all failed. Raises OutputError.
+def place_whole(media: MediaFolder, target: Path, entries: Sequence[Entry]) -> None:
+    """Put the files of a job in place that have a row of each of these entries, and count them. Raises OutputError.
 
-    Those whose names are in `lost` are not in the files. An input that changed meanwhile is new again.
+    An input that changed meanwhile is new again.
     """
     made, kind = target.parent.glob(f"{target.name}.*"), entries[0].kind
     files = {each.name.removeprefix(target.name): each for each in made}
-    if not files:
-        return []
     best = next(iter(media.whole_targets(kind)))
     name, finals = _free(media, media.whole_targets(kind), files)
-    _count(media, sum(entry.name not in lost for entry in entries), name != best, finals.values())
+    earlier = _earlier(media, name != best, finals.values())
     written = {f"{name}{end}": _written(files[end]) for end in files}
-    results = {}
-    for entry in entries:
-        if stamp_of(media.path(entry)) == entry.stamp and entry.name not in lost:
-            results[entry.name] = FileResult(entry.stamp, entry.digest, "", written)
+    results = {
+        entry.name: FileResult(entry.stamp, entry.digest, "", written)
+        for entry in entries
+        if stamp_of(media.path(entry)) == entry.stamp
+    }
     media.ledger.record_all(results)
     for end, final in finals.items():
         with writing(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             os.replace(files[end], final)  # by equal content, or by what may be replaced
-    return list(finals.values())
+    if results:
+        media.tally.name(name_of(list(results)), map(str, finals.values()), len(results))
+    media.tally.done_as(earlier, len(results))
+    media.tally.fail((entry.name for entry in entries if entry.name not in results), CHANGED)
+
+
+def name_of(names: Sequence[str]) -> str:
+    """What several inputs are called together."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
 
 
 def _written(path: Path) -> Written:
@@ -122,12 +134,11 @@ def _free(media: MediaFolder, targets: Iterable[str], files: Files) -> tuple[str
     raise there_already(media.out / target)
 
 
-def _count(media: MediaFolder, number: int, beside: bool, finals: Iterable[Path]) -> None:
-    """Count inputs whose results equal those that are there, or lie beside others."""
+def _earlier(media: MediaFolder, beside: bool, finals: Iterable[Path]) -> Counted | None:
+    """Whether results equal those that are there, or lie beside others; None where none are there, or are replaced."""
     if not media.overwrite and all(map(os.path.lexists, finals)):
-        media.tally.count("equal", number)
-    elif beside:
-        media.tally.count("beside", number)
+        return "equal"
+    return "beside" if beside else None
 
 
 def _move(source: Path, copy: Path, scratch: Path, moved: dict[Path, Path]) -> None:

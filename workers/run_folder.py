@@ -17,16 +17,19 @@ from pipelines.client import Client
 from pipelines.collect import Collector
 from pipelines.registry import with_pins
 from schemas.errors import RigflowError
+from schemas.fields import clean_name
 from schemas.jobs import Priority
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.text import without_path
 from workers.definitions import Models, register, repair
 from workers.inputs import JobOutcome
+from workers.item_results import ItemResults
 from workers.ledger import Ledger, ledger_path
 from workers.media_folder import Entry, MediaFolder
 from workers.media_names import is_media_by_name
-from workers.placing import Files, made_of, place, place_whole, token
+from workers.placing import Files, made_of, name_of, place, place_whole, token
 from workers.run import PUBLISH_AT_ONCE, ProgressListener, as_ours, open_job, run_job, unfinished
 from workers.tally import Tally
 from workers.waits import both, explained
@@ -43,6 +46,7 @@ class _Work:
     spec: PipelineSpec
     priority: Priority
     listener: ProgressListener
+    moved: Callable[[], None]
 
 
 class FolderRun:
@@ -79,32 +83,31 @@ class FolderRun:
             async with explained(broker, listener.event, waiting, mend) as moved:
                 spec = await register(broker, settings, self._spec, self._models, self._variant)
                 client.on_sent = both(listener.sent, moved)
-                work = _Work(client, spec, priority, listener)
-                collector = partial(Collector, broker, spec, both(listener.part, moved))
+                work = _Work(client, spec, priority, listener, moved)
                 turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
                 async with asyncio.TaskGroup() as tasks:
                     while (group := await asyncio.to_thread(next, self._groups, None)) is not None:
                         await self._slots.acquire()
-                        tasks.create_task(self._take(group, work, collector, turn))
+                        tasks.create_task(self._take(group, work, turn))
 
     async def _take(
         self,
         group: list[Entry],
         work: "_Work",
-        collector: Callable[[], Collector],
         turn: asyncio.Semaphore,
     ) -> None:
+        left = group  # of which nothing is counted yet
         try:
             left = await asyncio.to_thread(self._media.digested, group)
             copies, new = await asyncio.to_thread(self._sorted, left)
             if copies:
-                await asyncio.to_thread(self._placed, copies)
-                self.tally.count("copies", len(copies))
+                self.tally.count("copies", await asyncio.to_thread(self._placed, copies))
+                left = [entry for entries in new.values() for entry in entries]
             if new:
-                await self._infer(new, work, collector(), turn)
+                await self._infer(new, work, turn)
         except Exception as error:
             reason = without_path(self._media.path(group[0]), str(as_ours(error)))
-            self.tally.fail([entry.name for entry in group], reason)
+            self.tally.fail([entry.name for entry in left], reason)
         finally:
             self._slots.release()
 
@@ -122,33 +125,42 @@ class FolderRun:
                 new.setdefault(entry.digest if entry.timed or self._media.each else entry.name, []).append(entry)
         return copies, new
 
-    def _placed(self, made: Sequence[tuple[Entry, Files]]) -> None:
+    def _placed(self, made: Sequence[tuple[Entry, Files]]) -> int:
         with _folder(self._scratch) as folder:
-            place(self._media, folder, made)
+            return place(self._media, folder, made)
 
     async def _infer(
         self,
         new: dict[str, list[Entry]],
         work: "_Work",
-        collector: Collector,
         turn: asyncio.Semaphore,
     ) -> None:
+        items = ItemResults()
+
+        def on_part(job: str, meta: PartMeta) -> None:
+            items.part(meta)
+            work.moved()
+            work.listener.part(job, meta)
+
+        collector = Collector(work.client.broker, work.spec, on_part)
         with _folder(self._scratch) as folder:
             firsts = [entries[0] for entries in new.values()]
             outcome = self._outcome(firsts, folder / _RESULT, work)
             self._outcomes.append(outcome)
             work.listener.planned([each for each in self._outcomes if each.error is None])
-            async with _collecting(work, collector, outcome):
-                await run_job(collector, outcome, turn)
-            self._outcomes.remove(outcome)
-            await asyncio.to_thread(self._finish, outcome, firsts, new, folder)
+            try:
+                async with _collecting(work, collector, outcome):
+                    await run_job(collector, outcome, turn)
+            finally:
+                self._outcomes.remove(outcome)
+            await asyncio.to_thread(self._finish, outcome, firsts, new, items, folder)
 
     def _outcome(self, firsts: Sequence[Entry], target: Path, work: "_Work") -> JobOutcome:
         paths = [self._media.path(entry) for entry in firsts]
         identity = hashlib.sha256(self._spec.revision.encode())
         for entry in firsts:
             identity.update(f"\0{entry.name}\0{entry.digest}".encode())
-        name = firsts[0].name if len(firsts) == 1 else f"{firsts[0].name} and {len(firsts) - 1:,} more"
+        name = name_of([entry.name for entry in firsts])
         source, real = identity.hexdigest()[:20], [os.path.realpath(path) for path in paths]
         named = not (firsts[0].timed or firsts[0].alone)
         names = [self._name(number, entry) for number, entry in enumerate(firsts)] if named else []
@@ -160,36 +172,52 @@ class FolderRun:
         """What an item is called in its job: short where it has files of its own, which get their names later."""
         return token(number, entry) if self._media.each else entry.name
 
-    def _finish(self, outcome: JobOutcome, firsts: Sequence[Entry], new: dict[str, list[Entry]], folder: Path) -> None:
-        """Put the results of a job in place, and note what failed."""
+    def _finish(
+        self,
+        outcome: JobOutcome,
+        firsts: Sequence[Entry],
+        new: dict[str, list[Entry]],
+        items: ItemResults,
+        folder: Path,
+    ) -> None:
+        """Put the results of a job in place, and count its files, each once. Raises OutputError, with no count."""
         if outcome.error is not None:
             raise_or_leave(outcome.error, firsts, self._spec, self.tally)
             return
         assert outcome.done is not None
-        self.tally.note(outcome.name, outcome.done.notes)
-        reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
-        if not firsts[0].timed and not self._media.each:
-            placed = place_whole(self._media, outcome.target, firsts, reasons)
-            whole = sum(first.name not in reasons for first in firsts)
-            if placed:
-                self.tally.name(outcome.name, map(str, placed), whole)
-            for name, reason in reasons.items():
-                self.tally.fail([name], reason)
-            self.tally.count("done", whole)
-            return
-        made: list[tuple[Entry, Files]] = []
-        for number, entry in enumerate(firsts):
-            for name, reason in reasons.items() if entry.alone else ():
-                self.tally.fail([f"{entry.name}: {name}"], reason)
-            files = made_of(outcome.target, number, entry, len(firsts) == 1, self._media)
-            if entry.timed and outcome.done.failures:
-                self.tally.fail([entry.name], outcome.done.failures[0])
+        failures, made = outcome.done.failures, list[tuple[Entry, Files]]()
+        failed: list[tuple[Sequence[Entry], str]] = []
+        is_whole = not firsts[0].timed and not self._media.each
+        if is_whole:
+            there = [first for first in firsts if outcome.done.files and (first.has_items or items.has(first.name))]
+            failed = [([first], items.reason(first.name, failures)) for first in firsts if first not in there]
+            if there:
+                place_whole(self._media, outcome.target, there)
+        for number, first in enumerate(() if is_whole else firsts):
+            files = made_of(outcome.target, number, first, len(firsts) == 1, self._media)
+            same = new[first.digest]
+            if first.timed and failures:
+                failed.append((same, failures[0]))
             elif files:
-                made += [(each, files) for each in new[entry.digest]]
-            elif not entry.alone:
-                reason = reasons.get(token(number, entry), "it has no result")
-                self.tally.fail([each.name for each in new[entry.digest]], reason)
-        place(self._media, folder, made)
+                made += [(each, files) for each in same]
+            else:
+                name = next(iter(items.errors), "") if first.alone else token(number, first)
+                failed.append((same, items.reason(name, failures)))
+        if made:
+            place(self._media, folder, made)
+        for entries, reason in failed:
+            self.tally.fail([entry.name for entry in entries], reason)
+        lost = {entry.name for entries, _ in failed for entry in entries}
+        self._note_items([first for first in firsts if first.has_items and first.name not in lost], firsts, items)
+        self.tally.note(outcome.name, outcome.done.notes)
+
+    def _note_items(self, having: Sequence[Entry], firsts: Sequence[Entry], items: ItemResults) -> None:
+        """Note which items of those files failed that have items and are done."""
+        names = {clean_name(first.name) for first in firsts}
+        before = f"{firsts[0].name}: " if firsts[0].alone else ""
+        if having:
+            failed = ((name, reason) for name, reason in items.errors.items() if name not in names)
+            self.tally.failed_items += [(f"{before}{name}", reason) for name, reason in failed]
 
 
 def raise_or_leave(error: RigflowError, entries: Sequence[Entry], spec: PipelineSpec, tally: Tally) -> None:

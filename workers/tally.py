@@ -14,11 +14,12 @@ Counted = Literal["known", "done", "copies", "equal", "beside", "no_media", "oth
 class Tally:
     """What became of the files of a folder, counted by any thread.
 
-    Of those `done`, `copies`: by copying the results of another file, `equal`: their results were there already,
-    `beside`: other results were there, and are kept. `other_media`: of kinds that the pipeline does not take,
-    `results`: files that an earlier run wrote, `failed` and `skipped`: name and reason. `made`: the first inputs, and
-    the paths of their files; it has those of `named` inputs. `notes`: what jobs note, with the name of the first of
-    them, and how many do; a job of images is one.
+    Each file is in one of `done`, `known` (done before), `failed`, `results` (files that an earlier run wrote),
+    `other_media` (of kinds that the pipeline does not take), `no_media` and `skipped`; `failed` and `skipped` have name
+    and reason. Of those `done`, `copies`: by copying the results of another file, `equal`: their results were there
+    already, `beside`: other results were there, and are kept. `failed_items` are lines of files that are `done`.
+    `made`: the first inputs, and the paths of their files; it has those of `named` inputs. `notes`: what jobs note,
+    with the name of the first of them, and how many do; a job of images is one.
     """
 
     known: int = 0
@@ -30,6 +31,7 @@ class Tally:
     other_media: int = 0
     results: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    failed_items: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     made: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     named: int = 0
@@ -40,6 +42,12 @@ class Tally:
         """Add to one of the counts."""
         with self._lock:
             setattr(self, what, getattr(self, what) + number)
+
+    def done_as(self, earlier: Counted | None, number: int = 1) -> None:
+        """Count files that are done, and what their results are beside earlier ones."""
+        self.count("done", number)
+        if earlier is not None:
+            self.count(earlier, number)
 
     def name(self, entry: str, files: Iterable[str], number: int = 1) -> None:
         """Note what was made of a `number` of inputs that have this name together, while there are few."""
