@@ -6,6 +6,7 @@ one thread of this module makes all calls to it, and no event loop waits for the
 
 import asyncio
 import ctypes
+import errno
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -124,7 +125,10 @@ class WorkerProcess:
 
     def _start(self) -> None:
         _ensure_running()
-        self._process.start()
+        try:
+            self._process.start()
+        except EOFError as error:  # it was killed before it said which process it made; the next start makes another
+            raise ConnectionResetError(errno.ECONNRESET, "the fork server ended") from error
         self.pid = self._process.pid or 0
 
     def _poll(self) -> int | None:

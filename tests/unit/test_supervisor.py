@@ -1,9 +1,11 @@
 """Which deaths of a worker count against its device, and what a worker may take of memory."""
 
 import asyncio
+import multiprocessing.forkserver
 import os
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +13,8 @@ from typing import NoReturn
 from engines.scratch import ScratchFolder
 from schemas.settings import Settings
 from tests.poison import start_hungry
-from workers.forkserver import WorkerProcess
+from tests.rig import eventually
+from workers.forkserver import WorkerProcess, start_fork_server
 from workers.options import WorkerOptions
 from workers.slot import DEATHS, Slot
 from workers.supervisor import Supervisor
@@ -95,3 +98,31 @@ async def test_the_temporary_folders_of_a_worker_that_was_killed_are_removed(tmp
     finally:
         watching.cancel()
         await supervisor.stop(0.0)
+
+
+def waits_for_fork_server() -> bool:
+    """Whether a thread of this process waits for the fork server to say which process it made."""
+    return any(frame.f_code.co_name == "read_signed" for frame in sys._current_frames().values())
+
+
+async def test_a_fork_server_that_is_killed_while_it_starts_a_worker_ends_no_supervisor(tmp_path: Path) -> None:
+    start_fork_server()
+    fork_server = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(fork_server, signal.SIGSTOP)  # it takes the request, and does not answer
+    events: asyncio.Queue[Event] = asyncio.Queue()
+    supervisor = Supervisor(
+        [WorkerOptions(settings=Settings(), name="w", scratch=str(tmp_path))], events.put_nowait, start_littering
+    )
+    watching = asyncio.create_task(supervisor.watch())
+    try:
+        await asyncio.to_thread(eventually, waits_for_fork_server)
+        os.kill(fork_server, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            seen = [await events.get()]
+            while seen[-1].what != "started":
+                seen.append(await events.get())
+    finally:
+        watching.cancel()
+        await supervisor.stop(0.0)
+    assert [event.what for event in seen] == ["waits", "started"]
+    assert "cannot be started (the fork server ended)" in seen[0].text
