@@ -1,7 +1,7 @@
 """Reads packets where they lie in an mp4, so that its bytes are copied once and no object is made for each packet.
 
-FFmpeg gives the samples of H.264 and HEVC in mp4 as they are. The survey, which reads all packets by FFmpeg, notes
-their places; the segments are then read by one call for all packets that lie one after the other.
+FFmpeg gives the samples of H.264 and HEVC in mp4 as they are. The survey notes their places; the segments are then read
+by one call for all packets that lie one after the other.
 """
 
 from typing import TypeAlias
@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engines.media.cuts import Cut, Packets
+from engines.media.packet_rows import PacketRows
 from engines.media.packets import Flag, table_of
 from engines.media.read_at import ReadAt
 from engines.media.source import changed
@@ -27,30 +27,16 @@ _FLAGS, _DURATION, _SIZE, _PLACE = range(4)
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 
-class Places:
-    """Takes the packets of a stream in decoding order; `rows` are None if their bytes may differ from the file's."""
+def places_of(container: InputContainer, stream: VideoStream, rows: PacketRows) -> Rows | None:
+    """Return `[P, 4]`: flags, duration, size and place of each packet; None if its bytes may not be the file's."""
+    if not keeps_bytes(container, stream) or np.any(rows.places < 0) or np.any(rows.flags & Flag.NEW_EXTRADATA):
+        return None
+    return np.stack([rows.flags & (Flag.KEY | Flag.CORRUPT), rows.durations, rows.sizes, rows.places], 1)
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._known = "mp4" in container.format.name and stream.codec_context.name in _CODECS
-        self._rows: list[tuple[int, int, int, int]] = []
 
-    def take(self, packet: "Packet[VideoStream]") -> None:
-        """Take one packet that has data."""
-        if not self._known:
-            return
-        place = packet.pos
-        if place is None or place < 0 or packet.has_sidedata("new_extradata"):
-            self._known = False
-            return
-        flags = Flag.KEY if packet.is_keyframe else 0
-        if packet.is_corrupt:
-            flags |= Flag.CORRUPT
-        self._rows.append((flags, packet.duration or 0, packet.size, place))
-
-    @property
-    def rows(self) -> Rows | None:
-        """Return `[P, 4]`: flags, duration, bytes and place of each packet."""
-        return np.array(self._rows, np.int64).reshape(-1, 4) if self._known else None
+def keeps_bytes(container: InputContainer, stream: VideoStream) -> bool:
+    """Return whether FFmpeg gives the packets of a stream as they are in the file."""
+    return "mp4" in container.format.name and stream.codec_context.name in _CODECS
 
 
 def _packed(extradata: bytes | None, rows: Rows, flags: Rows, pts: Rows, read: ReadAt) -> tuple[bytes, Pieces]:

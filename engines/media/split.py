@@ -81,7 +81,7 @@ class Splitter:
         self._stamp = _stamp(self._source)
         with self._opened() as container, reading(self._source) as read:
             stream = picture_stream(container, self._label, self._limits, self._number)
-            self.surveyed = survey(container, stream, self._label, self._limits, read)
+            self.surveyed = survey(container, stream, self._label, self._limits, read, alone=not self._sound)
             try:
                 self.media = _media_info(stream, self.surveyed, self._name, self._grid)
             except ValidationError as error:  # FFmpeg passes on any value of a header

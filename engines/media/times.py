@@ -14,6 +14,7 @@ import numpy.typing as npt
 Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+UNKNOWN = -(1 << 63)  # FFmpeg's AV_NOPTS_VALUE
 DEEPEST_REORDERING = 32  # places between decoding and showing: 16 frames of two fields, the most any codec allows
 _LONGEST_GAP_S, _FAR_S = 600, 10
 _OFF_BY = 2.5  # frames: FFmpeg may give a time to the packet before or after the one that has it
@@ -26,14 +27,15 @@ _USUAL_RATE, _HIGHEST_RATE = Fraction(25), 500  # FFmpeg guesses 1000 a second i
 class Stamps:
     """The times that a container states for the packets of a stream, in decoding order.
 
-    `pts` and `dts` are None where it states none. `shown`: which packets give a frame that is shown. `step` is the time
-    from one frame to the next at the stream's rate, in units of `time_base`. `depth`: how many frames the decoder holds
-    back; `may_reorder`: its codec allows it. `decoding_order`: the container has decoding times only. `packed`: packets
-    sometimes hold two frames, so that FFmpeg computes times that belong to their neighbours. `keys`: the keyframes.
+    `pts` and `dts`, `[P]` int64, are UNKNOWN where it states none. `shown`: which packets give a frame that is shown.
+    `step` is the time from one frame to the next at the stream's rate, in units of `time_base`. `depth`: how many
+    frames the decoder holds back; `may_reorder`: its codec allows it. `decoding_order`: the container has decoding
+    times only. `packed`: packets sometimes hold two frames, so that FFmpeg computes times that belong to their
+    neighbours. `keys`: the keyframes.
     """
 
-    pts: list[int | None]
-    dts: list[int | None]
+    pts: Times
+    dts: Times
     shown: Mask
     time_base: Fraction
     step: Fraction
@@ -48,10 +50,14 @@ class Stamps:
         """Return the keyframes with an earlier decoding time than the packet before them: another stream was joined
         here.
         """
-        if self.keys is None or None in self.dts:
+        if self.keys is None or not self.all_dts:
             return np.zeros(len(self.dts), bool)
-        dts = np.array(self.dts, np.int64)
-        return self.keys & (np.diff(dts, prepend=dts[:1] - 1) <= 0)
+        return self.keys & (np.diff(self.dts, prepend=self.dts[:1] - 1) <= 0)
+
+    @property
+    def all_dts(self) -> bool:
+        """Return whether each packet has a decoding time."""
+        return bool((self.dts != UNKNOWN).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +82,40 @@ def frame_rate(*rates: Fraction | None, seen: Fraction | None = None) -> Fractio
     return possible[0] if possible else _USUAL_RATE
 
 
-def unwrapped(times: list[int | None], bits: int) -> list[int | None]:
+def unwrapped(times: Times, bits: int) -> Times:
     """Return times of a clock of so many bits as those of one that does not start over: none leaps by half of it."""
-    known = [at for at, time in enumerate(times) if time is not None]
-    straight = np.unwrap(np.array([times[at] for at in known], np.int64), period=1 << bits)
-    found = times.copy()
-    for at, time in zip(known, straight.tolist(), strict=True):
-        found[at] = time
+    known, found = times != UNKNOWN, times.copy()
+    found[known] = np.unwrap(times[known], period=1 << bits)
     return found
+
+
+def gaps_between(times: Times) -> Times:
+    """Return the differences of times that differ, in rising order of the times."""
+    ordered = np.sort(times)  # `np.unique` takes 20 times as long
+    gaps: Times = ordered[1:] - ordered[:-1]
+    return gaps[gaps > 0]
 
 
 def settle(stamps: Stamps) -> Settled:
     """Return the corrected times of all packets."""
-    known = np.array([pts is not None for pts in stamps.pts], bool)
-    pts = _with_last(np.array([pts or 0 for pts in stamps.pts], np.int64), known, stamps)
+    known = stamps.pts != UNKNOWN
+    pts = _with_last(np.where(known, stamps.pts, 0), known, stamps)
     # FFmpeg may compute a pts for a container without one: those are not in decoding order
     worked_out = bool(np.any(np.diff(pts[known & stamps.shown]) < 0))
     by_rank = stamps.packed or (stamps.decoding_order and stamps.depth > 0 and not worked_out)
     if stamps.packed and worked_out:
         pts[known] = np.sort(pts[known])
-    elif by_rank and None not in stamps.dts:
-        pts, known = _delayed(np.array(stamps.dts, np.int64), stamps), np.ones(len(known), bool)
+    elif by_rank and stamps.all_dts:
+        pts, known = _delayed(stamps.dts, stamps), np.ones(len(known), bool)
     elif (spread := _spread(stamps)) is not None:
         note = "its container has times of a few packets only: the others are spread evenly between them"
         made = _repaired(stamps, spread, np.ones(len(known), bool), stamps.depth > 0)
         return replace(made, notes=(note, *made.notes))
     elif not known.all():
-        stored = [a if a is not None else b for a, b in zip(stamps.pts, stamps.dts, strict=True)]
+        stored = np.where(known, stamps.pts, stamps.dts)
         by_rank = by_rank or bool((stamps.depth > 0) and known.sum() < len(known) / 2)
-        pts, known = np.array([time or 0 for time in stored], np.int64), np.array([t is not None for t in stored], bool)
+        known = stored != UNKNOWN
+        pts = np.where(known, stored, 0)
     shown = stamps.shown
     if not shown.any() or known.sum() < len(known) / 2 or _mostly_repeat(pts[shown & known]):
         note = "its packets have no times of their own: frames are numbered at its frame rate"
@@ -119,8 +130,10 @@ def _with_last(pts: Times, known: Mask, stamps: Stamps) -> Times:
     its own decoding time: that of a frame before it.
     """
     repeats = len(pts) > 2 and stamps.shown[-1] and stamps.dts[-1] == pts[-1] == pts[:-1].max()
-    gaps = np.diff(np.unique(pts))
-    if not repeats or not known.all() or stamps.dts == stamps.pts or not len(gaps):
+    if not repeats or not known.all() or np.array_equal(stamps.dts, stamps.pts):
+        return pts
+    gaps = gaps_between(pts)
+    if not len(gaps):
         return pts
     step = int(np.median(gaps))
     return np.append(pts[:-1], pts[-1] + step)
@@ -133,12 +146,12 @@ def _spread(stamps: Stamps) -> Times | None:
 
     MPEG-PS has a time for the first packet that begins in each of its packs, which are 2 kB as a rule.
     """
-    if 2 * sum(pts is not None for pts in stamps.pts) >= len(stamps.pts):
+    if 2 * np.sum(stamps.pts != UNKNOWN) >= len(stamps.pts):
         return None  # some containers state when frames are shown, and not when they are decoded
-    places = np.array([at for at, dts in enumerate(stamps.dts) if dts is not None], np.int64)
+    places = np.flatnonzero(stamps.dts != UNKNOWN)
     if not len(stamps.dts) / _FEWEST_TIMES <= len(places) < len(stamps.dts) / 2:
         return None
-    stored = np.array([dts for dts in stamps.dts if dts is not None], np.int64)
+    stored = stamps.dts[places]
     if np.any(np.diff(stored) < 0):
         return None
     stored, firsts = np.unique(stored, return_index=True)  # a demuxer may give a time to two packets
@@ -157,7 +170,7 @@ def _spread(stamps: Stamps) -> Times | None:
     if not stamps.depth:
         return dts
     late, first = _delayed(dts, stamps), stamps.pts[0]
-    return late if first is None else late + (first - late[0])
+    return late if first == UNKNOWN else late + (first - late[0])
 
 
 def _delayed(dts: Times, stamps: Stamps) -> Times:
@@ -174,7 +187,7 @@ def _delayed(dts: Times, stamps: Stamps) -> Times:
 
 
 def _repaired(stamps: Stamps, pts: Times, known: Mask, by_rank: bool) -> Settled:
-    gaps = np.diff(np.unique(pts[known & stamps.shown]))
+    gaps = gaps_between(pts[known & stamps.shown])
     step = int(np.median(gaps)) if len(gaps) else max(1, round(stamps.step))
     pts = pts.copy()
     deepest = DEEPEST_REORDERING if stamps.may_reorder and not by_rank else 0
@@ -209,7 +222,8 @@ def _mostly_repeat(pts: Times) -> bool:
 
 
 def _numbered(stamps: Stamps) -> Times:
-    first = next((pts for pts in [*stamps.pts, *stamps.dts] if pts is not None), 0)
+    stated = np.concatenate([stamps.pts, stamps.dts])
+    first = next(iter(stated[stated != UNKNOWN].tolist()), 0)
     places: list[int] = (np.cumsum(stamps.shown) - stamps.shown).tolist()
     return np.array([first + int(place * stamps.step) for place in places], np.int64)
 
@@ -243,7 +257,10 @@ def _join(pts: Times, restarts: Mask, reach: int, step: int, longest: int) -> in
     A joined stream that `restarts` may begin shortly before the end of the one before it.
     """
     joined = 0
-    for at in np.flatnonzero((np.diff(pts) < 0) | (np.diff(pts) > longest) | restarts[1:]) + 1:
+    places = np.flatnonzero((np.diff(pts) < 0) | (np.diff(pts) > longest) | restarts[1:]) + 1
+    if not _may_join(pts, restarts, reach, longest, places):  # as a rule: the loop takes 10 us a frame
+        return 0
+    for at in places:
         before, after = pts[max(0, at - reach) : at], pts[at : at + reach]
         single = reach == 1 and at + 1 < len(pts) and pts[at + 1] > pts[at - 1]  # one odd packet among good ones
         overlaps = restarts[at] and after.min() <= before.max()
@@ -251,6 +268,18 @@ def _join(pts: Times, restarts: Mask, reach: int, step: int, longest: int) -> in
             pts[at:] += before.max() + step - after.min()
             joined += 1
     return joined
+
+
+def _may_join(pts: Times, restarts: Mask, reach: int, longest: int, places: Times) -> bool:
+    """Return whether the times around any of these places are as at a joint."""
+    before_min = before_max = pts[places - 1]
+    after_min = after_max = pts[places]
+    for step in range(1, reach):
+        before, after = pts[np.maximum(places - 1 - step, 0)], pts[np.minimum(places + step, len(pts) - 1)]
+        before_min, before_max = np.minimum(before_min, before), np.maximum(before_max, before)
+        after_min, after_max = np.minimum(after_min, after), np.maximum(after_max, after)
+    overlaps = restarts[places] & (after_min <= before_max)
+    return bool(np.any(overlaps | (after_max < before_min) | (after_min - before_max > longest)))
 
 
 def _rise(pts: Times, shown: Mask) -> int:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from engines.media import places
@@ -163,7 +164,7 @@ def test_the_picture_alone_is_opened_without_decoding_where_the_header_tells_all
 
 @pytest.mark.parametrize(("pts", "depth"), [([], 0), ([0, 1, 2], 0), ([0, 3, 1, 2], 1), ([0, 8, 4, 2, 6], 2)])
 def test_how_far_frames_are_reordered_is_told_by_their_times(pts: list[int], depth: int) -> None:
-    assert reorder_depth(pts) == depth
+    assert reorder_depth(np.array(pts, np.int64)) == depth
 
 
 def test_a_cover_picture_is_called_so(tmp_path: Path) -> None:

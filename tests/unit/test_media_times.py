@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines.media.split import Splitter
-from engines.media.times import Settled, Stamps, frame_rate, settle, unwrapped
+from engines.media.times import UNKNOWN, Settled, Stamps, Times, frame_rate, settle, unwrapped
 from schemas.grid import Grid
 from tests.clips import Clip, generated
 from tests.unit.media_passes import in_segments, pipeline
@@ -29,7 +29,12 @@ def settled(pts: Sequence[int | None], dts: Sequence[int | None] = (), **changes
         "decoding_order": False,
     }
     stamps |= {"time_base": Fraction(1, 1000), "step": Fraction(40)}
-    return settle(Stamps(pts=list(pts), dts=list(dts) or [None] * len(pts), **(stamps | changes)))
+    return settle(Stamps(pts=stated(pts), dts=stated(dts or [None] * len(pts)), **(stamps | changes)))
+
+
+def stated(times: Sequence[int | None]) -> Times:
+    """Times as a survey has them."""
+    return np.array([UNKNOWN if time is None else time for time in times], np.int64)
 
 
 def put(times: Sequence[int], at: int, value: int | None) -> list[int | None]:
@@ -99,10 +104,10 @@ def test_a_clock_that_starts_over_among_b_frames_goes_on() -> None:
     rising = [(1 << 33) - 90_000 + 3600 * (time // 40) for time in WITH_B]
     wrapped: list[int | None] = [time % (1 << 33) for time in rising]
     assert max(wrapped[:20], key=lambda time: time or 0) > max(wrapped[-20:], key=lambda time: time or 0)
-    assert unwrapped(wrapped, 33) == rising
-    assert unwrapped([None, *wrapped, None], 33) == [None, *rising, None]
-    assert unwrapped([], 33) == []
-    assert settled(unwrapped(wrapped, 33), depth=1).notes == ()
+    assert unwrapped(stated(wrapped), 33).tolist() == rising
+    assert unwrapped(stated([None, *wrapped, None]), 33).tolist() == [UNKNOWN, *rising, UNKNOWN]
+    assert unwrapped(stated([]), 33).tolist() == []
+    assert settled(unwrapped(stated(wrapped), 33).tolist(), depth=1).notes == ()
 
 
 def test_times_that_are_all_the_same_are_no_times() -> None:
