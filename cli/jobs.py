@@ -249,6 +249,7 @@ def describe(manifest: "Manifest", now_s: float) -> list[tuple[str, str]]:
         ("ended", f"{clock(ended)}, after {took(ended - begun)}" if ended else "-"),
         ("files", files),
         ("missing", seconds(manifest.missing) or "-"),
+        *(("note", printable(note)) for note in manifest.notes),
         *(("failed", printable(reason)) for reason in manifest.reasons),
         *([("in doubt", manifest.doubt)] if manifest.doubt else []),
     ]

@@ -152,6 +152,8 @@ def _before(known: "Manifest", other: "Manifest | None") -> str:
     if other is not None and (was := _differs(other, known)):
         over = ", and is over" if other.state.ended else ""
         return f"job {known.job.id} was of {was[0]}{over}: its id is now of {was[1]}"
+    if known.job.generation and other is None:
+        return f"an earlier job {known.job.id} was deleted: this one is new"
     if known.job.generation:
         return "published before, and no results of it are at the broker: it is done again"
     return ""

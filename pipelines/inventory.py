@@ -50,8 +50,8 @@ class Inventory:
     """A job's results as they are now. `total` segments are known once the last one was published or is there.
 
     `files` are without their bodies. `failures` are the first `FAILURES` of them. `failed_items` counts the items
-    without a result of the parts that are there, and `item_reasons` says why of the first `REASONS`. `done` is at
-    `done_seq`.
+    without a result of the parts that are there, and `item_reasons` says why of the first `REASONS`; `notes` are as
+    many of their notes. `done` is at `done_seq`.
     """
 
     manifest: Manifest
@@ -66,6 +66,7 @@ class Inventory:
     unseen: int = 0
     failed_items: int = 0
     item_reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     computed_s: float = 0.0  # of the parts that say it
     _segments: dict[int, _Seen] = field(default_factory=dict)
     _failures_of_job: int = 0
@@ -100,7 +101,7 @@ class Inventory:
     def add(self, message: Result | Failure) -> None:
         """Count a piece."""
         if isinstance(message, Result):
-            self.add_part(PartHeader.of(message.meta), failed_items(message.meta))
+            self.add_part(PartHeader.of(message.meta), message.meta)
             return
         key = message.key
         if len(self.failures) < FAILURES:
@@ -118,19 +119,29 @@ class Inventory:
         if key.last:
             seen.last = key.part
 
-    def add_part(self, header: PartHeader, item_reasons: Sequence[str] = ()) -> None:
-        """Count a result by its headers; `item_reasons` say why items of it failed."""
+    def add_part(self, header: PartHeader, meta: PartMeta | None = None) -> None:
+        """Count a result by its headers; `meta`, from its body, says why items of it failed, and has its notes."""
         seen = self._segment(header.segment, header.final)
         if header.part not in seen.parts:
             self.frames += header.frames
             self.lost += header.lost
             self.unseen += header.unseen
             self.failed_items += header.failed
-            self.item_reasons += item_reasons[: REASONS - len(self.item_reasons)]
             self.computed_s += header.computed_s
+            if meta is not None:
+                self._add_texts(meta)
         seen.parts.add(header.part)
         if header.last:
             seen.last = header.part
+
+    def lacks_texts_of(self, header: PartHeader) -> bool:
+        """Whether the body of a part has texts that belong among the first `REASONS`."""
+        wanted = (header.failed, self.item_reasons), (header.notes, self.notes)
+        return any(there and len(texts) < REASONS for there, texts in wanted)
+
+    def _add_texts(self, meta: PartMeta) -> None:
+        self.item_reasons = [*self.item_reasons, *failed_items(meta)][:REASONS]
+        self.notes = list(dict.fromkeys([*self.notes, *map(shortened, meta.notes)]))[:REASONS]
 
     def _segment(self, segment: int, final: bool) -> _Seen:
         if final:
@@ -165,6 +176,7 @@ class Inventory:
             "lost": max(known.lost, self.lost),
             "failures": count,
             "reasons": tuple(reasons[:REASONS]),
+            "notes": tuple(self.notes),
             "missing": joined([(failure.start_s, failure.end_s) for failure in failures])[:SPANS],
         }
         if self.over:
@@ -181,6 +193,7 @@ def ended(done: Done) -> dict[str, Any]:
         "failures": done.failed,
         "reasons": done.failures[:REASONS],
         "missing": done.missing[:SPANS],
+        "notes": done.notes[:REASONS],
         "files": done.files,
         "computed_s": done.computed_s,
         "tokens": done.tokens,
@@ -244,7 +257,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
 async def count_part(broker: Broker, inventory: Inventory, stored: Stored) -> PartHeader | None:
     """Count the result of a part by its headers; None if it is of another generation, or its headers are damaged.
 
-    Only of the first parts with failed items the body is read, which says why they failed.
+    Only of the first parts with failed items or notes the body is read, which has their texts.
     """
     try:
         header = PartHeader.parse(stored.headers)
@@ -252,20 +265,19 @@ async def count_part(broker: Broker, inventory: Inventory, stored: Stored) -> Pa
         return None
     if header.generation != inventory.manifest.job.generation:
         return None
-    reads = header.failed and len(inventory.item_reasons) < REASONS
-    inventory.add_part(header, await _item_reasons(broker, stored) if reads else ())
+    inventory.add_part(header, await _meta_of(broker, stored) if inventory.lacks_texts_of(header) else None)
     return header
 
 
-async def _item_reasons(broker: Broker, stored: Stored) -> list[str]:
+async def _meta_of(broker: Broker, stored: Stored) -> PartMeta | None:
     entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
     if entire is None:  # a collector took it meanwhile
-        return []
+        return None
     try:
         message, _ = decode(await load(broker, entire))
     except (MessageError, StoreError):
-        return []
-    return failed_items(message.meta) if isinstance(message, Result) else []
+        return None
+    return message.meta if isinstance(message, Result) else None
 
 
 def failed_items(meta: PartMeta) -> list[str]:

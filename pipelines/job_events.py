@@ -276,4 +276,5 @@ def _done_of(known: Manifest, deleted: bool = False) -> Done:
         missing=known.missing,
         cancelled=known.state is JobState.CANCELLED or (deleted and not known.state.ended),
         files=known.files,
+        notes=known.notes,
     )

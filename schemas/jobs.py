@@ -95,7 +95,8 @@ class Manifest(BaseModel):
 
     `source` identifies its input. The broker has `segments`, which cover the first `sent_s` of `duration_s` seconds;
     `total` is their number, once all are sent. `segments_done`, `frames` and `lost` are the counts of its collector.
-    `failures` is their number, `reasons` the text of the first few, `missing` their seconds. `hosted`: a worker
+    `failures` is their number, `reasons` the text of the first few, `missing` their seconds. `notes` are the first
+    of its notes. `hosted`: a worker
     collects it, for a publisher that has only NATS. `results_evicted`: its collector removed results from a full
     stream. `submitter` is the name of the API key that it came with, `nbytes` the size of its input, `computed_s` and
     `tokens` what it took, see `PartMeta`. `trace` is the header `traceparent` that its media came with.
@@ -118,6 +119,7 @@ class Manifest(BaseModel):
     failures: Count = 0
     reasons: tuple[str, ...] = ()
     missing: tuple[tuple[Seconds, Seconds], ...] = ()
+    notes: tuple[str, ...] = ()
     files: tuple[GivenName, ...] = ()
     results_evicted: bool = False
     submitter: Name | None = None

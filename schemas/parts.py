@@ -14,7 +14,7 @@ from schemas.errors import MessageError
 from schemas.fields import Count, Duration, Label, Ticks, clean_name
 from schemas.jobs import Key
 from schemas.media import Items, MediaInfo
-from schemas.subjects import HEADER_COMPUTED, HEADER_FAILED, HEADER_PART, HEADER_UNSEEN
+from schemas.subjects import HEADER_COMPUTED, HEADER_FAILED, HEADER_NOTES, HEADER_PART, HEADER_UNSEEN
 from schemas.wire import Buffer
 
 _PART_HEADER = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re.ASCII)
@@ -92,8 +92,8 @@ class PartMessage(Message):
 class PartHeader:
     """What the headers of a part's result say; progress is counted from them, without reading bodies.
 
-    `failed` counts the items of it that have no result. `frames`, `lost`, `unseen` and `computed_s` are as in
-    `PartMeta`.
+    `failed` counts the items of it that have no result, `notes` its notes. `frames`, `lost`, `unseen` and `computed_s`
+    are as in `PartMeta`.
     """
 
     generation: int
@@ -105,6 +105,7 @@ class PartHeader:
     lost: int
     unseen: int = 0
     failed: int = 0
+    notes: int = 0
     computed_s: float = 0.0
 
     @classmethod
@@ -112,11 +113,11 @@ class PartHeader:
         """Return what the headers of a part say."""
         key, failed = meta.key, sum(bool(item.error) for item in meta.items)
         place = (key.job.generation, key.segment, key.part, key.last, key.final)
-        return cls(*place, meta.frames, meta.lost, meta.unseen, failed, meta.computed_s)
+        return cls(*place, meta.frames, meta.lost, meta.unseen, failed, len(meta.notes), meta.computed_s)
 
     def headers(self) -> dict[str, str]:
         """The headers of the message; earlier versions of rigflow read the first one as it is, and no others."""
-        counts = {HEADER_UNSEEN: self.unseen, HEADER_FAILED: self.failed}
+        counts = {HEADER_UNSEEN: self.unseen, HEADER_FAILED: self.failed, HEADER_NOTES: self.notes}
         told = {name: str(count) for name, count in counts.items() if count}
         return {HEADER_PART: self.header(), HEADER_COMPUTED: f"{self.computed_s:.6f}", **told}
 
@@ -134,9 +135,9 @@ class PartHeader:
         number, segment, part, last, final, frames, lost = map(int, header.split())
         if max(number, segment, part) >= 1 << 31 or max(frames, lost) >= 1 << 53:
             raise MessageError(f"the header of a part has a number that is too large: {header}")
-        unseen, failed = _count(headers.get(HEADER_UNSEEN, "")), _count(headers.get(HEADER_FAILED, ""))
-        computed_s = _seconds(headers.get(HEADER_COMPUTED, ""))
-        return cls(number, segment, part, bool(last), bool(final), frames, lost, unseen, failed, computed_s)
+        unseen, failed, notes = (_count(headers.get(name, "")) for name in (HEADER_UNSEEN, HEADER_FAILED, HEADER_NOTES))
+        place = (number, segment, part, bool(last), bool(final))
+        return cls(*place, frames, lost, unseen, failed, notes, _seconds(headers.get(HEADER_COMPUTED, "")))
 
 
 def _count(header: str) -> int:

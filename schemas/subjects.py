@@ -10,6 +10,7 @@ HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | f
 HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of PartHeader
 HEADER_FAILED = "Rigflow-Failed"  # on parts: how many of its items have no result; none says 0
 HEADER_UNSEEN = "Rigflow-Unseen"  # on parts: how many of its frames no window uses; none says 0
+HEADER_NOTES = "Rigflow-Notes"  # on parts: how many notes it has; none says 0
 HEADER_COMPUTED = "Rigflow-Computed"  # on parts: seconds that devices computed for it
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
 HEADER_COPY = "Rigflow-Copy"  # on work that another worker has had for too long: a copy of its message

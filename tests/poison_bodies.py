@@ -15,6 +15,7 @@ from schemas.subjects import (
     HEADER_FAILED,
     HEADER_JOB,
     HEADER_NAME,
+    HEADER_NOTES,
     HEADER_PART,
     HEADER_TYPE,
     HEADER_UNSEEN,
@@ -194,7 +195,7 @@ def _headers(rng: random.Random) -> dict[str, str]:
         f"0 {2**80} 0 1 1 1 0", "1 2", "part", "done", "failure", "file", "fragment", "bulk", "no-such-blob",
         "x" * 3000,
     )  # fmt: skip
-    names = (HEADER_JOB, HEADER_PART, HEADER_FAILED, HEADER_UNSEEN, HEADER_NAME, HEADER_TYPE, HEADER_BLOB)
+    names = (HEADER_JOB, HEADER_PART, HEADER_FAILED, HEADER_UNSEEN, HEADER_NOTES, HEADER_NAME, HEADER_TYPE, HEADER_BLOB)
     return {rng.choice(names): rng.choice(wild) for _ in range(rng.choice((0, 0, 1, 2)))}
 
 

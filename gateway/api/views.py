@@ -35,6 +35,7 @@ class JobView(BaseModel):
     failures: int
     reasons: list[str] = Field(description="of the first failures")
     missing_s: list[tuple[float, float]] = Field(description="seconds of the media without a result")
+    notes: list[str] = Field(description="the first of what is unusual about the media, such as that it is truncated")
     doubt: str = Field(description="set if a card that computed parts of it was found to answer wrongly after its end")
     input_bytes: int
     thumbnail: str | None = Field(description="URL of a small picture; null where no file is a picture or a film")
@@ -65,6 +66,7 @@ class JobView(BaseModel):
             failures=known.failures,
             reasons=list(known.reasons),
             missing_s=list(known.missing),
+            notes=list(known.notes),
             doubt=known.doubt,
             input_bytes=known.nbytes,
             thumbnail=_thumbnail(known),

@@ -114,7 +114,7 @@ def _told(job: str, where: Sequence[str], capsys: pytest.CaptureFixture[str]) ->
     assert rigflow("jobs", "list", "--json", *where) == 0
     listed = {each["job"]["id"]: each for each in json.loads(capsys.readouterr().out)}[job]
     assert shown["state"] == listed["state"]
-    facts = {name: shown[name] for name in ("state", "failures", "reasons", "frames", "lost")}
+    facts = {name: shown[name] for name in ("state", "failures", "reasons", "notes", "frames", "lost")}
     assert {name: listed[name] for name in facts} == facts
     return code, line, facts
 
@@ -175,6 +175,32 @@ def test_an_id_that_another_job_has_is_free_after_what_the_hint_says(
             assert rigflow("results", "mine", "--out", tmp_path / "out", *where) == 0
             assert (tmp_path / "out" / "still.fingerprint.npz").exists()
         assert rigflow("jobs", "delete", "other", *where) == 2
+
+
+def test_that_a_film_is_truncated_is_said_by_run_and_of_its_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = make_clip(tmp_path, Clip(frames=250, container="mkv", sound="aac"))
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with av.open(cut) as container:
+        frames = sum(1 for packet in container.demux(video=0) if packet.size)
+    assert 50 < frames < 200
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("run", "fingerprint", cut, "--out", tmp_path / "run", *where) == 0
+        name, _, note = capsys.readouterr().err.strip().splitlines()[-1].partition(": ")
+        assert (name, note.startswith("it is truncated, or its picture ends early")) == ("cut.mkv", True)
+        assert float(note.split()[8]) == pytest.approx(frames / 25, abs=0.1)
+        assert note.endswith(" s of the 10.0 s that its header says")
+        assert rigflow("publish", "fingerprint", cut, "--job", "j", *where) == 0
+        before = _told("j", where, capsys)
+        facts = {"state": "done", "failures": 0, "reasons": [], "notes": [note], "frames": frames, "lost": 0}
+        assert (before[0], before[2]) == (0, facts)
+        assert rigflow("jobs", "show", "j", *where) == 0
+        assert f"note      {note}" in re.sub(r"\n {10}", " ", capsys.readouterr().out)
+        assert rigflow("results", "j", "--out", tmp_path / "out", *where) == 0
+        assert _told("j", where, capsys) == before
 
 
 def test_what_cannot_be_published_is_told_and_the_rest_goes_on(

@@ -91,8 +91,9 @@ def test_it_is_complete_exactly_when_a_collector_would_finish(parts: list[int], 
 
 def test_a_job_with_an_item_that_failed_is_failed_before_a_collector_has_read_it() -> None:
     items = (Item(name="good.png"), Item(name="bad.png", error="it is cut off"))
-    known = inventory(result(0, final=True, lost=1, items=items)).progress
+    known = inventory(result(0, final=True, lost=1, items=items, notes=("it is odd",))).progress
     assert (known.state, known.failures, known.reasons) == (JobState.FAILED, 1, ("bad.png: it is cut off",))
+    assert known.notes == ("it is odd",)
 
 
 @pytest.mark.parametrize(("unseen", "state"), [(9, JobState.DONE), (10, JobState.FAILED)])
