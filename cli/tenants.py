@@ -13,6 +13,7 @@ from cli.options import Json, on_fleet
 from cli.text import one_line, say_json, size, stdout, warn
 from cli.topology import line
 from schemas.errors import ExitCode, NotFound, UsageError
+from schemas.text import shell_word
 
 if TYPE_CHECKING:
     from cli.tables import Rows
@@ -204,8 +205,8 @@ def _facts(name: str, tenant: "Tenant", state: "TenantState") -> dict[str, Any]:
 
 def _known(file: "TenantsFile", name: str, path: Path) -> "Tenant":
     if name not in file.tenant:
-        hint = f"it has {', '.join(sorted(file.tenant))}" if file.tenant else "`rigflow tenants add NAME` adds one"
-        raise NotFound(f"{path} has no tenant {name[:100]!a}", hint)
+        there, adds = ", ".join(sorted(file.tenant)), f"`rigflow tenants add {shell_word(name)}` adds it"
+        raise NotFound(f"{path} has no tenant {name[:100]!a}", f"it has {there}" if there else adds)
     return file.tenant[name]
 
 

@@ -30,7 +30,8 @@ class TenantFull(FleetFull):
     def __init__(self, name: str, tenant: Tenant) -> None:
         may = f"{tenant.jobs:,} media or {tenant.queued_bytes / 1e6:,.0f} MB"
         what = f"tenant {name} has as much waiting in this pipeline as it may, {may}"
-        super().__init__(what, "send it again when some of it is done; `rigflow tenants limit` changes it")
+        more = f"`rigflow tenants limit {name} --jobs N --queued-bytes BYTES` allows more"
+        super().__init__(what, f"send it again when some of it is done; {more}")
 
 
 class StorageFull(StoreError):
@@ -39,8 +40,9 @@ class StorageFull(StoreError):
     disposition = Disposition.ELSEWHERE
 
     def __init__(self, tenant: str) -> None:
-        hint = "`rigflow tenants limit` raises storage_bytes; cancelled and finished jobs make room"
-        super().__init__(f"unfinished jobs of tenant {tenant} fill all that it may store", hint)
+        more = f"`rigflow tenants limit {tenant} --storage-bytes BYTES` allows more"
+        what = f"unfinished jobs of tenant {tenant} fill all that it may store"
+        super().__init__(what, f"{more}; cancelled and finished jobs make room")
 
 
 @dataclass(slots=True)

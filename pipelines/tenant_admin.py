@@ -56,7 +56,7 @@ async def prepare_tenants(broker: Broker, settings: Settings, tenants: Mapping[s
     """
     if missing := sorted(broker.tenants.keys() - tenants.keys()):
         what = f"the fleet has tenants that the file has not: {', '.join(missing)}"
-        raise UsageError(what, "name their file with --file; `rigflow tenants remove NAME` removes one")
+        raise UsageError(what, f"name their file with --file; `rigflow tenants remove {missing[0]}` removes one")
     await _check_over(broker, tenants)
     broker.take_tenants(TenantList(tenants=tenants, own_jobs=True))
     refused = await apply_topology(broker, settings, await hosted_pipelines(broker))

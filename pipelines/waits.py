@@ -55,7 +55,8 @@ async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
             return f"the stream {stream} is gone from the broker: `rigflow run` and `rigflow publish` create it"
         limit, used = info["config"]["max_bytes"], info["state"]["bytes"]
         if 0 < limit * FULL < used and not stream.startswith("KV_"):
-            return f"{stream} is full: collect results of other jobs (`rigflow results`), or raise results_bytes"
+            more = "raise results_bytes and run `rigflow topology apply`"
+            return f"{stream} is full: collect results of other jobs (`rigflow results`), or {more}"
     return ""
 
 

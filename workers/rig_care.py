@@ -168,7 +168,7 @@ class RigCare:
             return
         self.lost[fault.uuid] = fault.text
         text = f"GPU {fault.uuid} is taken out of work, {fault.text}; reset it or restart the machine, then the rig"
-        self._on_event(Event("gpu-lost", f"{text}, then `rigflow cards readmit`", logging.ERROR, facts))
+        self._on_event(Event("gpu-lost", f"{text}, then `rigflow cards readmit {fault.uuid}`", logging.ERROR, facts))
         self._on_lost(fault.uuid, fault.text)
         devices = {f"{CUDA}{fault.uuid}", *self._devices.get(fault.uuid, ())}
         await self._supervisor.abandon(devices, f"GPU lost, {fault.text}")

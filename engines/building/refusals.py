@@ -46,7 +46,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Dimension mismatch for tensor (\S+)|optimization profiles satisfy MIN<=OPT<=MAX",
         "a range does not fit the model's shapes",
-        "correct --dim; `rigflow engine show` lists the model's shapes",
+        "correct --dim; the model card has its shapes",
     ),
     (r"Failed to convert ONNX date type", "an input is text", "feed numbers, and tokenise outside of the model"),
     (

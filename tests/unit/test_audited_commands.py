@@ -25,6 +25,7 @@ SUBMITS = "run publish watch"  # jobs, which `rigflow usage` has, and pipelines
 CHANGES = {
     "pipelines-withdraw": "pipeline-removed",
     "jobs-cancel": "job-cancelled",
+    "jobs-delete": "job-deleted",
     "dead-retry": "dead-letter-retried",
     "dead-drop": "dead-letter-dropped",
     "topology-apply": "topology-applied",
@@ -49,7 +50,7 @@ CHANGES = {
     "profile": "profile-shared",
     "restore": "streams-restored",
 }
-BY_OTHERS = {"job-deleted", "model-published", "model-removed", "pipeline-published"}  # the gateway's, and of `SUBMITS`
+BY_OTHERS = {"model-published", "model-removed", "pipeline-published"}  # the gateway's, and of `SUBMITS`
 
 
 def commands(group: Command, words: tuple[str, ...] = ()) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Every command line of the documents is one that the command line takes."""
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -42,6 +43,33 @@ def test_the_commands_of_a_document_have_their_arguments_and_options(path: Path)
             pass  # `--version`
         except Exception as error:
             pytest.fail(f"rigflow {shlex.join(words)}: {error}")
+
+
+def hinted() -> Iterator[str]:
+    """The commands that texts of the code name in backticks; what is put into them is the word `it`."""
+    for room in ("schemas", "placement", "engines", "pipelines", "workers", "gateway", "cli"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    text = "".join(str(each.value) if isinstance(each, ast.Constant) else "it" for each in node.values)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    text = node.value
+                else:
+                    continue
+                yield from re.findall("`rigflow ([a-z][^`|]*)[`|]", text)
+
+
+def test_the_commands_that_hints_name_exist_with_their_options() -> None:
+    found = set(hinted())
+    assert len(found) > 80
+    assert "jobs delete it" in found
+    for line in found:
+        command, left = GROUP, line.split()
+        while left and left[0] in getattr(command, "commands", {}):
+            command = command.commands[left.pop(0)]  # type: ignore[assignment]
+        assert command is not GROUP, line
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert {word.partition("=")[0] for word in left if word.startswith("-") and word != "-"} <= known, line
 
 
 def test_there_are_commands_to_be_checked() -> None:

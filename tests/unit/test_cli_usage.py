@@ -109,7 +109,7 @@ def test_a_shell_completes_names_of_pipelines() -> None:
         (["watch", "scenes", "in"], "--out is missing: write `rigflow watch PIPELINE DIR --out DIR`"),
         (["run", "scenes", "-weird.mp4"], "there is no option -w: write ./-weird.mp4 if that is a file"),
         (["keys", "api", "add", "x", "--role", "y"], "--role: y is not one of submit, read, operate: see"),
-        (["jobs"], "rigflow jobs is a group of commands: add one of them: list, show, cancel, wait; see"),
+        (["jobs"], "rigflow jobs is a group of commands: add one of them: list, show, cancel, delete, wait; see"),
         (["pipelines"], "rigflow pipelines is a group of commands: add one of them: list, show, withdraw"),
         (["worker", "--stages", "de code"], "de code: not a stage"),
         (["run", "fingerprint", "/no/such.mp4"], "/no/such.mp4: no such file: check the path"),

@@ -167,6 +167,7 @@ async def test_cards_that_are_lost_are_taken_out_of_work_and_others_go_on(
         assert counts.xids == {("0", "31"): 1.0, ("0", "79"): 1.0}
         assert len(cared.care.status()["troubles"]) == 2  # type: ignore[arg-type]
     assert "is taken out of work, Xid 79" in cared.said
+    assert all(f"then `rigflow cards readmit {uuid}`" in cared.said for uuid in cared.care.lost)
 
 
 async def test_a_rig_that_loses_its_only_card_ends_and_says_why(
