@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from engines.media.limits import Limits
-from engines.media.medium import Input, SplitRequest, media_of
+from engines.media.medium import Input, PipelineMedia, SplitRequest
 from engines.media.segment_data import SegmentData
 from engines.media.shared import SharedFolders
 from engines.outputs.format import sound_of
@@ -236,7 +236,7 @@ def segments_of(settings: Settings, spec: PipelineSpec, kind: str, inputs: Seque
         Limits.of(settings),
         SharedFolders.of(settings.shared),
     )
-    return iter(media_of(spec.decode, spec.media)[kind].split(inputs, request))
+    return PipelineMedia(spec).split(kind, inputs, request)
 
 
 async def _note(record: JobRecord, sending: "Sending") -> None:

@@ -184,6 +184,10 @@ class MediaError(RigflowError):
     """The input is not media, is empty, has no picture, or is damaged beyond use."""
 
 
+class OtherMedia(MediaError, UsageError):
+    """The input is media of another kind than its pipeline takes, as sound where it takes video."""
+
+
 class ItemTooLarge(RigflowError):
     """One item needs more memory than any worker allows it (for example a decompression bomb)."""
 

@@ -20,7 +20,7 @@ from pipelines.client import Client, Files
 from pipelines.early_split import MOST_BYTES, EarlySplit
 from pipelines.job import OpenJob
 from pipelines.publish import job_id, job_name, segments_of
-from schemas.errors import RigflowError, UsageError
+from schemas.errors import OtherMedia, RigflowError, UsageError
 from schemas.jobs import JobRef, JobState, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done
@@ -127,12 +127,22 @@ def split_early(settings: Settings, spec: PipelineSpec, inspected: Inspected) ->
 
 
 def check_media(inputs: Sequence[Path], spec: PipelineSpec) -> None:
-    """Raise the error of the first file if none of them can be sent through a pipeline."""
-    found = look_at(inputs, spec)
-    if found and all(isinstance(file, RigflowError) for _, file in found):
-        _, error = found[0]
-        assert isinstance(error, RigflowError)
-        raise error
+    """Raise the error of the first file if none of them can be sent through a pipeline. Files of sound are opened."""
+    errors = [file if isinstance(file, RigflowError) else _other_media(file, spec) for _, file in look_at(inputs, spec)]
+    if errors and errors[0] is not None and all(errors):
+        raise errors[0]
+
+
+def _other_media(file: _File, spec: PipelineSpec) -> OtherMedia | None:
+    """The error of a file that is found to be of another kind as it is cut."""
+    try:
+        if file.medium.timed:
+            next(segments_of(Settings(), spec, file.medium.kind, [Input(file.path, file.path.name, file.real)]), None)
+    except OtherMedia as error:
+        return error
+    except RigflowError:
+        return None  # it is damaged, or too large: the job says so
+    return None
 
 
 def plan_jobs(client: Client, spec: PipelineSpec, inspected: Inspected, priority: Priority) -> list[JobOutcome]:

@@ -234,5 +234,5 @@ def recognised(media: PipelineMedia, spec: PipelineSpec, given: Input) -> Medium
     """
     medium = media.recognised(given)
     if medium.timed and medium.kind in MEDIA_TYPES and not is_media_by_name(given.name, spec.media):
-        next(medium.split([given], SplitRequest(spec.grid, spec.segment_s, sound_of(spec.encode))), None)
+        next(media.split(medium.kind, [given], SplitRequest(spec.grid, spec.segment_s, sound_of(spec.encode))), None)
     return medium

@@ -24,7 +24,7 @@ from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.segment_data import SegmentData
 from engines.media.source import Source, changed, numbered, open_media, packets_of
 from engines.media.track_packets import pack_track
-from schemas.errors import ItemTooLarge, MediaError
+from schemas.errors import ItemTooLarge, MediaError, OtherMedia
 from schemas.media import MediaInfo
 
 MAX_SEGMENT_BYTES = 512 << 20
@@ -52,8 +52,10 @@ def audio_stream(container: InputContainer, label: str, number: int | None = Non
     """Choose a sound track: the container's stream `number`, or FFmpeg's best. Raises MediaError if there is none."""
     usable = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if not usable:
-        known = "sound of a codec that FFmpeg cannot decode" if container.streams.audio else "no sound"
-        raise MediaError(f"{label} has {known}", "give a file with sound, such as wav, mp3, flac or m4a")
+        hint = "give a file with sound, such as wav, mp3, flac or m4a"
+        if container.streams.audio:
+            raise MediaError(f"{label} has sound of a codec that FFmpeg cannot decode", hint)
+        raise OtherMedia(f"{label} has no sound", hint)
     best = container.streams.best("audio")
     stream = best if isinstance(best, AudioStream) and best in usable else usable[0]
     if number is not None:

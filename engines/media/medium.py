@@ -25,7 +25,7 @@ from engines.options import Options, check_decode_options, parse_decode_options
 from engines.part import Part, Tick, no_tick
 from engines.planned import INDEX, Arrays, DecodePlan, Tensor
 from engines.registry import load, names
-from schemas.errors import MediaError, PipelineError, RigflowError, UsageError
+from schemas.errors import MediaError, OtherMedia, PipelineError, RigflowError, UsageError
 from schemas.grid import Clock, Grid
 from schemas.media import MediaInfo
 from schemas.pipeline import DecodeStage, PipelineSpec
@@ -227,14 +227,40 @@ class PipelineMedia:
         head = readable_head(given.source)
         found = _surest(head, given, self._media.values())
         if found is None:
-            kinds = self._spec.media
-            others = media_of(_PLAIN, [name for name in names("media") if name not in kinds])
-            other = _surest(head, given, others.values())
-            known = other is not None and (other.sniff(head, given) is Match.CERTAIN or _is_container(given))
-            found_here = f"this is {other.kind}" if other and known else "this is of no kind of media that is known"
-            what = f"pipeline {self._spec.name} takes {' and '.join(kinds)}, {found_here}"
-            raise UsageError(what, "see `rigflow pipelines list`")
+            raise self._other(head, given)[0]
         return found
+
+    def split(self, kind: str, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
+        """Yield the segments of files of one kind; raises as `Medium.split`.
+
+        A file that is surely of another kind is refused as `recognised` refuses it: only opening shows that some are.
+        """
+        begun = False
+        try:
+            for segment in self._media[kind].split(inputs, request):
+                begun = True
+                yield segment
+        except MediaError as error:
+            if begun:
+                raise
+            [given, *_] = inputs
+            other, is_certain = self._other(readable_head(given.source), given)
+            if not is_certain and not isinstance(error, OtherMedia):
+                raise  # it may be damaged
+            source = given.source if isinstance(given.source, Path) else given.name
+            raise OtherMedia(f"{source}: {other.what}", other.hint) from error
+
+    def _other(self, head: bytes, given: Input) -> tuple[OtherMedia, bool]:
+        """Return the error of a file that is none of these media, and whether it is certain of which kind it is."""
+        kinds = self._spec.media
+        others = media_of(_PLAIN, [name for name in names("media") if name not in kinds])
+        other = _surest(head, given, others.values())
+        is_certain = other is not None and other.sniff(head, given) is Match.CERTAIN
+        found = "of no kind of media that is known"
+        if other is not None and (is_certain or _is_container(given)):
+            found = "video without sound" if other.kind == "video" and "audio" in kinds else other.kind
+        what = f"pipeline {self._spec.name} takes {' and '.join(kinds)}, this is {found}"
+        return OtherMedia(what, "see `rigflow pipelines list`"), is_certain
 
 
 def any_recognised(given: Input) -> Medium:

@@ -19,7 +19,7 @@ from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
 from engines.media.png import without_packed_chunks
 from engines.media.read_at import ReadAt, reader
 from engines.media.sniff import HEAD_BYTES, formats, image_format, is_animation
-from schemas.errors import MediaError, UsageError
+from schemas.errors import MediaError, OtherMedia, UsageError
 from schemas.wire import Buffer
 
 Source: TypeAlias = Path | Buffer
@@ -149,8 +149,8 @@ def picture_stream(
         if streams:
             raise MediaError(f"{label} has video of a codec that FFmpeg cannot decode", "convert it to H.264")
         if container.streams.video:
-            raise MediaError(f"{label} has a cover picture and no video", "extract the picture, or give a video")
-        raise MediaError(f"{label} has no video stream", "give a file with a picture")
+            raise OtherMedia(f"{label} has a cover picture and no video", "extract the picture, or give a video")
+        raise OtherMedia(f"{label} has no video stream", "give a file with a picture")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in usable else max(usable, key=_rank)
     if number is not None:
