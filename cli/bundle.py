@@ -15,6 +15,7 @@ from cli.bundle_profiles import PROFILES, BundleProfile
 from cli.options import Json, ends_well
 from cli.text import say, say_json, size, warn
 from schemas.errors import ExitCode, OutputError, RigflowError, UsageError
+from schemas.text import count
 
 INSTALL = """\
 #!/bin/sh
@@ -77,7 +78,7 @@ def bundle(
     if as_json:
         say_json({"folder": str(to), "for": kind, "wheels": len(sizes), "nbytes": sum(sizes)})
     else:
-        say(f"{to}: {len(sizes)} wheels for {profile.what}, {size(sum(sizes))}")
+        say(f"{to}: {count(len(sizes), 'wheel')} for {profile.what}, {size(sum(sizes))}")
     for missing in without(wheels, profile):
         warn(f"not in it: {missing}; have it in the bundle with --add FILE")
     return ExitCode.OK

@@ -8,6 +8,7 @@ import typer
 from cli.options import Json, ends_well
 from cli.text import say, say_json
 from schemas.errors import ExitCode
+from schemas.text import count
 
 
 @ends_well
@@ -29,7 +30,7 @@ def near(
     if as_json:
         say_json({"similarity": match.similarity, "offset_s": match.offset_s, "windows": match.windows})
         return ExitCode.OK
-    say(f"similarity  {match.similarity:.4f} over {match.windows} windows")
+    say(f"similarity  {match.similarity:.4f} over {count(match.windows, 'window')}")
     if not match.windows:
         say("offset      unknown: the parts that they have in common are blank")
     elif match.similarity < ALIKE:

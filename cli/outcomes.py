@@ -6,6 +6,8 @@ from rich.text import Text
 
 from cli.tables import Given, Rows, list_of
 from cli.text import cell, is_quiet, line_about, one_line
+from schemas.fields import clean_name
+from schemas.results import Done
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
 
@@ -40,11 +42,21 @@ def remarks(outcomes: list[JobOutcome]) -> list[Text]:
         if done is None:
             lines.append(line_about(outcome.name, str(outcome.error), "red"))
             continue
-        lines += [line_about(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:FAILURES]]
+        lines += _failures(outcome, done)
         if done.failed > FAILURES:
             lines.append(line_about(outcome.name, count(done.failed - FAILURES, "more failure"), "red"))
         lines += [line_about(outcome.name, note, "yellow") for note in done.notes]
     return lines
+
+
+def _failures(outcome: JobOutcome, done: Done) -> list[Text]:
+    """A line for each of the first failures; that of several inputs together begins with how many of them failed."""
+    shown, several = done.failures[:FAILURES], 1 < len(outcome.inputs) >= done.failed
+    names = tuple(f"{clean_name(path.name)}: " for path in outcome.inputs)
+    if not (several and all(text.startswith(names) for text in done.failures)):
+        return [line_about(outcome.name, f"failed: {failure}", "red") for failure in shown]
+    before = (f"{done.failed:,} of {outcome.name} ", *[""] * len(shown))
+    return [cell(f"{start}failed: {failure}", "red") for start, failure in zip(before, shown, strict=False)]
 
 
 def earlier_remarks(outcomes: list[JobOutcome]) -> list[Text]:

@@ -148,7 +148,8 @@ def _before(known: "Manifest", other: "Manifest | None") -> str:
     if known.total is not None:
         return "published before; nothing is sent twice"
     if known.segments:
-        return f"continues after the first {known.segments} segments"
+        first = "segment" if known.segments == 1 else f"{known.segments} segments"
+        return f"continues after the first {first}"
     if other is not None and (was := _differs(other, known)):
         over = ", and is over" if other.state.ended else ""
         return f"job {known.job.id} was of {was[0]}{over}: its id is now of {was[1]}"

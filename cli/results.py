@@ -13,7 +13,7 @@ from cli.options import Json, Overwrite, on_fleet
 from cli.output_folder import output_folder
 from cli.text import stderr, stdout, warn
 from schemas.errors import ExitCode, RigflowError
-from schemas.text import printable
+from schemas.text import count, printable
 from schemas.wire import Buffer
 
 if TYPE_CHECKING:
@@ -196,10 +196,8 @@ def describe(inventory: "Inventory") -> str:
     from pipelines.inventory import ranges
 
     manifest = inventory.manifest
-    total = "an unknown number" if inventory.total is None else str(inventory.total)
-    lines = [
-        f"{printable(manifest.name)} ({manifest.job.id}): {len(inventory.complete_segments)} of {total} segments there"
-    ]
+    total = "an unknown number of segments" if inventory.total is None else count(inventory.total, "segment")
+    lines = [f"{printable(manifest.name)} ({manifest.job.id}): {len(inventory.complete_segments)} of {total} there"]
     if manifest.state == "publishing":
         lines.append("it is still being published, or its publisher stopped")
     if inventory.missing:

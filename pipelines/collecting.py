@@ -36,6 +36,7 @@ from schemas.pipeline import OperatorStage
 from schemas.results import Done, Failure, Result
 from schemas.segments import Fragment
 from schemas.subjects import HEADER_AGAIN
+from schemas.text import count
 
 NAMED_OUTPUTS = 10  # in notes of values that are not finite
 
@@ -238,10 +239,10 @@ class CollectedJob:
 
     def _not_finite_notes(self) -> list[str]:
         """How many windows of which output have values that are NaN or infinite."""
-        counts = sorted(self._not_finite.items())
+        counts, windows = sorted(self._not_finite.items()), count(self._windows, "window")
         notes = [
-            f"output `{name}`: {count} of {self._windows} windows have values that are not finite"
-            for name, count in counts
+            f"output `{name}`: {number} of {windows} {'has' if number == 1 else 'have'} values that are not finite"
+            for name, number in counts
         ]
         return [shortened(note) for note in notes[:NAMED_OUTPUTS]] + (
             [f"and so have {len(notes) - NAMED_OUTPUTS} more outputs"] if len(notes) > NAMED_OUTPUTS else []

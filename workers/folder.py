@@ -270,7 +270,8 @@ class FolderWatch:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
             missing = f", {count(done.failed, 'failure')}: {done.failures[0]}" if done.failures else ""
-            did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s{outcome.earlier.words}"
+            lasts = f", {done.duration_s:.1f} s" if done.duration_s else ""
+            did = f"{count(done.frames, 'frame')}{lasts}{outcome.earlier.words}"
             state, paths = done.state.value, [str(self._out / file) for file in files]
             facts = {"job": done.job.id, "files": paths, "frames": done.frames, "failures": done.failures}
             self._report(f"{name}: {', '.join(paths)} ({did}{missing})", file=name, state=state, **facts)
