@@ -1,12 +1,14 @@
 """The NATS client: nats-py, with corrections and additions.
 
-This is the only module that uses names of nats-py that begin with an underscore. They may change in any release, so
-pyproject.toml allows one minor release of nats-py; look through this list before you allow another. nats-py 2.16
+This module and `pipelines.nats_parser` alone use names of nats-py that begin with an underscore. They may change in any
+release, so pyproject.toml allows one minor release of nats-py; look through this list before you allow another.
+nats-py 2.16
   speaks plain text to a `tls://` server that does not ask for TLS (`_process_info`, `_current_server`);
   waits for ever for a connection to close whose TLS handshake failed (`_process_connect_init`, `_transport`);
   reads nothing any more after the answer to a flush that timed out (`_process_pong`, `_pongs`, `_pings_outstanding`);
   reads nothing any more after a message whose subject or headers are not UTF-8, or whose headers are none: the server
-  takes such messages from any client (`_build_message`, `_process_headers`, and the public patterns of its parser);
+  takes such messages from any client (`_build_message`, `_process_headers`, and in `pipelines.nats_parser` the public
+  patterns of its parser);
   has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
   has no way to end subscriptions together that keep receiving what is on its way (`_send_unsubscribe`,
   `Subscription._id`, `_pending_queue`);
@@ -15,7 +17,8 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   waits for the end of the old one: that is cancelled, and with it what `close` itself waits for (`_closed_cb`);
   copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
   `_flush_queue`);
-  copies a payload once too often as it comes, and reads it in small pieces (`_ps`, `buf`, DEFAULT_BUFFER_SIZE);
+  copies a payload four times as it comes, and wakes a task for each small piece of it (`_ps`, `_process_msg`,
+  `_connect_to_server`, `_transport` and DEFAULT_BUFFER_SIZE; see `pipelines.nats_parser`);
   looks at each character of the name of each header (`_parse_header_lines`);
   signs whatever a server sends as the nonce of a login (`_connect_command`, `_server_info`, `_signature_cb`);
   loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
@@ -23,6 +26,7 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
 
 import asyncio
 import re
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -30,21 +34,17 @@ from urllib.parse import ParseResult
 
 import nats.aio.client
 import nats.errors
-import nats.protocol.parser
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
+from pipelines.nats_parser import Parser, PieceTransport
 from schemas.settings import Settings
 from schemas.wire import Pieces
 
-# nats-py takes form feeds and vertical tabs for the end of a subject; the server does not. The server sends two spaces
-# where a reply subject is empty, as in its answers to a restore
-_SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )? ?"
-nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + _SUBJECT + rb"(\d+)\r\n")
-nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+)\r\n")
-nats.aio.client.DEFAULT_BUFFER_SIZE = 1 << 18  # as much as uvloop reads at a time: it need not pause for each read
+_READ_BYTES = 1 << 18  # as much as uvloop reads at a time: it need not pause for each read
+nats.aio.client.DEFAULT_BUFFER_SIZE = _READ_BYTES
 
 Body: TypeAlias = bytes | Pieces
 LINGER_S = 1.0  # after a subscription was left, for messages that the server has just sent
@@ -54,25 +54,12 @@ _NEWLINES = str.maketrans("\r\n", "  ")
 _NONCE = re.compile("[A-Za-z0-9_-]{11,64}")  # base64url; nats-server's have 15 characters
 
 
-class _Received(bytearray):
-    """Bytes that came; a slice is one copy of them, as bytes."""
-
-    def __getitem__(self, key: Any) -> Any:
-        return bytes(memoryview(self)[key]) if isinstance(key, slice) else super().__getitem__(key)
-
-
-class _Parser(nats.protocol.parser.Parser):
-    def reset(self) -> None:
-        super().reset()
-        self.buf = _Received()
-
-
 class NatsClient(Client):
     """With `tls://` or the settings `tls_*`, nothing is sent without TLS, in particular no password."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._ps = _Parser(self)
+        self._ps = self._parser = Parser(self)
         self._always = bool(settings.tls_ca or settings.tls_cert)
         self._connect_task: asyncio.Task[Any] | None = None
         self._left: list[Subscription] = []
@@ -186,6 +173,15 @@ class NatsClient(Client):
         self.stats["out_bytes"] += payload_size
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+    async def _connect_to_server(self, server: Any) -> None:
+        """Connect; by TCP with a transport that does not copy what it reads."""
+        if server.uri.scheme in ("ws", "wss"):
+            await super()._connect_to_server(server)
+            return
+        server.last_attempt = time.monotonic()
+        self._transport = self._transport or PieceTransport(self._parser)
+        await self._transport.connect(server.uri, _READ_BYTES, self.options["connect_timeout"])
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """nats-py looks at `tls_required` after this: the handshake with a server that has no TLS fails there."""
