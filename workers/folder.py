@@ -274,7 +274,10 @@ class FolderWatch:
             did = f"{count(done.frames, 'frame')}{lasts}{outcome.earlier.words}"
             state, paths = done.state.value, [str(self._out / file) for file in files]
             facts = {"job": done.job.id, "files": paths, "frames": done.frames, "failures": done.failures}
-            self._report(f"{name}: {', '.join(paths)} ({did}{missing})", file=name, state=state, **facts)
+            said = f"{', '.join(paths)} ({did}{missing})"
+            if not paths and done.failures:
+                said = f"{state}: {without_path(name, done.failures[0])}"
+            self._report(f"{name}: {said}", file=name, state=state, **facts)
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError, kind: str) -> None:
         """Record an error of the media; one of the disk or the broker is raised, and the file is tried again.

@@ -79,6 +79,8 @@ def test_it_says_what_it_watches_and_that_it_stops(fleet: Fleet, incoming: Path,
     at = {"RIGFLOW_NATS": fleet.settings.nats, "RIGFLOW_CACHE": str(fleet.settings.cache)}
     with Running("watch", "fingerprint", incoming, "--out", tmp_path / "out", "--quiet", "0.2", **at) as watch:
         said = watch.until("broken.mp4: failed: it is a truncated mp4")
+        arrives(incoming / "broken.jpg", still("mjpeg", size=(480, 640))[:3000])
+        watch.until("broken.jpg: failed: the jpeg image is truncated")
         assert (
             f"rigflow: watches {incoming} for fingerprint, results go to {tmp_path / 'out'}; Ctrl-C stops it\n" in said
         )
