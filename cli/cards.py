@@ -8,7 +8,7 @@ from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, command_of, on_fleet
-from cli.text import cell, moment, one_line, say_json, stdout, warn
+from cli.text import cell, moment, one_line, say_json, sentence, stdout, warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _row(line: "CardLine") -> "list[Given]":
         moment(line.since_s) if line.since_s else "",
         moment(line.canary_s) if line.canary_s else "",
         heat,
-        cell(line.why),
+        sentence(line.why),
     ]
 
 

@@ -13,7 +13,7 @@ from cli.help import Commands
 from cli.model_text import card_facts, costs, described, kept_text, print_card, print_files
 from cli.model_trial import try_model
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.text import cell, one_line, say, say_json, size, stdout, warn
+from cli.text import cell, say, say_json, sentence, size, stdout, warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def list_(as_json: Json = False) -> ExitCode:
         heads = ", ".join(head.kind for head in card.heads) if card else "its card cannot be read"
         files = card.files if card else ()
         total = size(path.stat().st_size + bytes_of(files))
-        rows.append((cell(name), card.version if card else "", one_line(heads), str(1 + len(files)), total, ""))
+        rows.append((cell(name), card.version if card else "", sentence(heads), str(1 + len(files)), total, ""))
     for name in builtin_models():
         rows.append((name, "", "", "", "", "comes with rigflow"))
         facts.append({"name": name, "path": None, "card": None})

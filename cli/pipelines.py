@@ -19,7 +19,7 @@ from cli.options import (
     on_fleet,
     settings_from,
 )
-from cli.text import one_line, say, say_json, say_sentence, stdout, warn
+from cli.text import say, say_json, say_sentence, sentence, stdout, warn
 from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def list_(
     rows = list_of(
         ("pipeline", "takes", "ready", "description"),
         (
-            (spec.name, ", ".join(spec.media), "no" if missing[spec.name] else "yes", one_line(spec.description))
+            (spec.name, ", ".join(spec.media), "no" if missing[spec.name] else "yes", sentence(spec.description))
             for spec in specs
         ),
         left=4,

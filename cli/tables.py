@@ -1,8 +1,10 @@
-"""Tables that fit their window: names are shortened, numbers, states and paths never, and no column is left out.
+"""Tables that fit their window: names are shortened, sentences go on below themselves, and no column is left out.
 
+Numbers, states and paths are neither shortened nor broken.
 Where even the shortest names leave no room for a row in one line, each row is a few lines of `title value`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
@@ -36,8 +38,15 @@ class Value:
         """The columns that it needs in one line, in full."""
         return text_width(self.text)
 
+    @property
+    def is_sentence(self) -> bool:
+        """Whether it may go on below itself."""
+        return self.text.overflow == "fold"
+
     def lines(self, width: int, middle: bool) -> tuple[Text, ...]:
-        """Its lines in so many columns: a path more in each, or one that may be shortened."""
+        """Its lines in so many columns: a path more in each, those of a sentence, or one that may be shortened."""
+        if self.is_sentence:
+            return tuple(wrapped(self.text, width))
         return self.parts if self.parts and self.width > width else (shortened(self.text, width, middle),)
 
 
@@ -56,6 +65,9 @@ class Column:
             return Value(Text(", ").join(parts), max(map(text_width, parts), default=0), parts)
         text = cell(given) if isinstance(given, str) else given
         width = text_width(text)
+        if text.overflow == "fold":
+            longest = max(map(cell_len, text.plain.split()), default=0)
+            return Value(text, max(longest, min(width, LEAST_ROOM)))
         least = SHORT_NAME if self.names else SHORT_TEXT
         return Value(text, min(width, least) if text.overflow == "ellipsis" else width)
 
@@ -129,7 +141,9 @@ class Rows:
                         line = line + before + field
                     else:
                         yield line
-                        line = Text(INDENT) + field
+                        *full, last = wrapped(field, room - len(INDENT)) if value.is_sentence else [field]
+                        yield from (Text(INDENT) + each for each in full)
+                        line = Text(INDENT) + last
             yield line
 
 
@@ -162,7 +176,7 @@ def _fields(column: Column, value: Value, room: int) -> Iterator[Text]:
         title = Text(f"{column.title} " if column.title else "", "bold")
         left = room - len(INDENT) - text_width(title)
         least = max(value.least, min(left, text_width(part)))
-        yield title + (part if value.parts else shortened(part, least, column.names))
+        yield title + (part if value.parts or value.is_sentence else shortened(part, least, column.names))
 
 
 def text_width(text: Text) -> int:
@@ -178,6 +192,17 @@ def shortened(text: Text, width: int, middle: bool) -> Text:
     tail = _count(reversed(widths), (width - 1) // 2) if middle else 0
     head = _count(widths, width - 1 - sum(widths[len(widths) - tail :]))
     return text[:head].append("…").append_text(text[len(widths) - tail :])
+
+
+def wrapped(text: Text, width: int) -> list[Text]:
+    """A text in lines of so many columns, broken between words; a longer word has a line of its own."""
+    lines, start, end = [], 0, 0
+    for word in re.finditer(r"\S+", text.plain):
+        if end and cell_len(text.plain[start : word.end()]) > width:
+            lines.append(text[start:end])
+            start = word.start()
+        end = word.end()
+    return [*lines, text[start:end]]
 
 
 def _count(widths: Iterable[int], room: int) -> int:

@@ -154,6 +154,13 @@ def one_line(text: object) -> "Text":
     return made
 
 
+def sentence(text: object) -> "Text":
+    """A `cell` that goes on below itself where its column is too narrow, broken between words."""
+    made = cell(text)
+    made.overflow = "fold"
+    return made
+
+
 def stdout() -> "Console":
     """stdout for tables. Raises BrokenPipeError when its reader has left.
 

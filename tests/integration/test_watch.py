@@ -99,7 +99,7 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
         arrives(incoming / "deep" / "picture.jpg", still("mjpeg"))
         arrives(incoming / "notes.txt", b"not media")
         text = reported(process, 2)
-        assert f"deep/picture.jpg: {out}/deep/picture.fingerprint.npz (" in text
+        assert f"deep/picture.jpg: {out}/deep/picture.fingerprint.npz (1 frame)" in text
         assert "notes.txt: left alone: " in text
         arrives(incoming / "copy.mp4", clip.read_bytes())
         assert "copy.mp4: the same content as bikes.mp4" in reported(process, 1)

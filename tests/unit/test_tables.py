@@ -13,7 +13,7 @@ from cli.jobs import _rows
 from cli.status import render
 from cli.tables import Given, Rows, list_of, paragraphs, shortened
 from cli.tenants import _table as tenants_table
-from cli.text import one_line
+from cli.text import one_line, sentence
 from cli.usage import _table
 from pipelines.status import FleetStatus
 from pipelines.tenant_admin import TenantState
@@ -145,3 +145,28 @@ def test_a_text_behind_labels_is_broken_between_words_alone() -> None:
         "                45 GB free of 100",
         "note  decoders  all",
     ]
+
+
+@given(st.lists(st.text("ab 中ö", min_size=1, max_size=90), min_size=1, max_size=4), st.integers(24, 200))
+def test_a_sentence_goes_on_below_itself_and_loses_no_word(texts: list[str], columns: int) -> None:
+    rows = [[f"name-{number}", "yes", sentence(text)] for number, text in enumerate(texts)]
+    made = list_of(("pipeline", "ready", "description"), rows, left=3, named=("pipeline",))
+    lines = lines_of(made, columns)
+    words = " ".join(lines).split()
+    for number, text in enumerate(texts):
+        assert f"name-{number}" in words
+        assert all(words.count(word) >= text.split().count(word) for word in text.split())
+    assert "…" not in "".join(lines)
+    longest = max((cell_len(word) for text in texts for word in text.split()), default=0)
+    assert max(map(cell_len, lines)) <= max(columns, longest + len("pipeline name-0 "))
+
+
+def test_a_sentence_is_broken_within_its_column_and_in_a_pipe_not_at_all() -> None:
+    rows = [["scenes", "video", sentence("shot changes with times and scores, and a contact sheet")]]
+    made = list_of(("pipeline", "takes", "description"), rows, left=3, named=("pipeline",))
+    assert lines_of(made, 50) == [
+        "pipeline takes description",
+        "scenes   video shot changes with times and scores,",
+        "               and a contact sheet",
+    ]
+    assert len(lines_of(made, 10_000)) == 2
