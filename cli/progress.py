@@ -78,6 +78,8 @@ class _Row:
         left_s = self.pace.left_s(self.share, now_s)
         if not self.frames:
             return "", f"no result yet, {age(elapsed_s)}", ""
+        if self.share >= 1.0:
+            return "100%", "all parts are done", ""
         if silent_s > SILENT_S:
             return f"{self.share:.0%}", f"last result {age(silent_s)} ago", ""
         speed = f"{rate(self.frames / max(0.001, elapsed_s))} frames/s"
@@ -94,6 +96,7 @@ class Progress:
         self._console = console
         self._clock = clock
         self._rows: dict[str, _Row] = {}
+        self._files_over: int | None = None  # of a folder, whose further jobs are not known
         self._pace = _Pace()
         self._printed_s = clock()
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self.shown, transient=True)
@@ -117,8 +120,9 @@ class Progress:
         if self._ticking.is_alive():
             self._ticking.join()
 
-    def planned(self, outcomes: list[JobOutcome]) -> None:
-        """These jobs are to be done."""
+    def planned(self, outcomes: list[JobOutcome], files_over: int | None = None) -> None:
+        """These jobs are to be done; of a folder, whose `files_over` are done or failed, those at work."""
+        self._files_over = files_over
         now_s = self._clock()
         able = (each for each in outcomes if each.error is None)
         self._rows = {each.job.id: self._rows.get(each.job.id) or _Row(each, now_s) for each in able}
@@ -161,16 +165,21 @@ class Progress:
         unfinished = [row for row in list(self._rows.values()) if not row.over]
         if not unfinished:
             return ""
-        if len(self._rows) == 1:
+        if len(self._rows) == 1 and not self._files_over:
             return f"{unfinished[0].outcome.name}: {_words(unfinished[0].state(now_s))}"
         rows = list(self._rows.values())
         share = sum(row.share for row in rows) / len(rows)
         left_s = self._pace.left_s(share, now_s)
         frames = sum(row.frames for row in rows)
         speed = f"{rate(frames / max(0.001, now_s - min(row.started_s for row in rows)))} frames/s"
+        speed = speed if frames else "no result yet"
+        if self._files_over is not None:
+            return _words(
+                (f"{count(self._files_over, 'file')} done or failed, {count(len(unfinished), 'job')} at work", speed)
+            )
         left = "" if left_s is None else f"{age(left_s)} left"
         done = f"{len(rows) - len(unfinished):,} of {count(len(rows), 'job')} done"
-        return _words((done, f"{share:.0%}", speed if frames else "no result yet", left))
+        return _words((done, f"{share:.0%}", speed, left))
 
     def shown(self) -> RenderableType:
         """The table now, for a terminal."""
@@ -185,7 +194,7 @@ class Progress:
             percent, speed, left = row.state(now_s)
             bar = ProgressBar(total=1.0, completed=row.written or row.share, width=16)
             table.add_row(one_line(row.outcome.name), bar, percent, speed, left)
-        if len(rows) > 1 and unfinished:
+        if unfinished and (len(rows) > 1 or self._files_over):
             hidden = len(unfinished) - ROWS
             more = f"; {hidden:,} more wait" if hidden > 0 else ""
             return Group(table, cell(f"{self.line(now_s)}{more}", "dim"))

@@ -40,7 +40,7 @@ class ShownAnswer:
         self._place: tuple[int, int, int] | None = None
         self._answer = GrowingAnswer()
 
-    def planned(self, outcomes: "list[JobOutcome]") -> None:
+    def planned(self, outcomes: "list[JobOutcome]", files_over: int | None = None) -> None:
         """The job is known."""
         self._job = outcomes[0].job.id if outcomes else ""
 

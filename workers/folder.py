@@ -212,12 +212,11 @@ class FolderWatch:
         await asyncio.to_thread(self._reserve, outcome, name)
         try:
             try:
-                media = PipelineMedia(self._spec)
-                medium = await asyncio.to_thread(recognised, media, self._spec, Input(path, path.name))
+                given = PipelineMedia(self._spec), self._spec, Input(path, path.name)
+                outcome.kind = (await asyncio.to_thread(recognised, *given)).kind
             except RigflowError as error:
                 outcome.error = error
                 return outcome
-            outcome.kind = medium.kind
             await open_job(self._client, self._spec, outcome, again=True)
             compare = partial(outcome.compare, self._names)
             collector = Collector(self._broker, self._spec, lambda *_: self._moved(), compare=compare)

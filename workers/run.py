@@ -33,8 +33,11 @@ PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the o
 class ProgressListener(Protocol):
     """Gets calls about the progress of a run, to show it."""
 
-    def planned(self, outcomes: "list[JobOutcome]") -> None:
-        """These jobs are to be done."""
+    def planned(self, outcomes: "list[JobOutcome]", files_over: int | None = None) -> None:
+        """These jobs are to be done.
+
+        Of a folder, these are the jobs at work, and `files_over` of its files are done, or failed; more may follow.
+        """
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
         """`seconds` and `segments` of a job's media are at the broker."""

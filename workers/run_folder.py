@@ -147,7 +147,8 @@ class FolderRun:
             firsts = [entries[0] for entries in new.values()]
             outcome = self._outcome(firsts, folder / _RESULT, work)
             self._outcomes.append(outcome)
-            work.listener.planned([each for each in self._outcomes if each.error is None])
+            over = self.tally.done + self.tally.known + len(self.tally.failed)
+            work.listener.planned([each for each in self._outcomes if each.error is None], over)
             try:
                 async with _collecting(work, collector, outcome):
                     await run_job(collector, outcome, turn)

@@ -191,3 +191,26 @@ def test_the_line_about_all_jobs_is_as_wide_as_the_window() -> None:
     clock.now_s += 3.0
     Console(file=(text := io.StringIO()), width=80).print(progress.shown())
     assert text.getvalue().splitlines()[-1].rstrip() == progress.line(clock.now_s)
+
+
+def test_of_a_folder_it_is_said_how_many_files_are_over_and_nothing_of_jobs_that_are_not_known() -> None:
+    clock = Time()
+    films = [JobOutcome("a.mp4", JOB, [], []), JobOutcome("b.mp4", JOB.model_copy(update={"id": "k"}), [], [])]
+    progress, _ = following(clock, films)
+    progress.planned(films, 0)
+    assert progress.line(clock.now_s) == "0 files done or failed, 2 jobs at work, no result yet"
+    a_part(progress, 0)
+    clock.now_s += 5
+    progress.planned(films[:1], 1024)
+    assert progress.line(clock.now_s) == "1,024 files done or failed, 1 job at work, 0.2 frames/s"
+
+
+def test_a_job_whose_parts_are_done_has_no_seconds_left_although_its_files_are_not_written() -> None:
+    clock, film = Time(), JobOutcome("film.mp4", JOB, [], [])
+    progress, _ = following(clock, [film])
+    progress.sent(JOB.id, 8.0, 2)
+    for number in range(200):
+        clock.now_s += 0.1
+        a_part(progress, number)
+    clock.now_s += 60
+    assert progress.line(clock.now_s) == "film.mp4: 100%, all parts are done"
