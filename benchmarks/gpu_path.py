@@ -17,7 +17,7 @@ from engines.device.cuda import CudaDevice
 from engines.media.split import Splitter
 from engines.plan import plan_pipeline
 from engines.planned import DecodePlan
-from engines.ports import PrefetchedParts
+from engines.prefetched import PrefetchedParts
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import JobRef, Key
 from schemas.messages import decode

@@ -3,7 +3,7 @@
 Of engines, it imports only values that are passed, so that every folder can import it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -33,28 +33,6 @@ class Preprocessing(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all that was converted on this thread is there."""
-        ...
-
-
-@runtime_checkable
-class PrefetchedParts(Protocol):
-    """Parts of a segment that are decoded before they are asked for."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether `next` has an answer at once."""
-        ...
-
-    @property
-    def pending(self) -> bool:
-        """Whether `on_ready` will be called, after which `next` has an answer at once."""
-        ...
-
-    def begin(self, on_ready: Callable[[], None] | None = None) -> None:
-        """Begin to decode; otherwise the first `next` does.
-
-        `on_ready` is called, on any thread, for each part that is decoded, and at the end.
-        """
         ...
 
 

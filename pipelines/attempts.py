@@ -6,7 +6,6 @@ write of the same process replaces. What a crashed process stored stays, and the
 """
 
 import asyncio
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -57,8 +56,8 @@ class Attempts:
         the attempt is not counted as a crash. With `surely` it waits until the kernel has the write: a message that may
         have crashed a worker before must be counted this time.
         """
-        rows = [[*_place(delivery), attempt.model_dump()] for delivery, attempt in begun]
-        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._process}", json.dumps(rows).encode()
+        rows = Begun.model_construct([(*_place(delivery), attempt) for delivery, attempt in begun])
+        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._process}", rows.model_dump_json().encode()
         with suppress(Away):
             await (self._broker.connection.send_now if surely else self._broker.connection.send)(subject, body)
 

@@ -89,11 +89,17 @@ class ModelCosts:
         """Note runs of a model."""
         if card is None or not times:
             return
-        identity = card.identity
-        self._cards.setdefault(identity, card)
+        identity = self._identity(card)
         for rows, room, seconds in times:
             if rows == room or not self.full_only:
                 self._costs[identity].ran(rows, seconds)
+
+    def _identity(self, card: ModelSpec) -> str:
+        """The identity of a card, which is hashed once: that takes longer than all else that is noted of a run."""
+        known = next((identity for identity, each in self._cards.items() if each is card), None)
+        if known is None:
+            self._cards[known := card.identity] = card
+        return known
 
     def facts(self) -> list[dict[str, object]]:
         """For the status: of each model the rows and milliseconds of its largest batch, measured and predicted."""

@@ -12,13 +12,14 @@ Only this module settles deliveries. A message ends once, in one of the states `
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from engines.part import Part
-from engines.ports import PrefetchedParts, RowKind
+from engines.ports import RowKind
+from engines.prefetched import PrefetchedParts, prefetched
 from pipelines.delivery import Delivery
 from schemas.jobs import JobRef, Priority
 from schemas.pipeline import OperatorStage
@@ -78,9 +79,7 @@ class Task:
 
     def __post_init__(self) -> None:
         self.nbytes = 0 if self.part is None else self.part.nbytes
-        # here, once for a task: `isinstance` with a protocol takes 10 us
-        decodes_when_asked = self.parts is None or isinstance(self.parts, Generator)
-        self.prefetch = self.parts if not decodes_when_asked and isinstance(self.parts, PrefetchedParts) else None
+        self.prefetch = prefetched(self.parts)
 
     @property
     def pending(self) -> bool:
@@ -181,8 +180,9 @@ class InFlight:
     @property
     def decoded(self) -> bool:
         """Whether it keeps no decoder busy any more: its parts go through the later stages."""
-        undecoded = [task for task in (*self.waiting, *self._active) if task.parts is not None]
-        return self.state is not State.TAKEN and not undecoded
+        if self.state is State.TAKEN:
+            return False
+        return not any(task.parts is not None for tasks in (self.waiting, self._active) for task in tasks)
 
     @property
     def begun(self) -> bool:

@@ -16,7 +16,7 @@ from engines.heads.view import View
 from engines.inference.filling import most_rows
 from engines.inference.heads import Heads
 from engines.inference.items import Items, items_of, put_together
-from engines.inference.session import Overlapping, RowBatch
+from engines.inference.session import RowBatch, overlapping
 from engines.inference.sources import Source, holds, source_of
 from engines.inference.tiles import Tiles
 from engines.inference.work import Begun, Span, Work
@@ -196,14 +196,14 @@ class _Run:
     ) -> None:
         self._stage = stage
         self._counts = counts
-        self._session = session
+        self._session, self._overlapping = session, overlapping(session)
         self._heads = heads
         self._failed = failed
         self._tick = tick
 
     def all(self, batches: Iterator[list[Span]]) -> None:
         """Answer all; a part that fails is noted in `failed`."""
-        most = self._session.in_flight if isinstance(self._session, Overlapping) else 1
+        most = self._overlapping.in_flight if self._overlapping else 1
         under_way: deque[tuple[float, list[Span], _Answer]] = deque()
         ended_s = 0.0
 
@@ -257,8 +257,8 @@ class _Run:
             for name in batch[0].work.inputs
         }
         try:
-            if isinstance(self._session, Overlapping):
-                started = self._session.start(inputs, self._room(batch))
+            if self._overlapping:
+                started = self._overlapping.start(inputs, self._room(batch))
             else:
                 outputs = self._session.run({name: np.asarray(rows) for name, rows in inputs.items()})
 

@@ -4,7 +4,7 @@ from math import prod
 from typing import TypeAlias
 
 from engines.inference.items import items_of
-from engines.inference.session import Overlapping
+from engines.inference.session import overlapping
 from engines.inference.sources import source_of
 from engines.inference.tiles import tiles_in
 from engines.inference.work import Begun
@@ -20,8 +20,8 @@ def most_rows(row_bytes: int, stage: OperatorStage, session: Session) -> int:
     """Return how many rows of so many bytes a batch has at most."""
     if any(tensor.shape[:1] == (1,) for tensor in session.spec.inputs):  # exported for one row at a time
         return 1
-    if isinstance(session, Overlapping):
-        return max(1, min(stage.max_batch, session.most_rows(row_bytes)))
+    if (queued := overlapping(session)) is not None:
+        return max(1, min(stage.max_batch, queued.most_rows(row_bytes)))
     return max(1, min(stage.max_batch, session.batch_bytes // max(1, row_bytes)))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Protocol, Self, get_args, runtime_checkable
+from typing import Any, Protocol, Self, cast, get_args, runtime_checkable
 
 import numpy as np
 
@@ -83,6 +83,17 @@ class Overlapping(Protocol):
         `room`: how many rows a full batch of the stage has, 0: as many as the session takes.
         """
         ...
+
+
+_OVERLAPS: dict[type, bool] = {}  # `isinstance` with a protocol takes 10 us, and is asked for every part
+
+
+def overlapping(session: object) -> Overlapping | None:
+    """Return a session as one that queues batches; None if it does not. All of one class are alike in that."""
+    kind = type(session)
+    if kind not in _OVERLAPS:
+        _OVERLAPS[kind] = isinstance(session, Overlapping)
+    return cast(Overlapping, session) if _OVERLAPS[kind] else None
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | RowBatch"]) -> None:

@@ -83,6 +83,7 @@ def decode_video(
     Raises MediaError if the segment cannot be opened at all, ItemTooLarge if it exceeds `limits`.
     """
     sent_parts = sent_frames = 0
+    media: MediaInfo | None = None
     next_way = _Reading.IN_BURSTS
     for reading in _Reading:
         if reading is not next_way:
@@ -95,7 +96,8 @@ def decode_video(
                     continue  # sent before the restart; it was exact, because none of its frames was missing
                 frames = max(0, counts.frames - sent_frames)
                 sent_parts, sent_frames = number + 1, sent_frames + frames
-                yield _part(segment, presented(segment.media, plan), number, last, piece, convert, frames, counts)
+                media = media or presented(segment.media, plan)  # once: it takes as long as the rest of a part
+                yield _part(segment, media, number, last, piece, convert, frames, counts)
             return
         except IrregularBurst:
             next_way = _Reading.ONE_BY_ONE
@@ -139,11 +141,11 @@ def decode_frames(
     def converted(frame: av.VideoFrame) -> dict[str, Array]:
         return convert(uniform(frame), media.orientation)
 
-    sent = 0
+    sent, shown = 0, presented(media, plan)
     pieces = windows_of(counted(), last, span, media, plan, converted, label, limits)
     for number, (piece, is_last) in enumerate(_marked(pieces, plan.grid)):
         whole, sent = counts.frames - sent, counts.frames
-        yield _part(segment, presented(media, plan), number, is_last, piece, convert, whole, counts)
+        yield _part(segment, shown, number, is_last, piece, convert, whole, counts)
 
 
 def _slices(

@@ -3,6 +3,7 @@
 import pytest
 
 from engines.models.catalogue import builtin_model
+from schemas.model import ModelSpec
 from schemas.model_profile import MOST_BATCHES, ModelProfile
 from tests.unit.test_model_profile import profile
 from workers.costs import DRIFT_S, Costs, ModelCosts
@@ -71,3 +72,14 @@ def test_of_a_gpu_only_full_batches_tell_their_rows() -> None:
         found[full_only] = costs._costs[card.identity].batch_s
     assert found == {False: {16: 0.2, 3: 0.2}, True: {16: 0.2}}
     assert costs.facts() == [{"model": card.name, "rows": 16, "batch_s": 0.2, "predicted_s": 0.0}]
+
+
+def test_the_card_of_a_model_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    card, hashed = builtin_model("fingerprint")[0], []
+    identity = card.identity
+    monkeypatch.setattr(ModelSpec, "identity", property(lambda card: hashed.append(card) or identity))
+    costs = ModelCosts()
+    for _ in range(20):
+        costs.ran(card, [(4, 4, 0.1)])
+    assert len(hashed) == 1
+    assert [(each["rows"], each["batch_s"]) for each in costs.facts()] == [(4, 0.1)]
