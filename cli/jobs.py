@@ -201,7 +201,7 @@ async def _until_ended(
     broker: "Broker", manifests: "list[Manifest]", ended: "dict[str, Manifest]", answer: Answer
 ) -> None:
     """Print each job as it ends, and add it to `ended` as it was then."""
-    from pipelines.inventory import follow_inventories
+    from pipelines.job_progress import follow_progress
     from workers.waits import explained
 
     def note(manifest: "Manifest") -> None:
@@ -216,11 +216,11 @@ async def _until_ended(
     def waiting() -> "list[JobRef]":
         return [manifest.job for manifest in left if manifest.job.id not in ended]
 
-    async with explained(broker, warn, waiting) as moved, aclosing(follow_inventories(broker, left)) as following:
+    async with explained(broker, warn, waiting) as moved, aclosing(follow_progress(broker, left)) as following:
         while len(ended) < len({manifest.job.id for manifest in manifests}):
-            for taken in await anext(following):
-                moved()
-                note(taken.progress)
+            progress = await anext(following)
+            moved()
+            note(progress)
 
 
 def _client(settings: "Settings") -> "AbstractAsyncContextManager[Client]":

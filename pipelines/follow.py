@@ -56,17 +56,20 @@ async def follow(
 
 
 async def follow_bucket(
-    broker: Broker, bucket: str, pattern: str = ">", current: asyncio.Event | None = None, deleted: bool = False
+    broker: Broker, bucket: str, *patterns: str, current: asyncio.Event | None = None, deleted: bool = False
 ) -> AsyncIterator[tuple[str, bytes]]:
     """Keys and values of a bucket, those there are and then every change, for ever; the bucket may come later.
+
+    Without `patterns` all of its keys.
 
     `current` is set once those that there were at the call have been taken. With `deleted` also the keys that are
     deleted, with an empty value.
     """
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
+    subjects = [prefix + pattern for pattern in patterns or (">",)]
     while True:
         try:
-            async with aclosing(follow(broker, stream, [prefix + pattern])) as following:
+            async with aclosing(follow(broker, stream, subjects)) as following:
                 async for stored in following:
                     if stored is None:
                         _set(current)

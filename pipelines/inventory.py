@@ -159,7 +159,7 @@ class Inventory:
 
     @property
     def progress(self) -> Manifest:
-        """The job's manifest with these counts, for a job without a collector."""
+        """The job's manifest with these counts. A job that a worker collects is over with its Done, after its files."""
         known, failures = self.manifest, self.open_failures
         if known.state.ended:
             return known
