@@ -20,8 +20,9 @@ from pipelines.delivery import Delivery
 from pipelines.finishing import finish
 from pipelines.in_thread import in_thread
 from pipelines.jetstream import Gone
-from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
+from pipelines.job_records import CollectedElsewhere, JobCancelled
 from pipelines.jobs import finish_cancel
+from pipelines.lost_jobs import why_lost
 from pipelines.pull import Pull
 from pipelines.queued import is_idle
 from pipelines.relief import Relief
@@ -30,7 +31,7 @@ from pipelines.spool import Piece, Spool
 from schemas.base import Message
 from schemas.cards import Doubts
 from schemas.errors import RigflowError
-from schemas.jobs import JobRef, JobState
+from schemas.jobs import JobRef
 from schemas.messages import decode
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done, Failure, Result
@@ -100,7 +101,8 @@ class Collector:
         self._tasks = {asyncio.create_task(self._note())}
 
     async def wait(self, job: str) -> Done:
-        """The job's Done, once its files are in place. Raises what ended it, as OutputError; Gone: lost results."""
+        """The Done of a published job, once its files are in place. Raises what ended it; Gone: lost results."""
+        self._jobs[job].awaited = True
         return await asyncio.shield(self._jobs[job].finished)  # a wait that is cancelled does not end the job
 
     def abandon(self, job: str) -> None:
@@ -255,26 +257,20 @@ class Collector:
                 job.fail(error)
 
     async def _end_lost_jobs(self) -> None:
-        """End jobs of which results are missing while no stage has a message: they aged out, or were deleted."""
+        """End jobs of which results are missing while no stage has a message: nothing can bring them any more."""
         with contextlib.suppress(RigflowError):  # the broker does not answer: check again later
-            pipelines, also_collect = {job.ref.pipeline for job in self._unfinished()}, not self._again
-            idle = [one for one in pipelines if await is_idle(self._broker, one, also_collect)]
+            pipelines = {job.ref.pipeline for job in self._unfinished()}
+            # but for requests to collect: they bring no result, and this collector may work on one
+            idle = [one for one in pipelines if await is_idle(self._broker, one, collecting=False)]
             reader = await self._broker.api_unless_gone(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
             if not idle or reader is None or reader["num_pending"]:  # one that is gone is made again, and reads first
                 return
             async with self._busy:  # what has come meanwhile is taken first
-                if self._moved_s + LOST_S >= time.monotonic():
-                    return
-                for job in (each for each in self._unfinished() if not each.finishing):
-                    record = await JobRecord.read(self._broker, job.ref)
-                    if record is None or (known := record.manifest).job != job.ref:
-                        continue
-                    if known.state is JobState.CANCELLED:
-                        await self._end(job, JobCancelled(job.ref))
-                    elif known.total is not None and job.ref.pipeline in idle:
-                        what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
-                        doubt = f"parts of job {job.ref.id} are in doubt because of a card, and were not done again"
-                        job.fail(Gone(doubt if self._again else what, "publish it again; it is started again then"))
+                if self._moved_s + LOST_S < time.monotonic():
+                    waiting = [each for each in self._unfinished() if not each.finishing]
+                    for job in (each for each in waiting if each.ref.pipeline in idle):
+                        if (error := await why_lost(self._broker, job, bool(self._again))) is not None:
+                            await self._end(job, error)
 
     async def _note_evicted(self) -> None:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""

@@ -52,8 +52,9 @@ class CollectedJob:
 
     `gathers`: the stage that takes the entire media as one part; results whose format is its kind are put together.
     `gathered`: they were sent to it. `finishing`: its files are being finished, and no more results are taken.
-    `published`: the Done that another collector published. `complete_s`: when the last result was stored, in seconds
-    since 1970; 0 if this collector waited for it. `cards`: the marks of the cards that computed its parts.
+    `awaited`: its publisher is done. `published`: the Done that another collector published. `complete_s`: when the
+    last result was stored, in seconds since 1970; 0 if this collector waited for it. `cards`: the marks of the cards
+    that computed its parts.
     """
 
     ref: JobRef
@@ -68,6 +69,7 @@ class CollectedJob:
     last_seq: int = 0
     complete_s: float = 0.0
     finishing: bool = False
+    awaited: bool = False
     record: JobRecord | None = None
     gathered: bool = False
     published: Done | None = None
