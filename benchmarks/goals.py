@@ -13,7 +13,8 @@ QUEUE_PEERS = tuple(name for name, one in CONTESTANTS.items() if one.queue and n
 POOL = ("pool",)
 _ONE_CORE = (
     "a clip of one keyframe is decoded on one core, where the script's frame threads use both; rigflow does not use "
-    "frame threads, because they give other pictures on damaged streams, and no answer may depend on the machine"
+    "frame threads, because they give other pictures on damaged streams, also where the decoder reports no error, and "
+    "no answer may depend on the machine"
 )
 _SHORT = "a job's first and last steps (its manifest, its subscription, its Done) weigh more the shorter the work is"
 _COPIES = "a segment crosses the loopback twice and is written to the stream once, which the pool's pipe does once"

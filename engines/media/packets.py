@@ -187,8 +187,9 @@ def png_bytes(body: Buffer) -> bytes:
 def open_decoder(codec: CodecParameters, extradata: bytes, limits: Limits, label: str) -> VideoCodecContext:
     """Open a decoder of the host for packets with these parameters.
 
-    It has one thread: parallelism is by segment, and frame threads give other frames on damaged streams. Raises
-    MediaError if there is no decoder, ItemTooLarge beyond `limits`.
+    It has one thread: parallelism is by segment, and frame threads give other frames on damaged streams, also on some
+    where neither way reports an error, so that a decode with them cannot be checked and repeated. Raises MediaError if
+    there is no decoder, ItemTooLarge beyond `limits`.
     """
     limits.check_pixels(label, codec.width, codec.height)
     try:
