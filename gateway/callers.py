@@ -31,9 +31,10 @@ class Caller:
     is_valid: Callable[[], bool] = lambda: True
 
     def check_upload(self, nbytes: int) -> None:
-        """Raise HttpError when an upload of that size is more than it may send, or its key was revoked meanwhile."""
+        """Raise HttpError when an upload of that size is more than it may send, or its key is no longer valid."""
         if not self.is_valid():
-            raise HttpError(HTTPStatus.UNAUTHORIZED, "the API key was revoked meanwhile", "use another API key")
+            what = "the API key is no longer valid: it expired or was revoked, or its tenant was removed"
+            raise HttpError(HTTPStatus.UNAUTHORIZED, what, "use another API key")
         if 0 < self.upload_bytes < nbytes:
             what = f"an upload may have {self.upload_bytes:,} bytes"
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "use another API key")

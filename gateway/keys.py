@@ -16,7 +16,7 @@ from fastapi import Request
 
 from gateway.callers import Caller
 from gateway.problems import HttpError
-from gateway.sessions import check_csrf, key_of_session
+from gateway.sessions import check_csrf, check_tenant, key_of_session
 from pipelines.api_keys import ApiKeys
 from pipelines.broker import Broker
 from schemas.api_keys import ApiKey
@@ -51,13 +51,17 @@ class KeyHolders:
             read.cancel()
 
     async def __call__(self, request: Request) -> Caller:
-        """Give the caller of a request. Raises HttpError without a valid key, or when it sends too many requests."""
-        key = self._key_of(request)
+        """Give the caller of a request.
+
+        Raises HttpError without a valid key, without a tenant of that key, or when it sends too many requests.
+        """
+        key, keys = self._key_of(request), self.keys
+        if keys is not None:
+            check_tenant(keys, key)
         self._count(key)
-        keys = self.keys
 
         def is_valid() -> bool:
-            return keys is not None and keys.get(key.id) is not None
+            return keys is not None and keys.get(key.id) is not None and not keys.lacks_tenant(key)
 
         return Caller(key.tenant, frozenset(key.roles), key.name, key.upload_bytes, is_valid)
 

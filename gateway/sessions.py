@@ -56,6 +56,7 @@ async def log_in(request: Request, response: Response, login: Annotated[Login, B
     keys: ApiKeys | None = getattr(request.app.state.identify, "keys", None)
     if keys is None or (key := keys.check(login.key)) is None:
         raise HttpError(HTTPStatus.UNAUTHORIZED, "the API key is not known, expired or revoked", "check the key")
+    check_tenant(keys, key)
     ends_s = int(keys.now_s()) + SESSION_S
     secure = request.url.scheme == "https"
     value = f"{key.id}.{ends_s}.{_signature(key, f'session.{ends_s}')}"
@@ -80,6 +81,14 @@ def key_of_session(request: Request, keys: ApiKeys | None) -> ApiKey | None:
     if not hmac.compare_digest(signature.encode(), _signature(key, f"session.{ends}").encode()):
         return None
     return key if int(ends) >= keys.now_s() else None  # `log_in` signed it
+
+
+def check_tenant(keys: ApiKeys, key: ApiKey) -> None:
+    """Raise HttpError when the fleet does not have the tenant of a key, or not any more."""
+    if keys.lacks_tenant(key):
+        what = f"API key {key.name} is of tenant {key.tenant}, which is not, or no longer, a tenant of this fleet"
+        hint = f"use a key of another tenant; `rigflow tenants add {key.tenant}` has this one work again"
+        raise HttpError(HTTPStatus.FORBIDDEN, what, hint)
 
 
 def check_csrf(request: Request, key: ApiKey) -> None:

@@ -15,7 +15,6 @@ from schemas.api_keys import ApiKey
 from schemas.api_roles import ApiRole
 from schemas.declared import TOKEN_HINT, is_token
 from schemas.errors import UsageError
-from schemas.tenants import MAIN
 
 PREFIX = "rf"
 
@@ -30,7 +29,7 @@ async def make_key(
     expires_s: float = 0.0,
 ) -> tuple[ApiKey, str]:
     """Make a key; returned with its text `rf_ID_SECRET`, which is stored nowhere. Raises UsageError."""
-    if broker.tenants and tenant not in (MAIN, *broker.tenants):
+    if broker.listed.refuses(tenant):
         raise UsageError(
             f"the fleet has no tenant {tenant[:100]!a}",
             "`rigflow tenants add NAME` adds one, `rigflow tenants list` shows them",
@@ -100,6 +99,10 @@ class ApiKeys:
         """The key with this id, if it may be used now."""
         key = self._keys.get(identity)
         return key if key is not None and key.valid_at(self.now_s()) else None
+
+    def lacks_tenant(self, key: ApiKey) -> bool:
+        """Whether the fleet does not have the tenant of a key, or not any more: the key may do nothing then."""
+        return self._broker.listed.refuses(key.tenant)
 
     def check(self, text: str) -> ApiKey | None:
         """The key of this text, if it may be used now. Takes as long for a wrong secret as for a right one."""

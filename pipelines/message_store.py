@@ -152,15 +152,20 @@ class MessageStore(JetStream):
         super().__init__(connection)
         self.settings = connection.settings
         self.names = Names(connection.settings.prefix)
-        self.tenants: Mapping[str, Tenant] = {}
+        self.listed = TenantList()
         self.uploads = Uploads(self)
         self.media_bytes = 0  # of media that come in and are in memory, of all clients
         self._flight = _Flight(IN_FLIGHT_BYTES)
         self._refused: list[asyncio.Task[object] | None] = []  # tasks whose message a full stream has refused
 
+    @property
+    def tenants(self) -> Mapping[str, Tenant]:
+        """The tenants that the operator has listed, by their names."""
+        return self.listed.tenants
+
     def take_tenants(self, listed: TenantList) -> None:
         """Take the tenants that the operator has listed."""
-        self.tenants = listed.tenants
+        self.listed = listed
         self.names = Names(self.settings.prefix, frozenset(listed.tenants), listed.own_jobs)
 
     async def read_clock(self) -> None:

@@ -44,7 +44,7 @@ async def set_tenants(broker: Broker, settings: Settings, tenants: Mapping[str, 
 
 async def list_tenants(broker: Broker, tenants: Mapping[str, Tenant], number: int) -> None:
     """Replace the list of this number by one of tenants that `prepare_tenants` has prepared; see `store_tenants`."""
-    await store_tenants(broker, TenantList(tenants=tenants, own_jobs=True), number)
+    await store_tenants(broker, _list_of(broker, tenants), number)
     await move_jobs(broker)
 
 
@@ -58,11 +58,15 @@ async def prepare_tenants(broker: Broker, settings: Settings, tenants: Mapping[s
         what = f"the fleet has tenants that the file has not: {', '.join(missing)}"
         raise UsageError(what, f"name their file with --file; `rigflow tenants remove {missing[0]}` removes one")
     await _check_over(broker, tenants)
-    broker.take_tenants(TenantList(tenants=tenants, own_jobs=True))
+    broker.take_tenants(_list_of(broker, tenants))
     refused = await apply_topology(broker, settings, await hosted_pipelines(broker))
     await move_letters(broker)
     await copy_jobs(broker)
     return refused
+
+
+def _list_of(broker: Broker, tenants: Mapping[str, Tenant]) -> TenantList:
+    return TenantList(tenants=tenants, own_jobs=True, removed=broker.listed.removed - tenants.keys())
 
 
 async def _check_over(broker: Broker, tenants: Mapping[str, Tenant]) -> None:
@@ -133,7 +137,7 @@ async def remove_tenant(broker: Broker, settings: Settings, name: str) -> list[C
 async def unlist_tenant(broker: Broker, name: str) -> None:
     """Take a tenant from the list: workers leave its queues."""
     rest = {each: tenant for each, tenant in broker.tenants.items() if each != name}
-    listed = TenantList(tenants=rest, own_jobs=broker.names.own_jobs)
+    listed = TenantList(tenants=rest, own_jobs=broker.names.own_jobs, removed=broker.listed.removed | {name})
     await store_tenants(broker, listed, await list_number(broker))
 
 

@@ -30,7 +30,7 @@ async def list_number(broker: Broker) -> int:
 
 
 def _is_other(broker: Broker, listed: TenantList) -> bool:
-    return (listed.tenants, listed.own_jobs) != (broker.tenants, broker.names.own_jobs)
+    return listed != broker.listed
 
 
 async def store_tenants(broker: Broker, listed: TenantList, number: int) -> None:

@@ -74,11 +74,17 @@ class TenantList(BaseModel):
     """The tenants as the broker has them, for workers, gateways and publishers.
 
     `own_jobs`: each has a bucket of jobs. A list that an earlier version stored lacks it: they share one.
+    `removed`: those that were removed and not added again. Their API keys are refused, also where no tenant is left.
     """
 
     model_config = ConfigDict(frozen=True)
     tenants: Mapping[Name, Tenant] = {}
     own_jobs: bool = False
+    removed: frozenset[Name] = frozenset()
+
+    def refuses(self, tenant: str) -> bool:
+        """Whether a tenant may send nothing: it was removed, or there is a list, and the tenant is not in it."""
+        return tenant in self.removed or bool(self.tenants and tenant not in (MAIN, *self.tenants))
 
 
 def parse_tenants(text: str, source: str) -> TenantsFile:

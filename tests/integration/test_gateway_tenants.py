@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,16 @@ pytest.importorskip("uvicorn")
 from gateway.keys import KeyHolders  # noqa: E402
 from pipelines.api_keys import make_key  # noqa: E402
 from pipelines.broker import Broker  # noqa: E402
+from pipelines.tenant_admin import remove_tenant, set_tenants  # noqa: E402
 from schemas.api_roles import ApiRole  # noqa: E402
+from schemas.errors import UsageError  # noqa: E402
 from schemas.settings import MIB, Settings  # noqa: E402
+from schemas.tenants import Tenant  # noqa: E402
 from tests.clips import real_clip  # noqa: E402
 from tests.fleet import ONE_WORKER, Fleet  # noqa: E402
 from tests.gateway import Gateway  # noqa: E402
 from tests.integration.test_gateway import JOBS, _registered, events_of  # noqa: E402
+from tests.rig import eventually  # noqa: E402
 
 UPLOADS, LETTERS = "/api/v1/uploads", "/api/v1/dead-letters"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -38,7 +43,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.fixture(scope="module")
 def both(fleet: Fleet) -> Iterator[tuple[Any, Any]]:
     """Clients of one gateway with all roles, of two tenants."""
-    keys = asyncio.run(_keys(fleet.settings))
+    keys = asyncio.run(_keys(fleet.settings, "acme", "evil"))
     with Gateway(fleet.settings, identify=KeyHolders()) as door:
         one, other = (
             httpx.Client(base_url=door.url, timeout=60, headers={"Authorization": f"Bearer {key}"}) for key in keys
@@ -47,9 +52,9 @@ def both(fleet: Fleet) -> Iterator[tuple[Any, Any]]:
             yield one, other
 
 
-async def _keys(settings: Settings) -> list[str]:
+async def _keys(settings: Settings, *tenants: str) -> list[str]:
     async with Broker.connected(settings, "test") as broker:
-        return [(await make_key(broker, f"key-{tenant}", tenant, list(ApiRole)))[1] for tenant in ("acme", "evil")]
+        return [(await make_key(broker, f"key-{tenant}", tenant, list(ApiRole)))[1] for tenant in tenants]
 
 
 def _ended(http: Any, job: str) -> dict[str, Any]:
@@ -143,3 +148,45 @@ def test_one_id_of_two_tenants_is_two_jobs(both: tuple[Any, Any]) -> None:
         assert before == {}
         assert next(each for each in lines if each) == "event: jobs"
     assert acme.get(f"{JOBS}/own").status_code == 404
+
+
+def test_a_key_of_a_removed_tenant_is_refused_also_where_no_tenant_is_left(tmp_path: Path) -> None:
+    """A key of a tenant that never was in a list goes on working, and that of a removed one works when it is added."""
+    with Fleet((), tmp_path) as fleet:
+        settings = fleet.settings
+        asyncio.run(_registered(settings))
+        acme, plain = ({"X-API-Key": key} for key in asyncio.run(_keys(settings, "acme", "plain")))
+        asyncio.run(_tenants(settings, Tenant()))
+        with Gateway(settings, identify=KeyHolders()) as door, httpx.Client(base_url=door.url, timeout=60) as http:
+
+            def status(key: dict[str, str]) -> int:
+                return int(http.get(JOBS, headers=key).status_code)
+
+            assert (status(acme), status(plain)) == (200, 403), "there is a list, and one of them is not in it"
+            login = {"key": acme["X-API-Key"]}
+            assert http.post("/api/v1/session", json=login).status_code == 201
+            assert status({}) == 200
+            asyncio.run(_tenants(settings))
+            eventually(lambda: (status(acme), status(plain)) == (403, 200))
+            refused = http.post(f"{JOBS}?pipeline=simulated", content=b"x", headers=acme)
+            assert refused.status_code == 403, refused.text
+            assert refused.json()["detail"] == (
+                "API key key-acme is of tenant acme, which is not, or no longer, a tenant of this fleet"
+            )
+            assert (status({}), http.post("/api/v1/session", json=login).status_code) == (403, 403)
+            assert http.post(f"{JOBS}?pipeline=simulated", content=b"x", headers=plain).status_code == 201
+            with pytest.raises(UsageError, match="the fleet has no tenant 'acme'"):
+                asyncio.run(_keys(settings, "acme"))
+            for job in http.get(JOBS, headers=plain).json()["jobs"]:
+                assert http.delete(f"{JOBS}/{job['id']}", headers=plain).status_code == 204
+            asyncio.run(_tenants(settings, Tenant(weight=2)))
+            eventually(lambda: (status(acme), status(plain)) == (200, 403))
+
+
+async def _tenants(settings: Settings, acme: Tenant | None = None) -> None:
+    """Have `acme` as the only tenant, or remove it."""
+    async with Broker.connected(settings, "test") as broker:
+        if acme is None:
+            assert await remove_tenant(broker, settings, "acme") == []
+        else:
+            assert await set_tenants(broker, settings, {"acme": acme}) == []
