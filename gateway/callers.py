@@ -68,7 +68,7 @@ def check_host(request: Request) -> None:
         if name != "localhost" and not name.endswith(".localhost"):
             ip_address(name)
     except ValueError:
-        hint = "use its address, or have its operator start it with --keys or --everyone"
+        hint = "use its address, or start the gateway with --keys, or with --everyone"
         raise HttpError(HTTPStatus.FORBIDDEN, "this gateway has no such name", hint) from None
 
 

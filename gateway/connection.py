@@ -64,7 +64,8 @@ class _Transport:
         if self._written:
             data = b"".join(self._written)
             self._written, self._written_bytes = [], 0
-            self._transport.write(data)
+            if not self._transport.is_closing():  # else its client has gone, and asyncio would log each further write
+                self._transport.write(data)
 
     def is_closing(self) -> bool:
         return self.lingers or self._transport.is_closing()

@@ -113,12 +113,16 @@ async def _checked(url: str, hosts: Sequence[str]) -> _Target:
         port = parts.port or _PORTS.get(scheme, 0)
     except ValueError as error:
         raise _refused("the URL cannot be read", "give one as https://a.example/film.mp4") from error
-    if scheme not in _PORTS or not host or parts.username is not None:
-        raise _refused("the URL is none of http or https with a host", "leave out users and passwords")
+    if scheme not in _PORTS or not host:
+        raise _refused("the URL is none of http or https with a host", "give one as https://a.example/film.mp4")
+    if parts.username is not None:
+        raise _refused("the URL has a user or a password", "leave them out, or send the media itself")
     exact = f"{host}:{port}" in hosts or (host in hosts and port == _PORTS[scheme])
     if not exact and not (port == _PORTS[scheme] and any(_matches(host, each) for each in hosts)):
         what = f"media are not fetched from {host[:100]}:{port}"
-        raise HttpError(HTTPStatus.FORBIDDEN, what, "send the media itself, or have url_hosts allow this host")
+        raise HttpError(
+            HTTPStatus.FORBIDDEN, what, "send the media itself, or allow this host by the setting url_hosts"
+        )
     try:
         async with asyncio.timeout(CONNECT_S):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -127,7 +131,9 @@ async def _checked(url: str, hosts: Sequence[str]) -> _Target:
     addresses = [str(each[4][0]) for each in found]
     if not exact and not all(map(is_public, addresses)):
         what = f"{host[:100]} has an address that is not public"
-        raise HttpError(HTTPStatus.FORBIDDEN, what, "send the media itself, or have url_hosts name this host exactly")
+        raise HttpError(
+            HTTPStatus.FORBIDDEN, what, "send the media itself, or name this host exactly in the setting url_hosts"
+        )
     return _Target(parts, host, port, addresses[0])
 
 

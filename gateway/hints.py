@@ -19,19 +19,39 @@ _ROUTES = (  # a command and its first argument -> the request that does the sam
     (r"model list", "GET /api/v1/models"),
     (r"model show (\S+)", "GET /api/v1/models/{}"),
     (r"model add", "POST /api/v1/models?name=NAME"),
+    (r"search", "POST /api/v1/search"),
     (r"(?:publish|run)", "POST /api/v1/jobs"),
 )
 _PARAMETERS = {"--set": "set", "--model": "model", "--stream": "stream", "--name": "name"}
 _COMMAND = re.compile(r"`rigflow ([^`]*)`|\brigflow ((?:jobs|dead|model|pipelines) (?:list|show|add)|status)\b")
+_OTHERS = re.compile(r"(`(?!rigflow )[^`\s]+ [^`]*`)")  # commands of other programs, as they are
 _OPTION = re.compile("|".join(f"`?{option}(?![a-z-])`?" for option in _PARAMETERS))
 _SETTINGS = "|".join(name for name in Settings.model_fields if "_" in name)
-_OF_OPERATORS = re.compile(rf"rigflow \w|--[a-z]|RIGFLOW_|\bsettings?\b|pip install|the extra |\b(?:{_SETTINGS})\b")
+_OF_OPERATORS = re.compile(rf"`rigflow \w|--[a-z]|RIGFLOW_|\bsettings?\b|pip install|the extra |\b(?:{_SETTINGS})\b")
+_BETWEEN = re.compile(r"(; |, or | or (?=raise ))")  # what there is to choose from
+_IMPERATIVE = re.compile(
+    "(?:add|allow|build|check|choose|delete|drop|give|install|leave|make|name|publish|put|raise|run|see|set|start|stop|"
+    "upgrade|use|write) "
+)
 
 
 def for_callers(hint: str) -> str:
-    """A hint that names what a caller by HTTP can do; one that needs a command line is for the fleet's operator."""
-    made = _OPTION.sub(_parameter, _COMMAND.sub(_route, hint))
-    return f"ask the operator of the fleet: {made}" if _OF_OPERATORS.search(made) else made
+    """A hint that names what a caller by HTTP can do; what needs a command line, a setting or a package is for the
+    operator of the fleet: `send it again, or ask the operator of the fleet to raise its limits`.
+    """
+    parts = _OTHERS.split(hint)
+    made = "".join(
+        part if at % 2 else _OPTION.sub(_parameter, _COMMAND.sub(_route, part)) for at, part in enumerate(parts)
+    )
+    choices, asked = _BETWEEN.split(made), False
+    for at, choice in enumerate(choices):
+        if at % 2 or asked or not _OF_OPERATORS.search(_OTHERS.sub("", choice)):
+            continue
+        choices[at], asked = (
+            f"ask the operator of the fleet{' to' if _IMPERATIVE.match(choice) else ':'} {choice}",
+            True,
+        )
+    return "".join(choices)
 
 
 def _route(found: re.Match[str]) -> str:

@@ -57,8 +57,9 @@ class _Space:
         """Count bytes. Raises HttpError when there are too many."""
         self._left -= nbytes
         if self._left < 0:
-            what = f"a model has at most {self._most:,} bytes, the setting models_bytes"
-            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, "send a smaller one")
+            what = f"a model has at most {self._most:,} bytes"
+            hint = "send a smaller one, or raise the setting models_bytes"
+            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, what, hint)
 
     def file(self, folder: Path, given: str) -> Path:
         """Where a file of this name is to be written. Raises UsageError for a name that is not allowed."""

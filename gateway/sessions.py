@@ -87,7 +87,7 @@ def check_tenant(keys: ApiKeys, key: ApiKey) -> None:
     """Raise HttpError when the fleet does not have the tenant of a key, or not any more."""
     if keys.lacks_tenant(key):
         what = f"API key {key.name} is of tenant {key.tenant}, which is not, or no longer, a tenant of this fleet"
-        hint = f"use a key of another tenant; `rigflow tenants add {key.tenant}` has this one work again"
+        hint = f"use a key of another tenant, or add this tenant again: `rigflow tenants add {key.tenant}`"
         raise HttpError(HTTPStatus.FORBIDDEN, what, hint)
 
 

@@ -30,8 +30,8 @@ class TenantFull(FleetFull):
     def __init__(self, name: str, tenant: Tenant) -> None:
         may = f"{tenant.jobs:,} media or {tenant.queued_bytes / 1e6:,.0f} MB"
         what = f"tenant {name} has as much waiting in this pipeline as it may, {may}"
-        more = f"`rigflow tenants limit {name} --jobs N --queued-bytes BYTES` allows more"
-        super().__init__(what, f"send it again when some of it is done; {more}")
+        more = f"raise the limit by `rigflow tenants limit {name} --jobs N --queued-bytes BYTES`"
+        super().__init__(what, f"send it again when some of it is done, or {more}")
 
 
 class StorageFull(StoreError):
@@ -40,9 +40,9 @@ class StorageFull(StoreError):
     disposition = Disposition.ELSEWHERE
 
     def __init__(self, tenant: str) -> None:
-        more = f"`rigflow tenants limit {tenant} --storage-bytes BYTES` allows more"
-        what = f"unfinished jobs of tenant {tenant} fill all that it may store"
-        super().__init__(what, f"{more}; cancelled and finished jobs make room")
+        more = f"raise storage_bytes by `rigflow tenants limit {tenant} --storage-bytes BYTES`"
+        hint = f"cancel jobs, or wait until some are done, or {more}"
+        super().__init__(f"unfinished jobs of tenant {tenant} fill all that it may store", hint)
 
 
 @dataclass(slots=True)

@@ -122,7 +122,7 @@ def _first_frame(
     if reader.first is None or not shown.any():
         raise MediaError(
             f"{label}: no frame of its {stream.codec_context.name} video can be decoded",
-            f"{AGAIN}; frames of more than {limits.pixels / 1e6:g} million pixels need a higher setting max_pixels",
+            f"{AGAIN}, or raise the setting max_pixels if a frame has more than {limits.pixels / 1e6:g} million pixels",
         )
     return reader.first
 

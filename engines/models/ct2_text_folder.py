@@ -19,7 +19,10 @@ from schemas.model import ModelCard, ModelSpec
 BACKEND = "ctranslate2-text"
 MOST_CONTEXT, _UNSTATED_CONTEXT = 8192, 2048  # that are proposed; a model may be added with another
 _PLACES = "decoder/position_encodings/encodings"
-_HINT = "download the whole folder again, or convert it again with --copy_files tokenizer.json tokenizer_config.json"
+_HINT = (
+    "download the whole folder again, or convert it again: `ct2-transformers-converter --model FOLDER --copy_files "
+    "tokenizer.json tokenizer_config.json`, see docs/chat.md"
+)
 
 
 class CTranslate2TextFolder:

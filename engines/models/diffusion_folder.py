@@ -40,7 +40,7 @@ from schemas.model import ModelCard, ModelSpec, TensorSpec
 
 BACKEND = "diffusion"
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-_EXPORT = "export it: optimum-cli export onnx --model FOLDER NEW_FOLDER"
+_EXPORT = "export it: `optimum-cli export onnx --model FOLDER NEW_FOLDER`"
 _AGAIN = "download the whole folder again"
 
 

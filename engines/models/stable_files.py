@@ -30,7 +30,7 @@ _PIPELINES = (
     "LatentConsistencyModelPipeline",
 )
 _PICKLES = ("*.bin", "*.ckpt", "*.pt")
-_CONVERTING = "give more memory, or export it elsewhere: optimum-cli export onnx --model FOLDER NEW_FOLDER"
+_CONVERTING = "give more memory, or export it elsewhere: `optimum-cli export onnx --model FOLDER NEW_FOLDER`"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _MERGES = 49152 - 256 - 2  # of CLIP
 _SCHEDULE = {

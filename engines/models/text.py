@@ -39,7 +39,8 @@ def embed_texts(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Arra
     Raises ModelError if the model has no text tower or fails, PluginMissing if tokenizers is not installed.
     """
     if spec.text is None:
-        hint = "add a folder with text_model.onnx and tokenizer.json, or search by a picture: --like FILE"
+        hint = "add a folder with text_model.onnx and tokenizer.json, or search by a picture: "
+        hint += "`rigflow search LIBRARY --like FILE`"
         raise ModelError(f"model {spec.name} has no text tower", hint)
     check_text(spec)
     return in_own_process(spec.name, "runs", _HINT, _embed, spec, content, list(texts))

@@ -13,8 +13,10 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 
 from gateway.app import create_app  # noqa: E402
+from gateway.fetching import fetched  # noqa: E402
 from gateway.fleet import _connected  # noqa: E402
 from gateway.hints import for_callers  # noqa: E402
+from gateway.problems import HttpError, problem_of  # noqa: E402
 from schemas.settings import Settings  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -177,7 +179,22 @@ def test_the_description_has_all_apis_and_no_two_requests_of_one_name() -> None:
         ("`rigflow dead show 7 --save FILE`, or drop it", "GET /api/v1/dead-letters/7, or drop it"),
         ("`rigflow model show resnet` says", "GET /api/v1/models/resnet says"),
         ("`rigflow keys api list` shows them", "ask the operator of the fleet: `rigflow keys api list` shows them"),
-        ("raise the setting max_pixels", "ask the operator of the fleet: raise the setting max_pixels"),
+        ("raise the setting max_pixels", "ask the operator of the fleet to raise the setting max_pixels"),
+        (
+            "scale it down or raise the setting max_pixels",
+            "scale it down or ask the operator of the fleet to raise the setting max_pixels",
+        ),
+        (
+            "send it again when some of it is done, or raise the limit by `rigflow tenants limit`",
+            "send it again when some of it is done, or ask the operator of the fleet to raise the limit by `rigflow "
+            "tenants limit`",
+        ),
+        (
+            "start one with `rigflow up`, or check the URL of --nats; then try again",
+            "ask the operator of the fleet to start one with `rigflow up`, or check the URL of --nats; then try again",
+        ),
+        ("rigflow runs networks that are ONNX files", "rigflow runs networks that are ONNX files"),
+        ("export it: `optimum-cli export onnx --model FOLDER`", "export it: `optimum-cli export onnx --model FOLDER`"),
         ("say which, as in --set STAGE.model=NAME", "say which, as in the parameter set STAGE.model=NAME"),
         ("send formats that it reads", "send formats that it reads"),
     ],
@@ -199,5 +216,34 @@ def test_no_hint_of_the_code_leaves_a_caller_with_a_command_alone() -> None:
     assert len(commands) > 50
     for text in commands:
         shown = for_callers(text)
-        left = re.search(r"`rigflow [a-z]|(?<![\w-])--[a-z]", shown)
-        assert left is None or shown.startswith("ask the operator"), shown
+        left = re.search(r"`rigflow [a-z]|(?<![\w-])--[a-z]", re.sub(r"`(?!rigflow )\S+ [^`]*`", "", shown))
+        assert left is None or "ask the operator of the fleet" in shown, shown
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "said_of_it"),
+    [
+        (
+            "quatsch",
+            422,
+            "the URL is none of http or https with a host: give one as https://a.example/film.mp4",
+        ),
+        (
+            "https://me:secret@a.example/film.mp4",
+            422,
+            "the URL has a user or a password: leave them out, or send the media itself",
+        ),
+        (
+            "https://a.example/film.mp4",
+            403,
+            "media are not fetched from a.example:443: send the media itself, or ask the operator of the fleet to "
+            "allow this host by the setting url_hosts",
+        ),
+    ],
+)
+async def test_a_url_that_is_refused_says_what_its_caller_can_do(url: str, status: int, said_of_it: str) -> None:
+    with pytest.raises(HttpError) as refused:
+        async with fetched(url, []):
+            pass
+    problem, _ = problem_of(refused.value)
+    assert (problem.status, problem.text) == (status, said_of_it)
