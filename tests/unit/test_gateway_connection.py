@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,7 @@ from gateway.server import Server, listen
 LIMITS = Limits()
 STEP_S = 5.0  # what a test has the gateway's clock go forward at a time
 LEFT: list[str] = []  # requests whose clients went away
+BEGUN, GONE = threading.Event(), threading.Event()  # an answer was begun, and its client has gone
 
 
 def _app() -> FastAPI:
@@ -58,6 +60,16 @@ def _app() -> FastAPI:
                     await asyncio.sleep(0)
             finally:
                 LEFT.append("endless")
+
+        return StreamingResponse(pieces())
+
+    @app.get("/gone")
+    async def gone() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            BEGUN.set()
+            GONE.wait(60)  # in one step of the event loop, which learns only then that the client has gone
+            for _ in range(20):
+                yield bytes(1 << 16)
 
         return StreamingResponse(pieces())
 
@@ -276,3 +288,15 @@ def test_a_server_that_stops_at_once_closes_every_connection() -> None:
                 assert client.recv(100) == b""
         finally:
             gc.enable()
+
+
+def test_what_is_written_to_a_client_that_has_gone_is_no_warning(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    with gateway.client() as client:
+        client.sendall(b"GET /gone HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert BEGUN.wait(60)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it resets the connection
+    GONE.set()
+    assert gateway.answers(b"POST /full HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 503")
+    assert [record.getMessage() for record in caplog.records] == []
