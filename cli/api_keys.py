@@ -8,9 +8,10 @@ from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from, on_fleet
 from cli.revoking import revoked
-from cli.text import age, one_line, say_json, size, stdout, warn
+from cli.text import age, one_line, say_json, stdout, warn
 from schemas.api_roles import ApiRole
 from schemas.errors import ExitCode
+from schemas.text import size
 
 if TYPE_CHECKING:
     from schemas.api_keys import ApiKey

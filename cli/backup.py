@@ -8,9 +8,9 @@ import typer
 
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
-from cli.text import say_json, size, stdout
+from cli.text import say_json, stdout
 from schemas.errors import ExitCode, OutputError, UsageError
-from schemas.text import count
+from schemas.text import count, size
 
 if TYPE_CHECKING:
     from schemas.settings import Settings

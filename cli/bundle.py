@@ -13,9 +13,9 @@ import typer
 
 from cli.bundle_profiles import PROFILES, BundleProfile
 from cli.options import Json, ends_well
-from cli.text import say, say_json, size, warn
+from cli.text import say, say_json, warn
 from schemas.errors import ExitCode, OutputError, RigflowError, UsageError
-from schemas.text import count
+from schemas.text import count, size
 
 INSTALL = """\
 #!/bin/sh

@@ -13,9 +13,9 @@ from cli.interrupts import run_async
 from cli.options import Json, on_fleet
 from cli.output_folder import prepare_folder
 from cli.results import write_result
-from cli.text import age, cell, clock, say, say_fields, say_json, size, stdout, warn
+from cli.text import age, cell, clock, say, say_fields, say_json, stdout, warn
 from schemas.errors import ExitCode, StoreError, UsageError
-from schemas.text import printable
+from schemas.text import printable, size
 
 if TYPE_CHECKING:
     from rich.text import Text

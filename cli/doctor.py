@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from cli.interrupts import run_async
 from cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from cli.text import cell, cells, say_json, size, stdout
+from cli.text import cell, cells, say_json, stdout
 from schemas.errors import ExitCode, RigflowError
+from schemas.text import size
 
 if TYPE_CHECKING:
     from engines.machine import Gpu

@@ -11,8 +11,9 @@ from cli.engine_share import Keys, at_fleet, gpus_of, pull, push, store_of
 from cli.export import export
 from cli.help import Commands
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from cli.text import one_line, say, say_json, size, stdout, warn
+from cli.text import one_line, say, say_json, stdout, warn
 from schemas.errors import ExitCode, UsageError
+from schemas.text import size
 
 if TYPE_CHECKING:
     from cli.tables import Given

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.text import say, say_json, size, stdout
+from cli.text import say, say_json, stdout
 from schemas.errors import ExitCode, OutputError, UsageError
+from schemas.text import size
 
 if TYPE_CHECKING:
     from engines.building.bench import Point

@@ -8,8 +8,8 @@ import typer
 from cli.answers import answers
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
-from cli.text import size
 from schemas.errors import ExitCode, UsageError
+from schemas.text import size
 
 if TYPE_CHECKING:
     from engines.building.store import EngineStore

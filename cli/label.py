@@ -8,9 +8,8 @@ import typer
 from cli.answers import answers
 from cli.model_text import kept_text
 from cli.options import Json, SettingsFile, ends_well
-from cli.text import size
 from schemas.errors import ExitCode, UsageError
-from schemas.text import count
+from schemas.text import count, size
 
 
 @ends_well

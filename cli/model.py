@@ -13,8 +13,9 @@ from cli.help import Commands
 from cli.model_text import card_facts, costs, described, kept_text, print_card, print_files
 from cli.model_trial import try_model
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.text import cell, say, say_json, sentence, size, stdout, warn
+from cli.text import cell, say, say_json, sentence, stdout, warn
 from schemas.errors import ExitCode
+from schemas.text import size
 
 if TYPE_CHECKING:
     from cli.tables import Given

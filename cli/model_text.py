@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cli.text import say, say_sentence, size
+from cli.text import say, say_sentence
+from schemas.text import size
 
 if TYPE_CHECKING:
     from engines.models.companions.base import Line

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cli.text import cell, one_line, say_sentence, size, stdout
+from cli.text import cell, one_line, say_sentence, stdout
 from schemas.text import rate as number
+from schemas.text import size
 
 if TYPE_CHECKING:
     from engines.workload import MediaFacts

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cli.plan_text import count
-from cli.text import age, one_line, say_json, say_sentence, size, stdout, took
+from cli.text import age, one_line, say_json, say_sentence, stdout, took
 from schemas.errors import ExitCode
 from schemas.text import rate as number
+from schemas.text import size
 
 if TYPE_CHECKING:
     from engines.workload import MediaFacts

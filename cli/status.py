@@ -13,10 +13,10 @@ from cli.status_devices import devices
 from cli.status_gpus import care_rows
 from cli.status_roles import placed
 from cli.status_workers import notes, state_of, workers
-from cli.text import age, cell, cells, one_line, say_json, size, stdout
+from cli.text import age, cell, cells, one_line, say_json, stdout
 from schemas.errors import ExitCode
 from schemas.states import ENDED, STOPPED
-from schemas.text import count, rate, without_passwords
+from schemas.text import count, rate, size, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType

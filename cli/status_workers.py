@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cli.status_devices import device_of
-from cli.text import cell, cells, moment, one_line, size
+from cli.text import cell, cells, moment, one_line
 from schemas.states import ENDED, LOST
-from schemas.text import rate
+from schemas.text import rate, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,10 +10,10 @@ from cli.answers import answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
-from cli.text import one_line, say_json, size, stdout, warn
+from cli.text import one_line, say_json, stdout, warn
 from cli.topology import line
 from schemas.errors import ExitCode, NotFound, UsageError
-from schemas.text import shell_word
+from schemas.text import shell_word, size
 
 if TYPE_CHECKING:
     from cli.tables import Rows

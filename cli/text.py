@@ -110,17 +110,6 @@ def cells(*parts: tuple[object, str]) -> "Text":
     return Text("").join(cell(text, style) for text, style in parts)
 
 
-def size(nbytes: float) -> str:
-    """Bytes: three digits and a decimal unit."""
-    if nbytes < 999.5:
-        return f"{nbytes:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        nbytes /= 1000
-        if nbytes < 999.5:
-            return f"{nbytes:.3g} {unit}"
-    return f"{nbytes / 1000:.3g} TB"
-
-
 def age(seconds: float, units: int = 2) -> str:
     """A duration: its largest units, two or one."""
     minutes, rest = divmod(round(seconds), 60)

@@ -9,9 +9,9 @@ from cli.answers import answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, SettingsFile, ends_well, on_fleet, settings_from
-from cli.text import age, say, size
+from cli.text import age, say
 from schemas.errors import ExitCode
-from schemas.text import count
+from schemas.text import count, size
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker

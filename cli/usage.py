@@ -10,8 +10,9 @@ import typer
 
 from cli.interrupts import run_async
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import one_line, say_json, size, stdout, took
+from cli.text import one_line, say_json, stdout, took
 from schemas.errors import ExitCode, UsageError
+from schemas.text import size
 
 if TYPE_CHECKING:
     from cli.tables import Given, Rows

@@ -1,7 +1,7 @@
 """Admission by predicted seconds: a publisher waits while the first queue of its pipeline holds too much work."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.broker import Broker
@@ -18,15 +18,27 @@ def messages_per_s(workers: Sequence[Mapping[str, Any]], pipeline: str, stage: s
 
     0: none has measured any yet.
     """
-    total, count = 0.0, 0
+    measured = list(_measured(workers, pipeline, stage))
+    return sum(1.0 / message_s for message_s, _ in measured), len(measured)
+
+
+def bytes_per_s(workers: Sequence[Mapping[str, Any]], pipeline: str, stage: str) -> float:
+    """Bytes of a queue that workers do in a second together, by what each measured: long segments are large messages.
+
+    0: none has measured any yet.
+    """
+    return sum(message_bytes / message_s for message_s, message_bytes in _measured(workers, pipeline, stage))
+
+
+def _measured(workers: Sequence[Mapping[str, Any]], pipeline: str, stage: str) -> Iterator[tuple[float, float]]:
+    """Seconds and bytes of a message, as measured by each worker that takes from a queue."""
     for worker in workers:
         role = worker.get("roles", {}).get(pipeline)
         takes = stage in role["takes"] if role is not None else runs_stage(worker["stages"], stage)
         for of in worker["done"]:
             message_s = float(of.get("message_s", 0.0))
             if takes and (of["pipeline"], of["stage"]) == (pipeline, stage) and message_s > 0.0:
-                total, count = total + 1.0 / message_s, count + 1
-    return total, count
+                yield message_s, float(of.get("message_bytes", 0.0))
 
 
 class Admission:

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.admission import messages_per_s
+from pipelines.admission import bytes_per_s
 from pipelines.status import FleetStatus, QueueStatus
 from schemas.rig import runs_stage
 from schemas.subjects import COLLECT, SPLIT
-from schemas.text import rate
+from schemas.text import rate, size
 
 Worker = Mapping[str, Any]  # the last status of a worker
 FULL = 0.95  # of a stream's limit: publishers wait
@@ -21,13 +21,13 @@ def bottleneck(fleet: FleetStatus) -> str:
     """One sentence: the stage that the fleet waits for, with figures, or that there is none."""
     if fleet.results.limit_bytes and fleet.results.nbytes > FULL * fleet.results.limit_bytes:
         return (
-            f"The bottleneck is the stream of results: {_size(fleet.results.nbytes)} of "
-            f"{_size(fleet.results.limit_bytes)} are kept, so encoders wait until results are collected or too old."
+            f"The bottleneck is the stream of results: {size(fleet.results.nbytes)} of "
+            f"{size(fleet.results.limit_bytes)} are kept, so encoders wait until results are collected or too old."
         )
     if fleet.claims.limit_bytes and fleet.claims.nbytes > FULL * fleet.claims.limit_bytes:
         return (
-            f"The bottleneck is the store of large bodies: {_size(fleet.claims.nbytes)} of "
-            f"{_size(fleet.claims.limit_bytes)} are kept, so publishers of bodies larger than a message wait."
+            f"The bottleneck is the store of large bodies: {size(fleet.claims.nbytes)} of "
+            f"{size(fleet.claims.limit_bytes)} are kept, so publishers of bodies larger than a message wait."
         )
     late = [queue for queue in fleet.queues if has_backlog(queue)]
     if not late:
@@ -141,22 +141,22 @@ def has_backlog(queue: QueueStatus) -> bool:
     return any(priority.waiting > priority.requests for priority in queue.priorities.values())
 
 
-def _waiting(queue: QueueStatus) -> int:
-    return sum(priority.waiting for priority in queue.priorities.values())
-
-
 def _name(queue: QueueStatus) -> str:
     return f"{queue.pipeline} {queue.stage}".strip()
 
 
 def _backlog(queue: QueueStatus, workers: Sequence[Worker]) -> str:
-    waiting = _waiting(queue)
-    rate, _ = messages_per_s(workers, queue.pipeline, queue.stage)
-    seconds = f", about {waiting / rate:,.0f} s of work" if rate and waiting / rate >= STANDING_S else ""
-    return (
-        f"{waiting:,} {'message waits' if waiting == 1 else 'messages wait'} "
-        f"({_size(queue.stream.nbytes)}{seconds}, the oldest for {queue.stream.oldest_s:.0f} s)"
-    )
+    """How many messages wait and are held, and the bytes, the work and the age of both together: of the stream."""
+    waiting = sum(priority.waiting for priority in queue.priorities.values())
+    held = sum(priority.in_flight for priority in queue.priorities.values())
+    text = f"{waiting:,} {'message waits' if waiting == 1 else 'messages wait'}"
+    if held:
+        text += f" and {held:,} {'is' if held == 1 else 'are'} held"
+    together = " together" if held else ""
+    per_s = bytes_per_s(workers, queue.pipeline, queue.stage)
+    work_s = queue.stream.nbytes / per_s if per_s else 0.0
+    seconds = f", about {work_s:,.0f} s of work" if work_s >= STANDING_S else ""
+    return f"{text} ({size(queue.stream.nbytes)}{together}{seconds}, the oldest for {queue.stream.oldest_s:.0f} s)"
 
 
 def _count(workers: Sequence[Worker]) -> str:
@@ -174,7 +174,3 @@ def _no_work(workers: Sequence[Worker]) -> str:
 
 def _loading(workers: Sequence[Worker]) -> str:
     return f"{_count(workers)} {'loads its' if len(workers) == 1 else 'load their'} models"
-
-
-def _size(nbytes: float) -> str:
-    return f"{nbytes / 1e6:,.1f} MB"

@@ -14,6 +14,8 @@ from schemas.subjects import HEADER_BLOB, HEADER_COPY, HEADER_ID
 from schemas.wire import Buffer
 
 _OF_ONE = frozenset((HEADER_ID, HEADER_BLOB, HEADER_COPY))  # headers of one message, not of its input
+_HEADER_BYTES = 4  # of `: ` and the line end of one header
+_RECORD_BYTES = 46  # a message's record in a stream of files: 22 before, 8 after, and 16 for the first line of headers
 
 
 class Delivery:
@@ -60,6 +62,12 @@ class Delivery:
         self.content: bytes = message.data
         self._body: Buffer | None = None if self._blob else self.content
         self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that it has in its stream, with subject and headers; a claim check's without its object."""
+        headers = sum(len(name) + len(value) + _HEADER_BYTES for name, value in self.headers.items())
+        return len(self.content) + len(self.subject) + headers + _RECORD_BYTES
 
     @property
     def stored_ns(self) -> int:

@@ -22,6 +22,7 @@ from schemas.jobs import JobRef, JobState, Manifest
 from schemas.messages import decode
 from schemas.results import Done
 from schemas.subjects import HEADER_TYPE
+from schemas.text import size
 
 
 class ResultsEvicted(RigflowError):
@@ -121,7 +122,7 @@ def _why_anew(broker: Broker, known: Manifest) -> str:
     """Why a job that was not over is begun anew, if a setting is the cause."""
     settings = broker.settings
     if known.results_evicted:
-        kept = f"results_bytes = {settings.results_bytes / 1e6:.0f} MB"
+        kept = f"results_bytes = {size(settings.results_bytes)}"
         return f"its results were more than half of what is kept, {kept}: more of them lets such a job go on"
     if _is_too_old(broker, known):
         return f"it is older than results are kept, results_age_s = {settings.results_age_s:.0f}"

@@ -17,6 +17,7 @@ from pipelines.nats_client import Body
 from schemas.errors import BrokerError, Disposition, StoreError
 from schemas.subjects import Names
 from schemas.tenants import Tenant, TenantList
+from schemas.text import size
 
 HEADERS_BYTES = 4096  # reserved for headers, which count towards the server's max_payload
 WORTH_ASKING_BYTES = 1 << 16  # a body of so many costs more to send in vain than to ask whether there is room
@@ -136,7 +137,7 @@ class Uploads:
         used = int(info["state"]["bytes"]) + max(before, self.reserved[stream])
         most = limit * share if own else limit
         if 0 < most < own + nbytes:
-            what = f"{(own + nbytes) / 1e6:,.1f} MB never fit into {stream}, which takes {most / 1e6:,.1f} MB"
+            what = f"{size(own + nbytes)} never fit into {stream}, which takes {size(most)}"
             raise NeverFits(what, "raise results_bytes, and run `rigflow topology apply`")
         return limit <= 0 or not used or used + nbytes <= limit * share
 

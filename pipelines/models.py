@@ -20,6 +20,7 @@ from schemas.errors import ModelError, StoreError
 from schemas.model import ModelSpec
 from schemas.model_files import bytes_of
 from schemas.settings import CACHE_HINT
+from schemas.text import size
 
 MOST_CARD_BYTES = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -175,7 +176,7 @@ async def _card_body(broker: Broker, identity: str) -> bytes:
     if info is None:
         raise ModelError(f"the broker has no model {identity[:12]}", _PUBLISH)
     if info.size > MOST_CARD_BYTES:
-        raise ModelError(f"the model card of model {identity[:12]} has {info.size / 1e6:.1f} MB", _PUBLISH)
+        raise ModelError(f"the model card of model {identity[:12]} has {size(info.size)}", _PUBLISH)
     return bytes(await get_blob(broker, bucket, identity))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipelines.message_store import FleetFull, MessageStore
 from schemas.errors import Disposition, StoreError
 from schemas.tenants import Tenant
+from schemas.text import size
 from schemas.usage import EndedJob, day_of
 
 LOOK_S = 5.0  # between two looks at what a tenant has used: jobs that end meanwhile count a little later
@@ -28,7 +29,7 @@ class TenantFull(FleetFull):
     """As much of a tenant waits in one pipeline as may."""
 
     def __init__(self, name: str, tenant: Tenant) -> None:
-        may = f"{tenant.jobs:,} media or {tenant.queued_bytes / 1e6:,.0f} MB"
+        may = f"{tenant.jobs:,} media or {size(tenant.queued_bytes)}"
         what = f"tenant {name} has as much waiting in this pipeline as it may, {may}"
         more = f"raise the limit by `rigflow tenants limit {name} --jobs N --queued-bytes BYTES`"
         super().__init__(what, f"send it again when some of it is done, or {more}")

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Collection
+from math import floor, log10
 from shlex import quote
 
 LEAST_ALIKE = 0.6  # of 1; difflib's own
@@ -42,8 +43,22 @@ def count(number: int, noun: str) -> str:
 
 
 def rate(per_s: float) -> str:
-    """Return a number of things a second, with one decimal below 10: slow work is not `0`."""
-    return f"{per_s:.1f}" if 0 < per_s < 9.95 else f"{per_s:,.0f}"
+    """Return a number of things a second: one decimal below 10, and more where slow work would be `0.0`."""
+    if per_s <= 0 or per_s >= 9.95:
+        return f"{per_s:,.0f}"
+    decimals = max(1, -floor(log10(per_s)))
+    return f"{per_s:.{decimals}f}"
+
+
+def size(nbytes: float) -> str:
+    """Return a number of bytes with three digits and a decimal unit: `93 B`, `1.07 kB`, `49.7 MB`."""
+    if nbytes < 999.5:
+        return f"{nbytes:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        nbytes /= 1000
+        if nbytes < 999.5:
+            return f"{nbytes:.3g} {unit}"
+    return f"{nbytes / 1000:.3g} TB"
 
 
 def without_passwords(text: str) -> str:

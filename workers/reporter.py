@@ -184,6 +184,7 @@ class Reporter:
                     "frames": of.frames,
                     "seconds": of.seconds,
                     "message_s": runner.in_flight.throughput.message_s(*key),
+                    "message_bytes": runner.in_flight.throughput.message_bytes(*key),
                     "frames_per_s": (of.frames - earlier.frames) / span_s,
                     "busy": min(1.0, (of.seconds - earlier.seconds) / span_s),
                 }

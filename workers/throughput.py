@@ -1,4 +1,6 @@
-"""Seconds from the end of one message to the end of the next, also where a worker decodes several at a time."""
+"""Seconds from the end of one message to the end of the next, also where a worker decodes several at a time; and the
+bytes of these messages.
+"""
 
 from collections import deque
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ class _Group:
     seconds: float
     ended_s: float  # when the first of them did
     messages: int = 1
+    nbytes: int = 0
 
 
 class Throughput:
@@ -25,6 +28,7 @@ class Throughput:
     def __init__(self) -> None:
         self._groups: dict[Key, deque[_Group]] = {}
         self._means_s: dict[Key, float] = {}
+        self._mean_bytes: dict[Key, float] = {}
         self._last_s = 0.0
 
     def ended(self, message: InFlight, now_s: float) -> None:
@@ -39,11 +43,18 @@ class Throughput:
             groups[-1].messages += 1
         else:
             groups.append(_Group(now_s - since_s, now_s))
-        self._means_s[key] = sum(each.seconds for each in groups) / sum(each.messages for each in groups)
+        groups[-1].nbytes += message.delivery.stored_bytes
+        messages = sum(each.messages for each in groups)
+        self._means_s[key] = sum(each.seconds for each in groups) / messages
+        self._mean_bytes[key] = sum(each.nbytes for each in groups) / messages
 
     def message_s(self, pipeline: str, stage: str) -> float:
         """Seconds for one message; 0 before the first has ended."""
         return self._means_s.get((pipeline, stage), 0.0)
+
+    def message_bytes(self, pipeline: str, stage: str) -> float:
+        """Bytes in its stream of one of the messages of `message_s`; 0 before the first has ended."""
+        return self._mean_bytes.get((pipeline, stage), 0.0)
 
     @property
     def slowest_s(self) -> float:

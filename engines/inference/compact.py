@@ -21,6 +21,7 @@ from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.model_profile import ComputeOptions
+from schemas.text import size
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
@@ -157,7 +158,7 @@ def between(gpu: "CudaGpu", nbytes: int) -> "Block":
     try:
         return gpu.memory.take(nbytes)
     except gpu.driver.MemoryError as error:
-        what = f"own kernels find no {nbytes / 1e9:.1f} GB of free memory on {gpu.name}"
+        what = f"own kernels find no {size(nbytes)} of free memory on {gpu.name}"
         raise ModelError(what, "compute the model with smaller batches, or without own kernels") from error
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+from schemas.text import size
+
 MOST_CHARS = 300
 _ALLOCATION = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
 _SOURCE = re.compile(r"(?:/\S+/)?\w+\.(?:cc|cpp|cu|h):\d+ ")
@@ -32,7 +34,7 @@ def one_line(error: Exception) -> str:
     """Return ONNX Runtime's reason, at most `MOST_CHARS` long."""
     text = " ".join(str(error).split())
     if wanted := _ALLOCATION.search(text):
-        return f"it needs {int(wanted[1]) / 1e9:.1f} GB of memory for one array, and there is less"
+        return f"it needs {size(int(wanted[1]))} of memory for one array, and there is less"
     while source := _SOURCE.search(text):
         text = text[: source.start()] + _without_function(text[source.end() :])
     for pattern, shorter in _SHORTER:

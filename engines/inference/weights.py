@@ -13,6 +13,7 @@ from typing import Any
 
 from engines.content import Content, ModelFiles, graph_of
 from schemas.errors import ModelError
+from schemas.text import size
 
 _KEY = b"location"  # a key of every external tensor: a file without it has none, and need not be parsed
 _ORT_MARK = b"ORTM"  # at byte 4 of a file in ONNX Runtime's own format, whose content cannot be checked
@@ -73,7 +74,7 @@ def one_file(content: Content, name: str) -> bytes:
     sizes = {file.sha256: file.size for file in content.files}
     nbytes = len(content.graph) + sum(sizes[location] for location in {location_of(tensor) for tensor in tensors})
     if nbytes > MOST_BYTES:
-        what = f"model {name} has {nbytes / 1e9:.1f} GB with its weights, and engines are built of one file of 2 GB"
+        what = f"model {name} has {size(nbytes)} with its weights, and engines are built of one file of 2 GB"
         raise ModelError(what, "run it by backend onnxruntime, or export it in fp16")
     for tensor in tensors:
         take_in(tensor, content.folder, f"model `{name}`")

@@ -21,6 +21,7 @@ from engines.models.given import check_no_pointer
 from engines.models.towers import IMAGE, TEXT, Towers, cut
 from schemas.errors import ModelError
 from schemas.model_files import FileSpec
+from schemas.text import size
 
 _SMALL_BYTES = 1024  # shapes and the like, which ONNX Runtime needs before it opens files; ONNX's tools use it too
 _MOST_FILES = 1000
@@ -192,9 +193,9 @@ class Taking:
 def read_graph(path: Path) -> bytes:
     """Read an ONNX file. Raises ModelError."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            size = f"{path.stat().st_size / 1e9:.1f} GB"
-            raise ModelError(f"{path} has {size}", "an ONNX file may have 2 GB: save its weights in a file beside it")
+        if (nbytes := path.stat().st_size) > MOST_BYTES:
+            hint = "an ONNX file may have 2 GB: save its weights in a file beside it"
+            raise ModelError(f"{path} has {size(nbytes)}", hint)
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "check the path") from error

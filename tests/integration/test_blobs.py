@@ -24,6 +24,16 @@ from schemas.subjects import HEADER_BLOB, HEADER_ID
 from tests.integration.queues import MIB, a_broker, a_pull, eventually, queue_is_empty, queue_subject
 
 
+async def test_a_delivery_has_the_bytes_that_its_stream_counts(settings: Settings) -> None:
+    """A backlog's bytes are compared with those of messages that are done: also of a claim check, and of small ones."""
+    async with a_broker(settings) as broker, a_pull(broker, requests=3) as taken:
+        for number, nbytes in enumerate((93, 500_000, 12 * MIB)):
+            await broker.publish(queue_subject(broker), bytes(nbytes), str(number), {"Rigflow-Name": "picture.jpg"})
+        await taken.until(3)
+        counted = await broker.stream_bytes(taken.deliveries[0].stream)
+        assert sum(delivery.stored_bytes for delivery in taken.deliveries) == pytest.approx(counted, abs=3 * 20)
+
+
 async def test_a_body_that_is_too_large_travels_as_a_claim_check(settings: Settings) -> None:
     body = bytes(range(256)) * (12 * MIB // 256) + b"odd"
     async with a_broker(settings) as broker, a_pull(broker, requests=3) as taken:

@@ -42,8 +42,9 @@ def test_watch_names_the_bottleneck_of_a_fleet_at_work(tmp_path: Path) -> None:
         reported = json.loads(rigflow("status", "--json", "--nats", fleet.settings.nats).stdout)
     assert len(re.findall(r"^\d\d:\d\d:\d\d$", output, re.MULTILINE)) > 1, "it is shown again and again"
     assert re.search(r"test-0 +cpu +all +working +\d+ +\d+% +\d+", output)
-    work = r"(, about [\d,]+ s of work)?"
-    assert re.search(rf"messages wait \([\d.]+ MB{work}, the oldest for \d+ s\) in front of simulated decode\.", output)
+    held, work = r"( and \d+ (is|are) held)?", r"( together)?(, about [\d,]+ s of work)?"
+    backlog = rf"messages wait{held} \([\d.]+ [kM]?B{work}, the oldest for \d+ s\)"
+    assert re.search(rf"{backlog} in front of simulated decode\.", output)
     assert reported["bottleneck"].startswith("The bottleneck is simulated infer")
     (worker,) = reported["workers"]
     (infer,) = [of for of in worker["done"] if of["stage"] == "infer"]

@@ -13,10 +13,10 @@ import pytest
 from cli import up, watch
 from cli.near import describe_offset
 from cli.tables import list_of
-from cli.text import age, one_line, size, stderr, stdout, took
+from cli.text import age, one_line, stderr, stdout, took
 from pipelines.registry import builtin_pipelines
 from schemas.settings import Settings
-from schemas.text import count, rate
+from schemas.text import count, rate, size
 from tests.cli import COMMAND, environment
 
 
@@ -59,6 +59,13 @@ def test_one_of_something_has_no_plural() -> None:
 
 def test_a_low_rate_has_a_decimal() -> None:
     assert [rate(per_s) for per_s in (0, 0.24, 1, 9.96, 24.6, 1225.4)] == ["0", "0.2", "1.0", "10", "25", "1,225"]
+    assert [rate(per_s) for per_s in (0.96, 0.096, 0.04, 0.0123, 1 / 86400)] == [
+        "1.0",
+        "0.10",
+        "0.04",
+        "0.01",
+        "0.00001",
+    ]
 
 
 def test_an_offset_says_which_begins_in_which() -> None:
