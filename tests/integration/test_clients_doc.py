@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,37 @@ def test_a_connection_that_is_not_there_is_a_line(tmp_path: Path, language: Lang
     assert complaint.startswith("no connection to the broker in NATS_URL: ")
     assert words in complaint
     assert complaint.count("\n") == 1, complaint
+
+
+@pytest.mark.parametrize("wrong", ["letter", "short"])
+def test_a_seed_that_is_none_is_a_line(guarded: Guarded, tmp_path: Path, language: Language, wrong: str) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"any")
+    environment = guarded.environment("client")
+    seed = environment["NATS_SEED"].strip()
+    environment["NATS_SEED"] = (
+        f"{seed[:20]}{'A' if seed[20] != 'A' else 'B'}{seed[21:]}" if wrong == "letter" else seed[:20]
+    )
+    program = language.start(call(language, "small", "a"), tmp_path, environment)
+    said, complaint = program.communicate(timeout=60)
+    assert (program.returncode, said) == (1, "")
+    assert complaint.startswith("no connection to the broker in NATS_URL: ")
+    assert complaint.count("\n") == 1, complaint
+
+
+def test_a_pipeline_that_is_not_there_is_a_line(tmp_path: Path, language: Language) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"any")
+    as_people_run_it = replace(language, command=language.command[:1])  # Python shows no warning of what is not closed
+    server = EmbeddedServer()
+    server.start()
+    try:
+        asyncio.run(register_builtin(Settings.model_validate({"nats": server.url})))
+        asked = call(language, "small", "a").replace("upscale2x", "nosuch")
+        program = as_people_run_it.start(asked, tmp_path, {"PATH": "", "NATS_URL": server.url})
+        said, complaint = program.communicate(timeout=60)
+    finally:
+        server.stop()
+    expected = "no stream takes rigflow.media.main.nosuch: the fleet has no such pipeline\n"
+    assert (program.returncode, said, complaint) == (1, "", expected)
 
 
 def test_other_media_under_a_known_id_are_not_sent(tmp_path: Path, language: Language) -> None:

@@ -4,7 +4,7 @@ import { language, t } from "/page/language.js";
 
 const locale = () => (language() === "zh" ? "zh-CN" : "en-GB");
 export const number = (value, digits = 0) => value.toLocaleString(locale(), { maximumFractionDigits: digits });
-export const percent = (share) => `${number(100 * share)} %`;
+export const percent = (share) => `${number(100 * share)}\u00a0%`;
 
 /** Bytes with three digits and a decimal unit. */
 export function size(bytes) {
