@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.cases import drawn
-from tests.clips import Clip, make_clip
-from tests.page.looking import PICTURES_THERE, checked, settled, submitted, until
+from tests.clips import Clip, make_clip, still
+from tests.page.looking import PICTURES_THERE, checked, set_language, settled, submitted, until
 
 pytestmark = pytest.mark.page
 
@@ -87,6 +87,42 @@ def test_what_failed_is_a_dead_letter_that_is_tried_again_and_dropped(page: Any,
     row.get_by_role("button", name="Drop").click()
     page.get_by_role("dialog").get_by_role("button", name="Drop").click()
     row.wait_for(state="detached")
+
+
+def test_a_failed_job_is_retried_where_it_has_dead_letters(page: Any, tmp_path: Path) -> None:
+    """A broken picture has none: its reason is in Chinese, too."""
+    (tmp_path / "nofilm.mp4").write_bytes(b"this is no film at all")
+    (tmp_path / "half.jpg").write_bytes(still("mjpeg", size=(240, 180))[:-100])
+    submitted(page, "simulated", tmp_path / "nofilm.mp4")
+    page.get_by_role("link", name="nofilm.mp4 is job").click()
+    with page.expect_response(lambda answer: answer.url.endswith("/retry")) as answered:
+        page.get_by_role("button", name="Retry: nofilm.mp4").click()
+    assert answered.value.ok
+    page.get_by_role("button", name="Retry: nofilm.mp4").wait_for()  # it has failed again
+    assert page.locator(".problem").count() == 0
+    submitted(page, "upscale", tmp_path / "half.jpg")
+    page.get_by_role("link", name="half.jpg is job").click()
+    page.get_by_text("failed", exact=True).wait_for()
+    page.get_by_text("half.jpg: the jpeg image is truncated: copy or download it again").wait_for()
+    page.get_by_text("No files are at the broker").wait_for()  # what it looks for is there
+    assert page.get_by_role("button", name="Retry").count() == 0
+    set_language(page, "zh")
+    page.get_by_text("half.jpg：jpeg 图片不完整：请重新复制或下载").wait_for()
+    checked(page, "job-failed-chinese")
+    set_language(page, "en")
+
+
+def test_what_is_not_there_is_said_with_the_views_of_the_page(page: Any, wrong: list[str]) -> None:
+    page.goto("/#job/nope")
+    page.get_by_text("the broker knows no job nope").wait_for()
+    assert page.locator(".problem div").inner_text() == "see “Jobs” on this page"
+    page.locator("#language").select_option("zh")
+    page.get_by_text("消息服务器上没有作业 nope").wait_for()
+    assert page.locator(".problem div").all_inner_texts() == ["消息服务器上没有作业 nope", "请看本页的“作业”"]
+    page.locator("#language").select_option("en")
+    page.goto("about:blank")
+    assert all("404" in each for each in wrong)
+    wrong.clear()
 
 
 def test_jobs_are_found_by_their_name_and_deleted_by_keys_alone(page: Any, tmp_path: Path) -> None:

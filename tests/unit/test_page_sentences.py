@@ -17,6 +17,7 @@ import gateway
 import pipelines
 import schemas
 from gateway.fleet import AWAY_HINT
+from gateway.hints import _ROUTES
 from gateway.page import page_files
 from gateway.problems import code_of_status
 from schemas.errors import RigflowError, error_code
@@ -96,3 +97,45 @@ def test_the_page_says_in_chinese_what_to_do_while_the_broker_is_away() -> None:
 
 def test_a_sentence_that_is_not_known_stays() -> None:
     assert _chinese("A sentence of another kind.") is None
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "the broker knows no job nope",
+        "see GET /api/v1/jobs",
+        "see GET /api/v1/pipelines",
+        "see GET /api/v1/dead-letters",
+        "half.jpg: the jpeg image is truncated: copy or download it again",
+        "the png image is damaged: export it again",
+        "0 to 2.5 s, decode: film.mp4 is a truncated mp4: its index is missing or cut short: copy or download it again",
+        "the API key is not known, expired or revoked",
+        "API key web is of tenant acme, which is not, or no longer, a tenant of this fleet",
+    ],
+)
+def test_errors_that_people_meet_are_said_in_chinese(sentence: str) -> None:
+    said = _chinese(sentence)
+    assert said is not None
+    assert CHINESE.search(said)
+    words = set(re.findall("[a-z]+", said)) - {
+        "half",
+        "film",
+        "jpg",
+        "jpeg",
+        "png",
+        "mp",
+        "nope",
+        "decode",
+        "web",
+        "acme",
+    }
+    assert not words, said
+
+
+def test_people_are_sent_to_views_of_the_page() -> None:
+    """A request is of use to a program alone."""
+    [pattern] = re.findall("^const requests = /(.+)/g;$", _source(), re.MULTILINE)
+    for _, request in _ROUTES:
+        named = re.match(pattern.replace("\\/", "/"), request)
+        assert named is not None, request
+        assert named[2] in ("jobs", "fleet", "pipelines", "models", "dead-letters", "search")

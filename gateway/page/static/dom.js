@@ -1,6 +1,6 @@
 // Elements. Text from outside always becomes a text node, never markup.
-import { language } from "/page/language.js";
-import { chinese } from "/page/sentences.js";
+import { language, t } from "/page/language.js";
+import { chinese, forPeople } from "/page/sentences.js";
 
 /** Make an element: properties that begin with `on` are listeners, empty children are left out. */
 export function h(tag, properties = {}, ...children) {
@@ -21,7 +21,7 @@ export const raw = (text, properties = {}) => h("bdi", { translate: "no", ...pro
 /** A sentence of the gateway, which is English unless the page has it in its own language. */
 export function english(text, tag = "span", properties = {}) {
   const own = language() === "zh" ? chinese(text) : null;
-  return own ? h(tag, { translate: "no", ...properties }, plain(own)) : h(tag, { lang: "en", translate: "no", dir: "ltr", ...properties }, plain(text));
+  return own ? h(tag, { translate: "no", ...properties }, plain(own)) : h(tag, { lang: "en", translate: "no", dir: "ltr", ...properties }, plain(forPeople(text, (view) => t("onPage", { view: t(view) }))));
 }
 
 /** A text without the marks that turn the direction of letters, by which `gnp.exe` looks like a picture. */

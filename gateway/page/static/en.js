@@ -1,7 +1,7 @@
 export const en = {
   skip: "Skip to content", language: "Language", light: "Light", dark: "Dark", logout: "Log out", away: "The gateway cannot be reached. This page tries again by itself.", back: "The gateway is back.",
   jobs: "Jobs", submit: "Submit", search: "Search", fleet: "Fleet", pipelines: "Pipelines", models: "Models", dead: "Dead letters",
-  login: "Log in", key: "API key", loginHelp: "This command makes a key:", loading: "Loading …", again: "Try again", more: "Show more", close: "Close", keep: "Keep", comma: ", ", colon: ": ",
+  login: "Log in", key: "API key", loginHelp: "This command makes a key:", loading: "Loading …", again: "Try again", onPage: "“{view}” on this page", more: "Show more", close: "Close", keep: "Keep", comma: ", ", colon: ": ",
   name: "Name", pipeline: "Pipeline", state: "State", progress: "Progress", begun: "Begun", actions: "Actions", id: "Id", type: "Type",
   all: "All states", publishing: "sending", published: "running", done: "done", failed: "failed", cancelled: "cancelled", findName: "Find by name", noneSuch: "Nothing fits.",
   pages: "Pages", newer: "Newer", older: "Older", previous: "Previous", next: "Next", pageOf: "{from} to {to} of {total}", jobsCount: "{count} job", jobsCountMany: "{count} jobs",

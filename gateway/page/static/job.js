@@ -13,15 +13,20 @@ const KINDS = ["progress", "part", "failure", "text", "file", "done"];
 
 export async function job(id, signal, acts) {
   const path = `/api/v1/jobs/${encodeURIComponent(id)}`;
-  let view = await ask(path, { signal });
+  let view = await ask(path, { signal }), retries = false;
   const head = h("div"), written = h("div"), failed = h("div"), files = h("div");
   const draw = () => {
-    redraw(head, ...top(view));
+    redraw(head, ...top(view, retries));
     failed.replaceChildren(...failures(view));
     if (!view.ended_at) redraw(files, h("h2", {}, t("results")), h("p", { class: "soft" }, t(withoutFiles(view))));
   };
+  const look = () => attempt(async () => {
+    retries = view.state === "failed" && (await ask(`/api/v1/dead-letters?job=${encodeURIComponent(id)}&limit=1`, { signal })).letters.length > 0;
+    if (!signal.aborted) draw();
+  });
   const texts = new Map();
   const collect = () => attempt(async () => {
+    await look();
     const made = await results(view, signal, acts);
     if (signal.aborted) return;
     files.replaceChildren(h("h2", {}, t("results")), ...made);
@@ -61,14 +66,14 @@ export async function job(id, signal, acts) {
   Object.assign(acts, jobActs(again));
   draw();
   if (view.ended_at) collect(); // of a job with thousands of files the events are thousands, too
-  else listen();
+  else { listen(); look(); }
   return [h("p", { class: "back" }, h("a", { href: "#jobs" }, icon("left"), t("allJobs"))), head, failed, written, files];
 }
 
-function top(view) {
+function top(view, retries) {
   const missing = view.missing_s.length ? view.missing_s.map(([from, to]) => `${clock(from)}–${clock(to)}`).join(", ") : null;
   return [
-    h("div", { class: "bar" }, h("h1", {}, raw(view.name || view.id)), badge(view), h("div", { class: "row push" }, actions(view))),
+    h("div", { class: "bar" }, h("h1", {}, raw(view.name || view.id)), badge(view), h("div", { class: "row push" }, actions(view, retries))),
     h("div", { class: "card" }, view.ended_at || view.state === "failed" ? null : progress(view), facts([
       [t("pipeline"), h("a", { href: `#submit/${encodeURIComponent(view.pipeline)}` }, raw(view.pipeline))],
       [t("begun"), moment(view.created_at)],

@@ -113,12 +113,12 @@ export function jobActs(after) {
   };
 }
 
-/** The buttons for what may be done with a job. */
-export function actions(view) {
+/** The buttons for what may be done with a job; `retries`: it has dead letters, from which it can be tried again. */
+export function actions(view, retries = false) {
   const values = { id: view.id, name: view.name || view.id };
   const made = (act, kind) => button(act, t(act), { kind, values, label: `${t(act)}: ${values.name}` });
   if (isRunning(view)) return [made("cancel", "danger")];
-  return [view.state === "failed" ? made("retry", "quiet") : null, made("delete", "danger")];
+  return [retries ? made("retry", "quiet") : null, made("delete", "danger")];
 }
 
 function rows(found) {

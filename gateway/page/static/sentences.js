@@ -99,7 +99,40 @@ export const sentences = [
   ["(?:split: )?(.+) is no video, sound or picture that rigflow reads: .+", "$1 不是 rigflow 可读的影片、声音或图片：请发送 mp4、mkv 或 webm 影片，wav、mp3 或 flac 声音，jpeg、png、webp、gif、avif、bmp、tiff、ppm、tga 或 jpeg 2000 图片"],
   ["try again in a moment; if it stays so, tell the operator of the fleet", "请稍后重试；如果一直如此，请告知机群的管理员"],
   ["no frame that it looks at could be decoded whole, (\\d+) are damaged: copy it again", "没有一帧能完整解码，$1 帧已损坏：请重新复制文件"],
+  ["the broker knows no job (\\S+)", "消息服务器上没有作业 $1"],
+  ["job (\\S+) has no dead letters", "作业 $1 没有死信"],
+  ["there is no dead letter (\\d+)", "没有死信 $1"],
+  ["see GET /api/v1/jobs", "请看本页的“作业”"],
+  ["see GET /api/v1/dead-letters", "请看本页的“死信”"],
+  ["see GET /api/v1/pipelines", "请看本页的“流水线”"],
+  ["the API key is not known, expired or revoked", "密钥不存在、已过期或已被撤销"],
+  ["check the key", "请检查密钥"],
+  ["API key (\\S+) is of tenant (\\S+), which is not, or no longer, a tenant of this fleet", "密钥 $1 属于租户 $2，它不是（或不再是）这个机群的租户"],
+  ["submit its media again", "请重新提交它的媒体"],
+  ["send it again in a while", "请稍后重新发送"],
+  ["wait, and send it again", "请稍后重新发送"],
+  ["copy or download it again", "请重新复制或下载"],
+  ["copy or send it again", "请重新复制或发送"],
+  ["copy it again, or export it as png", "请重新复制，或导出为 png"],
+  ["copy it again", "请重新复制"],
+  ["export it again", "请重新导出"],
+  ["export it as png", "请导出为 png"],
+  ["send the whole file", "请发送完整的文件"],
+  ["(.+): (copy or download it again|copy or send it again|copy it again, or export it as png|copy it again|export it again|export it as png|send the whole file)", "$1：$2"],
+  ["([\\d.]+) to ([\\d.]+) s, (\\S+): (.+)", "$1 至 $2 秒，$3：$4"],
+  ["the (\\S+) image is truncated", "$1 图片不完整"],
+  ["the (\\S+) image is damaged", "$1 图片已损坏"],
+  ["the image is empty", "图片是空的"],
+  ["(.+): (the (?:\\S+ )?image is (?:truncated|damaged|empty))", "$1：$2"],
+  ["(.+) is a truncated mp4: its index is missing or cut short", "$1 是不完整的 mp4：缺少索引，或索引被截断"],
+  ["(.+) is empty", "$1 是空的"],
 ];
+
+const requests = /(GET|POST|DELETE) \/api\/v1\/(jobs|fleet|pipelines|models|dead-letters|search)\b([^\s,;)]*)/g;
+
+/** A sentence of the gateway for people: where it names a request, `of` gives the words for that view of the page. */
+export const forPeople = (text, of) => text.replace(requests, (_, method, name, rest) =>
+  of(name === "dead-letters" ? "dead" : name === "jobs" && method === "POST" && !rest ? "submit" : name));
 
 /** A sentence of the gateway in Chinese; null where there is none. */
 export function chinese(text) {

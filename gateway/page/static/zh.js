@@ -1,7 +1,7 @@
 export const zh = {
   skip: "跳到正文", language: "语言", light: "浅色", dark: "深色", logout: "退出", away: "无法连接网关。本页会自动重试。", back: "网关已恢复。",
   jobs: "作业", submit: "提交", search: "搜索", fleet: "机群", pipelines: "流水线", models: "模型", dead: "死信",
-  login: "登录", key: "密钥", loginHelp: "用这个命令生成密钥：", loading: "正在载入……", again: "重试", more: "显示更多", close: "关闭", keep: "保留", comma: "，", colon: "：",
+  login: "登录", key: "密钥", loginHelp: "用这个命令生成密钥：", loading: "正在载入……", again: "重试", onPage: "本页的“{view}”", more: "显示更多", close: "关闭", keep: "保留", comma: "，", colon: "：",
   name: "名称", pipeline: "流水线", state: "状态", progress: "进度", begun: "开始时间", actions: "操作", id: "编号", type: "类型",
   all: "全部状态", publishing: "发送中", published: "运行中", done: "完成", failed: "失败", cancelled: "已取消", findName: "按名称查找", noneSuch: "没有符合的内容。",
   pages: "分页", newer: "较新", older: "较早", previous: "上一个", next: "下一个", pageOf: "第 {from} 至 {to} 个，共 {total} 个", jobsCount: "{count} 个作业", jobsCountMany: "{count} 个作业",
