@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.page.looking import PHONE, checked, set_language, settled, untranslated
+from tests.page.looking import PHONE, WIDE, checked, set_language, settled, untranslated
 
 pytestmark = pytest.mark.page
 NOW_S = time.time()
@@ -89,3 +89,24 @@ def test_sensors_lost_rigs_and_queues_are_shown(page: Any) -> None:
     names = ("mine-1-gpu0", "mine-1-gpu1", "mine-1-cpu0", "mine-1", "mine-2", "mine-3")
     assert untranslated(page, names) == []
     checked(page, "fleet-gpus-phone-chinese")
+
+
+LINES = "[...document.querySelectorAll('.loads dd')].map((each) => [each.innerText, each.getClientRects()[0].height])"
+
+
+def test_full_loads_are_one_line_beside_their_bars(page: Any) -> None:
+    full = dict.fromkeys(("utilization_ratio", "decoder_utilization_ratio", "encoder_utilization_ratio"), 1.0)
+    shown = fleet()
+    shown["workers"][0]["gpu"] = {"name": "P104-100", "sensors": SENSORS | full | {"memory_used_bytes": 8.5e9}}
+    shown["workers"][0]["done"][0]["busy"] = 1.0
+    page.route("**/api/v1/fleet", lambda route: route.fulfill(json=shown))
+    page.goto("/#fleet")
+    for size in (WIDE, PHONE):
+        page.set_viewport_size(size)
+        settled(page)
+        lines = page.evaluate(LINES)
+        assert [text.replace("\N{NO-BREAK SPACE}", " ").strip() for text, _ in lines[:5]] == ["100 %"] * 5
+        assert len({height for _, height in lines}) == 1, lines
+        assert page.evaluate(
+            "[...document.querySelectorAll('.loads dd')].every((each) => each.scrollWidth <= each.clientWidth)"
+        )
