@@ -30,6 +30,21 @@ class Needs:
         for module in self.modules:
             imported(module, what, self.extra)
 
+    @property
+    def missing(self) -> str:
+        """How to install the extra; "" where its modules are there. Nothing is imported."""
+        return "" if all(map(find_spec, self.modules)) else install_extra(self.extra)
+
+
+LANGUAGE_MODELS = Needs(("onnxruntime_genai", "jinja2"), "llm")
+PROMPTS = Needs(("tokenizers",), "imagine")
+SEARCH = Needs(("tokenizers",), "search")
+TRANSCRIPTION = Needs(("ctranslate2", "tokenizers"), "stt")
+TRANSCRIPTION_BY_ONNX = Needs(("tokenizers",), "stt")
+PHONEMES = Needs(("espeakng_loader",), "phonemes")
+CONVERSION = Needs(("torch", "spandrel"), "convert")  # of weights of torch, as they are added
+EXPORT = Needs(("torch", "pytorchvideo"), "export")
+
 
 def imported(module: str, what: str, extra: str) -> Any:
     """Return a module that `what` needs. Raises PluginMissing where it cannot be imported."""

@@ -2,7 +2,7 @@
 
 from engines.backends.files import FilesBackend
 from engines.content import ModelFiles
-from engines.extras import Needs
+from engines.extras import TRANSCRIPTION
 from engines.ports import Device, Session
 from schemas.model import ModelSpec
 
@@ -11,7 +11,7 @@ class CTranslate2(FilesBackend):
     """Opens sessions of CTranslate2."""
 
     name = "ctranslate2"
-    needs = Needs(("ctranslate2", "tokenizers"), "stt")
+    needs = TRANSCRIPTION
 
     def open_files(self, model: ModelFiles, card: ModelSpec, device: Device) -> Session:
         """See the base."""

@@ -2,7 +2,7 @@
 
 from engines.backends.files import FilesBackend
 from engines.content import ModelFiles
-from engines.extras import Needs
+from engines.extras import PROMPTS
 from engines.ports import Device, Session
 from schemas.model import ModelSpec
 
@@ -11,7 +11,7 @@ class Diffusion(FilesBackend):
     """Opens a session of ONNX Runtime for each network of a folder."""
 
     name = "diffusion"
-    needs = Needs(("tokenizers",), "imagine")
+    needs = PROMPTS
 
     def open_files(self, model: ModelFiles, card: ModelSpec, device: Device) -> Session:
         """See the base."""

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from engines.backends.files import FilesBackend
 from engines.content import ModelFiles
-from engines.extras import Needs
+from engines.extras import LANGUAGE_MODELS
 from engines.ports import Device, Session
 from schemas.model import ModelSpec
 
@@ -13,7 +13,7 @@ class OnnxRuntimeGenAi(FilesBackend):
     """Opens sessions of ONNX Runtime and GenAI."""
 
     name = "onnxruntime-genai"
-    needs = Needs(("onnxruntime_genai", "jinja2"), "llm")
+    needs = LANGUAGE_MODELS
 
     def refuses(self, device: Device) -> str:
         """A GPU needs the library that is built for CUDA."""

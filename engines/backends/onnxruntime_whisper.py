@@ -2,7 +2,7 @@
 
 from engines.backends.files import FilesBackend
 from engines.content import ModelFiles
-from engines.extras import Needs
+from engines.extras import TRANSCRIPTION_BY_ONNX
 from engines.ports import Device, Session
 from schemas.model import ModelSpec
 
@@ -11,7 +11,7 @@ class OnnxRuntimeWhisper(FilesBackend):
     """Opens sessions of ONNX Runtime."""
 
     name = "onnxruntime-whisper"
-    needs = Needs(("tokenizers",), "stt")
+    needs = TRANSCRIPTION_BY_ONNX
 
     def open_files(self, model: ModelFiles, card: ModelSpec, device: Device) -> Session:
         """See the base."""

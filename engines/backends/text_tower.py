@@ -2,7 +2,7 @@
 
 from engines.backends.files import FilesBackend
 from engines.content import ModelFiles
-from engines.extras import Needs
+from engines.extras import SEARCH
 from engines.ports import Device, Session
 from schemas.model import TEXT_TOWER, ModelSpec
 
@@ -11,7 +11,7 @@ class TextTowerBackend(FilesBackend):
     """Opens sessions of ONNX Runtime."""
 
     name = TEXT_TOWER
-    needs = Needs(("tokenizers",), "search")
+    needs = SEARCH
 
     def open_files(self, model: ModelFiles, card: ModelSpec, device: Device) -> Session:
         """See the base."""

@@ -7,6 +7,7 @@ import pytest
 
 from engines.media.pieces import windows_per_part
 from engines.models.catalogue import load_model, save_model
+from engines.models.publishers import where_to_get
 from engines.models.x3d import SIDE
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
@@ -54,8 +55,8 @@ def test_features_equal_one_sequential_pass(workers: int, home: Path, tmp_path: 
 def test_without_its_model_it_says_how_to_make_it(home: Path, tmp_path: Path) -> None:
     ended = rigflow_process("run", "clip-features", real_clip("bikes"), "--out", tmp_path, HOME=str(home))
     assert ended.returncode == 2
-    hint = "make it by `rigflow engine export x3d_s --weights X3D_S.pyth`; --model NAME runs another"
-    assert ended.stderr == f"rigflow: model x3d_s is missing: {hint}\n"
+    assert ended.stderr == f"rigflow: model x3d_s is missing: {where_to_get('x3d_s')}; --model NAME runs another\n"
+    assert "then `rigflow engine export x3d_s --weights X3D_S.pyth`" in ended.stderr
 
 
 def test_a_saved_model_is_loaded_as_it_was(tmp_path: Path) -> None:

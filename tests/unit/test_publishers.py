@@ -1,15 +1,16 @@
 """A missing model: where people get it, and what they type."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from engines.models.catalogue import own_model
+from engines.models.catalogue import builtin_models, own_model
 from engines.models.folder_kinds import kinds
 from engines.models.publishers import where_to_get
 from engines.models.store import find, new_files
 from engines.operators.base import model_hint
-from pipelines.registry import builtin_pipeline
+from pipelines.registry import builtin_pipeline, builtin_pipelines
 from schemas.errors import ModelError, ModelMissing
 from schemas.model import ModelSpec
 from workers.definitions import find_models
@@ -18,7 +19,7 @@ from workers.definitions import find_models
 @pytest.mark.parametrize(
     ("name", "page", "command"),
     [
-        ("x3d_s", "", "rigflow engine export x3d_s --weights X3D_S.pyth"),
+        ("x3d_s", "model_zoo/kinetics/X3D_S.pyth", "rigflow engine export x3d_s --weights X3D_S.pyth"),
         ("chat-model", "docs/chat.md", "rigflow model add FOLDER --name chat-model"),
         ("faster-whisper-small", "huggingface.co/Systran/faster-whisper-small", "rigflow model add faster-whisper-sm"),
         ("de_DE-thorsten-high", "huggingface.co/rhasspy/piper-voices", "rigflow model add de_DE-thorsten-high.onnx"),
@@ -41,6 +42,44 @@ def test_an_error_of_a_missing_model_says_where_it_is(
         own_model(name)
     assert page in missing.value.hint
     assert f"`{command}" in missing.value.hint
+
+
+EXTRAS = {
+    "chat": {"llm"},
+    "chat-aloud": {"llm", "phonemes"},
+    "clip-features": {"export"},
+    "complete": {"llm"},
+    "embed": {"search"},
+    "embed-text": {"search"},
+    "imagine": {"imagine"},
+    "restore-faces": {"convert"},
+    "restyle": {"imagine"},
+    "speak": {"phonemes"},
+    "summarise": {"stt", "llm"},
+    "transcribe": {"stt"},
+    "transcribe-speakers": {"stt"},
+    "upscale": {"convert"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(builtin_pipelines()))
+def test_a_pipeline_without_its_models_names_places_and_extras(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a new user has to get, in one sentence; what is installed is not named."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = builtin_pipeline(name)
+    models = [model for model in dict.fromkeys(spec.model_names.values()) if model not in builtin_models()]
+    for model in [] if name == "infer" else models:  # whose model is the user's own
+        get = where_to_get(model)
+        assert "https://" in get or "the wheel of" in get, get
+        assert "`rigflow " in get or "pip install" in get, get
+    for absent in (True, False):
+        monkeypatch.setattr("engines.extras.find_spec", lambda _, absent=absent: None if absent else object())
+        named = " ".join(map(where_to_get, models))
+        assert set(re.findall(r"first install the extra (\w+): ", named)) == (
+            EXTRAS.get(name, set()) if absent else set()
+        )
 
 
 @pytest.mark.parametrize(
