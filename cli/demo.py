@@ -14,6 +14,7 @@ from PIL import Image
 
 from cli.gateway import PORT
 from cli.samples import draw_samples
+from cli.text import say_sentence
 from engines.media.container import open_container, open_file
 from schemas.errors import ExitCode
 
@@ -62,14 +63,18 @@ def main() -> int:
             print(f"FILM: {given}: no such file", file=sys.stderr)
             return ExitCode.USAGE
     film, *others = draw_samples(out)
-    print(f"drew {film}: three shots of two seconds, with a tone; and {', '.join(path.name for path in others)}\n")
+    say_sentence(f"drew {film}: three shots of two seconds, with a tone; and {', '.join(path.name for path in others)}")
+    print()
     for pipeline in ("fingerprint", "scenes", "upscale2x"):
         if code := run(pipeline, film, out):
             return code
     for given in own:
         if code := run_over(given, out):
             return code
-    print(f"\nEverything is in {out}/: descriptors as npz, shots as jsonl with a contact sheet, the film at 1280x720.")
+    print()
+    say_sentence(
+        f"Everything is in {out}/: descriptors as npz, shots as jsonl with a contact sheet, the film at 1280x720."
+    )
     print(page_hint(), end="")
     return 0
 

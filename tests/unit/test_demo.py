@@ -1,6 +1,9 @@
 """The end of `make demo`: the page's address, and commands that are there."""
 
+import os
+import pty
 import re
+import termios
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,23 @@ def test_it_ends_with_the_address_of_the_page_and_commands_that_exist() -> None:
 def test_it_says_nothing_of_a_page_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "uvicorn" else object())
     assert demo.page_hint() == ""
+
+
+def test_a_terminal_breaks_its_lines_between_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "run", lambda *_: 0)
+    monkeypatch.setattr(demo, "page_hint", lambda: "")
+    monkeypatch.setattr("sys.argv", ["demo"])
+    with os.fdopen(ours, "rb", 0) as shown, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        assert demo.main() == 0
+        terminal.flush()
+        lines = shown.read(4000).decode().splitlines()
+    assert max(map(len, lines)) <= 60
+    assert len(lines) > 4
 
 
 def test_samples_are_media_of_the_pipelines_of_the_readme(tmp_path: Path) -> None:
