@@ -5,13 +5,19 @@ BIN := .venv/bin
 .PHONY: help kernels demo install test test-clients test-js test-page test-models test-api faults upgrade lint format bench bench-short plans lock sbom clean
 
 help:
-	@echo "make demo         samples in demo-out/, and three pipelines over a film of them; FILM=FILE: shots of yours too"
-	@echo "make install      the command rigflow for this user; EXTRAS='[gateway,search]' adds these"
-	@echo "make test         the tests; test-models, test-clients, test-js, test-page, test-api, faults, upgrade: more of them"
+	@echo "make demo         samples in demo-out/, and three pipelines over a film of"
+	@echo "                  them; FILM=FILE: shots of yours too"
+	@echo "make install      the command rigflow for this user; EXTRAS='[gateway,search]'"
+	@echo "                  adds these"
+	@echo "make test         the tests; test-models, test-clients, test-js, test-page,"
+	@echo "                  test-api, faults, upgrade: more of them"
 	@echo "make lint format  what the code must look like"
-	@echo "make bench        measures this machine side by side with other programs; bench-short: the least of it"
-	@echo "make plans        what \`rigflow plan\` and \`simulate\` predict beside real workers that take their time; 12 minutes"
-	@echo "make lock sbom    requirements.lock: versions and hashes; sbom.json: a bill of materials of it"
+	@echo "make bench        measures this machine side by side with other programs;"
+	@echo "                  bench-short: the least of it"
+	@echo "make plans        what \`rigflow plan\` and \`simulate\` predict beside real"
+	@echo "                  workers that take their time; 12 minutes"
+	@echo "make lock sbom    requirements.lock: versions and hashes; sbom.json: a bill of"
+	@echo "                  materials of it"
 	@echo "make kernels      compiles the kernels for GPUs, where the CUDA toolkit is"
 	@echo "make clean        removes .venv and demo-out"
 

@@ -95,6 +95,6 @@ def _first(name: str, file: str = "") -> str:
     """The extra that a model needs, if it is not installed. `file`: its weights; those of torch are converted."""
     for pattern, needs in _NEEDS.items():
         if re.fullmatch(pattern, name) and needs.missing:
-            return f"; first {needs.missing}"
+            return f"; {'for words' if needs is SEARCH else 'first'} {needs.missing}"
     is_of_torch = file.endswith(_OF_TORCH)
     return f"; first {CONVERSION.missing}" if is_of_torch and CONVERSION.missing else ""

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import subprocess
 import termios
 from pathlib import Path
 
@@ -57,3 +58,9 @@ def test_samples_are_media_of_the_pipelines_of_the_readme(tmp_path: Path) -> Non
     for pipeline, name in lines:
         media = PipelineMedia(builtin_pipeline(pipeline))
         assert media.recognised(Input(tmp_path / name, Path(name).name)).kind in builtin_pipeline(pipeline).media
+
+
+def test_the_targets_of_make_fit_into_a_narrow_terminal() -> None:
+    said = subprocess.run(["make", "help"], cwd=README.parent, capture_output=True, text=True, check=True).stdout
+    assert "make demo " in said
+    assert max(map(len, said.splitlines())) <= 80

@@ -77,7 +77,7 @@ def test_a_pipeline_without_its_models_names_places_and_extras(
     for absent in (True, False):
         monkeypatch.setattr("engines.extras.find_spec", lambda _, absent=absent: None if absent else object())
         named = " ".join(map(where_to_get, models))
-        assert set(re.findall(r"first install the extra (\w+): ", named)) == (
+        assert set(re.findall(r"(?:first|for words) install the extra (\w+): ", named)) == (
             EXTRAS.get(name, set()) if absent else set()
         )
 
