@@ -100,17 +100,17 @@ async def _publish(
                 what = f"--job {job} cannot name {len(planned)} jobs"
                 raise UsageError(what, "publish files that make one job")
             planned[0].job = client.ref(spec, job, priority)
-        sent = []
+        codes = set()
         for outcome in planned:
             sending[:] = [outcome.job]
-            sent.append(await _send(client, spec, outcome, console, answer))
-    return ExitCode.OK if all(sent) else ExitCode.SOME_FAILED
+            codes.add(await _send(client, spec, outcome, console, answer))
+    return codes.pop() if len(codes) == 1 else ExitCode.SOME_FAILED
 
 
 async def _send(
     client: "Client", spec: "PipelineSpec", outcome: "JobOutcome", console: "Console", answer: Answer
-) -> bool:
-    """Publish one job and print its id; False when its media cannot be sent."""
+) -> ExitCode:
+    """Publish one job and print its id; the code of the error when its media cannot be sent."""
     from rich.text import Text
 
     from pipelines.job_records import JobCancelled
@@ -120,7 +120,7 @@ async def _send(
     if outcome.error is not None:
         answer("", **facts, job=None, error=str(outcome.error))
         complain(outcome.error)
-        return False
+        return outcome.error.exit_code
     opened = await open_job(client, spec, outcome, again=False)
     if before := _before(opened.manifest, opened.before):
         console.print(f"{printable(outcome.name)}: {before}", style="yellow", markup=False)
@@ -136,9 +136,9 @@ async def _send(
         if opened.is_known and not isinstance(error, JobCancelled):
             await opened.give_up(error)
         answer("", **facts, job=outcome.job.id if opened.is_known else None, error=str(error))
-        return False
+        return error.exit_code
     answer(outcome.job.id, **facts, job=outcome.job.id, error=None)
-    return True
+    return ExitCode.OK
 
 
 def _before(known: "Manifest", other: "Manifest | None") -> str:

@@ -215,7 +215,11 @@ def test_what_cannot_be_published_is_told_and_the_rest_goes_on(
         assert len(reported.out.split()) == 1
         assert "is no video, sound or picture" in reported.err
         (picture := tmp_path / "still.jpg").write_bytes(still("mjpeg"))
-        assert rigflow("publish", "scenes", picture, tmp_path / "gone.mp4", *where) == 1
+        assert rigflow("publish", "scenes", picture, clip, *where) == 1
+        assert rigflow("run", "scenes", picture, "--out", tmp_path, *where) == 2
+        assert rigflow("publish", "scenes", picture, *where) == 2, "one mistake has one code"
+        capsys.readouterr()
+        assert rigflow("publish", "scenes", picture, tmp_path / "gone.mp4", *where) == 2
         named = f"rigflow: {picture}: pipeline scenes takes video, this is image: see `rigflow pipelines list`"
         assert named in capsys.readouterr().err
         assert rigflow("publish", "fingerprint", clip, text, "--job", "one", *where) == 2
