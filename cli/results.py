@@ -193,7 +193,7 @@ def write_result(path: Path, body: Buffer) -> Path:
 
 def describe(inventory: "Inventory") -> str:
     """What is there of an unfinished job, in words."""
-    from pipelines.inventory import ranges
+    from pipelines.reasons import ranges
 
     manifest = inventory.manifest
     total = "an unknown number of segments" if inventory.total is None else count(inventory.total, "segment")

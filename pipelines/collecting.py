@@ -15,17 +15,10 @@ from engines.part import encode_part, unpack_arrays, unpack_values
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.in_thread import in_thread
-from pipelines.inventory import (
-    DONE_FILES,
-    DONE_REASONS,
-    Reasons,
-    describe,
-    failed_items,
-    nothing_whole,
-    shortened,
-)
+from pipelines.inventory import DONE_FILES
 from pipelines.job_records import JobRecord
 from pipelines.order import JobOrder
+from pipelines.reasons import DONE_REASONS, Reasons, describe, failed_items, nothing_whole, shortened
 from pipelines.spool import Piece
 from pipelines.tracing import place_of
 from schemas.base import Message

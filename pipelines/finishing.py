@@ -13,10 +13,10 @@ from engines.files import delete_files
 from pipelines.broker import Broker
 from pipelines.cards import doubt_text, doubts
 from pipelines.collecting import CollectedJob, Compare, Deliver
-from pipelines.inventory import shortened
 from pipelines.job_end import end, publish_done
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import ResultsEvicted
+from pipelines.reasons import shortened
 from pipelines.retention import Retention
 from schemas.cards import Doubts
 from schemas.results import Done

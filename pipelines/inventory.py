@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
+from pipelines.reasons import REASONS, SPANS, describe, failed_items, joined, nothing_whole, shortened
 from pipelines.result_index import follow_result_index
 from schemas.errors import MessageError, StoreError
 from schemas.jobs import JobState, Manifest
@@ -16,14 +17,9 @@ from schemas.parts import PartHeader, PartMeta
 from schemas.results import Done, Failure, Result
 from schemas.subjects import HEADER_TYPE
 
-REASONS = 16  # failures whose text a manifest has
 FAILURES = 1000  # failures that an inventory holds: a job may have more than fit into the memory
-DONE_REASONS = 100  # failures, and notes, whose text a Done has
 DONE_FILES = 100  # names of files in a Done
-REASON_CHARACTERS = 300  # of one of them
-TOUCH_S = 1e-3  # spans this close are joined: seconds are rounded, and every frame is longer
 MISSING = 100_000  # segments listed as missing, at most: a forged number must not fill the memory
-SPANS = 64  # spans of missing seconds that a manifest has
 
 
 @dataclass(slots=True)
@@ -278,83 +274,3 @@ async def _meta_of(broker: Broker, stored: Stored) -> PartMeta | None:
     except (MessageError, StoreError):
         return None
     return message.meta if isinstance(message, Result) else None
-
-
-def failed_items(meta: PartMeta) -> list[str]:
-    """Why items of a part have no result, a line for each."""
-    return [shortened(f"{item.name}: {item.error}") for item in meta.items if item.error]
-
-
-def nothing_whole(frames: int, unseen: int, lost: int) -> str:
-    """Why a job has failed although all its results are there: they show no frame; empty if they show one.
-
-    The decoder guesses what damaged frames show. The numbers are the sums over its parts, as in `PartMeta`.
-    """
-    if frames > unseen:
-        return ""
-    return f"no frame that it looks at could be decoded whole, {lost} are damaged: copy it again"
-
-
-@dataclass(slots=True)
-class Reasons:
-    """The texts of a job's first failures, how many `more` there are, and the first spans of seconds that are missing.
-
-    All are bounded, so that every Done fits into a message.
-    """
-
-    texts: list[str] = field(default_factory=list)
-    more: int = 0
-    _spans: list[tuple[float, float]] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        """How many failures there are."""
-        return len(self.texts) + self.more
-
-    @property
-    def missing(self) -> tuple[tuple[float, float], ...]:
-        """Spans of seconds in order; spans that touch are joined."""
-        return joined(self._spans)[:SPANS]
-
-    def add(self, text: str, start_s: float = 0.0, end_s: float = 0.0) -> None:
-        """Count a failure that cost these seconds."""
-        if len(self.texts) < DONE_REASONS:
-            self.texts.append(shortened(text))
-        else:
-            self.more += 1
-        if len(self._spans) >= 16 * SPANS:
-            self._spans = list(self.missing)
-        self._spans.append((start_s, end_s))
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text that is longer than a reason may be."""
-    return text if len(text) <= REASON_CHARACTERS else f"{text[: REASON_CHARACTERS - 1]}…"
-
-
-def describe(failure: Failure) -> str:
-    """One line for people: which seconds are missing, where it failed, and why."""
-    span = f"{failure.start_s:.2f} to {failure.end_s:.2f} s, " if failure.end_s > failure.start_s else ""
-    return shortened(f"{span}{failure.stage}: {failure.error}")
-
-
-def joined(spans: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Spans of seconds in order; spans that touch are joined."""
-    found: list[tuple[float, float]] = []
-    for start_s, end_s in sorted(span for span in spans if span[1] > span[0]):
-        if found and start_s <= found[-1][1] + TOUCH_S:
-            found[-1] = (found[-1][0], max(found[-1][1], end_s))
-        else:
-            found.append((start_s, end_s))
-    return tuple(found)
-
-
-def ranges(numbers: list[int]) -> str:
-    """Ascending numbers for people: `3, 7-9`."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from pipelines.broker import Broker
 from pipelines.dead import dead_letter
-from pipelines.inventory import describe
 from pipelines.job_end import end_with_done, publish_done
 from pipelines.job_records import JobCancelled, OtherInput
+from pipelines.reasons import describe
 from schemas.declared import TOKEN, TOKEN_HINT
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Key

@@ -16,11 +16,12 @@ from engines.plugins import check_plugins
 from engines.scratch import ScratchFolder
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from pipelines.inventory import describe, take_inventory
+from pipelines.inventory import take_inventory
 from pipelines.job_end import end_with_done
 from pipelines.job_records import CollectedElsewhere, JobCancelled, JobRecord
 from pipelines.jobs import ResultsEvicted, finish_cancel
 from pipelines.known_revisions import KnownRevisions
+from pipelines.reasons import describe
 from pipelines.retention import Retention
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, Manifest

@@ -268,15 +268,12 @@ class FolderWatch:
         elif done is not None:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
-            missing = f", {count(done.failed, 'failure')}: {done.failures[0]}" if done.failures else ""
-            lasts = f", {done.duration_s:.1f} s" if done.duration_s else ""
-            did = f"{count(done.frames, 'frame')}{lasts}{outcome.earlier.words}"
-            state, paths = done.state.value, [str(self._out / file) for file in files]
+            paths, why = [str(self._out / file) for file in files], next(iter(done.failures), "")
+            did = count(done.frames, "frame") + (f", {done.duration_s:.1f} s" if done.duration_s else "")
+            did += outcome.earlier.words + (f", {count(done.failed, 'failure')}: {why}" if why else "")
+            said = f"{', '.join(paths)} ({did})" if paths else f"{done.state}: {without_path(name, why)}"
             facts = {"job": done.job.id, "files": paths, "frames": done.frames, "failures": done.failures}
-            said = f"{', '.join(paths)} ({did}{missing})"
-            if not paths and done.failures:
-                said = f"{state}: {without_path(name, done.failures[0])}"
-            self._report(f"{name}: {said}", file=name, state=state, **facts)
+            self._report(f"{name}: {said}", file=name, state=done.state.value, **facts)
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError, kind: str) -> None:
         """Record an error of the media; one of the disk or the broker is raised, and the file is tried again.

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.inventory import FAILURES, REASONS, Inventory, nothing_whole, ranges
+from pipelines.inventory import FAILURES, Inventory
 from pipelines.order import JobOrder
+from pipelines.reasons import REASONS, nothing_whole, ranges
 from schemas.jobs import JobRef, JobState, Key, Manifest
 from schemas.media import Item, MediaInfo
 from schemas.parts import PartMeta
