@@ -158,7 +158,7 @@ def test_memory_that_is_not_there_is_an_error_of_the_model() -> None:
         def take(self, nbytes: int) -> None:
             raise Driver.MemoryError
 
-    with pytest.raises(ModelError, match=r"no 3\.0 GB of free memory on cuda:0"):
+    with pytest.raises(ModelError, match=r"no 3 GB of free memory on cuda:0"):
         between(SimpleNamespace(driver=Driver, memory=Pool(), name="cuda:0"), 3_000_000_000)  # type: ignore[arg-type]
 
 

@@ -165,7 +165,7 @@ CARD = '[[inputs]]\nname = "pixels"\ndtype = "uint8"\nshape = {}\n'
         (summed_over_the_batch(), "", r"output `score`: shape \[1, 4\] for a batch of 2"),
         (squeezed(), "", r"output `score`: shape \[4\] for a batch of 1"),
         (with_scalar(), "", "input `rate` has no batch dimension: give it a value in its model card"),
-        (too_large(), "", "it needs 40000.0 GB of memory for one array"),
+        (too_large(), "", "it needs 40 TB of memory for one array"),
     ],
 )
 def test_what_would_fail_in_every_run_is_refused_when_the_model_is_read(
