@@ -130,8 +130,8 @@ def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
     ended = rigflow_process(
         "run", "fingerprint", tmp_path / "notes.txt", "--out", tmp_path / "a" / "b", "--workers", "1"
     )
-    assert ended.returncode == ExitCode.SOME_FAILED
-    assert "notes.txt is no video, sound or picture that rigflow reads" in ended.stderr
+    assert ended.returncode == ExitCode.USAGE
+    assert "notes.txt: pipeline fingerprint takes video and image, this is text" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

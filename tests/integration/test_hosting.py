@@ -200,7 +200,9 @@ async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own
         for stage in ("decode", "encode"):
             for spec in (SLOW, QUICK):
                 consumer = f"{broker.names.work_stream(spec.name, stage)}.{Priority.BULK.value}"
-                assert (await broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"], "its jobs have to fail"
+                async with asyncio.timeout(30):  # until the worker asks for its jobs, which have to fail
+                    while not (await broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"]:
+                        await asyncio.sleep(0.05)
         bucket = broker.names.pipelines
         assert "worse" not in await unready(), "what no worker can read makes none unready"
         await broker.purge(f"KV_{bucket}", f"$KV.{bucket}.name.{SLOW.name}")

@@ -109,7 +109,7 @@ def test_what_cannot_work_is_refused_before_any_work(home: Path, tmp_path: Path)
         assert done.returncode != 0
         assert text in done.stderr, done.stderr
     missing = rigflow("run", "imagine", given, HOME=str(tmp_path))
-    assert "get a folder of Stable Diffusion as ONNX files, see docs/imagine.md" in missing.stderr
+    assert "get a folder of Stable Diffusion, as ONNX files or as that of diffusers" in missing.stderr
 
 
 def test_a_lora_makes_a_model_of_its_own(home: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.walks import DOCS, blocks
 from tests.weights import weights
 
 STREET = 120  # the frame of the clip `bikes` that is the picture `street.png`
-RATES = re.compile(r"(?<= )\d[\d,.]*(?=  results/)")  # frames a second, which no two runs have alike
+RATES = re.compile(r" +\d[\d,.]*(?=  results/)")  # frames a second, which no two runs have alike
 
 
 def printed(page: str, command: str) -> tuple[list[str], str]:

@@ -52,6 +52,7 @@ export const errors = {
   "store-error": "消息服务器的存储已满或无法读取。",
   "stream-gone": "消息服务器上没有所需的数据流。",
   "taken-over": "另一个发送者正在继续这个上传。",
+  "other-media": "该流水线不接受这种媒体。",
   "tenant-full": "该租户在此流水线中等待的媒体已达上限，请在部分完成后再发送。",
   "too-many-requests": "请求太频繁，请稍后重试。",
   "unauthorized": "需要有效的密钥。",
