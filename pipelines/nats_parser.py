@@ -45,7 +45,7 @@ class Parser(nats.protocol.parser.Parser):
     async def parse(self, data: bytes = b"") -> None:
         """Take what came, and hand over each message that is complete."""
         if self.missing:
-            self._pieces.append(data[: self.missing])  # which is no copy where the payload goes on
+            self._pieces.append(data[: self.missing])  # no copy where the payload goes on
             data = data[self.missing :] if len(data) > self.missing else b""
             self.missing -= len(self._pieces[-1])
             if self.missing:
@@ -124,7 +124,7 @@ class _Reader(asyncio.StreamReader):
             return first
         if (broken := self.exception()) is not None:
             raise broken
-        if not self.at_eof() and self._nbytes < max(1, self._parser.missing):
+        if not super().at_eof() and self._nbytes < max(1, self._parser.missing):  # after the end, no more will come
             self._go_on()
             self._came.clear()
             await self._came.wait()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 
 from pipelines.nats_client import NatsClient
+from pipelines.nats_parser import Parser, _Reader
 from schemas.settings import Settings
 
 PIECES = [b"a", b"B-1", b" ", b"\t", b"\r\n", b"\n", b":", b"\x1c", b"\xc3\xa9", b"\xff", b"\0"]
@@ -66,3 +67,17 @@ def test_a_payload_is_copied_once_from_what_was_read() -> None:
         tracemalloc.stop()
     assert client.messages == [(payload, None)]
     assert most < 2.3 * len(payload)  # nats-py holds it three times: the pieces that came, its buffer, and the payload
+
+
+async def test_a_connection_that_ends_within_a_large_payload_is_read_to_its_end() -> None:
+    parser = Parser(Receiving())
+    reader = _Reader(parser, 1 << 16)
+    reader.feed_data(b"MSG a 1 4000000\r\n")
+    await parser.parse(await reader.read())
+    for _ in range(3):
+        reader.feed_data(bytes(1000))
+    reader.feed_eof()
+    async with asyncio.timeout(30):
+        while not reader.at_eof():
+            await parser.parse(await reader.read())
+    assert parser.missing == 4_000_002 - 3000
