@@ -18,9 +18,10 @@ from engines.media.times import Times
 
 Span: TypeAlias = tuple[int, int]  # offsets in a file
 
-_MOST_BYTES = 256 << 20  # of a table
+_MOST_BOXES = 10_000  # beside each other: a film has some ten, and each costs a read
 _INDEX = np.dtype([("dts", "<i8"), ("place", "<i8"), ("size", "<i8"), ("key", "?"), ("discarded", "?")])
 _RUN, _HEAD = np.dtype(">i4"), 8  # a table has version and flags, a number of rows, and rows of two numbers each
+_ROW = 2 * _RUN.itemsize
 
 
 def rows_of_tables(
@@ -31,13 +32,14 @@ def rows_of_tables(
     None if the demuxer might give others: the file is fragmented or truncated, an edit leaves out packets, or the
     tables are not as usual.
     """
-    tables = _tables(read, container.size, stream.id)
+    listed = len(stream.index_entries)
+    tables = _tables(read, container.size, stream.id, _HEAD + listed * _ROW)
     if tables is None:
         return None
     index = np.fromiter(
         ((each.timestamp, each.pos, each.size, each.is_keyframe, each.is_discard) for each in stream.index_entries),
         _INDEX,
-        len(stream.index_entries),
+        listed,
     )
     durations = _each(tables.get(b"stts", b""), len(index))
     later = _each(tables[b"ctts"], len(index)) if b"ctts" in tables else np.zeros(len(index), np.int64)
@@ -46,9 +48,8 @@ def rows_of_tables(
     dts, places, sizes = (index[name].copy() for name in ("dts", "place", "size"))
     pts = dts + later + (begun.pts[0] - begun.dts[0] - later[0])
     rows = PacketRows(pts, dts, durations, sizes, places, np.where(index["key"], Flag.KEY, 0))
-    ends = int((places + sizes).max())
     usual = durations.min() > 0 and np.array_equal(np.diff(dts), durations[:-1]) and not index["discarded"].any()
-    there = places.min() >= 0 and sizes.min() > 0 and ends <= container.size
+    there = places.min() >= 0 and sizes.min() > 0 and np.all(places <= container.size - sizes)
     alike = all(map(np.array_equal, rows.first(len(begun)), begun))
     return rows if usual and there and alike else None
 
@@ -56,7 +57,7 @@ def rows_of_tables(
 def _each(table: bytes, count: int) -> Times | None:
     """Return the number of each of `count` packets in a table of runs; None if it has another number of packets."""
     runs = np.frombuffer(table, np.uint8)[_HEAD:]
-    if len(runs) % (2 * _RUN.itemsize):
+    if len(runs) % _ROW:
         return None
     lengths, values = runs.view(_RUN).reshape(-1, 2).T.astype(np.int64)
     if np.any(lengths <= 0) or lengths.sum() != count or int.from_bytes(table[4:_HEAD], "big") != len(lengths):
@@ -64,8 +65,8 @@ def _each(table: bytes, count: int) -> Times | None:
     return np.repeat(values, lengths)
 
 
-def _tables(read: ReadAt, size: int, track: int) -> dict[bytes, bytes] | None:
-    """Return the tables of a track's times by their kind; None if the file is not as usual."""
+def _tables(read: ReadAt, size: int, track: int, most: int) -> dict[bytes, bytes] | None:
+    """Return the tables of a track's times by their kind, `most` bytes of each; None if the file is not as usual."""
     movie = _boxes(read, (0, size)).get(b"moov", [])
     inside = _boxes(read, movie[0]) if len(movie) == 1 else {}
     if b"mvex" in inside:
@@ -77,7 +78,7 @@ def _tables(read: ReadAt, size: int, track: int) -> dict[bytes, bytes] | None:
             return None
         boxes = [_boxes(read, boxes[0][kind][0])]
     found = {kind: places[0] for kind in (b"stsd", b"stts", b"ctts") if len(places := boxes[0].get(kind, [])) == 1}
-    tables = {kind: read(start, min(end - start, _MOST_BYTES)) for kind, (start, end) in found.items()}
+    tables = {kind: read(start, min(end - start, most)) for kind, (start, end) in found.items()}
     renewed = tables.pop(b"stsd", b"")[4:_HEAD] != b"\0\0\0\1"  # the header of the codec changes within the film
     return None if renewed or len(boxes[0].get(b"ctts", [])) > 1 else tables
 
@@ -91,17 +92,19 @@ def _number(read: ReadAt, headers: list[Span]) -> int | None:
 
 
 def _boxes(read: ReadAt, within: Span) -> dict[bytes, list[Span]]:
-    """Return the boxes between two offsets by their kind, each the offsets of its content."""
+    """Return the boxes between two offsets by their kind, each the offsets of its content; none of too many boxes."""
     found: dict[bytes, list[Span]] = {}
     at, stop = within
-    while at + 8 <= stop:
+    for _ in range(_MOST_BOXES):
+        if at + 8 > stop:
+            return found
         header = read(at, 16)
         length, kind, begin = int.from_bytes(header[:4], "big"), header[4:8], 8
         if length == 1:
             length, begin = int.from_bytes(header[8:], "big"), 16
         end = stop if length == 0 else at + length
         if (length and length < begin) or end > stop:
-            break
+            return found
         found.setdefault(kind, []).append((at + begin, end))
         at = end
-    return found
+    return {}

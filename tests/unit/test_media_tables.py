@@ -131,6 +131,13 @@ def test_all_packets_are_read_where_tables_are_odd(
     assert np.array_equal(found.packets.keys, checked(source, monkeypatch).packets.keys)
 
 
+def test_all_packets_are_read_of_a_file_of_very_many_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = copied(generated(Clip(frames=FRAMES)), tmp_path / "film.mp4").read_bytes()
+    empty = (8).to_bytes(4, "big") + b"free"
+    found = checked(film + 20 * empty, monkeypatch)
+    assert facts(checked(film + 20_000 * empty, monkeypatch, by_tables=False)) == facts(found)
+
+
 def test_tables_of_a_film_that_is_cut_short_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = copied(generated(Clip(frames=FRAMES)), tmp_path / "whole.mp4", movflags="faststart").read_bytes()
     with pytest.raises(MediaError, match=r"is truncated: .* of 150 frames are missing"):
