@@ -127,9 +127,17 @@ def split_early(settings: Settings, spec: PipelineSpec, inspected: Inspected) ->
 
 
 def check_media(inputs: Sequence[Path], spec: PipelineSpec) -> None:
-    """Raise the error of the first file if none of them can be sent through a pipeline. Files of sound are opened."""
-    errors = [file if isinstance(file, RigflowError) else _other_media(file, spec) for _, file in look_at(inputs, spec)]
-    if errors and errors[0] is not None and all(errors):
+    """Raise the error of the first file if none of them can be sent through a pipeline.
+
+    Films and sound are opened, up to the first one that can be sent.
+    """
+    errors: list[RigflowError] = []
+    for _, file in look_at(inputs, spec):
+        error = file if isinstance(file, RigflowError) else _other_media(file, spec)
+        if error is None:
+            return
+        errors.append(error)
+    if errors:
         raise errors[0]
 
 
