@@ -1,4 +1,4 @@
-"""Follows how far jobs are by their results and by their manifests, whoever works on them."""
+"""Follows how far jobs are by their results and by their manifests, which any process may change."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -79,5 +79,6 @@ class _Following:
             if manifest.state.ended:
                 self._found.put_nowait(manifest)
             elif manifest.job.generation != known.job.generation:  # results of it that were read did not count
-                self._tasks.pop().cancel()
-                self._tasks.append(self._start(self._results))
+                self._tasks[1].cancel()
+                await asyncio.wait(self._tasks[1:])
+                self._tasks[1] = self._start(self._results)

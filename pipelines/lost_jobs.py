@@ -13,7 +13,7 @@ async def why_lost(broker: Broker, job: CollectedJob, again: bool) -> Gone | Job
     """
     try:
         record = await JobRecord.current(broker, job.ref)
-    except JobCancelled as error:  # its Done was deleted before this process read it, by who began the job again
+    except JobCancelled as error:  # the process that began the job again deleted its Done before it was read here
         return error
     if not (job.awaited if record is None else record.manifest.total is not None):
         return None
