@@ -118,8 +118,8 @@ class PartHeader:
     def headers(self) -> dict[str, str]:
         """The headers of the message; earlier versions of rigflow read the first one as it is, and no others."""
         counts = {HEADER_UNSEEN: self.unseen, HEADER_FAILED: self.failed, HEADER_NOTES: self.notes}
-        told = {name: str(count) for name, count in counts.items() if count}
-        return {HEADER_PART: self.header(), HEADER_COMPUTED: f"{self.computed_s:.6f}", **told}
+        given = {name: str(number) for name, number in counts.items() if number}
+        return {HEADER_PART: self.header(), HEADER_COMPUTED: f"{self.computed_s:.6f}", **given}
 
     def header(self) -> str:
         """Seven numbers in the order of the first fields."""

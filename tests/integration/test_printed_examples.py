@@ -1,4 +1,4 @@
-"""What the documents print below a command is what the command prints today."""
+"""What the documents print below a command is what the command prints."""
 
 import re
 import shutil
