@@ -59,7 +59,7 @@ class Parser(nats.protocol.parser.Parser):
 
     async def _hand_over(self) -> None:
         pieces, self._pieces = self._pieces, []
-        head = self.header_needed
+        head = min(self.header_needed, self.needed)
         while len(pieces[0]) < head:
             pieces[:2] = [pieces[0] + pieces[1]]
         while len(pieces[-1]) < _CRLF_BYTES:

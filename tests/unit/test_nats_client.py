@@ -69,6 +69,12 @@ def test_a_payload_is_copied_once_from_what_was_read() -> None:
     assert most < 2.3 * len(payload)  # nats-py holds it three times: the pieces that came, its buffer, and the payload
 
 
+def test_headers_that_are_longer_than_their_message_end_no_reading() -> None:
+    body, client = bytes(100_000), Receiving()
+    asyncio.run(client.take(b"HMSG a 1 %d %d\r\n%b\r\n" % (len(body) + 9, len(body), body), 1 << 15))
+    assert client.messages == [(b"", body)]
+
+
 async def test_a_connection_that_ends_within_a_large_payload_is_read_to_its_end() -> None:
     parser = Parser(Receiving())
     reader = _Reader(parser, 1 << 16)
