@@ -43,14 +43,11 @@ def for_callers(hint: str) -> str:
     made = "".join(
         part if at % 2 else _OPTION.sub(_parameter, _COMMAND.sub(_route, part)) for at, part in enumerate(parts)
     )
-    choices, asked = _BETWEEN.split(made), False
+    choices = _BETWEEN.split(made)
     for at, choice in enumerate(choices):
-        if at % 2 or asked or not _OF_OPERATORS.search(_OTHERS.sub("", choice)):
-            continue
-        choices[at], asked = (
-            f"ask the operator of the fleet{' to' if _IMPERATIVE.match(choice) else ':'} {choice}",
-            True,
-        )
+        if at % 2 == 0 and _OF_OPERATORS.search(_OTHERS.sub("", choice)):
+            choices[at] = f"ask the operator of the fleet{' to' if _IMPERATIVE.match(choice) else ':'} {choice}"
+            break
     return "".join(choices)
 
 
