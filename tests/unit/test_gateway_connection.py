@@ -293,6 +293,8 @@ def test_a_server_that_stops_at_once_closes_every_connection() -> None:
 def test_what_is_written_to_a_client_that_has_gone_is_no_warning(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
+    BEGUN.clear()
+    GONE.clear()
     with gateway.client() as client:
         client.sendall(b"GET /gone HTTP/1.1\r\nHost: a\r\n\r\n")
         assert BEGUN.wait(60)

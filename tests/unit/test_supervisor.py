@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -122,6 +123,8 @@ async def test_a_fork_server_that_is_killed_while_it_starts_a_worker_ends_no_sup
             while seen[-1].what != "started":
                 seen.append(await events.get())
     finally:
+        with suppress(ProcessLookupError):
+            os.kill(fork_server, signal.SIGCONT)
         watching.cancel()
         await supervisor.stop(0.0)
     assert [event.what for event in seen] == ["waits", "started"]
