@@ -19,6 +19,7 @@ from schemas.subjects import HEADER_TYPE
 
 FAILURES = 1000  # failures that an inventory holds: a job may have more than fit into the memory
 DONE_FILES = 100  # names of files in a Done
+BODIES = 64  # bodies of parts that are read for their texts: those of many parts may all have one note
 MISSING = 100_000  # segments listed as missing, at most: a forged number must not fill the memory
 
 
@@ -66,6 +67,7 @@ class Inventory:
     computed_s: float = 0.0  # of the parts that say it
     _segments: dict[int, _Seen] = field(default_factory=dict)
     _failures_of_job: int = 0
+    _bodies: int = 0
 
     @property
     def complete_segments(self) -> list[int]:
@@ -131,11 +133,12 @@ class Inventory:
             seen.last = header.part
 
     def lacks_texts_of(self, header: PartHeader) -> bool:
-        """Whether the body of a part has texts that belong among the first `REASONS`."""
+        """Whether the body of a part is to be read for its texts: they may belong among the first `REASONS`."""
         wanted = (header.failed, self.item_reasons), (header.notes, self.notes)
-        return any(there and len(texts) < REASONS for there, texts in wanted)
+        return self._bodies < BODIES and any(there and len(texts) < REASONS for there, texts in wanted)
 
     def _add_texts(self, meta: PartMeta) -> None:
+        self._bodies += 1
         self.item_reasons = [*self.item_reasons, *failed_items(meta)][:REASONS]
         self.notes = list(dict.fromkeys([*self.notes, *map(shortened, meta.notes)]))[:REASONS]
 
@@ -253,7 +256,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
 async def count_part(broker: Broker, inventory: Inventory, stored: Stored) -> PartHeader | None:
     """Count the result of a part by its headers; None if it is of another generation, or its headers are damaged.
 
-    Only of the first parts with failed items or notes the body is read, which has their texts.
+    Only of the first parts with failed items or notes the body is read, which has their texts; of `BODIES` at most.
     """
     try:
         header = PartHeader.parse(stored.headers)

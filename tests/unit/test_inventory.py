@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.inventory import FAILURES, Inventory
+from pipelines.inventory import BODIES, FAILURES, Inventory
 from pipelines.order import JobOrder
 from pipelines.reasons import REASONS, nothing_whole, ranges
 from schemas.jobs import JobRef, JobState, Key, Manifest
 from schemas.media import Item, MediaInfo
-from schemas.parts import PartMeta
+from schemas.parts import PartHeader, PartMeta
 from schemas.results import Done, Failure, Result
 
 JOB = JobRef(id="j", pipeline="p", revision="r")
@@ -95,6 +95,16 @@ def test_a_job_with_an_item_that_failed_is_failed_before_a_collector_has_read_it
     known = inventory(result(0, final=True, lost=1, items=items, notes=("it is odd",))).progress
     assert (known.state, known.failures, known.reasons) == (JobState.FAILED, 1, ("bad.png: it is cut off",))
     assert known.notes == ("it is odd",)
+
+
+def test_few_bodies_are_read_of_many_parts_that_have_the_same_note() -> None:
+    taken, read = inventory(), 0
+    for number in range(4 * BODIES):
+        meta = result(number, notes=("it is odd",)).meta
+        header = PartHeader.of(meta)
+        read += taken.lacks_texts_of(header)
+        taken.add_part(header, meta if taken.lacks_texts_of(header) else None)
+    assert (read, taken.notes) == (BODIES, ["it is odd"])
 
 
 @pytest.mark.parametrize(("unseen", "state"), [(9, JobState.DONE), (10, JobState.FAILED)])
