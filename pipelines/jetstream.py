@@ -55,7 +55,7 @@ class StreamGone(ApiError, Gone):
     """The broker has no stream of this name."""
 
     def __init__(self, stream: str) -> None:
-        hint = "a new job creates it, `rigflow run`"
+        hint = "start a new job, which creates it: `rigflow run`"
         BrokerError.__init__(self, f"the stream {stream} was deleted from the broker", hint)
         self.status, self.code = 404, STREAM_NOT_FOUND
 

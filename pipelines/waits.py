@@ -52,7 +52,7 @@ async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
     ):
         info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
         if info is None:
-            return f"the stream {stream} is gone from the broker: a new job creates it, `rigflow run`"
+            return f"the stream {stream} is gone from the broker: start a new job, which creates it: `rigflow run`"
         limit, used = info["config"]["max_bytes"], info["state"]["bytes"]
         if 0 < limit * FULL < used and not stream.startswith("KV_"):
             more = "raise results_bytes and run `rigflow topology apply`"
@@ -79,7 +79,7 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
         ):
             return (
                 f"a consumer of the queue in front of {queue.pipeline} {queue.stage} is gone from the broker: "
-                "a new job creates it, `rigflow run`"
+                "start a new job, which creates it: `rigflow run`"
             )
     if not any(queue.stream.messages for queue in queues):
         for job in jobs[:JOBS]:
