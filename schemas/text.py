@@ -7,6 +7,7 @@ from math import floor, log10
 from shlex import quote
 
 LEAST_ALIKE = 0.6  # of 1; difflib's own
+_BEGINNING = 3  # letters that are enough for the beginning of a name
 _JOINERS = "\u200c\u200d"  # parts of words and of emoji
 _USERINFO = re.compile(
     r"(?<=://)[^\s,]*@|(?<![^\s,])[^\s,:/@]+:(?!//)[^\s,]+@(?=\S)"
@@ -67,11 +68,15 @@ def without_passwords(text: str) -> str:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the known name that is most like `name`, upper and lower case alike; empty where none is like it."""
+    """Return the known name that is most like `name`, upper and lower case alike; empty where none is like it.
+
+    One that begins so is more like it than all others.
+    """
     from difflib import get_close_matches  # here: few commands need it
 
     plain = {each.lower(): each for each in sorted(known)}
-    found = get_close_matches(name.lower(), plain, 1, LEAST_ALIKE)
+    begins = [each for each in plain if len(name) >= _BEGINNING and each.startswith(name.lower())]
+    found = get_close_matches(name.lower(), begins or plain, 1, LEAST_ALIKE) or begins
     return plain[found[0]] if found else ""
 
 

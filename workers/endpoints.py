@@ -43,14 +43,17 @@ class Endpoints:
         host, _, port = self._address.rpartition(":")
         host = host.strip("[]")
         if not port.isdigit() or not host:
-            raise UsageError(f"metrics address {self._address}: not HOST:PORT", "give 127.0.0.1:9464, say")
+            raise UsageError(
+                f"metrics address {self._address}: not HOST:PORT",
+                "give an address and a port, as 127.0.0.1:0 for a free one",
+            )
         try:
             self._server = await asyncio.start_server(
                 self._accept, host, int(port), limit=REQUEST_BYTES, backlog=BACKLOG
             )
         except (OSError, OverflowError) as error:
             reason = listen_error(error) if isinstance(error, OSError) else str(error)
-            hint = "choose another with --metrics, or port 0 for any that is free"
+            hint = "choose another with --metrics; 127.0.0.1:0 takes a free port"
             raise UsageError(f"metrics address {self._address}: {reason}", hint) from error
         name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{self._server.sockets[0].getsockname()[1]}"

@@ -129,6 +129,8 @@ def test_names_in_a_proposed_command_are_words_of_a_shell(tmp_path: Path) -> Non
 
 
 def test_what_is_nearest() -> None:
+    assert nearest("finger", ["infer", "fingerprint"]) == "fingerprint", "it begins so"
+    assert nearest("det", ["detect", "detect-video", "dot"]) == "detect"
     assert (nearest("Scnes", ["scenes", "speak"]), nearest("zzz", ["scenes"]), nearest("x", [])) == ("scenes", "", "")
     assert did_you_mean("scnes", ["scenes"], "there are 2") == "did you mean scenes? there are 2"
     assert did_you_mean("zzz", ["scenes"], "there are 2") == "there are 2"
