@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, cast, runtime_checkable
 
 from engines.part import Part
+from engines.protocols import conforms
 
 
 @runtime_checkable
@@ -28,12 +29,6 @@ class PrefetchedParts(Protocol):
         ...
 
 
-_PREFETCHED: dict[type, bool] = {}  # `isinstance` with a protocol takes 10 us, and is asked for every segment
-
-
 def prefetched(parts: Iterator[Part] | None) -> PrefetchedParts | None:
     """Return parts as those that are decoded before they are asked for; None if they are not, as all of their class."""
-    kind = type(parts)
-    if kind not in _PREFETCHED:
-        _PREFETCHED[kind] = isinstance(parts, PrefetchedParts)
-    return cast(PrefetchedParts, parts) if _PREFETCHED[kind] else None
+    return cast(PrefetchedParts, parts) if conforms(parts, PrefetchedParts) else None

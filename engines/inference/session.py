@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, cast, get_args, runtime_checkable
 import numpy as np
 
 from engines.part import Array
+from engines.protocols import conforms
 from schemas.arrays import DType
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec, describe, fits
@@ -85,15 +86,9 @@ class Overlapping(Protocol):
         ...
 
 
-_OVERLAPS: dict[type, bool] = {}  # `isinstance` with a protocol takes 10 us, and is asked for every part
-
-
 def overlapping(session: object) -> Overlapping | None:
     """Return a session as one that queues batches; None if it does not. All of one class are alike in that."""
-    kind = type(session)
-    if kind not in _OVERLAPS:
-        _OVERLAPS[kind] = isinstance(session, Overlapping)
-    return cast(Overlapping, session) if _OVERLAPS[kind] else None
+    return cast(Overlapping, session) if conforms(session, Overlapping) else None
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | RowBatch"]) -> None:

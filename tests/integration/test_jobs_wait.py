@@ -38,6 +38,15 @@ async def until_followed(broker: Broker) -> None:
             await asyncio.sleep(0.05)
 
 
+@asynccontextmanager
+async def waited_for(fleet: Fleet, clip: Path) -> AsyncIterator[tuple[Broker, Publisher, JobRef, Running]]:
+    """The same job, and a `jobs wait` that follows it."""
+    async with published(fleet, clip) as (broker, publisher, job):
+        with Running("jobs", "wait", "mine", "--nats", fleet.settings.nats) as waiting:
+            await until_followed(broker)
+            yield broker, publisher, job, waiting
+
+
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     return make_clip(tmp_path, Clip())
@@ -45,37 +54,31 @@ def clip(tmp_path: Path) -> Path:
 
 async def test_it_waits_for_a_job_that_is_begun_again(clip: Path, tmp_path: Path) -> None:
     with Fleet((), tmp_path / "cache") as fleet:
-        async with published(fleet, clip) as (broker, publisher, job):
-            with Running("jobs", "wait", "mine", "--nats", fleet.settings.nats) as waiting:
-                await until_followed(broker)
-                await broker.purge(broker.names.work_stream("fingerprint", "decode"), ">")
-                record = await publisher.begin(job, clip.name)
-                assert record.manifest.job.generation == 1
-                await publisher.publish(record.manifest.job, "video", [Input(clip, clip.name)], record)
-                fleet.add()
-                assert await asyncio.to_thread(waiting.process.wait, 60) == 0
+        async with waited_for(fleet, clip) as (broker, publisher, job, waiting):
+            await broker.purge(broker.names.work_stream("fingerprint", "decode"), ">")
+            record = await publisher.begin(job, clip.name)
+            assert record.manifest.job.generation == 1
+            await publisher.publish(record.manifest.job, "video", [Input(clip, clip.name)], record)
+            fleet.add()
+            assert await asyncio.to_thread(waiting.process.wait, 60) == 0
     assert "mine: done" in waiting.output
 
 
 async def test_it_ends_though_all_results_are_gone_before_it_read_them(clip: Path, tmp_path: Path) -> None:
     with Fleet((), tmp_path / "cache") as fleet:
-        async with published(fleet, clip) as (broker, _, job):
-            with Running("jobs", "wait", "mine", "--nats", fleet.settings.nats) as waiting:
-                await until_followed(broker)
-                record = await JobRecord.read(broker, job)
-                assert record is not None
-                await record.change(state=JobState.DONE, frames=50)
-                assert await asyncio.to_thread(waiting.process.wait, 60) == 0
+        async with waited_for(fleet, clip) as (broker, _, job, waiting):
+            record = await JobRecord.read(broker, job)
+            assert record is not None
+            await record.change(state=JobState.DONE, frames=50)
+            assert await asyncio.to_thread(waiting.process.wait, 60) == 0
     assert "mine: done, 50 frames" in waiting.output
 
 
 async def test_it_ends_when_a_job_is_deleted(clip: Path, tmp_path: Path) -> None:
     with Fleet((), tmp_path / "cache") as fleet:
-        async with published(fleet, clip) as (broker, _, job):
-            with Running("jobs", "wait", "mine", "--nats", fleet.settings.nats) as waiting:
-                await until_followed(broker)
-                record = await JobRecord.read(broker, job)
-                assert record is not None
-                await record.forget()
-                assert await asyncio.to_thread(waiting.process.wait, 60) == 1
+        async with waited_for(fleet, clip) as (broker, _, job, waiting):
+            record = await JobRecord.read(broker, job)
+            assert record is not None
+            await record.forget()
+            assert await asyncio.to_thread(waiting.process.wait, 60) == 1
     assert "mine: cancelled" in waiting.output

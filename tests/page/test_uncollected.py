@@ -1,4 +1,4 @@
-"""The page shows a job whose results nobody has collected as complete, and names a pipeline that the fleet lacks."""
+"""The page shows a job whose results were not collected as complete, and names a pipeline that the fleet lacks."""
 
 from typing import Any
 
