@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.reasons import REASONS, SPANS, describe, failed_items, joined, nothing_whole, shortened
-from pipelines.result_index import follow_result_index
+from pipelines.result_index import follow_result_index, result_of
 from schemas.errors import MessageError, StoreError
 from schemas.jobs import JobState, Manifest
-from schemas.messages import decode
 from schemas.parts import PartHeader, PartMeta
 from schemas.results import Done, Failure, Result
 from schemas.subjects import HEADER_TYPE
@@ -240,13 +238,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
     elif kind == "part":
         await count_part(broker, inventory, stored)
     elif kind in ("failure", "done"):
-        entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
-        if entire is None:  # deleted meanwhile, by a retry or a collector
-            return
-        try:
-            message, _ = decode(await load(broker, entire))
-        except ValueError:
-            return  # no message of rigflow: collectors skip it too, and report it
+        message = await result_of(broker, stored)
         if isinstance(message, Done) and message.job.generation == job.generation:
             inventory.done, inventory.done_seq = message, stored.sequence
         elif isinstance(message, Failure) and message.key.job.generation == job.generation:
@@ -269,11 +261,8 @@ async def count_part(broker: Broker, inventory: Inventory, stored: Stored) -> Pa
 
 
 async def _meta_of(broker: Broker, stored: Stored) -> PartMeta | None:
-    entire = await broker.message(broker.names.results_for(stored.subject), stored.sequence)
-    if entire is None:  # a collector took it meanwhile
-        return None
     try:
-        message, _ = decode(await load(broker, entire))
-    except (MessageError, StoreError):
+        message = await result_of(broker, stored)
+    except StoreError:
         return None
     return message.meta if isinstance(message, Result) else None

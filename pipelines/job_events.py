@@ -8,13 +8,12 @@ from typing import Any, TypeAlias
 
 from nats.aio.msg import Msg
 
-from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.follow import follow_bucket
 from pipelines.inventory import Inventory, count_part
 from pipelines.job_files import JobFile
 from pipelines.job_records import JobRecord, job_place
-from pipelines.result_index import follow_result_index
+from pipelines.result_index import follow_result_index, result_of
 from pipelines.values import decoded
 from schemas.errors import MessageError, StoreError
 from schemas.jobs import JobRef, JobState, Manifest
@@ -242,12 +241,9 @@ class _Following:
             await self._events.put(PartMade(stored.sequence, header))
 
     async def _on_message(self, stored: Stored) -> None:
-        entire = await self._broker.message(self._broker.names.results_for(stored.subject), stored.sequence)
-        if entire is None:
-            return
         try:
-            message, _ = decode(await load(self._broker, entire))
-        except (MessageError, StoreError):
+            message = await result_of(self._broker, stored)
+        except StoreError:
             return
         generation = self._inventory.manifest.job.generation
         if isinstance(message, Done) and message.job.generation >= generation:
