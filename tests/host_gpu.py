@@ -121,6 +121,10 @@ class _Driver:
     class Error(Exception):
         """Never raised."""
 
+    class Context:
+        @staticmethod
+        def synchronize() -> None: ...
+
     @staticmethod
     def memset_d8_async(pointer: int, value: int, nbytes: int, stream: Any) -> None:
         ctypes.memset(pointer, value, nbytes)

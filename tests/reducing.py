@@ -116,10 +116,10 @@ class HostSession(CudaSession):
     """A session on a `HostGpu`: ONNX Runtime's CPU computes where CUDA does elsewhere."""
 
     def _load(self, model: bytes, tf32: bool, search: str, layout: str) -> Any:
-        return _Runtime(model)
+        return HostRuntime(model)
 
 
-class _Runtime:
+class HostRuntime:
     """ONNX Runtime on the CPU, which takes the host's memory for a GPU's."""
 
     def __init__(self, model: bytes) -> None:
@@ -128,6 +128,8 @@ class _Runtime:
         options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
+        self.get_input_memory_infos = self._session.get_input_memory_infos
+        self.get_output_memory_infos = self._session.get_output_memory_infos
 
     def io_binding(self) -> Any:
         return _Binding(self._session.io_binding())

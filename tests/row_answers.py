@@ -13,7 +13,7 @@ from engines.generation.answer_request import AnswerRequest
 from engines.generation.answering import Limits
 from engines.generation.row_answering import RowAnswering
 from engines.generation.token_writer import TokenWriter
-from engines.inference.decoder_graph import decoder_graph
+from engines.inference.decoder_graph import IDS, MASK, POSITIONS, decoder_graph
 from engines.inference.genai_folder import MAIN
 from engines.inference.gpu_table import GpuTable
 from engines.inference.key_value_table import HostTable
@@ -28,6 +28,16 @@ class LikeGpu(HostPlace):
     """The CPU, used as a GPU is: shapes of runs that follow from the length of a text alone."""
 
     on_gpu = True
+
+
+class LikeGpuThatCopies(LikeGpu):
+    """One whose runs do not see what is written into their inputs after these were bound."""
+
+    def copied_when_bound(self, session: Any) -> frozenset[str]:
+        return frozenset({IDS, MASK, POSITIONS})
+
+    def update(self, given: Any, array: Any) -> None:
+        raise AssertionError("a run would not see it")
 
 
 def opened(folder: Path) -> tuple[ModelFiles, ModelSpec]:

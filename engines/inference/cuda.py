@@ -15,7 +15,7 @@ from engines.content import Content
 from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
 from engines.heads.reductions import Reduction
-from engines.inference.cuda_loading import leave_loaded, load_on_gpu
+from engines.inference.cuda_loading import leave_loaded, load_on_gpu, on_host
 from engines.inference.gather import gather
 from engines.inference.onnxruntime import tensors_of
 from engines.inference.reasons import one_line
@@ -47,6 +47,8 @@ class CudaSession:
     """
 
     in_flight = 2
+    _read_on_host: frozenset[str] = frozenset()  # inputs of the runtime's session that it copies as they are bound
+    _made_on_host: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class CudaSession:
         with gpu.guarded():
             slot = self._slots[self._turn]
             self._turn = (self._turn + 1) % self.in_flight
-            binding, held = self._session.io_binding(), []
+            held, filled = [], []
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
                 rows = array if isinstance(array, RowBatch) else RowBatch.all_of(array)
@@ -121,11 +123,11 @@ class CudaSession:
                 if block is None or block.nbytes < nbytes:
                     slot[tensor.name] = block = gpu.memory.take(max(1, nbytes))
                 held += gather(gpu, block.pointer, rows, count, self._fills)
-                shape = (count, *rows.shape[1:])
-                binding.bind_input(tensor.name, "cuda", gpu.number, rows.dtype, shape, block.pointer)
-            filled = gpu.event()
-            filled.record(self._fills)
-            self._runs.wait_for_event(filled)
+                filled.append((tensor.name, rows.dtype, (count, *rows.shape[1:]), block.pointer))
+            self._wait_for_fills()
+            binding = self._session.io_binding()
+            for name, *given in filled:
+                binding.bind_input(name, "cuda", gpu.number, *given)
             finish = self._queue(binding, inputs, computed)
         return lambda: finish(held)
 
@@ -158,6 +160,15 @@ class CudaSession:
         return max(rows, min(room, most) if room else most)
 
     # running
+
+    def _wait_for_fills(self) -> None:
+        """Have runs wait for the inputs that are queued; this thread waits where the runtime copies some at once."""
+        if self._read_on_host:
+            self._fills.synchronize()
+            return
+        over = self._gpu.event()
+        over.record(self._fills)
+        self._runs.wait_for_event(over)
 
     def _queue(
         self, binding: Any, inputs: Mapping[str, Any], computed: int
@@ -230,9 +241,13 @@ class CudaSession:
             if not self._gpu.works():
                 raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
+        if self._made_on_host:
+            self._gpu.driver.Context.synchronize()
 
     def _load(self, model: Content, tf32: bool, search: str, layout: str) -> Any:
-        return load_on_gpu(model, self.spec.name, self._gpu, tf32, search, self._runs, layout=layout)
+        session = load_on_gpu(model, self.spec.name, self._gpu, tf32, search, self._runs, layout=layout)
+        self._read_on_host, self._made_on_host = on_host(session)
+        return session
 
 
 def _rows_at_once(spec: ModelSpec) -> int:

@@ -17,7 +17,7 @@ from schemas.errors import ModelError
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
-_PROVIDER = "CUDAExecutionProvider"
+_PROVIDER, _GPU_MEMORY = "CUDAExecutionProvider", "Cuda"
 _FLOAT, _FLOAT16 = 1, 10  # TensorProto.DataType
 
 
@@ -67,6 +67,25 @@ def load_on_gpu(
     if session.get_providers()[0] != _PROVIDER:  # without cuDNN it uses the CPU and reports nothing
         raise ModelError(f"model `{name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS")
     return session
+
+
+def on_host(session: Any) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the inputs that a session reads on the host, and the outputs that it makes there.
+
+    Nodes without a kernel for GPUs run on the processor. ONNX Runtime copies an input of theirs as it is bound, and an
+    output behind the run, on a stream that waits for none of ours. Before 1.23 it does not say which: then it may be
+    all.
+    """
+    sides = []
+    for nodes, places in (
+        (session.get_inputs(), getattr(session, "get_input_memory_infos", None)),
+        (session.get_outputs(), getattr(session, "get_output_memory_infos", None)),
+    ):
+        known = [each.name for each in places()] if places else [""] * len(nodes)
+        names = (node.name for node, place in zip(nodes, known, strict=True) if place != _GPU_MEMORY)
+        sides.append(frozenset(names))
+    read, made = sides
+    return read, made
 
 
 def leave_loaded(session: Any, *streams: Any) -> None:

@@ -17,6 +17,7 @@ from engines.generation.rows import Scores
 from engines.inference.decoder_graph import IDS, MASK, POSITIONS, DecoderGraph
 from engines.inference.key_value_table import DTYPES, KeyValueTable, padded
 from engines.inference.place import Place
+from engines.inference.resident import value
 from engines.inference.token_scores import DeviceScores, ScoreGraphs
 from engines.part import Array
 
@@ -85,12 +86,19 @@ class GpuTable(KeyValueTable):
         for row in np.flatnonzero((after != block.known + 1) & (after != block.known)):
             block.shown[row] = np.arange(self._context) < after[row]
         block.known = after
-        self._place.update(block.ids, ids)
-        self._place.update(block.mask, block.shown)
+        self._give(block, IDS, block.ids, ids)
+        self._give(block, MASK, block.mask, block.shown)
         if block.positions is not None:
-            self._place.update(block.positions, after[:, None] - 1)
+            self._give(block, POSITIONS, block.positions, after[:, None] - 1)
         self._place.go(self._session, block.binding, block.number)
         return DeviceScores(self._scores, block.binding, block.logits, self._last)
+
+    def _give(self, block: _Block, name: str, kept: Any, array: Array) -> None:
+        """Give a run an input: in its place on the GPU, or on the host where a copy is bound."""
+        if name in self._copied_when_bound:
+            block.binding.bind_ortvalue_input(name, value(array.copy()))
+        else:
+            self._place.update(kept, array)
 
     def _new_block(self, first: int) -> _Block:
         rows, place = self.together, self._place

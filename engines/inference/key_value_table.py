@@ -15,6 +15,7 @@ from engines.inference.place import Place
 from engines.inference.resident import value
 from engines.inference.token_scores import HostScores
 from engines.part import Array
+from schemas.errors import ModelError
 
 DTYPES = {1: np.float32, 10: np.float16, 16: np.uint16}  # TensorProto.DataType; NumPy has no bfloat16
 _PIECE = 64  # most tokens of a text that a run on the CPU reads: it takes as long as a token for each row
@@ -28,6 +29,10 @@ class KeyValueTable:
     def __init__(self, graph: DecoderGraph, place: Place, rows: int, context: int, replays: bool = False) -> None:
         self._graph, self._place, self._context = graph, place, context
         self._session = place.load(graph.content, replays)
+        self._copied_when_bound = place.copied_when_bound(self._session)
+        if apart := self._copied_when_bound.intersection(graph.past):
+            what = f"its graph reads `{min(apart)}` on the host: it cannot be computed on this GPU"
+            raise ModelError(what, "have workers of the CPU compute it")
         self._row_bytes = graph.heads * context * graph.width * graph.element_bytes
         self._tensor_bytes = rows * self._row_bytes
         shape = (len(graph.past), rows, graph.heads, context, graph.width)

@@ -21,6 +21,12 @@ class Place(Protocol):
         """A session of a graph; `replays`: some of its runs will be recorded and replayed, if the device can."""
         ...
 
+    def copied_when_bound(self, session: Any) -> frozenset[str]:
+        """The inputs of a session that are copied as they are bound: a run does not see what is written into them
+        later.
+        """
+        ...
+
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
         """The outputs of a graph, which stay on the device. Inputs may be on the host."""
         ...

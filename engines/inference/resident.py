@@ -48,6 +48,10 @@ class HostPlace:
         """See `engines.inference.onnxruntime.load`."""
         return load(model, self._name)
 
+    def copied_when_bound(self, session: Any) -> frozenset[str]:
+        """See `Place`: none."""
+        return frozenset()
+
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
         """See `Place`."""
         binding = session.io_binding()
@@ -123,6 +127,7 @@ class GpuPlace:
         with gpu.guarded():
             self._stream = gpu.new_stream()
         self._dropped: deque[Any] = deque()  # values without a reference, which queued runs may still read
+        self._on_host: dict[Any, tuple[frozenset[str], frozenset[str]]] = {}  # of each session: see `on_host`
         self._options: dict[int, Any] = {}
         self._queued = self._numbered(-1)
 
@@ -140,13 +145,20 @@ class GpuPlace:
         Memory grows in large steps, because keys and values have another size at each token. cuDNN times nothing: the
         algorithm of a convolution would depend on it.
         """
-        from engines.inference.cuda_loading import load_on_gpu
+        from engines.inference.cuda_loading import load_on_gpu, on_host
 
         given = model, self._name, self._gpu, self._tf32, "HEURISTIC", self._stream, "kNextPowerOfTwo"
+        session = None
         if replays:
             with contextlib.suppress(ModelError):  # its graph has nodes that no recording can have
-                return load_on_gpu(*given, replays=True)
-        return load_on_gpu(*given)
+                session = load_on_gpu(*given, replays=True)
+        session = session or load_on_gpu(*given)
+        self._on_host[session] = on_host(session)
+        return session
+
+    def copied_when_bound(self, session: Any) -> frozenset[str]:
+        """See `Place`: those that nodes without a kernel for GPUs read."""
+        return self._on_host[session][0]
 
     def run(self, session: Any, inputs: Values, outputs: Sequence[str]) -> dict[str, Any]:
         """See `Place`."""
@@ -166,13 +178,18 @@ class GpuPlace:
         return array
 
     def _run(self, session: Any, inputs: Values, outputs: Sequence[str], where: str, options: Any) -> list[Any]:
+        read, made = self._on_host[session]
         with self._calling():
+            if any(inputs[name].device_name() != "cpu" for name in read & inputs.keys()):
+                self._stream.synchronize()  # such a value is copied as it is bound
             binding = session.io_binding()
             for name, given in inputs.items():
                 binding.bind_ortvalue_input(name, given)
             for name in outputs:
                 binding.bind_output(name, where, self._gpu.number if where == "cuda" else 0)
             session.run_with_iobinding(binding, options)
+            if where == "cuda" and made.intersection(outputs):
+                self._gpu.driver.Context.synchronize()
             return list(binding.get_outputs())
 
     def go(self, session: Any, binding: Any, replay: int = -1) -> None:
@@ -243,6 +260,7 @@ class GpuPlace:
 
         self._gpu.enter()
         self._synchronize()
+        self._on_host.pop(session, None)
         leave_loaded(session)
 
 

@@ -88,6 +88,8 @@ class X3dSession(CudaSession):
     def _go(self, binding: Any) -> None:
         pointer, shape = binding.given
         body, inner = self._kernels.launch(pointer, shape[:4], self._runs)
+        if self._read_on_host:
+            self._runs.synchronize()
         binding.rest.bind_input(BODY, "cuda", self._gpu.number, np.float16, inner, body)
         super()._go(binding)
 

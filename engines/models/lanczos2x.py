@@ -65,7 +65,8 @@ def _double_rows(graph: Graph, plane: str, width: str) -> str:
     spare = graph.op("Mod", graph.op("Sub", np.array([0]), width), np.array([BLOCK]))
     right = graph.op("Add", spare, np.array([REACH]))
     pads = graph.op("Concat", np.array([0, 0, REACH, 0, 0]), right, axis=0)
-    padded = graph.op("Cast", graph.op("Pad", plane, pads, mode="edge"), to=FLOAT)
+    # floats: ONNX Runtime pads bytes on the processor, also where it computes the rest on a GPU
+    padded = graph.op("Pad", graph.op("Cast", plane, to=FLOAT), pads, mode="edge")
     kernel = _matrix()[:, None, None, :]
     blocks = graph.op("Conv", graph.op("Unsqueeze", padded, np.array([1])), kernel, strides=[1, BLOCK])
     return graph.op("Reshape", graph.op("Transpose", blocks, perm=[0, 2, 3, 1]), np.array([0, 0, -1]))

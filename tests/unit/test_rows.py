@@ -21,9 +21,9 @@ from engines.inference.resident import HostPlace
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 from tests.language import CONTEXT, language_folder
-from tests.row_answers import LikeGpu, Plain, answering, begun, opened, question
+from tests.row_answers import LikeGpu, LikeGpuThatCopies, Plain, answering, begun, opened, question
 
-PLACES: list[type[HostPlace]] = [HostPlace, LikeGpu]
+PLACES: list[type[HostPlace]] = [HostPlace, LikeGpu, LikeGpuThatCopies]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["mask", "positions"])
