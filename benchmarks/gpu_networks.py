@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,11 +113,11 @@ def _measured(device: CudaDevice, network: Network, given: ComputeOptions) -> st
     try:
         session: Any = OnnxRuntime(Settings(tf32=True)).open_with(network.model, network.spec, device, given)
         session.warm_up()
-        rate = bare(session, rows_on(device.gpu, network.shape))
+        rate, queued_ms, _ = bare(session, rows_on(device.gpu, network.shape))
         session.close()
     except RigflowError as error:
         return f"failed: {error}"
-    return f"{rate:,.1f} rows/s"
+    return f"{rate:,.1f} rows/s, {queued_ms:.2f} ms to queue a batch"
 
 
 def rows_on(gpu: Any, shape: Sequence[int]) -> RowBatch:
@@ -127,30 +128,48 @@ def rows_on(gpu: Any, shape: Sequence[int]) -> RowBatch:
     return RowBatch([RowSelection(rows, None, 0, len(rows))])
 
 
-def bare(session: Any, rows: RowBatch) -> float:
-    """Rows a second of a session alone, two batches in flight."""
+def bare(session: Any, rows: RowBatch) -> tuple[float, float, float]:
+    """A session alone, two batches in flight: rows a second; of a batch, host ms to queue it, and of all threads."""
     name = session.spec.inputs[0].name
     for _ in range(3):
         session.run({name: rows})
     waiting: deque[Any] = deque()
-    began_s, done = time.perf_counter(), 0
+    used_s, began_s, done, queued_s = time.process_time(), time.perf_counter(), 0, list[float]()
     while time.perf_counter() - began_s < SECONDS:
+        queues_s = time.perf_counter()
         waiting.append(session.start({name: rows}))
+        queued_s.append(time.perf_counter() - queues_s)
         if len(waiting) == 2:
             waiting.popleft()()
             done += rows.shape[0]
-    took_s = time.perf_counter() - began_s
+    took_s, used_s = time.perf_counter() - began_s, time.process_time() - used_s
     for finish in waiting:
         finish()
-    return done / took_s
+    return done / took_s, 1000 * median(queued_s), 1000 * used_s / len(queued_s)
 
 
 def boxes(options: argparse.Namespace) -> dict[str, Any]:
     """Frames of 720p that lie on the GPU to boxes on the host: conversion, batches, YOLOv8n at 320, suppression."""
     settings = Settings(tf32=True, precision="fp16")
     device = CudaDevice(options.device, settings, options.folder / "cache")
-    spec, model, shape, _ = networks_in(options.folder)["YOLOv8n 320"]
-    computed = ComputeOptions(precision="tf32", batch=shape[0])
+    network = networks_in(options.folder)["YOLOv8n 320"]
+    found: dict[str, Any] = {"GPU": device.gpu.facts.name}
+    for turn in range(2):
+        for name, graph in (("", False), ("CUDA graph, ", True)):
+            try:
+                made = _to_boxes(device, settings, network, graph, options)
+            except RigflowError as error:
+                made = {"failed": str(error)}
+            found |= {f"{name}{what}, round {turn + 1}": figure for what, figure in made.items()}
+    return found
+
+
+def _to_boxes(
+    device: CudaDevice, settings: Settings, network: Network, graph: bool, options: argparse.Namespace
+) -> dict[str, Any]:
+    """The way to boxes by a session whose batches are CUDA graphs or not."""
+    spec, model, shape, _ = network
+    computed = ComputeOptions(precision="tf32", batch=shape[0], graph=graph)
     session: Any = OnnxRuntime(settings).open_with(model, spec, device, computed)
     session.warm_up()
     session.reduce(())
@@ -158,13 +177,18 @@ def boxes(options: argparse.Namespace) -> dict[str, Any]:
     device.gpu.enter()
     heads = Heads(with_few_candidates(session, spec, stage, parts_of(device.gpu, spec, 0)))
     session.reduce(heads.reductions)
-    found: dict[str, Any] = {"session alone, images/s": bare(session, rows_on(device.gpu, shape))}
+    rate, queued_ms, used_ms = bare(session, rows_on(device.gpu, shape))
+    found: dict[str, Any] = {"session alone, images/s": rate}
+    found |= {"session alone, host ms to queue a batch": queued_ms, "session alone, CPU ms a batch": used_ms}
     given = [parts_of(device.gpu, spec, number) for number in range(8)] * (_MOST_PARTS // 8)
     for count in (_MOST_PARTS // 4, _MOST_PARTS // 2, _MOST_PARTS):
-        _, rate, _ = timed(session, device.gpu, heads, stage, given[:count], SECONDS)
+        _, rate, cpu_ms = timed(session, device.gpu, heads, stage, given[:count], SECONDS)
         found[f"stage, {count} parts a step, images/s"] = rate
+        found[f"stage, {count} parts a step, CPU ms a batch"] = cpu_ms * shape[0]
     frames = [mine for _, mine in decoded(device.gpu, hd(options.folder, 50), PART)]
     found |= _boxes(device, session, heads, stage, frames)
+    found["graphs were used to the end"] = bool(session._recordings)
+    session.close()
     return found
 
 

@@ -22,7 +22,8 @@ class ComputeOptions(Spec):
     `precision`: "" as the model's file has it, else what its products are rounded to. `layout`: of convolutions, ""
     by the graph. `search`: how cuDNN's algorithms are chosen, "" by the kind of shapes. `batch`: most rows of a batch,
     0 for the session's own limit. `level`: how far ONNX Runtime rewrites the graph, "" as far as it can. `kernels`:
-    rigflow's own, of networks that they can compute.
+    rigflow's own, of networks that they can compute. `graph`: a batch is recorded as a CUDA graph, and launched by one
+    call.
     """
 
     precision: Literal["", "tf32", "fp16"] = ""
@@ -31,11 +32,12 @@ class ComputeOptions(Spec):
     batch: Annotated[int, Field(ge=0, le=MOST_ROWS)] = 0
     level: Literal["", "basic", "extended"] = ""
     kernels: bool = False
+    graph: bool = False
 
     def __str__(self) -> str:
         words = [self.precision, self.layout.upper(), self.search and f"{self.search} search"]
         words += [f"batch {self.batch}" if self.batch else "", f"level {self.level}" if self.level else ""]
-        words.append("own kernels" if self.kernels else "")
+        words += ["own kernels" if self.kernels else "", "CUDA graph" if self.graph else ""]
         return ", ".join(filter(None, words)) or "defaults"
 
 

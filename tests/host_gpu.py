@@ -18,6 +18,7 @@ from av.video.format import VideoFormat
 
 from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.copies import copied
+from engines.cuda.driver_calls import CallFailed
 from engines.cuda.kernels import SOURCE, STRUCTS
 from engines.cuda.memory import Counters, Pool
 from engines.machine import Gpu
@@ -129,6 +130,10 @@ class _Driver:
     def memset_d8_async(pointer: int, value: int, nbytes: int, stream: Any) -> None:
         ctypes.memset(pointer, value, nbytes)
 
+    @staticmethod
+    def memcpy_dtod_async(to: int, pointer: int, nbytes: int, stream: Any) -> None:
+        ctypes.memmove(to, pointer, nbytes)
+
 
 class _Late:
     """A stream or an event: waiting for it runs what was launched."""
@@ -144,9 +149,13 @@ class _Late:
 
 
 class _Calls:
-    """What `burst.c` calls of CUDA's driver."""
+    """What `burst.c` calls of CUDA's driver, and graphs: a run that is recorded runs at each launch of its graph."""
 
     def __init__(self, late: bool) -> None:
+        self.recording: list[Callable[[], None]] | None = None
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.spoilt = False  # whether a call that cannot be recorded came between
+        self.launched = self._begun = 0
         names = {"launch": "launch_late" if late else "launch_now", "record": "nothing", "wait": "nothing"}
         self.addresses = {name: _address(symbol) for name, symbol in {**names, "finish": "finish"}.items()}
 
@@ -157,6 +166,27 @@ class _Calls:
         return 1
 
     def end_event(self, event: int) -> None: ...
+
+    def begin_capture(self, stream: int) -> None:
+        assert self.recording is None
+        self.recording = []
+
+    def end_capture(self, stream: int) -> int:
+        assert self.recording is not None
+        made, self.recording = self.recording, None
+        if self.spoilt:
+            raise CallFailed("CUDA error 901")
+        self._begun += 1
+        self.graphs[self._begun] = made
+        return self._begun
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        self.launched += 1
+        for run in self.graphs[graph]:
+            run()
+
+    def end_graph(self, graph: int) -> None:
+        del self.graphs[graph]
 
 
 def _address(symbol: str) -> int:

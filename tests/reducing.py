@@ -116,13 +116,14 @@ class HostSession(CudaSession):
     """A session on a `HostGpu`: ONNX Runtime's CPU computes where CUDA does elsewhere."""
 
     def _load(self, model: bytes, tf32: bool, search: str, layout: str) -> Any:
-        return HostRuntime(model)
+        return HostRuntime(model, self._gpu.calls)
 
 
 class HostRuntime:
     """ONNX Runtime on the CPU, which takes the host's memory for a GPU's."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, calls: Any) -> None:
+        self._calls = calls
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
@@ -135,7 +136,10 @@ class HostRuntime:
         return _Binding(self._session.io_binding())
 
     def run_with_iobinding(self, binding: "_Binding", options: Any) -> None:
-        self._session.run_with_iobinding(binding.bound, options)
+        if self._calls.recording is not None:
+            self._calls.recording.append(lambda: self._session.run_with_iobinding(binding.bound, options))
+        else:
+            self._session.run_with_iobinding(binding.bound, options)
 
 
 class _Binding:

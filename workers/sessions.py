@@ -139,6 +139,18 @@ class SessionOpener:
         await self._computing.run(session.close)
 
 
+def _opened(model: Content, card: ModelSpec, backend: Tunable, device: Device, options: ComputeOptions) -> Session:
+    """Open a session with these options; without a CUDA graph if it cannot be recorded. Answers have the same bits."""
+    try:
+        return backend.open_with(model, card, device, options)
+    except ModelError as error:
+        if not options.graph:
+            raise
+        text = f"model {card.name} is computed without a CUDA graph on {device.name}: {error.what}"
+        log_event(Event("no_graph", text, facts={"model": card.name}))
+        return backend.open_with(model, card, device, options.model_copy(update={"graph": False}))
+
+
 def _warmed(
     model: Content,
     card: ModelSpec,
@@ -150,7 +162,7 @@ def _warmed(
     """Open a session and run its warm-up. Raises ModelError, DeviceLost, PluginMissing."""
     try:
         if isinstance(backend, Tunable) and options is not None:
-            session = backend.open_with(model, card, device, options)
+            session = _opened(model, card, backend, device, options)
         else:
             session = backend.open(model, card, device, engine)
         try:

@@ -7,6 +7,7 @@ from engines.building.convert import converted
 from engines.content import Content
 from engines.inference.heads import Heads
 from engines.inference.own_kernels import has_own_kernels, own_session
+from engines.inference.recorded import can_be_recorded
 from engines.inference.states import without_state
 from engines.inference.weights import one_file
 from engines.own_process import in_own_process
@@ -23,6 +24,7 @@ _LIBRARY: _Changes = (
     [{"search": "heuristic"}, {"search": "exhaustive"}],
 )
 _KERNELS: _Changes = ([{"kernels": True, "precision": "fp16"}],)
+_GRAPH: _Changes = ([{"graph": True}],)
 _BATCHES: _Changes = ([{"batch": rows} for rows in (32, 64, 128)],)
 
 
@@ -54,7 +56,8 @@ class OnnxRuntime:
         if device.gpu is None:
             return _ON_CPU
         own = _KERNELS if has_own_kernels(model, card.name, device.gpu.facts.capability) else ()
-        return (*own, *_PRECISIONS, *_LIBRARY, *_BATCHES)
+        graph = _GRAPH if can_be_recorded(card) else ()
+        return (*own, *_PRECISIONS, *_LIBRARY, *graph, *_BATCHES)
 
     def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session of ONNX Runtime, which is imported now. Raises ModelError."""
@@ -81,4 +84,6 @@ class OnnxRuntime:
 
         session = CudaSession(model, card, device.gpu, options, pictures_stay=device.encoder.on_gpu)
         session.reduce(Heads(without_state(card)).reductions)
+        if options.graph:
+            session.record()
         return session

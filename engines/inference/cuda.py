@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from engines.building.agreement import probe_rows
 from engines.content import Content
 from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
@@ -19,6 +20,7 @@ from engines.inference.cuda_loading import leave_loaded, load_on_gpu, on_host
 from engines.inference.gather import gather
 from engines.inference.onnxruntime import tensors_of
 from engines.inference.reasons import one_line
+from engines.inference.recorded import Recorder, Recording, can_be_recorded
 from engines.inference.session import RowBatch, check_inputs, check_model_card
 from engines.part import Array
 from schemas.errors import ModelError
@@ -41,6 +43,8 @@ class CudaSession:
     Batches that are started have one size for rows of one size, and are padded if there are fewer rows. Otherwise
     cuBLAS and cuDNN take another algorithm for another number of rows, and a row's answer depends on its neighbours;
     and at each change cuDNN plans again, which takes as long as dozens of rows.
+
+    After `record`, full batches are CUDA graphs: see `engines.inference.recorded`.
 
     With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the GPU, as `GpuRows`, for its encoder. Of `options`, the
     model is in their precision already, but for TF32.
@@ -76,11 +80,14 @@ class CudaSession:
             sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES * self.batch_rows // usual
         )
         search = options.search.upper() or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC")
+        self._recordings: Sequence[Recording] = ()  # of each slot
+        self._can_record = options.graph
         self._session: Any = self._load(model, options.precision == "tf32", search, options.layout)
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._options.add_run_config_entry("gpu_graph_id", "-1")  # ONNX Runtime itself records nothing
         self._slots: list[dict[str, Block]] = [{} for _ in range(self.in_flight)]
         self._turn = 0
         self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]] | None] = {}  # by shapes of inputs
@@ -94,8 +101,12 @@ class CudaSession:
         self._reducer = Reducer(self._gpu, reductions, self._reads)
 
     def run(self, inputs: Mapping[str, "Array | RowBatch"]) -> dict[str, Any]:
-        """Return the outputs of these rows by name, in a batch of their number. Raises ModelError and DeviceLost."""
-        return self._started(inputs, next(iter(inputs.values())).shape[0])()
+        """Return the outputs of these rows by name, in a batch of their number. Raises ModelError and DeviceLost.
+
+        Where batches are recorded, it is padded to a full one.
+        """
+        rows: int = next(iter(inputs.values())).shape[0]
+        return self._started(inputs, max(rows, self.batch_rows) if self._recordings else rows)()
 
     def start(self, inputs: Mapping[str, "Array | RowBatch"], room: int = 0) -> Callable[[], dict[str, Any]]:
         """Queue a batch, padded; return a function that waits for its outputs. Two may be queued before the first wait.
@@ -111,9 +122,10 @@ class CudaSession:
         gpu = self._gpu
         gpu.enter()
         with gpu.guarded():
-            slot = self._slots[self._turn]
+            recording = self._recording(self._turn, computed)
+            slot = dict(recording.inputs) if recording else self._slots[self._turn]
             self._turn = (self._turn + 1) % self.in_flight
-            held, filled = [], []
+            held, filled = list[Any]([recording]), []
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
                 rows = array if isinstance(array, RowBatch) else RowBatch.all_of(array)
@@ -125,8 +137,8 @@ class CudaSession:
                 held += gather(gpu, block.pointer, rows, count, self._fills)
                 filled.append((tensor.name, rows.dtype, (count, *rows.shape[1:]), block.pointer))
             self._wait_for_fills()
-            binding = self._session.io_binding()
-            for name, *given in filled:
+            binding: Any = recording or self._session.io_binding()
+            for name, *given in () if recording else filled:
                 binding.bind_input(name, "cuda", gpu.number, *given)
             finish = self._queue(binding, inputs, computed)
         return lambda: finish(held)
@@ -140,9 +152,26 @@ class CudaSession:
         rows = self.batch_rows
         return {tensor.name: np.zeros((rows, *self._one_row[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
 
+    def record(self) -> None:
+        """Record full batches, and test that graphs give the bits of the same session without them.
+
+        The session is closed if that fails. Raises ModelError: a call in a run cannot be recorded; DeviceLost.
+        """
+        try:
+            self.warm_up()
+            given = probe_rows(self.spec, (), self.batch_rows)
+            shapes = self._made.get(_kind_of(given)) if can_be_recorded(self.spec) else None
+            recorder = Recorder(self._gpu, self.spec.name, self._session, self._options, self._fills, self._runs)
+            with self._gpu.guarded():
+                self._recordings = [recorder.record(given, shapes) for _ in self._slots]
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Free the GPU's memory; see `leave_loaded`."""
         self._gpu.enter()
+        self._end_recordings()
         leave_loaded(self._session, self._fills, self._runs, self._reads)
         self._session = None
         for slot in self._slots:
@@ -158,6 +187,19 @@ class CudaSession:
         rows = next(iter(inputs.values())).shape[0]
         most = self.most_rows(sum(array.nbytes for array in inputs.values()) // max(1, rows))
         return max(rows, min(room, most) if room else most)
+
+    def _recording(self, turn: int, computed: int) -> Recording | None:
+        """The recording of a slot. Once a batch has another size, there is none any more: kernels of ONNX Runtime keep
+        what they planned for one size only, and graphs may refer to it.
+        """
+        if self._recordings and computed != self.batch_rows:
+            self._end_recordings()
+        return self._recordings[turn] if self._recordings else None
+
+    def _end_recordings(self) -> None:
+        for each in self._recordings:
+            each.close()
+        self._recordings = ()
 
     # running
 
@@ -175,19 +217,25 @@ class CudaSession:
     ) -> Callable[[Sequence[Any]], dict[str, Any]]:
         """Queue the model and the copies of its outputs; return a function that waits for them."""
         gpu = self._gpu
-        kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
+        kind = _kind_of(inputs)
         count = next(iter(inputs.values())).shape[0]
         shapes = self._made.get(kind)
         if shapes is None:
             return self._copied(binding, kind, count, computed)
-        outputs = {}
+        recording, outputs = (binding if isinstance(binding, Recording) else None), {}
         for name in self._outputs:
             dtype, row = shapes[name]
+            if recording:
+                outputs[name] = Output(dtype, (count, *row), recording.outputs[name])
+                continue
             nbytes = computed * prod(row) * dtype.itemsize
             outputs[name] = Output(dtype, (count, *row), gpu.memory.take(max(1, nbytes)))
             binding.bind_output(name, "cuda", gpu.number, dtype, (computed, *row), outputs[name].block.pointer)
         try:
-            self._go(binding)
+            if recording:
+                recording.launch(self._runs)
+            else:
+                self._go(binding)
         except ModelError:
             if not self._any_size:
                 raise
@@ -202,6 +250,8 @@ class CudaSession:
                 continue
             staged[name] = gpu.pinned.take(max(1, prod(each.shape) * each.dtype.itemsize))
             gpu.download(staged[name].host(each.dtype, each.shape), each.block.pointer, self._runs)
+        if recording:
+            staying = {name: self._apart(each, recording) for name, each in staying.items()}
         done = gpu.event()
         done.record(self._runs)
 
@@ -217,6 +267,15 @@ class CudaSession:
             return made
 
         return finish
+
+    def _apart(self, output: Output, recording: Recording) -> Output:
+        """An output that stays, or a copy of it: the next batch of its slot overwrites what its recording writes."""
+        if not recording.owns(output.block):
+            return output
+        nbytes = prod(output.shape) * output.dtype.itemsize
+        block = self._gpu.memory.take(max(1, nbytes))
+        self._gpu.driver.memcpy_dtod_async(block.pointer, output.block.pointer, nbytes, self._runs)
+        return Output(output.dtype, output.shape, block)
 
     def _copied(
         self, binding: Any, kind: tuple[object, ...], count: int, computed: int
@@ -242,12 +301,17 @@ class CudaSession:
                 raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
         if self._made_on_host:
-            self._gpu.driver.Context.synchronize()
+            self._gpu.synchronize()
 
     def _load(self, model: Content, tf32: bool, search: str, layout: str) -> Any:
-        session = load_on_gpu(model, self.spec.name, self._gpu, tf32, search, self._runs, layout=layout)
+        given = model, self.spec.name, self._gpu, tf32, search, self._runs
+        session = load_on_gpu(*given, replays=self._can_record, layout=layout)
         self._read_on_host, self._made_on_host = on_host(session)
         return session
+
+
+def _kind_of(inputs: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
 
 
 def _rows_at_once(spec: ModelSpec) -> int:

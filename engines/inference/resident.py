@@ -189,7 +189,7 @@ class GpuPlace:
                 binding.bind_output(name, where, self._gpu.number if where == "cuda" else 0)
             session.run_with_iobinding(binding, options)
             if where == "cuda" and made.intersection(outputs):
-                self._gpu.driver.Context.synchronize()
+                self._gpu.synchronize()
             return list(binding.get_outputs())
 
     def go(self, session: Any, binding: Any, replay: int = -1) -> None:

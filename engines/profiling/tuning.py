@@ -31,7 +31,8 @@ TEST_ROWS = 2
 _WORTH_IT = 0.97  # of the seconds of a row: an option that gains less is not worth being another one
 _LARGER = 0.9  # the same for a larger batch, in which a single row waits for longer
 _TRIALS = 12  # shares of the given seconds
-_OF_THE_LIBRARY = frozenset(("precision", "layout", "search"))  # which own kernels do not heed
+_SAME = 1.01  # the same for a CUDA graph: it saves the host's time, and answers have the same bits
+_OF_THE_LIBRARY = frozenset(("precision", "layout", "search", "graph"))  # which own kernels do not heed
 _PRECISION: Mapping[str, Precision] = {"": "fp32", "tf32": "fp32", "fp16": "fp16"}  # whose tolerance counts
 
 Report = Callable[[str], None]
@@ -105,8 +106,7 @@ class Tuner:
         self._until_s = time.monotonic() + self._seconds  # a large model's usual session takes longer to open
         for changes in self._backend.worth_trying(self._model, self._card, self._device):
             for trial in [self._tried(options) for options in self._variants(best.options, changes)]:
-                gain = _LARGER if trial.rows > best.rows else _WORTH_IT
-                if not trial.refused and trial.row_s < gain * best.row_s:
+                if not trial.refused and trial.row_s < _gain(trial, best) * best.row_s:
                     best = trial
         self._tuned.chosen = best.options
         self._measure(best)
@@ -181,6 +181,13 @@ class Tuner:
                     self._tuned.batch_s[rows] = self._timed(session, rows)
         finally:
             session.close()
+
+
+def _gain(trial: Trial, best: Trial) -> float:
+    """How many of the seconds that a row of the best trial takes a row may take in one that is better."""
+    if trial.rows > best.rows:
+        return _LARGER
+    return _SAME if trial.options.graph and not best.options.graph else _WORTH_IT
 
 
 def _entire(session: Session, rows: Mapping[str, Array]) -> dict[str, Array]:

@@ -37,7 +37,7 @@ class _Copying(HostSession):
     """One whose runtime copies inputs as they are bound, as IOBinding does with those that it reads on the host."""
 
     def _load(self, model: Any, tf32: bool, search: str, layout: str) -> Any:
-        runtime = HostRuntime(model)
+        runtime = HostRuntime(model, self._gpu.calls)
         self._read_on_host, self._made_on_host = on_host(runtime)
         bound = runtime.io_binding
         runtime.io_binding = lambda: _copying(bound())  # type: ignore[method-assign]
@@ -84,4 +84,4 @@ def test_inputs_count_as_read_on_the_host_unless_the_runtime_says_that_they_are_
 
 
 def test_the_runtime_names_the_memory_of_each_input_and_output() -> None:
-    assert on_host(HostRuntime(brighter())) == ({"pixels"}, {"more"})
+    assert on_host(HostRuntime(brighter(), None)) == ({"pixels"}, {"more"})

@@ -46,6 +46,8 @@ def test_a_profile_survives_json_and_has_its_key() -> None:
     assert made.key == f"model.GPU-1.{WHAT.key}"
     assert str(made.chosen) == "fp16, NHWC, batch 16"
     assert str(ComputeOptions()) == "defaults"
+    assert str(ComputeOptions(graph=True)) == "CUDA graph"
+    assert not ComputeOptions.model_validate_json('{"layout": "nhwc", "kernels": false}').graph  # of earlier versions
     assert trial.row_s == pytest.approx(0.00125)
 
 

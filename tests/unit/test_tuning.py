@@ -157,7 +157,7 @@ def test_rounding_needs_permission_and_passes_the_test(
 
 def test_what_own_kernels_do_not_heed_is_not_tried_with_them() -> None:
     cases = {"defaults": (4e-3, 0), "own kernels": (1e-3, 1e-6), "batch 8, own kernels": (5e-4, 0)}
-    backend = Various(cases, kernels=(True,), layout=("nchw",), search=("heuristic",), batch=(8,))
+    backend = Various(cases, kernels=(True,), layout=("nchw",), graph=(True,), batch=(8,))
     tuned = tuner(backend, GPU).tune()
     assert [str(each.options) for each in tuned.tried] == list(cases)
     assert (tuned.chosen.kernels, tuned.chosen.batch) == (True, 8)
@@ -172,6 +172,14 @@ def test_a_larger_batch_must_gain_more_because_a_row_waits_longer_in_it() -> Non
     cases = {"defaults": (2e-3, 0), "batch 4": (1.9e-3, 0), "batch 8": (1e-3, 0)}
     assert tuner(Various(cases, batch=(4,)), GPU).tune().chosen.batch == 0
     assert tuner(Various(cases, batch=(4, 8)), GPU).tune().chosen.batch == 8
+
+
+@pytest.mark.parametrize(("row_s", "chosen"), [(2.01e-3, True), (2.03e-3, False)])
+def test_a_graph_is_used_where_it_is_not_slower(row_s: float, chosen: bool) -> None:
+    cases = {"defaults": (2e-3, 0), "CUDA graph": (row_s, 0)}
+    cases |= {"batch 8, CUDA graph": (1e-3, 0), "batch 8": (1.5e-3, 0)}
+    tuned = tuner(Various(cases, graph=(True,), batch=(8,)), GPU).tune()
+    assert (tuned.chosen.graph, tuned.chosen.batch) == (chosen, 8)
 
 
 def test_options_that_fail_are_refused_and_a_lost_device_ends_it() -> None:
