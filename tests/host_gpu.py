@@ -8,6 +8,7 @@ import ctypes
 import functools
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,7 @@ class HostGpu:
     def __init__(self) -> None:
         self.kernels = _Kernels()
         self.calls = _Calls(late=False)
+        self.capturing = threading.Lock()
         self.counters = Counters()
         self.memory = Pool(self._allocate, self.counters)
         self.pinned = Pool(self._allocate, self.counters)

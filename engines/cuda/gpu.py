@@ -31,6 +31,9 @@ class CudaGpu:
         self.name = name
         self.dlpack_device = (_CUDA, self.number)
         self._here = threading.local()
+        self.capturing = (
+            threading.Lock()
+        )  # held while a stream is recorded: CUDA refuses to wait for the whole GPU then
         _set_flags(self.number)
         import pycuda.driver as driver
 
@@ -98,7 +101,8 @@ class CudaGpu:
         """
         try:
             self.enter()
-            self.driver.Context.synchronize()
+            with self.capturing:
+                self.driver.Context.synchronize()
         except self.driver.Error:
             return False
         return True

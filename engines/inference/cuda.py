@@ -163,7 +163,8 @@ class CudaSession:
             shapes = self._made.get(_kind_of(given)) if can_be_recorded(self.spec) else None
             recorder = Recorder(self._gpu, self.spec.name, self._session, self._options, self._fills, self._runs)
             with self._gpu.guarded():
-                self._recordings = [recorder.record(given, shapes) for _ in self._slots]
+                for _ in self._slots:
+                    self._recordings = [*self._recordings, recorder.record(given, shapes)]
         except BaseException:
             self.close()
             raise

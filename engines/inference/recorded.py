@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
     from engines.cuda.memory import Block
 
-_RUNS_BEFORE = (
-    2  # ONNX Runtime plans its memory in the first and allocates it in the second: none may be allocated then
-)
+# ONNX Runtime plans its memory in one run and allocates it in the next; a run that is recorded can allocate none
+_RUNS_BEFORE = 3
 _UNLIKE = 0xA5  # in all bytes of outputs before a graph writes them
 
 
@@ -115,14 +114,15 @@ class Recorder:
         for _ in range(_RUNS_BEFORE):
             self._session.run_with_iobinding(binding, self._options)
         self._runs.synchronize()
-        calls.begin_capture(stream)
-        try:
-            self._session.run_with_iobinding(binding, self._options)
-        except BaseException:
-            with contextlib.suppress(CallFailed):
-                calls.end_graph(calls.end_capture(stream))
-            raise
-        return calls.end_capture(stream)
+        with self._gpu.capturing:
+            calls.begin_capture(stream)
+            try:
+                self._session.run_with_iobinding(binding, self._options)
+            except BaseException:
+                with contextlib.suppress(CallFailed):
+                    calls.end_graph(calls.end_capture(stream))
+                raise
+            return calls.end_capture(stream)
 
     def _agrees(self, recording: Recording, binding: Any, given: Mapping[str, Array], sizes: Mapping[str, int]) -> bool:
         """Whether a recording computes other rows than those it was recorded with as the session does without it."""

@@ -176,7 +176,7 @@ class Tuner:
         self._tuned.batch_s[best.rows] = best.seconds
         session = self._backend.open_with(self._model, self._card, self._device, best.options)
         try:
-            for rows in sizes_up_to(best.rows):
+            for rows in reversed(sizes_up_to(best.rows)):  # a graph is of the largest, and ends with the others
                 if rows == 1 or time.monotonic() < self._until_s:
                     self._tuned.batch_s[rows] = self._timed(session, rows)
         finally:

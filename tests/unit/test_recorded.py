@@ -145,6 +145,22 @@ def test_what_cannot_be_recorded_is_refused_in_words(gpu: HostGpu, tmp_path: Pat
         opened(HostGpu(), *above([1, "K", 6]))
 
 
+def test_no_graph_is_left_where_the_second_one_fails(
+    gpu: HostGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, model = boxes(tmp_path, 0.5)
+    begin = gpu.calls.begin_capture
+
+    def begin_once(stream: int) -> None:
+        begin(stream)
+        gpu.calls.spoilt = bool(gpu.calls.graphs)
+
+    monkeypatch.setattr(gpu.calls, "begin_capture", begin_once)
+    with pytest.raises(ModelError, match="CUDA error 901"):
+        opened(gpu, spec, model)
+    assert gpu.calls.graphs == {}
+
+
 def test_a_graph_that_does_not_write_its_outputs_is_refused(
     gpu: HostGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
