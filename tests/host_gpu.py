@@ -123,10 +123,6 @@ class _Driver:
     class Error(Exception):
         """Never raised."""
 
-    class Context:
-        @staticmethod
-        def synchronize() -> None: ...
-
     @staticmethod
     def memset_d8_async(pointer: int, value: int, nbytes: int, stream: Any) -> None:
         ctypes.memset(pointer, value, nbytes)
@@ -232,6 +228,8 @@ class HostGpu:
 
     def works(self) -> bool:
         return True
+
+    def synchronize(self) -> None: ...
 
     def upload(self, pointer: int, host: np.ndarray[Any, Any], stream: Any) -> None:
         self.counters.to_gpu_bytes += host.nbytes

@@ -31,9 +31,7 @@ class CudaGpu:
         self.name = name
         self.dlpack_device = (_CUDA, self.number)
         self._here = threading.local()
-        self.capturing = (
-            threading.Lock()
-        )  # held while a stream is recorded: CUDA refuses to wait for the whole GPU then
+        self.capturing = threading.Lock()  # while a stream is recorded CUDA refuses to wait for the whole GPU
         _set_flags(self.number)
         import pycuda.driver as driver
 
@@ -100,12 +98,16 @@ class CudaGpu:
         context.
         """
         try:
-            self.enter()
-            with self.capturing:
-                self.driver.Context.synchronize()
+            self.synchronize()
         except self.driver.Error:
             return False
         return True
+
+    def synchronize(self) -> None:
+        """Wait for all that this process has queued on the GPU."""
+        self.enter()
+        with self.capturing:
+            self.driver.Context.synchronize()
 
     def upload(self, pointer: int, host: Any, stream: Any) -> None:
         """Queue a copy of a pinned array to the GPU, and count it."""
