@@ -58,8 +58,9 @@ class Attempts:
         """
         rows = Begun.model_construct([(*_place(delivery), attempt) for delivery, attempt in begun])
         subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._process}", rows.model_dump_json().encode()
+        connection = self._broker.connection
         with suppress(Away):
-            await (self._broker.connection.send_now if surely else self._broker.connection.send)(subject, body)
+            await connection.send_now(subject, body) if surely else connection.send(subject, body)
 
     async def store_failed(self, delivery: Delivery, attempt: Attempt) -> None:
         """Store an attempt that ended with an error, before the message is delivered again."""

@@ -142,9 +142,12 @@ class Broker(MessageStore):
         Whoever works for all tenants must not stand still for one. Raises StorageFull.
         """
         tenant = self.names.listed_tenant(subject)
+        if not tenant:
+            await self.publish(subject, body, message_id, headers)
+            return
         publishing = asyncio.create_task(self.publish(subject, body, message_id, headers))
         try:
-            while not (await asyncio.wait([publishing], timeout=FULL_S if tenant else None))[0]:
+            while not (await asyncio.wait([publishing], timeout=FULL_S))[0]:
                 if not self.connection.connected or not self.is_refused(publishing):
                     continue  # it moves, however slowly
                 size = body.stat().st_size if isinstance(body, Path) else len(body)

@@ -5,7 +5,7 @@ Nothing is buffered inside nats-py, so a message whose caller stopped waiting ca
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nats.errors
@@ -13,9 +13,10 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pipelines.answers import headers_bytes, status_of
-from pipelines.inbox import REQUEST_S, Answers, Away, Inbox, next_answer
+from pipelines.inbox import REQUEST_S, Answers, Away, Inbox, OneAnswer, next_answer
 from pipelines.login import CONNECT_S, credential_options, local_broker_options, reason_of, refusal
-from pipelines.nats_client import Body, NatsClient
+from pipelines.nats_client import NatsClient
+from pipelines.nats_sending import Body
 from pipelines.tls import password_options, tls_options
 from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
@@ -94,7 +95,7 @@ class Connection:
             return False
         await self._on_connect()
         self._inbox.prefix = self.nc.new_inbox()
-        await self.nc.subscribe(f"{self._inbox.prefix}.*", cb=self._inbox.on_answer, pending_bytes_limit=0)
+        await self.nc.subscribe_now(f"{self._inbox.prefix}.*", self._inbox.on_answer)
         return True
 
     def _options(self, name: str) -> dict[str, Any]:
@@ -145,7 +146,8 @@ class Connection:
 
     async def wait_connected(self) -> None:
         """Wait until the broker is connected. Raises BrokerError when the connection is closed for good."""
-        await self._connected.wait()
+        if not self._connected.is_set():
+            await self._connected.wait()
         if self.closed:
             raise BrokerError(f"the connection to {self._where} is closed ({self._last_error or 'by us'})")
 
@@ -156,27 +158,25 @@ class Connection:
 
     async def request(self, subject: str, body: Body = b"", headers: Mapping[str, str] | None = None) -> Msg:
         """Send and await the answer. Raises Away, NoResponders, BrokerError when it is not permitted."""
-        async with self._asking(subject, body, headers) as answers:
-            return await next_answer(answers)
+        await self.wait_connected()
+        answer = OneAnswer()
+        with self._inbox.asking(subject, answer.take) as reply:
+            self.send(subject, body, reply, headers)
+            return await answer.wait()
 
     async def request_many(self, subject: str, body: bytes) -> list[Msg]:
         """Send and await all answers until the server ends them. Raises as `request` does."""
         found = []
-        async with self._asking(subject, body, None) as answers:
+        await self.wait_connected()
+        answers: Answers = asyncio.Queue()
+        with self._inbox.asking(subject, answers.put_nowait) as reply:
+            self.send(subject, body, reply)
             while not status_of(answer := await next_answer(answers)):
                 found.append(answer)
         return found
 
-    @contextlib.asynccontextmanager
-    async def _asking(self, subject: str, body: Body, headers: Mapping[str, str] | None) -> AsyncIterator[Answers]:
-        await self.wait_connected()
-        with self._inbox.asking(subject) as (reply, answers):
-            await self.send(subject, body, reply, headers)
-            yield answers
-
-    async def send(self, subject: str, body: Body, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def send(self, subject: str, body: Body, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
         """Send without waiting for an answer. Raises Away when the broker is away, MessageTooLarge."""
-        payload: Any = body
         nbytes = len(body) + (headers_bytes(headers) if headers else 0)
         if self.connected and nbytes > self.max_payload:
             what = (
@@ -184,19 +184,19 @@ class Connection:
             )
             raise MessageTooLarge(what, "raise the broker's max_payload; 8MB is best")
         try:
-            await self.nc.publish(subject, payload, reply, dict(headers) if headers else None)
+            self.nc.post(subject, body, reply, headers)
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError) as error:
             raise Away(reason_of(error)) from error
 
     async def send_now(self, subject: str, body: bytes) -> None:
         """`send`, and wait until the kernel has it. It then arrives even if this process is killed. Raises Away."""
-        await self.send(subject, body)
+        self.send(subject, body)
         await self.nc.hand_over(HANDED_OVER_S)
 
-    async def settle(self, reply: str, verdict: bytes) -> None:
+    def settle(self, reply: str, verdict: bytes) -> None:
         """Send the settlement of a delivery. While the broker is away, it is kept and sent after the reconnect."""
         try:
-            await self.send(reply, verdict)
+            self.send(reply, verdict)
         except Away:
             self._unsettled.append((reply, verdict))
 
@@ -240,7 +240,7 @@ class Connection:
         self._inbox.forbid(None)  # the permissions may be others now
         unsettled, self._unsettled = self._unsettled, []
         for reply, verdict in unsettled:
-            await self.settle(reply, verdict)
+            self.settle(reply, verdict)
         if not first:
             for call in list(self._on_reconnect):
                 call()

@@ -64,6 +64,11 @@ class Delivery:
         self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
 
     @property
+    def has_blob(self) -> bool:
+        """Whether it is a claim check, whose object is deleted as it ends."""
+        return bool(self._blob)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes that it has in its stream, with subject and headers; a claim check's without its object."""
         headers = sum(len(name) + len(value) + _HEADER_BYTES for name, value in self.headers.items())
@@ -108,7 +113,7 @@ class Delivery:
         """Renew the lease for another `ack_wait_s`."""
         assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
         if self._broker.connection.connected:
-            await self._broker.connection.settle(self._reply, b"+WPI")
+            self._broker.connection.settle(self._reply, b"+WPI")
 
     def _mark_settled(self) -> None:
         assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
@@ -116,7 +121,7 @@ class Delivery:
 
     async def _settle(self, verdict: bytes) -> None:
         self._mark_settled()
-        await self._broker.connection.settle(self._reply, verdict)
+        self._broker.connection.settle(self._reply, verdict)
 
     async def _settle_with_blob(self, verdict: bytes) -> None:
         if not self._blob:

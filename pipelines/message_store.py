@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipelines.connection import Connection, Forbidden
 from pipelines.inbox import Away, NoResponders
 from pipelines.jetstream import ATTEMPTS, STREAM_FULL, ApiError, Gone, JetStream, parse, pause
-from pipelines.nats_client import Body
+from pipelines.nats_sending import Body
 from schemas.errors import BrokerError, Disposition, StoreError
 from schemas.subjects import Names
 from schemas.tenants import Tenant, TenantList

@@ -1,7 +1,8 @@
 """The NATS client: nats-py, with corrections and additions.
 
-This module and `pipelines.nats_parser` alone use names of nats-py that begin with an underscore. They may change in any
-release, so pyproject.toml allows one minor release of nats-py; look through this list before you allow another.
+This module, `pipelines.nats_parser` and `pipelines.nats_sending` alone use names of nats-py that begin with an
+underscore. They may change in any release, so pyproject.toml allows one minor release of nats-py; look through this
+list before you allow another.
 nats-py 2.16
   speaks plain text to a `tls://` server that does not ask for TLS (`_process_info`, `_current_server`);
   waits for ever for a connection to close whose TLS handshake failed (`_process_connect_init`, `_transport`);
@@ -15,8 +16,9 @@ nats-py 2.16
   makes a reader of a TLS connection that does not know of it (`_transport`, its writer, and a mark of asyncio's);
   cannot be closed after its connection broke during the last flush (`_status`), nor while the task that reconnects
   waits for the end of the old one: that is cancelled, and with it what `close` itself waits for (`_closed_cb`);
-  copies a payload twice before it is sent (`_send_publish`, `_send_command`, `_pending`, `_pending_data_size`,
-  `_flush_queue`);
+  copies a payload twice before it is sent, and wakes a task for each command (`_send_publish`, `_flush_pending`,
+  `_pending`, `_pending_data_size`, `_flush_queue`, `_flusher_task`; see `pipelines.nats_sending`);
+  wakes a task for each message (`_process_msg`, `_remove_sub`, `_error_cb`);
   copies a payload four times as it comes, and wakes a task for each small piece of it (`_ps`, `_process_msg`,
   `_connect_to_server`, `_transport` and DEFAULT_BUFFER_SIZE; see `pipelines.nats_parser`);
   looks at each character of the name of each header (`_parse_header_lines`);
@@ -27,9 +29,9 @@ nats-py 2.16
 import asyncio
 import re
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import ParseResult
 
 import nats.aio.client
@@ -37,24 +39,20 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.aio.transport import TcpTransport
 
 from pipelines.nats_parser import Parser, PieceTransport
+from pipelines.nats_sending import SendingClient
 from schemas.settings import Settings
-from schemas.wire import Pieces
 
 _READ_BYTES = 1 << 18  # as much as uvloop reads at a time: it need not pause for each read
 nats.aio.client.DEFAULT_BUFFER_SIZE = _READ_BYTES
 
-Body: TypeAlias = bytes | Pieces
 LINGER_S = 1.0  # after a subscription was left, for messages that the server has just sent
 TAKEN_S = 2.0  # longest wait until those are taken
-_LARGE_BYTES = 1 << 16  # a larger payload is worth the pieces that it is sent in
-_NEWLINES = str.maketrans("\r\n", "  ")
 _NONCE = re.compile("[A-Za-z0-9_-]{11,64}")  # base64url; nats-server's have 15 characters
 
 
-class NatsClient(Client):
+class NatsClient(SendingClient):
     """With `tls://` or the settings `tls_*`, nothing is sent without TLS, in particular no password."""
 
     def __init__(self, settings: Settings) -> None:
@@ -62,6 +60,7 @@ class NatsClient(Client):
         self._ps = self._parser = Parser(self)
         self._always = bool(settings.tls_ca or settings.tls_cert)
         self._connect_task: asyncio.Task[Any] | None = None
+        self._takes: dict[int, Callable[[Msg], None]] = {}
         self._left: list[Subscription] = []
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -107,7 +106,14 @@ class NatsClient(Client):
 
     async def hand_over(self, timeout_s: float) -> None:
         """Wait until the kernel has all that was published; `flush` would wait for an answer."""
-        await asyncio.wait([asyncio.create_task(self._flush_pending(force_flush=True))], timeout=timeout_s)
+
+        async def hand_over() -> None:
+            await self._flush_pending(force_flush=True)
+            with suppress(OSError):  # the connection broke
+                if self._transport is not None:
+                    await self._transport.drain()  # type: ignore[no-untyped-call]
+
+        await asyncio.wait([asyncio.create_task(hand_over())], timeout=timeout_s)
 
     async def send_unsubscribe(self, subscription: Subscription) -> None:
         """Have the server send nothing more to a subscription, which still receives what is on its way."""
@@ -155,24 +161,30 @@ class NatsClient(Client):
             if self._closed_cb is not None:
                 await self._closed_cb()
 
-    async def _send_publish(
-        self, subject: str, reply: str, payload: Body, payload_size: int, headers: dict[str, Any] | None
-    ) -> None:
-        """A large payload follows its header as it is; other transports than TCP take one piece a command."""
-        if payload_size < _LARGE_BYTES or not isinstance(self._transport, TcpTransport):
-            await super()._send_publish(subject, reply, bytes(payload), payload_size, headers)
+    async def subscribe_now(self, subject: str, take: Callable[[Msg], None]) -> Subscription:
+        """Have `take` called with each message of a subject as it is read: without a queue, a limit, or another task.
+
+        What `take` raises goes to `error_cb`.
+        """
+        subscription = await self.subscribe(subject, future=asyncio.get_running_loop().create_future())
+        self._takes[subscription._id] = take
+        return subscription
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._takes.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
+        take = self._takes.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
             return
-        lines = [f"{name.strip()}: {value.strip().translate(_NEWLINES)}\r\n" for name, value in (headers or {}).items()]
-        head = "".join(("NATS/1.0\r\n", *lines, "\r\n")).encode() if lines else b""
-        sizes = f"{len(head)} {len(head) + payload_size}" if lines else f"{payload_size}"
-        await self._send_command(f"{'H' if lines else ''}PUB {subject} {reply} {sizes}\r\n".encode() + head)
-        pieces: Any = payload.pieces if isinstance(payload, Pieces) else (payload,)
-        self._pending += (*pieces, b"\r\n")  # without an await in between: no other command comes there
-        self._pending_data_size += payload_size + 2
-        self.stats["out_msgs"] += 1
-        self.stats["out_bytes"] += payload_size
-        if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        try:
+            take(self._build_message(sid, subject, reply, data, await self._process_headers(headers)))
+        except Exception as error:
+            await self._error_cb(error)
 
     async def _connect_to_server(self, server: Any) -> None:
         """Connect; by TCP with a transport that does not copy what it reads."""
@@ -228,10 +240,9 @@ class NatsClient(Client):
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
-        """In a subject, what is not UTF-8 becomes U+FFFD."""
-        text = subject.decode(errors="replace").encode()
-        message: Msg = super()._build_message(sid, text, reply, data, headers)
-        return message
+        """In subjects, what is not UTF-8 becomes U+FFFD."""
+        names = subject.decode(errors="replace"), reply.decode(errors="replace")
+        return Msg(self, *names, data, headers, _sid=sid)
 
     async def _process_connect_init(self) -> None:
         """After a TLS handshake that failed a connection never closes: nats-py would wait for that for ever."""

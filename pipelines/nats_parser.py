@@ -50,7 +50,10 @@ class Parser(nats.protocol.parser.Parser):
             self.missing -= len(self._pieces[-1])
             if self.missing:
                 return
+            buffer = self.buf
             await self._hand_over()
+            if self.buf is not buffer:  # `reset` meanwhile: the rest is of a connection that is over
+                return
         await super().parse(data)
         if self.state == AWAITING_MSG_PAYLOAD and self.needed + _CRLF_BYTES - len(self.buf) >= _LARGE_BYTES:
             self.missing = self.needed + _CRLF_BYTES - len(self.buf)

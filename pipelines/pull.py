@@ -79,7 +79,14 @@ class Pull:
     def request(self, count: int) -> None:
         """Ask for `count` more messages."""
         self._wanted += max(0, count)
-        self._changed.set()
+        connection = self._broker.connection
+        if self._subscription is None or self._refused or self._losses != connection.losses or not self._asking:
+            self._changed.set()
+            return
+        try:
+            self._ask_for_wanted(connection)  # at once: the task that asks would be woken for it
+        except Away:
+            self._changed.set()
 
     def withdraw(self) -> None:
         """Withdraw all requests, so that other workers get the messages. Messages already sent still arrive.
@@ -123,12 +130,9 @@ class Pull:
         nc = self._broker.connection.nc
         inbox = self._inbox = nc.new_inbox()
 
-        async def on_message(message: Msg) -> None:
-            await self._on_message(message, inbox)
+        self._subscription = await nc.subscribe_now(inbox, lambda message: self._on_message(message, inbox))
 
-        self._subscription = await nc.subscribe(inbox, cb=on_message, pending_bytes_limit=0)
-
-    async def _on_message(self, message: Msg, inbox: str) -> None:
+    def _on_message(self, message: Msg, inbox: str) -> None:
         asked = inbox == self._inbox and self._subscription is not None  # otherwise its request was withdrawn
         status = "" if message.reply else headers_of(message).get(STATUS, "")
         if asked:
@@ -157,10 +161,7 @@ class Pull:
         self._last_seq = delivery.stream_seq
         self._wanted -= asked
         self._refusals = 0
-        if self._closed:
-            await delivery.release()
-        else:
-            self._arrived.put_nowait(delivery)
+        self._arrived.put_nowait(delivery)
 
     async def _feed(self) -> None:
         while (delivery := await self._arrived.get()) is not None:
@@ -181,7 +182,9 @@ class Pull:
                     await self._pause()
                     if self._broker.is_reader(self._stream, self._consumer):  # it may be gone
                         await self._start_over(connection)
-                await self._ask_for_wanted(connection)
+                while len(self._expiries) < self._wanted and self._subscription is None:
+                    await self._listen()  # what was wanted may be withdrawn by then
+                self._ask_for_wanted(connection)
             except Away:
                 pass  # the reconnect sets `_changed`
             except BrokerError as error:
@@ -223,7 +226,7 @@ class Pull:
         self._last_seq = last_seq
         self._losses = losses
 
-    async def _ask_for_wanted(self, connection: Connection) -> None:
+    def _ask_for_wanted(self, connection: Connection) -> None:
         """One request a message, so that every answer, a message or a status, ends exactly one request."""
         now_s = asyncio.get_running_loop().time()
         while self._expiries and self._expiries[0] + LATE_S <= now_s:
@@ -232,17 +235,14 @@ class Pull:
         if not self._expiries:
             self._heard_s = now_s
         while len(self._expiries) < self._wanted:
-            if self._subscription is None:
-                await self._listen()
-                continue  # what was wanted may be withdrawn by now
             self._expiries.append(now_s + EXPIRES_S)
             newest = len(self._expiries) >= self._wanted  # requests are served in order, so it stands the longest
-            await connection.send(subject, _NEWEST if newest else _NEXT, self._inbox)
+            connection.send(subject, _NEWEST if newest else _NEXT, self._inbox)
 
-    def _until_late_s(self) -> float | None:
-        """Seconds until the oldest standing request counts as lost, or all of them do."""
+    def _until_late_s(self) -> float:
+        """Seconds until the oldest standing request counts as lost, or all do, or would do if one were made now."""
         if not self._expiries:
-            return None
+            return SILENT_S
         return min(self._expiries[0] + LATE_S, self._heard_s + SILENT_S) - asyncio.get_running_loop().time()
 
 

@@ -124,7 +124,7 @@ async def save_stream(broker: Broker, stream: str, folder: Path) -> int:
                 await asyncio.to_thread(file.write, chunk.data)
                 total += len(chunk.data)
                 if chunk.reply:
-                    await broker.connection.send(chunk.reply, b"")
+                    broker.connection.send(chunk.reply, b"")
     if chunk.headers and "Status" in chunk.headers and not str(chunk.headers["Status"]).startswith("2"):
         raise StoreError(f"stream {stream} cannot be copied: {chunk.headers.get('Description', '')}", "try again")
     kept = {name: described[name] for name in ("config", "state")}

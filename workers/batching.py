@@ -26,6 +26,7 @@ from workers.handoff import Handoff
 from workers.in_flight import State, Task
 from workers.intake import PATIENCE_S, Intake
 from workers.messages_in_flight import MessagesInFlight
+from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
 from workers.turns import BULK_TURN
 
@@ -72,6 +73,11 @@ class Batching:
         stage, alike = task.pipeline.stage(task.stage), self._alike(task)
         enough = self.full(alike, stage) if isinstance(stage, OperatorStage) and stage.batches else bool(alike)
         return enough and not task.pipeline.in_order(task.stage) and self._handoff.spill(task.queue)
+
+    def stays(self, pipeline: LoadedPipeline, stage: str) -> bool:
+        """Whether all parts for a stage stay here: neither others do it, nor is it worth to send them one."""
+        name = pipeline.spec.name
+        return not self._intake.roles.gives_away(name, stage) and not self._handoff.is_long(name, stage)
 
     def companions(self, task: Task, stage: OperatorStage) -> list[Task]:
         """The other parts that wait for the same stage and fit into its batch, from any segment and job."""

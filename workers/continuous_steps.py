@@ -215,7 +215,7 @@ class ContinuousSteps:
                     await self._send(work, news)
             ended = [(work, each.error or work) for work in (each.works if each.error is not None else each.done)]
             await asyncio.gather(*(self._end(work.task, result) for work, result in ended))
-        runner.intake.refill()
+        runner.intake.refill_soon()
 
     async def _send_urgent(self, slices: Sequence[_Slice]) -> None:
         """Send the new text that people wait for, before the next steps and the text of bulk."""
@@ -245,4 +245,4 @@ class ContinuousSteps:
         for delta in work.deltas(news):
             with contextlib.suppress(BrokerError):
                 subject = self._broker.names.deltas(delta.key.job)
-                await self._broker.connection.send(subject, delta.encode(), headers={HEADER_TYPE: delta.type})
+                self._broker.connection.send(subject, delta.encode(), headers={HEADER_TYPE: delta.type})

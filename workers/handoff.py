@@ -35,9 +35,13 @@ class Handoff:
         """Record how long a step of a stage took: the next one is expected to take as long."""
         self._step_s[pipeline, stage] = seconds
 
+    def is_long(self, pipeline: str, stage: str) -> bool:
+        """Whether the last step of a stage took `worth_s`."""
+        return self._step_s.get((pipeline, stage), 0.0) >= self._worth_s
+
     async def workers_wait(self, queue: Queue) -> bool:
         """Whether other workers wait at a queue that this worker hosts, and a step of its stage takes `worth_s`."""
-        if self._step_s.get((queue.pipeline, queue.stage), 0.0) < self._worth_s:
+        if not self.is_long(queue.pipeline, queue.stage):
             return False
         count, seen_s = self._waiting.get(queue, (0, -math.inf))
         if time.monotonic() - seen_s > FRESH_S:

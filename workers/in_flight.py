@@ -287,7 +287,7 @@ class InFlight:
         self._active.clear()
         self._on_end(self)
         try:
-            await asyncio.shield(settling)
+            await (asyncio.shield(settling) if self.delivery.has_blob else settling)  # which waits for nothing
         except Exception as error:
             text = f"{self.delivery.subject} {self.delivery.stream_seq} could not be {state.value}: {error}"
             log_event(Event("unsettled", text, logging.WARNING))

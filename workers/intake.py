@@ -16,7 +16,8 @@ from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.continuing import is_urgent
-from workers.enough_decoded import HELD_S, EnoughDecoded
+from workers.credit import Credit
+from workers.enough_decoded import EnoughDecoded
 from workers.in_flight import Queue, Task
 from workers.io_intake import Accept, IoIntake, open_pull, queues_of
 from workers.messages_in_flight import MessagesInFlight
@@ -26,7 +27,6 @@ from workers.turns import Turns
 
 PATIENCE_S = 0.005  # a queue with messages answers within this
 LATE_S = 0.1  # and of a busy broker within this: a batch that is not full waits so long for its answer
-_DECODED_TIMES = 2  # items that are decoded and not yet done, for each that the device works on at a time
 PREEMPTING = 2  # interactive messages that a worker takes while it has bulk work for long: the next one waits here
 
 
@@ -40,6 +40,7 @@ class Intake:
         self._broker = broker
         self.concurrency = concurrency
         self._settings = settings
+        self._credit = Credit(settings, in_flight, concurrency)
         self._in_flight = in_flight
         self._accept = accept
         self._pulls: dict[Queue, Pull] = {}
@@ -49,9 +50,9 @@ class Intake:
         self._late_until_s: dict[Queue, float] = {}  # queues that had more and have not answered: until when they may
         self._asked: Queue | None = None  # the one of them with an open request
         self._asked_s = 0.0
-        self._full_since_s = math.inf  # since when there has been no credit
         self.io = IoIntake(broker, settings)
         self._later: asyncio.TimerHandle | None = None
+        self._soon = False  # it refills after this step of the event loop
         self._paused = False
         self.cordoned = self.off_hours = self.quarantined = False
         self._closed = False
@@ -95,8 +96,19 @@ class Intake:
             await self._pulls.pop(queue).close()
         await self.io.leave()
 
+    def refill_soon(self) -> None:
+        """`refill` once after this step of the event loop; called when a message comes, ends or makes progress."""
+        if not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._refill_if_due)
+
+    def _refill_if_due(self) -> None:
+        if self._soon:
+            self.refill()
+
     def refill(self) -> None:
-        """Request as many messages as there is credit for; called when a message comes, ends or makes progress."""
+        """Request as many messages as there is credit for."""
+        self._soon = False
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -106,14 +118,14 @@ class Intake:
             for queue in [each for each in self._pulls if self._enough_decoded.skips(each) and each not in self._full]:
                 self._pulls[queue].withdraw()
                 self._late_until_s.pop(queue, None)
-        free_items, shortfall_s = self._free_items(), self._shortfall_s()
-        if not self._has_credit(free_items, shortfall_s):
-            if self._lasts(shortfall_s):
+        free_items, shortfall_s = self._credit.free_items, self._credit.shortfall_s
+        if not self._credit.allows(free_items, shortfall_s):
+            if self._credit.lacks_long(shortfall_s):
                 self._withdraw(urgent_too=not (self._in_flight.continuing.busy or self._preempts()))
             self._ask_urgent()
             again_s = max(0.001, -shortfall_s) if shortfall_s <= 0.0 else PATIENCE_S
         else:
-            self._full_since_s = math.inf
+            self._credit.is_back()
             self._ask(free_items, shortfall_s)
             again_s = PATIENCE_S if self._asked is not None or self._full else self._settings.prefetch_s
         again_s = min(again_s, self.tail.left_s or math.inf)
@@ -121,56 +133,17 @@ class Intake:
         if again_s < math.inf and (self._in_flight.messages or asking or self.tail.left_s):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
-    def _shortfall_s(self) -> float:
-        """Seconds of work that are missing; below 0: there is more than enough."""
-        shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
-        if self._more_to_decode > 0:
-            return max(shortfall_s, self._settings.prefetch_s)
-        if self.concurrency > 1 and self._in_flight.throughput.slowest_s > self._settings.prefetch_s:
-            return min(shortfall_s, -self._settings.prefetch_s)  # asks for no more; what is asked already stays
-        return shortfall_s
-
-    def _has_credit(self, free_items: int, shortfall_s: float) -> bool:
-        too_large = self._in_flight.nbytes >= self._settings.credit_bytes
-        return not self._in_flight.messages or (shortfall_s > 0.0 and free_items > 0 and not too_large)
-
-    def _lasts(self, shortfall_s: float) -> bool:
-        """Whether credit has been missing long enough to withdraw requests, which costs a new subscription a queue."""
-        prefetch_s = self._settings.prefetch_s
-        missing = shortfall_s > 0.0 or shortfall_s < -prefetch_s
-        short = 0.0 < self._in_flight.throughput.slowest_s <= prefetch_s
-        held = self.concurrency > 1 and (shortfall_s > 0.0 or short)
-        if not (missing and held) or self._in_flight.nbytes >= self._settings.credit_bytes:
-            self._full_since_s = math.inf
-            return missing
-        now_s = time.monotonic()
-        self._full_since_s = min(self._full_since_s, now_s)
-        return now_s - self._full_since_s >= HELD_S
-
-    @property
-    def _more_to_decode(self) -> int:
-        return self._in_flight.more_to_decode(self.concurrency, self._settings.prefetch_s)
-
-    def _free_items(self) -> int:
-        most = max(self._settings.credit_items, 2 * self.concurrency - 2, self._in_flight.continuing.places)
-        free = most - len(self._in_flight.messages)
-        if self.concurrency == 1 or free > 0 or self._in_flight.part_bytes >= self._settings.credit_bytes:
-            return free
-        # what is decoded waits for its batch or for the broker: no decoder shall be idle meanwhile
-        most_decoded = _DECODED_TIMES * self.concurrency
-        return min(most - self._in_flight.busy(self.concurrency), most + most_decoded - len(self._in_flight.messages))
-
     def coming(self, task: Task, work_s: float) -> bool:
         """Whether messages of a task's stage, or of earlier ones, wait at the broker, and there is credit for them.
 
         Not for a worker whose work takes long already, `work_s`: it would only keep them from faster ones.
         """
-        enough = self._free_items() <= 0 or work_s >= self._settings.prefetch_s
+        enough = self._credit.free_items <= 0 or work_s >= self._settings.prefetch_s
         if self._closed or self._paused or self.cordoned or enough:
             return False
         now = time.monotonic()
         late = {queue for queue, until_s in self._late_until_s.items() if now < until_s}
-        return self._in_flight.nbytes < self._settings.credit_bytes and any(
+        return not self._credit.too_large and any(
             queue.pipeline == task.queue.pipeline and self._turns.depth[queue] <= task.depth
             for queue in self._full | late
         )
@@ -200,7 +173,7 @@ class Intake:
         if self._asked is not None:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             more = int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked)))
-            wanted = min(free_items, max(self._more_to_decode, 1) + more)
+            wanted = min(free_items, max(self._credit.more_to_decode, 1) + more)
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
 
@@ -217,7 +190,7 @@ class Intake:
         """Keep requests at interactive queues while a message of them could join the work that is going on, or go
         before it at its next step.
         """
-        if self._urgent_room() and self._in_flight.nbytes < self._settings.credit_bytes:
+        if self._urgent_room() and not self._credit.too_large:
             urgent = (each for each in self._pulls if each.priority is Priority.INTERACTIVE and self._takes(each))
             for queue in urgent:
                 if not self._pulls[queue].outstanding and not self._turns.ahead(queue):
@@ -232,7 +205,8 @@ class Intake:
         urgent = sum(map(is_urgent, held))
         if queue.priority is not Priority.INTERACTIVE or not PREEMPTING <= urgent < len(held):
             return False
-        return not (self._urgent_room() or self._has_credit(self._free_items(), self._shortfall_s()))
+        credit = self._credit
+        return not (self._urgent_room() or credit.allows(credit.free_items, credit.shortfall_s))
 
     def _preempts(self) -> bool:
         """Whether a person would wait for bulk work that is in hand, and more of it waits for the whole fleet."""

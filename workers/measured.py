@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
 from workers.in_flight import Task, charge
+from workers.last_steps import LastSteps
 from workers.telemetry import Meter
 from workers.tracing import Traces
 
@@ -30,4 +31,17 @@ class Measured:
             charge(tasks, took_s)
             self._meter.step(pipeline, stage, took_s)
             self._handoff.took(pipeline, stage, took_s)
+            self._heartbeats.move()
+
+    @contextmanager
+    def last(self, steps: LastSteps) -> Iterator[None]:
+        """Measure the two steps that run in this block; they share their seconds among their tasks themselves."""
+        pipeline = steps.tasks[0].pipeline.spec.name
+        self._heartbeats.move()
+        try:
+            yield
+        finally:
+            for stage, took_s in steps.took:
+                self._meter.step(pipeline, stage, took_s)
+                self._handoff.took(pipeline, stage, took_s)
             self._heartbeats.move()

@@ -6,7 +6,9 @@ The event loop talks to the broker while the computing thread computes. What it 
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 
 from engines.part import Part, encode_part
 from pipelines.broker import Broker
@@ -16,7 +18,7 @@ from schemas.errors import Disposition, RigflowError, error_code
 from schemas.pipeline import EncodeStage, OperatorStage
 from schemas.settings import Settings
 from workers import decoded
-from workers.batching import Batching, part_of
+from workers.batching import Batching
 from workers.beside import Beside
 from workers.computing import ComputingThread, P, Step, T
 from workers.continuous_steps import ContinuousSteps
@@ -32,7 +34,7 @@ from workers.io_stages import IoStages
 from workers.measured import Measured
 from workers.messages_in_flight import MessagesInFlight
 from workers.outbox import Outbox
-from workers.outcomes import hand_on
+from workers.outcomes import operate
 from workers.recent import Recent
 from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
@@ -72,8 +74,8 @@ class Runner:
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, busy)
         self.measured = Measured(self.heartbeats, self.traces, self.meter, self.handoff)
         self._continuous = ContinuousSteps(broker, self, self.woken)
-        self._encoding = Encoding(self, self._outbox, self.woken)
         self._batching = Batching(self.in_flight, self.intake, self.handoff, self.meter)
+        self._encoding = Encoding(self, self._outbox, self.woken, self._batching.stays)
         self._beside = Beside(self, self._batching)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
@@ -156,7 +158,7 @@ class Runner:
         self._beside.needed |= task.pipeline.works_beside
         message.add(task)
         self.woken()
-        self.intake.refill()
+        self.intake.refill_soon()
 
     async def _first_task(self, message: InFlight) -> Task | None:
         """The first task of a message; None when its job was cancelled.
@@ -179,7 +181,7 @@ class Runner:
         if not self.in_flight.messages:
             self._drained.set()
         self.woken()
-        self.intake.refill()
+        self.intake.refill_soon()
 
     async def _advance(self, task: Task) -> None:
         """Run one step of a task and hand over its output. An error fails only the tasks of this step."""
@@ -201,7 +203,7 @@ class Runner:
             if task.parts is not None:
                 await self.decode(task)
             elif isinstance(stage, OperatorStage):
-                await self._operate(together, stage)
+                await operate(self, together, stage, self._batching.full(together, stage), self._encoding)
             else:
                 await self._encoding.encode(together)
         except Exception as error:
@@ -223,21 +225,19 @@ class Runner:
         if not last:
             task.message.add(task)
 
-    async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
-        parts, pipeline = [part_of(task) for task in together], together[0].pipeline
-        full = self._batching.full(together, stage)
-        outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick, full)
-        await hand_on(self, together, stage, outcomes)
-
     async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread. The seconds that it takes are recorded."""
+        return await self.compute(self.measured.step(tasks), tasks, functools.partial(step, *args, **kwargs))
+
+    async def compute(self, measuring: AbstractContextManager[None], tasks: Sequence[Task], call: Callable[[], T]) -> T:
+        """Run a call for these tasks on the computing thread, measured by a block."""
         await self.begin([task.message for task in tasks])
         self.in_flight.computing([task.message for task in tasks])
-        self.intake.refill()
+        self.intake.refill_soon()
         self._beside.look()  # what this step took makes room for the next parts
         try:
-            with self.measured.step(tasks):
-                return await self.computing.run_step(tasks[0].pipeline.spec.name, tasks[0].stage, step, *args, **kwargs)
+            with measuring:
+                return await self.computing.run_step(tasks[0].pipeline.spec.name, tasks[0].stage, call)
         finally:
             self.in_flight.computing(())
 

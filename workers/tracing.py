@@ -27,6 +27,11 @@ class Traces:
     def __init__(self, tracer: Tracer | None) -> None:
         self._tracer = tracer
 
+    @property
+    def on(self) -> bool:
+        """Whether there is a tracer."""
+        return self._tracer is not None
+
     def waited(self, message: InFlight) -> None:
         """The message's job is known: record how long it waited in its queue."""
         if self._tracer is None or message.job is None:

@@ -208,7 +208,7 @@ async def answering(guarded: Guarded, job: str) -> None:
             (1, 1, 0, "other"),
         ):
             delta = Delta(key=Key(job=ref, segment=0), generation=generation, row=row, number=number, text=text)
-            await broker.connection.send(broker.names.deltas(ref), delta.encode(), headers={"Rigflow-Type": "delta"})
+            broker.connection.send(broker.names.deltas(ref), delta.encode(), headers={"Rigflow-Type": "delta"})
         await broker.connection.flush()
         await publish_done(broker, Done(job=ref, segments=1, frames=1, lost=0), "test")
 

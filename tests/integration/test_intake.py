@@ -128,7 +128,7 @@ async def test_requests_for_short_items_outlast_a_moment_without_credit(
     settings: Settings, patient: None, monkeypatch: pytest.MonkeyPatch, item_s: float, kept: bool
 ) -> None:
     """Four decoders have all they can decode: to withdraw and ask anew for each short item costs a subscription."""
-    monkeypatch.setattr("workers.intake.HELD_S", 3600.0)
+    monkeypatch.setattr("workers.credit.HELD_S", 3600.0)
     monkeypatch.setattr(Throughput, "slowest_s", item_s)
     async with a_slow_worker(settings, backlog=1, concurrency=4) as worker:
         await eventually(lambda: len(worker.taken) == len(SPECS))

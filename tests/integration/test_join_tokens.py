@@ -189,7 +189,7 @@ async def test_the_role_join_may_do_nothing_else(guarded: Guarded, tmp_path: Pat
             with pytest.raises(BrokerError, match="forbids"):
                 await connection.request(subject)
         # an answer stays in this role's account, whatever reply its request names
-        await connection.send(f"$JS.API.DIRECT.GET.{bucket}.{keys}.{text.id}", b"", "rigflow.media.main.fingerprint")
+        connection.send(f"$JS.API.DIRECT.GET.{bucket}.{keys}.{text.id}", b"", "rigflow.media.main.fingerprint")
         await connection.flush()
     finally:
         await connection.close()

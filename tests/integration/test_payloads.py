@@ -31,7 +31,7 @@ async def test_they_come_as_they_were_sent_and_in_order(settings: Settings, with
     await receiver.flush()
     numbers = [str(number) if with_headers else "" for number in range(len(bodies))]
     for number, body in zip(numbers, bodies, strict=True):
-        await publisher.send("payloads", body, headers={"Number": number} if number else None)
+        publisher.send("payloads", body, headers={"Number": number} if number else None)
     async with asyncio.timeout(60):
         await complete.wait()
     assert came == list(zip(bodies, numbers, strict=True))

@@ -154,7 +154,7 @@ async def test_a_refused_reader_is_made_anew_once(settings: Settings, monkeypatc
         await reader.open()
         reader.request(4)
         await eventually(lambda: len(made) == 1)
-        await broker.connection.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.reader", b"{", reader._inbox)
+        broker.connection.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.reader", b"{", reader._inbox)
         await eventually(lambda: len(made) == 2)
         await asyncio.sleep(1.0)
         assert len(made) == 2
@@ -170,7 +170,7 @@ async def test_a_server_that_holds_no_request_of_ours_is_noticed(
     async with a_broker(settings) as broker, a_pull(broker) as taken:
         sent = broker.connection.send
 
-        async def lost(*_: object) -> None:
+        def lost(*_: object) -> None:
             monkeypatch.setattr(broker.connection, "send", sent)
 
         monkeypatch.setattr(broker.connection, "send", lost)  # the request gets nowhere, as at a node that dies
