@@ -21,6 +21,7 @@ from pipelines.growing_answer import GrowingAnswer
 from schemas.errors import ExitCode, MediaError, MessageError, RigflowError
 from schemas.messages import decode
 from schemas.results import Delta
+from schemas.text import size
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -83,7 +84,7 @@ def run_prompt(task: Task, path: Path, as_json: bool) -> ExitCode:
     Files that are no answers go into the folder of results. Raises MediaError.
     """
     if path.stat().st_size > MOST_BYTES:
-        raise MediaError(f"standard input has more than {MOST_BYTES >> 20} MiB", "give it as a file")
+        raise MediaError(f"standard input has more than {size(MOST_BYTES)}", "give it as a file")
     listener = ShownAnswer(sys.stdout.isatty() and not as_json)
     try:
         outcome = run_async(_run(task, path, listener), CLEANING_UP)

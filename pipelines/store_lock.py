@@ -10,6 +10,7 @@ from typing import IO
 
 from engines.scratch import ScratchFolder
 from schemas.errors import StoreError
+from schemas.text import size
 
 
 def temporary_folder() -> ScratchFolder:
@@ -55,8 +56,8 @@ def check_room(store: Path, nbytes: int) -> None:
     """Raise StoreError if the disk of a store has less than `nbytes` free, or a limit forbids files of that size."""
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if most != resource.RLIM_INFINITY and most < nbytes:
-        what = f"a limit of the shell allows files of {most >> 10} KiB, and the broker needs {nbytes >> 20} MiB"
+        what = f"a limit of the shell allows files of {size(most)}, and the broker needs {size(nbytes)}"
         raise StoreError(what, "raise it: ulimit -f unlimited")
     if (free := shutil.disk_usage(store).free) < nbytes:
-        what = f"store {store}: its disk has {free >> 20} MiB free, and the broker needs {nbytes >> 20} MiB"
+        what = f"store {store}: its disk has {size(free)} free, and the broker needs {size(nbytes)}"
         raise StoreError(what, "free some, or choose another folder with --store")

@@ -19,6 +19,7 @@ from schemas.errors import BrokerError, StoreError
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import Names
+from schemas.text import size
 
 ROUNDS = 8
 
@@ -196,7 +197,7 @@ async def _make(broker: Broker, change: Change) -> None:
         await broker.api(action, arguments)
     except ApiError as error:
         if error.code == NO_STORAGE:
-            room = f"{change.config.get('max_bytes', 0) >> 20} MiB"
+            room = size(change.config.get("max_bytes", 0))
             tenants = tuple(f"{mark}{tenant}" for tenant in broker.names.tenants for mark in "_@")
             is_own = change.stream.endswith(tenants)
             lower = "storage_bytes of its tenant" if is_own else "queue_bytes and results_bytes"

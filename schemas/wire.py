@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgpack
 
 from schemas.errors import MessageError
+from schemas.text import size
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 META_BYTES = 16 << 20  # of the meta map; the broker's largest message limits buffers
@@ -62,8 +63,8 @@ def unpack(body: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
 
 
 def _unpack(view: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
-    size = len(view)
-    most = min(size, META_BYTES)
+    nbytes = len(view)
+    most = min(nbytes, META_BYTES)
     # the meta map is small compared with the buffers: read only its part of the body
     window = 1 << 14
     while True:
@@ -75,7 +76,7 @@ def _unpack(view: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
             break
         except msgpack.OutOfData:
             if window >= most:
-                what = "it is truncated" if most == size else f"its meta map is larger than {META_BYTES >> 20} MB"
+                what = "it is truncated" if most == nbytes else f"its meta map is larger than {size(META_BYTES)}"
                 raise ValueError(what) from None
             window *= 8
     if not isinstance(meta, dict):
@@ -83,16 +84,16 @@ def _unpack(view: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
     offset = reader.tell()
     buffers = []
     for _ in range(count - 1):
-        start = offset + 1 + _LENGTH_BYTES.get(view[offset], size) if offset < size else size + 1
-        if start > size:
+        start = offset + 1 + _LENGTH_BYTES.get(view[offset], nbytes) if offset < nbytes else nbytes + 1
+        if start > nbytes:
             raise ValueError(f"no bytes at offset {offset}")
         stop = start + int.from_bytes(view[offset + 1 : start], "big")
-        if stop > size:
+        if stop > nbytes:
             raise ValueError("it is truncated")
         buffers.append(view[start:stop])
         offset = stop
-    if offset != size:
-        raise ValueError(f"{size - offset} bytes follow its last buffer")
+    if offset != nbytes:
+        raise ValueError(f"{nbytes - offset} bytes follow its last buffer")
     return meta, buffers
 
 

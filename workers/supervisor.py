@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from engines.scratch import remove_left
 from schemas.errors import ExitCode, GivenUp
+from schemas.text import size
 from workers.forkserver import Entry, WorkerProcess
 from workers.options import WorkerOptions, with_gpu_peers
 from workers.process import start_worker
@@ -231,9 +232,8 @@ class Supervisor:
             still = f"work has not moved for {heartbeat.still_s:.1f} s"
             self._kill(slot, "stuck", f"is killed, its {still}: it {describe_work(heartbeat)}")
         elif settings.worker_memory_bytes and (used := resident_bytes(pid)) > settings.worker_memory_bytes:
-            limit = (
-                f"{used >> 20} MiB of memory, more than worker_memory_bytes ({settings.worker_memory_bytes >> 20} MiB)"
-            )
+            most = size(settings.worker_memory_bytes)
+            limit = f"{size(used)} of memory, more than worker_memory_bytes ({most})"
             self._kill(slot, "memory", f"is killed, it uses {limit}: it {describe_work(heartbeat)}")
 
     def _kill(self, slot: Slot, event: str, what: str) -> None:

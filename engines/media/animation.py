@@ -19,6 +19,7 @@ from engines.media.read_at import reader
 from engines.media.sniff import HEAD_BYTES, image_format, is_animation
 from engines.media.stills import frame_of, has_alpha, open_still
 from schemas.errors import ItemTooLarge
+from schemas.text import size
 from schemas.wire import Buffer
 
 _BY_PILLOW = ("png", "webp")
@@ -48,10 +49,11 @@ def _animation(source: int | Buffer, head: bytes) -> str | None:
 
 
 def _content(file: int, limits: Limits) -> bytes:
-    size = os.fstat(file).st_size
-    if size > _MOST_BYTES:
-        raise ItemTooLarge(f"the animation has {size} bytes, more than {_MOST_BYTES}", "convert it to a video")
-    return os.pread(file, size, 0)
+    nbytes = os.fstat(file).st_size
+    if nbytes > _MOST_BYTES:
+        what = f"the animation has {size(nbytes)}, and one may have {size(_MOST_BYTES)}"
+        raise ItemTooLarge(what, "convert it to a video")
+    return os.pread(file, nbytes, 0)
 
 
 def _film(name: str, data: Buffer, limits: Limits) -> bytes:
@@ -72,7 +74,7 @@ def _film(name: str, data: Buffer, limits: Limits) -> bytes:
                 out.mux(packet)
             at_ms += lasts_ms
             if film.tell() > _MOST_BYTES:
-                raise ItemTooLarge(f"the animation takes more than {_MOST_BYTES >> 20} MB", "convert it to a video")
+                raise ItemTooLarge(f"the animation takes more than {size(_MOST_BYTES)}", "convert it to a video")
     return film.getvalue()
 
 

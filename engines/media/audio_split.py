@@ -26,6 +26,7 @@ from engines.media.source import Source, changed, numbered, open_media, packets_
 from engines.media.track_packets import pack_track
 from schemas.errors import ItemTooLarge, MediaError, OtherMedia
 from schemas.media import MediaInfo
+from schemas.text import size
 
 MAX_SEGMENT_BYTES = 512 << 20
 _PACKET_BYTES = 256  # the memory of a packet in addition to its data
@@ -170,7 +171,7 @@ class _Reader:
         self._held.append(packet)
         self._bytes += packet.size + _PACKET_BYTES
         if self._bytes > MAX_SEGMENT_BYTES:
-            what = f"{self._label}: a segment of its sound takes more than {MAX_SEGMENT_BYTES >> 20} MB of memory"
+            what = f"{self._label}: a segment of its sound takes more than {size(MAX_SEGMENT_BYTES)} of memory"
             raise ItemTooLarge(what, _CONVERT)
         return True
 

@@ -17,6 +17,7 @@ from engines.media.packets import Flag, table_of
 from engines.media.read_at import ReadAt
 from engines.media.source import changed
 from schemas.errors import ItemTooLarge
+from schemas.text import size
 from schemas.wire import Pieces
 
 MAX_SEGMENT_BYTES = 512 << 20
@@ -85,4 +86,4 @@ def check_bytes(label: str, nbytes: int, count: int) -> None:
     """Raises ItemTooLarge if `count` packets take too much memory for a segment."""
     if nbytes > MAX_SEGMENT_BYTES:
         what = f"{label}: {count} packets lie between two places where it can be cut"
-        raise ItemTooLarge(f"{what}, and take more than {MAX_SEGMENT_BYTES >> 20} MB of memory", CONVERT)
+        raise ItemTooLarge(f"{what}, and take more than {size(MAX_SEGMENT_BYTES)} of memory", CONVERT)

@@ -26,6 +26,7 @@ from engines.speaking.voice import trimmed
 from schemas.errors import ModelError, UsageError
 from schemas.model import SoundSpec
 from schemas.speech import Consent, SpeechSpec
+from schemas.text import size
 
 _LEAST_S, _MOST_S = 1.0, 30.0
 _HEARD = 10 ** (-50 / 20)  # a root of the mean square: quieter is no speech
@@ -111,7 +112,7 @@ def _symbols(words: str, speech: SpeechSpec) -> list[int]:
 def _consent(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MOST_CONSENT_BYTES:
-            raise ModelError(f"consent {path} has more than {_MOST_CONSENT_BYTES >> 20} MB", "give a text or a scan")
+            raise ModelError(f"consent {path} has more than {size(_MOST_CONSENT_BYTES)}", "give a text or a scan")
         body = path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read the consent {path}: {error.strerror}", "check the path") from error

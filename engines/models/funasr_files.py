@@ -12,6 +12,7 @@ from engines.models.companions.base import MOST_BYTES
 from engines.part import Array
 from engines.speech.fbank import BANDS
 from schemas.errors import ModelError
+from schemas.text import size
 
 CONFIG, MEANS = "config.yaml", "am.mvn"
 _TOKENS = ("tokens.json", "tokens.txt")
@@ -142,7 +143,7 @@ def _numbers(text: str) -> Array:
 def _text(source: Path) -> str:
     try:
         if source.stat().st_size > MOST_BYTES:
-            raise ModelError(f"{source} has more than {MOST_BYTES >> 20} MB", "download it again")
+            raise ModelError(f"{source} has more than {size(MOST_BYTES)}", "download it again")
         return source.read_text("utf-8")
     except (OSError, UnicodeError) as error:
         raise ModelError(f"cannot read {source}: {error}", "download it again") from error

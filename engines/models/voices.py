@@ -13,6 +13,7 @@ from engines.models.publishers import KOKORO_PAGE, PIPER_PAGE, SYMBOLS_PAGE
 from engines.part import Array
 from schemas.errors import ModelError, format_field_error
 from schemas.speech import SpeechSpec
+from schemas.text import size
 
 VOCODERS = ("vocos*.onnx", "hifigan*.onnx")  # they make sound of what a model of Matcha beside them gives
 _LINE = re.compile(r"(\S*)\s+(\d{1,9})\s*")  # of a tokens.txt; a space has no symbol
@@ -113,7 +114,7 @@ def _archive(source: Path) -> dict[str, Array]:
     """Read voices of kokoro-onnx: a NumPy archive, whatever its name ends in."""
     try:
         if source.stat().st_size > _MOST_VOICES_BYTES:
-            raise ModelError(f"{source} has more than {_MOST_VOICES_BYTES >> 30} GB", "move it away from the model")
+            raise ModelError(f"{source} has more than {size(_MOST_VOICES_BYTES)}", "move it away from the model")
         with np.load(source, allow_pickle=False) as archive:
             return {name: _rows(archive[name], source, name) for name in sorted(archive.files)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:

@@ -296,4 +296,4 @@ def test_a_limit_of_the_shell_that_the_store_cannot_keep_is_an_error_at_once(tmp
         ["bash", "-c", limited], capture_output=True, text=True, timeout=60, env=environment(), check=False
     )
     assert ended.returncode == ExitCode.STORE
-    assert ended.stderr.startswith("rigflow: a limit of the shell allows files of 100 KiB, and the broker needs")
+    assert ended.stderr.startswith("rigflow: a limit of the shell allows files of 102 kB, and the broker needs")

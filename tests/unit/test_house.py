@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,26 @@ def test_no_name_of_a_registry_is_in_a_literal_or_an_if() -> None:
     in_ifs = {module for module, tree in ours.items() if any(each & names for each in compared_kinds(tree))}
     assert in_literals == set()
     assert in_ifs == set()
+
+
+def sizes_by_hand(tree: ast.AST) -> Iterator[str]:
+    """The texts with a unit of bytes behind a number that is divided or shifted there: `f"{most >> 20} MB"`."""
+    for node in walked(tree):
+        for number, unit in pairwise(node.values if isinstance(node, ast.JoinedStr) else []):
+            match number, unit:
+                case (
+                    ast.FormattedValue(ast.BinOp(op=ast.RShift() | ast.Div() | ast.FloorDiv())),
+                    ast.Constant(str(words)),
+                ) if re.match(r"[\s-]?[kKMGT]i?B\b", words):
+                    yield ast.unparse(node)
+
+
+def test_sizes_in_texts_are_those_of_one_function() -> None:
+    """`schemas.text.size`: a shift by 20 bits gives MiB, and beside the word MB the number is wrong by 5 %."""
+    wrong = "f'{most >> 20} MB, {a / 2**30:.1f} GiB', f'{n} MB', f'{n - 1} kB', f'{(n << 10) // 1024:,}kB'"
+    assert len(list(sizes_by_hand(ast.parse(wrong)))) == 3
+    by_hand = {module: text for module, tree in trees().items() for text in sizes_by_hand(tree)}
+    assert by_hand.keys() == {"schemas.text"}, by_hand
 
 
 def test_two_modules_use_private_names_of_nats_py() -> None:

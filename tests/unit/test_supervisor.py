@@ -74,7 +74,7 @@ async def test_a_worker_that_takes_more_memory_than_it_may_is_ended_with_that_re
     finally:
         watching.cancel()
         await supervisor.stop(0.0)
-    assert "more than worker_memory_bytes (200 MiB)" in event.text
+    assert "more than worker_memory_bytes (210 MB)" in event.text
 
 
 def start_littering(options: WorkerOptions, heartbeats: socket.socket | None) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from engines.part import Array
 from schemas.errors import ModelError
+from schemas.text import size
 
 _FREE = "pixel_values"  # exports by optimum leave all four dimensions of this input free
 MOST_BYTES = 64 << 20  # of a companion; the largest known, selected_tags.csv, has 300 kB
@@ -124,7 +125,7 @@ def text_of(path: Path) -> str:
     """The text of a companion. Raises ModelError."""
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise ModelError(f"{path} has more than {MOST_BYTES >> 20} MB", "move it away from the model")
+            raise ModelError(f"{path} has more than {size(MOST_BYTES)}", "move it away from the model")
         return path.read_text("utf-8-sig")
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "check its permissions, or move it away") from error
