@@ -128,6 +128,7 @@ async def _send(
         sending = console.status(Text(f"publishing {printable(outcome.name)}"))
         with display(sending.stop), sending:
             await opened.send()
+            await opened.hand_over()
     except BrokerError:
         raise
     except RigflowError as error:

@@ -106,7 +106,7 @@ async def _result(
         await _save(job, inventory.done, names, outcome := _named(job, names, out))
         collected.append(outcome)
         return ExitCode.OK
-    if follow or inventory.complete:
+    if follow or inventory.complete or (inventory.awaits_gathering and not manifest.hosted):
         outcome = await _collect(broker, job, names, out)
         collected.append(outcome)
         return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED

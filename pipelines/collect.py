@@ -22,7 +22,7 @@ from pipelines.in_thread import in_thread
 from pipelines.jetstream import Gone
 from pipelines.job_records import CollectedElsewhere, JobCancelled
 from pipelines.jobs import finish_cancel
-from pipelines.lost_jobs import why_lost
+from pipelines.lost_jobs import why_collected_lost
 from pipelines.pull import Pull
 from pipelines.queued import is_idle
 from pipelines.relief import Relief
@@ -260,8 +260,7 @@ class Collector:
         """End jobs of which results are missing while no stage has a message: nothing can bring them any more."""
         with contextlib.suppress(RigflowError):  # the broker does not answer: check again later
             pipelines = {job.ref.pipeline for job in self._unfinished()}
-            # but for requests to collect: they bring no result, and this collector may work on one
-            idle = [one for one in pipelines if await is_idle(self._broker, one, collecting=False)]
+            idle = [one for one in pipelines if await is_idle(self._broker, one)]
             reader = await self._broker.api_unless_gone(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
             if not idle or reader is None or reader["num_pending"]:  # one that is gone is made again, and reads first
                 return
@@ -269,7 +268,8 @@ class Collector:
                 if self._moved_s + LOST_S < time.monotonic():
                     waiting = [each for each in self._unfinished() if not each.finishing]
                     for job in (each for each in waiting if each.ref.pipeline in idle):
-                        if (error := await why_lost(self._broker, job, bool(self._again))) is not None:
+                        error = await why_collected_lost(self._broker, job.ref, job.awaited, bool(self._again))
+                        if error is not None:
                             await self._end(job, error)
 
     async def _note_evicted(self) -> None:

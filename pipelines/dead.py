@@ -9,6 +9,7 @@ from pipelines.audit import audit
 from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
+from pipelines.collect_requests import request_collect
 from pipelines.job_end import reopen
 from pipelines.job_records import find_manifest
 from pipelines.quotas import StorageFull
@@ -16,12 +17,11 @@ from pipelines.values import decoded
 from schemas.declared import is_token
 from schemas.errors import NotFound, RigflowError, UsageError
 from schemas.jobs import JobRef, Key
-from schemas.messages import CollectRequest, decode
+from schemas.messages import decode
 from schemas.parts import PartMessage
 from schemas.results import Failure
 from schemas.segments import Segment
 from schemas.subjects import (
-    COLLECT,
     HEADER_CONTENT_TYPE,
     HEADER_FAILURE,
     HEADER_JOB,
@@ -180,8 +180,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
     manifest = await find_manifest(broker, job.id, job.tenant)
     splits = letter.failure.stage == SPLIT  # asks for its own collector
     if manifest is not None and manifest.hosted and manifest.job == job and not splits:
-        subject = broker.names.work(job.pipeline, COLLECT, job.priority, job.tenant)
-        await broker.publish(subject, CollectRequest(job=job, name=manifest.name).encode(), f"{again}/{COLLECT}")
+        await request_collect(broker, manifest, again)
     await delete_letter(broker, letter)
 
 

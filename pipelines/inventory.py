@@ -64,6 +64,7 @@ class Inventory:
     notes: list[str] = field(default_factory=list)
     computed_s: float = 0.0  # of the parts that say it
     _segments: dict[int, _Seen] = field(default_factory=dict)
+    _final: int | None = None  # the last segment of the media, once something of it is there
     _failures_of_job: int = 0
     _bodies: int = 0
 
@@ -87,7 +88,19 @@ class Inventory:
     @property
     def complete(self) -> bool:
         """Whether all results or failures are there. Only a retry of a failure can add more."""
-        return self.given_up or (self.total is not None and not self.missing)
+        return self.given_up or (self.total is not None and not self.missing and not self.awaits_gathering)
+
+    @property
+    def awaits_gathering(self) -> bool:
+        """Whether all parts of the media are there, and no result of the stage that takes them all as one part.
+
+        A collector has that stage run, unless something of the media failed.
+        """
+        of_media = self.manifest.gathers and self._final is not None and not self.missing
+        if not of_media or self.given_up or self.failed or self.failed_items:
+            return False
+        gathered = self._segments.get((self._final or 0) + 1)
+        return gathered is None or not gathered.settled
 
     @property
     def over(self) -> bool:
@@ -143,6 +156,7 @@ class Inventory:
     def _segment(self, segment: int, final: bool) -> _Seen:
         if final:
             self.total = segment + 1
+            self._final = segment if self._final is None else min(self._final, segment)
         return self._segments.setdefault(segment, _Seen())
 
     @property

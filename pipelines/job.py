@@ -8,6 +8,7 @@ from engines.media.medium import Input
 from pipelines.audit import audit
 from pipelines.broker import Broker
 from pipelines.collect import Collector
+from pipelines.collect_requests import request_collect
 from pipelines.collecting import Compare
 from pipelines.early_split import EarlySplit
 from pipelines.inventory import take_inventory
@@ -144,6 +145,12 @@ class OpenJob(Job):
         """
         begun = await early.ready() if early is not None else None
         await self._publisher.publish(self.ref, self._kind, self._inputs, self._record, begun)
+
+    async def hand_over(self) -> None:
+        """Leave it to a worker, if a stage takes its entire media: that stage is run for a collector alone."""
+        if self.manifest.gathers and not self.manifest.state.ended:
+            await self._record.change(hosted=True)
+            await request_collect(self._broker, self.manifest, f"{self.ref.identity}/publish")
 
     @property
     def is_known(self) -> bool:

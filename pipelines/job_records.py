@@ -115,7 +115,9 @@ class JobRecord:
         if not _is_current(manifest, job):
             raise JobCancelled(job)
         if not manifest.name:  # a collector wrote it before the publisher, which has these fields
-            known = self.manifest.model_dump(include={"name", "source", "hosted", "submitter", "nbytes", "created_s"})
+            known = self.manifest.model_dump(
+                include={"name", "source", "hosted", "gathers", "submitter", "nbytes", "created_s"}
+            )
             manifest = manifest.model_copy(update=known)
         self.manifest = manifest
 

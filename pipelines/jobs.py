@@ -12,7 +12,8 @@ from pipelines.connection import Forbidden
 from pipelines.inventory import take_inventory
 from pipelines.job_end import publish_done
 from pipelines.job_records import JobCancelled, JobRecord, OtherInput, check_same, was_deleted
-from pipelines.queued import delete_queued, is_idle
+from pipelines.lost_jobs import why_lost
+from pipelines.queued import delete_queued
 from pipelines.result_index import result_index
 from pipelines.tracing import trace_job
 from pipelines.usage import record_usage
@@ -41,9 +42,10 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
     A job that is not over continues, unless its messages were lost with a queue. A job that is over is returned as it
     is while its results are at the broker. It is started again, as its next generation, when its results are gone, when
-    it was cancelled or could not be published, when it has failures and `again` is set, and when raw media (`hosted`)
-    under its id is other media or is for another revision of the pipeline. Raises OtherInput when the id belongs to a
-    job with another input or another pipeline.
+    it was cancelled or could not be published, and when raw media (`hosted`) under its id is other media or is for
+    another revision of the pipeline. With `again` it is also started again when it has failures, and when a worker
+    collects it, but not for the caller. Raises OtherInput when the id belongs to a job with another input or another
+    pipeline.
     """
     wanted = wanted.model_copy(update={"created_s": broker.now_s()})
     while True:
@@ -90,6 +92,9 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     """Whether a known job continues or still has its results; False: it has to be started again."""
     if known.state is JobState.CANCELLED:
         return False
+    if again and known.hosted and not wanted.hosted:  # a worker collects it, and this process needs its results itself
+        check_same(known, wanted)
+        return False
     stale = known.results_evicted or _is_too_old(broker, known)
     is_other_media = wanted.hosted and known.job.pipeline == wanted.job.pipeline and not _is_same(known, wanted)
     if not known.state.ended:
@@ -98,7 +103,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
         if stale:
             return False
         check_same(known, wanted)
-        return not await _is_lost(broker, known)
+        return await why_lost(broker, known) is None
     if known.state is JobState.FAILED and (again or known.total is None):
         return False
     inventory = await take_inventory(broker, known)
@@ -127,17 +132,6 @@ def _why_anew(broker: Broker, known: Manifest) -> str:
     if _is_too_old(broker, known):
         return f"it is older than results are kept, results_age_s = {settings.results_age_s:.0f}"
     return ""
-
-
-async def _is_lost(broker: Broker, known: Manifest) -> bool:
-    """Whether results of a published job are missing and no message is left that could make them.
-
-    That happens when a queue was deleted or purged.
-    """
-    if known.total is None or not await is_idle(broker, known.job.pipeline):
-        return False
-    inventory = await take_inventory(broker, known)
-    return inventory.done is None and not inventory.complete
 
 
 def _is_same(known: Manifest, wanted: Manifest) -> bool:

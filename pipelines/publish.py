@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+from engines.gathering import gathering_stage
 from engines.media.limits import Limits
 from engines.media.medium import Input, PipelineMedia, SplitRequest
 from engines.media.segment_data import SegmentData
@@ -61,6 +62,8 @@ class Publisher:
     `submitter`: the name of the API key that they came with. `share`: of the first queue; without it all is sent that
     fits into the queue.
 
+    `gathers`: a stage of the pipeline takes the entire media.
+
     The methods that publish take the record that `begin` gave; without one they continue the job's current generation.
     What is already at the broker is not sent again. They raise JobCancelled when the job is cancelled.
     """
@@ -84,6 +87,7 @@ class Publisher:
         self._hosted = hosted
         self._submitter = submitter
         self._share = share
+        self.gathers = gathering_stage(spec) is not None
         consumer = broker.names.consumer(priority, tenant)
         stream = broker.names.work_stream(spec.name, spec.decode.name)
         if tenant in broker.names.tenants:  # the queue is shared with others: nobody fills it
@@ -150,6 +154,7 @@ class Publisher:
             name=name,
             source=source,
             hosted=self._hosted,
+            gathers=self.gathers,
             submitter=self._submitter,
             nbytes=nbytes,
             created_s=self._broker.now_s(),

@@ -35,14 +35,14 @@ async def is_queued(broker: Broker, job: JobRef) -> bool:
     return False
 
 
-async def is_idle(broker: Broker, pipeline: str, collecting: bool = True) -> bool:
-    """Whether no stage of a pipeline has a message, queued or in flight; without `collecting` that stage is left out.
+async def is_idle(broker: Broker, pipeline: str) -> bool:
+    """Whether no stage of a pipeline has a message that brings results, queued or in flight: collecting brings none.
 
     Streams are read one after the other. A message may move meanwhile from a stream that is not read yet to one that
     was read. So all are read twice, and no new message may have come in between.
     """
     subject = f"{broker.names.prefix}.work.{pipeline}.*.*"
-    looks, left_out = [], "" if collecting else broker.names.work_stream(pipeline, COLLECT)
+    looks, left_out = [], broker.names.work_stream(pipeline, COLLECT)
     for _ in range(2):
         found = (await broker.api("STREAM.LIST", {"subject": subject}))["streams"] or []
         states = [stream["state"] for stream in found if stream["config"]["name"] != left_out]

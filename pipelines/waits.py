@@ -7,6 +7,8 @@ from pipelines.bottleneck import FULL, bottleneck, has_backlog, hosts, in_proces
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
 from pipelines.job_records import find_manifest
+from pipelines.lost_jobs import why_lost
+from pipelines.queued import is_idle
 from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef
@@ -81,10 +83,9 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
                 f"a consumer of the queue in front of {queue.pipeline} {queue.stage} is gone from the broker: "
                 "start a new job, which creates it: `rigflow run`"
             )
-    if not any(queue.stream.messages for queue in queues):
-        for job in jobs[:JOBS]:
-            if lost := await _lost_results(broker, job):
-                return lost
+    for job in jobs[:JOBS]:
+        if why := await _without_messages(broker, job):
+            return why
     if any(queue.stream.messages for queue in queues) and not any(map(has_backlog, fleet.queues)):
         return f"{_GOES_ON}: {in_process(fleet)}"
     return _verdict(fleet)
@@ -96,16 +97,18 @@ def _declined(fleet: FleetStatus, pipeline: str) -> str:
     return next((str(reason) for reason in reasons if reason), "")
 
 
-async def _lost_results(broker: Broker, job: JobRef) -> str:
-    """The results of a job that are lost, as a line; empty when there are none. Call it when nothing is queued."""
+async def _without_messages(broker: Broker, job: JobRef) -> str:
+    """Why a job gets no result that it lacks though its pipeline is idle, as a line; empty while it may get some."""
     manifest = await find_manifest(broker, job.id, job.tenant)
-    if manifest is None or manifest.total is None:
+    if manifest is None or manifest.state.ended or manifest.job.generation != job.generation:
         return ""
-    missing = (await take_inventory(broker, manifest)).missing
-    if not missing or manifest.job.generation != job.generation:
+    if (lost := await why_lost(broker, manifest)) is not None:
+        return str(lost)
+    collected_elsewhere = manifest.hosted or not manifest.gathers or not await is_idle(broker, job.pipeline)
+    if collected_elsewhere or not (await take_inventory(broker, manifest)).awaits_gathering:
         return ""
-    why = f"results are kept for {broker.settings.results_age_s:.0f} s (results_age_s)"
-    return f"{len(missing)} segments of job {job.id} are gone from the broker, {why}: publish it again"
+    last = f"all parts of job {job.id} are done, and the stage that takes them as one is run when it is collected"
+    return f"{last}: `rigflow results {job.id}`"
 
 
 def _verdict(fleet: FleetStatus) -> str:

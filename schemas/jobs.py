@@ -97,7 +97,8 @@ class Manifest(BaseModel):
     `total` is their number, once all are sent. `segments_done`, `frames` and `lost` are the counts of its collector.
     `failures` is their number, `reasons` the text of the first few, `missing` their seconds. `notes` are the first
     of its notes. `hosted`: a worker
-    collects it, for a publisher that has only NATS. `results_evicted`: its collector removed results from a full
+    collects it, for a publisher that does not. `gathers`: a stage takes its entire media as one part, and the job is
+    over once that part has a result or a failure, too. `results_evicted`: its collector removed results from a full
     stream. `submitter` is the name of the API key that it came with, `nbytes` the size of its input, `computed_s` and
     `tokens` what it took, see `PartMeta`. `trace` is the header `traceparent` that its media came with.
     `doubt`: it was done when a card that computed parts of it was found to answer wrongly.
@@ -108,6 +109,7 @@ class Manifest(BaseModel):
     name: GivenName
     source: str = ""
     hosted: bool = False
+    gathers: bool = False
     state: JobState = JobState.PUBLISHING
     segments: Number = 0
     total: Number | None = None

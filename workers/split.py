@@ -8,6 +8,7 @@ from engines.media.medium import Input, PipelineMedia
 from engines.media.pcm import with_header
 from engines.plugins import check_plugins
 from pipelines.broker import Broker
+from pipelines.collect_requests import request_collect
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobCancelled, JobRecord, OtherInput, find_manifest
 from pipelines.jobs import finish_cancel
@@ -16,13 +17,12 @@ from pipelines.publish import Publisher
 from pipelines.queue_share import QueueShare
 from pipelines.quotas import QuotaReached
 from pipelines.refusal import given_job, refuse_media, source_of
-from pipelines.tracing import Context, place_of
+from pipelines.tracing import Context
 from schemas.errors import PipelineError, StoreError, UsageError
-from schemas.jobs import JobRef, Manifest
-from schemas.messages import CollectRequest
+from schemas.jobs import JobRef
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
-from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_REVISION, HEADER_TRACE, given_by
+from schemas.subjects import HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_REVISION, HEADER_TRACE, given_by
 from schemas.wire import Buffer
 from workers.computing import T
 from workers.failures import Failures
@@ -78,7 +78,9 @@ class SplitHandler:
             async with self._alone(message):
                 await self._begin([message])
                 await self._turns.let_pass(message)
-                await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
+                await record.change(
+                    hosted=True, gathers=publisher.gathers
+                )  # writes the manifest: a collector refuses a job without one
                 await self._turns.let_pass(message)
                 await self._publish(publisher, record, media, delivery)
         except JobCancelled as error:
@@ -138,20 +140,15 @@ class SplitHandler:
             kind = PipelineMedia(publisher.spec).recognised(given).kind
             await publisher.publish(record.manifest.job, kind, [given], record)
 
-        asking = self._ask_for_collect(record.manifest, delivery)
+        # once for each message of media: a message that is sent again is collected again
+        reason = f"{record.manifest.job.identity}/{delivery.stream_seq}"
+        asking = request_collect(self._broker, record.manifest, reason)
         for failed in await asyncio.gather(asking, publish(), return_exceptions=True):
             if failed is not None:
                 raise failed
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
         """Do nothing: the collector of the job ends it."""
-
-    async def _ask_for_collect(self, manifest: Manifest, delivery: Delivery) -> None:
-        """Request collecting once for each message of media: a message that is sent again is collected again."""
-        request = CollectRequest(job=manifest.job, name=manifest.name)
-        subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.priority, request.job.tenant)
-        identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
-        await self._broker.publish(subject, request.encode(), identity, place_of(manifest))
 
 
 async def _in_thread_if_large(nbytes: int, call: Callable[[], T]) -> T:

@@ -43,9 +43,9 @@ async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         names = broker.names
         await broker.purge(names.results_stream, names.results(job))  # as their age does
-        while "segments of job film are gone" not in await why_waiting(broker, [job]):
+        while "the broker lost messages of job film" not in await why_waiting(broker, [job]):
             await asyncio.sleep(0.05)
-        assert (await why_waiting(broker, [job])).endswith("(results_age_s): publish it again")
+        assert (await why_waiting(broker, [job])).endswith("publish it again; it is started again then")
         await broker.api(f"CONSUMER.DELETE.{names.work_stream('fingerprint', 'decode')}.bulk")
         await broker.publish(names.work("fingerprint", "decode", Priority.BULK), b"", "waits")
         assert "a consumer of the queue in front of fingerprint decode is gone" in await why_waiting(broker, [job])

@@ -1,14 +1,17 @@
-"""An installed package that adds the operator `spelled`: a text for each window, as a network of speech gives."""
+"""An installed package that adds the operators `spelled`, a text for each window, and `refused`, which joins none."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from engines.operators.base import BaseOperator
+from engines.operators.join import Join, JoinOptions
 from engines.options import Options
-from engines.part import Part, Value
+from engines.part import Part, Tick, Value
 from engines.planned import Arrays
+from engines.ports import Session
 from engines.texts import TEXT, text_rows, text_tensor
-from schemas.errors import MediaError
+from schemas.errors import MediaError, RigflowError
 
 
 class SpelledOptions(Options):
@@ -20,6 +23,12 @@ class SpelledOptions(Options):
     fails_at: float = -1.0
     broken: str = ""
     silent_at: float = -1.0
+
+
+class RefusedOptions(JoinOptions):
+    """`broken` is a path."""
+
+    broken: str = ""
 
 
 class Spelled(BaseOperator[SpelledOptions]):
@@ -34,3 +43,14 @@ class Spelled(BaseOperator[SpelledOptions]):
         if self._options.fails_at in starts and Path(self._options.broken).exists():
             raise MediaError("it cannot be read")
         return {TEXT: text_rows(["" if at == self._options.silent_at else f" second {at:g}\n" for at in starts])}
+
+
+class Refused(Join):
+    """Takes the text of an entire media, and makes nothing of it while there is a file `broken`."""
+
+    options_class = RefusedOptions
+
+    def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
+        if Path(self._options.broken).exists():
+            return [MediaError("its text cannot be joined") for _ in parts]
+        return super().run(parts, session, tick)

@@ -47,6 +47,32 @@ def test_a_segment_is_whole_when_all_its_parts_are_there() -> None:
     assert not taken.complete
 
 
+def gathering(*pieces: Result | Failure) -> Inventory:
+    """Of a job with a stage that takes the entire media."""
+    taken = inventory(*pieces)
+    taken.manifest = taken.manifest.model_copy(update={"gathers": True})
+    return taken
+
+
+def test_a_job_of_an_entire_media_is_not_over_before_the_part_of_all_of_it() -> None:
+    media = result(0), result(1, final=True)
+    assert not inventory(*media).awaits_gathering
+    taken = gathering(*media)
+    assert (taken.awaits_gathering, taken.complete, taken.over) == (True, False, False)
+    taken.add(result(2, final=True))
+    assert (taken.awaits_gathering, taken.over, taken.progress.state) == (False, True, JobState.DONE)
+    refused = gathering(*media, failure(2, entire_segment=True, final=True))
+    assert (refused.over, refused.progress.state, refused.progress.reasons) == (True, JobState.FAILED, ("infer: bad",))
+
+
+def test_the_part_of_an_entire_media_is_not_made_if_something_of_it_failed() -> None:
+    for broken in (failure(0, entire_segment=True), result(0, items=(Item(name="a.png", error="bad"),))):
+        taken = gathering(broken, result(1, final=True))
+        assert (taken.awaits_gathering, taken.over, taken.progress.state) == (False, True, JobState.FAILED)
+    begun = gathering(failure(0, 0, last=False), result(1, final=True))
+    assert (begun.awaits_gathering, begun.over) == (False, False)
+
+
 def test_a_failed_part_does_not_end_its_segment_but_a_failed_segment_is_over() -> None:
     taken = inventory(failure(0, 0, last=False), result(1, final=True))
     assert (taken.failed, taken.missing) == ([], [0])
