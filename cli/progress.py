@@ -87,7 +87,8 @@ class _Row:
 
 
 class Progress:
-    """Follows jobs: `planned`, `sent`, `part`, `share` and `event` are called while they run.
+    """Follows jobs: `planned`, `sent`, `part`, `share` and `event` are called while they run. What comes of a job that
+    is not among the last that were planned, because it failed, is not shown.
 
     `clock` gives monotonic seconds. Where there is no terminal a thread calls `tick` every second; tests call it.
     """
@@ -129,12 +130,13 @@ class Progress:
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
         """So much of a job's media is with the broker."""
-        row = self._rows[job]
-        row.sent, row.sent_s = segments, seconds
+        if (row := self._rows.get(job)) is not None:
+            row.sent, row.sent_s = segments, seconds
 
     def part(self, job: str, meta: PartMeta) -> None:
         """A part of a job is done."""
-        row = self._rows[job]
+        if (row := self._rows.get(job)) is None:
+            return
         row.frames += meta.frames
         row.segments_done += meta.key.last
         row.media_s = meta.media.duration_s
@@ -145,8 +147,8 @@ class Progress:
 
     def share(self, job: str, share: float) -> None:
         """So much of a job's files is finished."""
-        row = self._rows[job]
-        row.written, row.moved_s = share, self._clock()
+        if (row := self._rows.get(job)) is not None:
+            row.written, row.moved_s = share, self._clock()
 
     def event(self, text: str) -> None:
         """A message for the user."""

@@ -214,3 +214,18 @@ def test_a_job_whose_parts_are_done_has_no_seconds_left_although_its_files_are_n
         a_part(progress, number)
     clock.now_s += 60
     assert progress.line(clock.now_s) == "film.mp4: 100%, all parts are done"
+
+
+def test_a_part_that_comes_after_its_job_failed_disturbs_nothing() -> None:
+    """Of a folder: the next job is planned while the results of the one that failed are still on their way."""
+    clock, other = Time(), JOB.model_copy(update={"id": "k"})
+    films = [JobOutcome("a.mp4", JOB, [], []), JobOutcome("b.mp4", other, [], [])]
+    progress, _ = following(clock, films)
+    films[0].error = REFUSED
+    progress.planned(films, 1)
+    progress.sent(JOB.id, 8.0, 2)
+    a_part(progress, 0)
+    progress.share(JOB.id, 0.5)
+    a_part(progress, 0, other)
+    clock.now_s += 5
+    assert progress.line(clock.now_s) == "1 file done or failed, 1 job at work, 0.2 frames/s"
