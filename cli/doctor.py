@@ -137,7 +137,6 @@ def _opens(name: str, mode: Literal["r", "w"]) -> bool:
 
 
 def _onnxruntime() -> Finding:
-    import numpy  # noqa: F401  # before ONNX Runtime, whose import of it would swallow Ctrl-C
     import onnxruntime
 
     providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
@@ -153,19 +152,18 @@ def _broker() -> Finding:
     from pipelines.broker import Broker
     from pipelines.server import EmbeddedServer
     from schemas.settings import Settings
+    from workers.local import running
 
-    async def talk(url: str) -> str:
-        async with Broker.connected(Settings(nats=url), name="rigflow-doctor") as broker:
+    async def talk() -> str:
+        async with (
+            running(EmbeddedServer()) as server,
+            Broker.connected(Settings(nats=server.url), name="rigflow-doctor") as broker,
+        ):
             await broker.api("INFO")
             return str(broker.connection.nc.connected_server_version).strip("<>").removeprefix("nats server v")
 
-    server = EmbeddedServer()
     began = time.perf_counter()
-    server.start()
-    try:
-        release = run_async(talk(server.url))
-    finally:
-        server.stop()
+    release = run_async(talk())
     took_ms = 1000 * (time.perf_counter() - began)
     return Finding(
         "broker", "good", f"nats-server {release} with JetStream starts, answers and stops in {took_ms:.0f} ms"

@@ -1,7 +1,9 @@
 """How a signal ends a command at any moment: with one line, a named exit code, a visible cursor, and nothing left.
 
 While `rigflow` itself is imported, the signal ends the process. Then SIGINT raises KeyboardInterrupt, and the command
-cleans up. While the process ends, a signal does nothing, unless that takes long.
+cleans up; while another module is imported, that waits until it is. Whatever code does with that exception, the command
+ends as interrupted: that a signal came is kept here. While the process ends, a signal does nothing, unless that takes
+long.
 
 The process ends without the end of the interpreter: threads of FFmpeg, ONNX Runtime and others may still run then, and
 crash when their libraries are unloaded, which would make a crash of a command that did all it should.
@@ -24,11 +26,14 @@ CLEANING_UP = ": cleaning up, once more stops at once"  # for commands that take
 INTERRUPTED = 130  # `ExitCode.INTERRUPTED`, of a module that is not imported yet
 PATIENCE_S = 2.0  # for the end of the process; after that a signal ends it at once
 THREADS_S = 10.0  # for threads that are no daemons, of a command that was interrupted
+IMPORT_S = 10.0  # for an import that is under way; after that it is interrupted
 _AGAIN_S = 0.01
+_IMPORT_FILE = "<frozen importlib."  # begins the file's name of code that imports modules
 _SHOW_CURSOR = b"\x1b[?25h"
 
 _displays: list[Callable[[], None]] = []  # each removes what it shows at a terminal, and shows the cursor
 _said = _shown = False
+_came_s: float | None = None  # when the first signal came, on the clock `time.monotonic`
 
 
 def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
@@ -38,33 +43,26 @@ def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
     def stop(number: int, frame: FrameType | None) -> None:
         """SIGTERM and SIGHUP end a command as Ctrl-C does, so that it cleans up."""
         stopped_by.append(number)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: raising it does nothing
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGTERM if number == signal.SIGHUP else signal.SIGINT)
+        _send(signal.SIGTERM if number == signal.SIGHUP else signal.SIGINT, frame)
 
-    _handle(_leave, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of cli/rigflow
-    code = INTERRUPTED
-    try:
+    def run() -> int:
         command = load()
         sys.unraisablehook = _raise_again
         signal.signal(signal.SIGALRM, _repeat)
         _handle(stop, signal.SIGTERM, signal.SIGHUP)
-        _handle(signal.default_int_handler, signal.SIGINT)
-        code = command()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        from cli.closed_output import reader_gone
+        # the handler that asyncio replaces by its own, and puts back
+        signal.default_int_handler = _interrupt  # type: ignore[assignment]
+        _handle(_interrupt, signal.SIGINT)
+        return command()
 
-        code = reader_gone()
-    except SystemExit:  # of shell completion
-        raise
-    except BaseException as error:
-        if not came_from_interrupt(error):
-            sys.excepthook(type(error), error, error.__traceback__)
-            code = 1
-    if code == INTERRUPTED:
-        say_interrupted()
+    _handle(_leave, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of cli/rigflow
+    code = INTERRUPTED
+    with suppress(KeyboardInterrupt):  # of a second signal, while the first one is answered
+        code = _code_of(run)
+        if code == INTERRUPTED or _came_s is not None:
+            say_interrupted()
+    if code == INTERRUPTED or _came_s is not None:
         code = 128 + (stopped_by or [signal.SIGINT])[0]
     _end(code)
 
@@ -77,15 +75,13 @@ def run_async(work: Coroutine[Any, Any, T], note: str = "") -> T:
     """
     import asyncio
 
-    said: list[int] = []
-
     async def answered() -> T:
-        with _acknowledged(note, said):
+        with _acknowledged(note):
             return await work
 
     try:
         result = asyncio.run(answered())
-        if said:
+        if _came_s is not None:
             raise KeyboardInterrupt
         return result
     except Exception as error:
@@ -126,29 +122,16 @@ def display(remove: Callable[[], None]) -> Iterator[None]:
         _displays.remove(remove)
 
 
-def came_from_interrupt(error: BaseException | None) -> bool:
-    """Whether an exception is a KeyboardInterrupt, or was raised in place of one, as imports do.
-
-    Of some only the text says so: pydantic's SchemaError names what interrupted the building of a model, and has no
-    cause.
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error ends the command because a signal came. Many libraries raise errors of their own in place of a
+    KeyboardInterrupt, some without a cause.
     """
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        found = waiting.pop()
-        if found is None or id(found) in seen:
-            continue
-        if isinstance(found, KeyboardInterrupt) or str(found).rstrip().endswith("KeyboardInterrupt:"):
-            return True
-        seen.add(id(found))
-        waiting += [found.__cause__, found.__context__]
-        waiting += found.exceptions if isinstance(found, BaseExceptionGroup) else ()
-    return False
+    return isinstance(error, KeyboardInterrupt) or _came_s is not None
 
 
 @contextmanager
-def _acknowledged(note: str, said: list[int]) -> Iterator[None]:
-    """Write the line at the first Ctrl-C, and put that into `said`, then do what asyncio does.
+def _acknowledged(note: str) -> Iterator[None]:
+    """Write the line at the first Ctrl-C, then do what asyncio does.
 
     Enter it inside asyncio, which has a handler.
     """
@@ -159,16 +142,34 @@ def _acknowledged(note: str, said: list[int]) -> Iterator[None]:
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if not _said:
-            said.append(number)
         say_interrupted(note)
-        interrupt(number, frame)
+        if not _postponed(frame):
+            interrupt(number, frame)
 
     signal.signal(signal.SIGINT, on_signal)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, interrupt)
+
+
+def _code_of(command: Callable[[], int]) -> int:
+    """The exit code of a command, also of one that raises an error; its traceback is printed."""
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        from cli.closed_output import reader_gone
+
+        return reader_gone()
+    except SystemExit:  # of shell completion
+        raise
+    except BaseException as error:
+        if is_interrupt(error):
+            return INTERRUPTED
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
 
 
 def _handle(handler: Callable[[int, FrameType | None], Any], *numbers: signal.Signals) -> None:
@@ -183,6 +184,34 @@ def _leave(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, after the import that is under way."""
+    if not _postponed(frame):
+        raise KeyboardInterrupt
+    say_interrupted()
+
+
+def _postponed(frame: FrameType | None) -> bool:
+    """Note that a signal came, and whether it is sent again a moment later: while a module is imported.
+
+    C extensions raise an ImportError in place of a KeyboardInterrupt, or print it, and some cannot be imported again
+    after that.
+    """
+    global _came_s
+    _came_s = time.monotonic() if _came_s is None else _came_s
+    if time.monotonic() - _came_s > IMPORT_S or not _imports(frame):
+        return False
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+    return True
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a frame is of an import, or of what an import calls."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_IMPORT_FILE):
+        frame = frame.f_back
+    return frame is not None
+
+
 def _end(code: int) -> NoReturn:
     """End the process with a code, after all that the end of the interpreter would run in Python: threads that are no
     daemons, and exit handlers, which remove temporary files and folders, end child processes and close logs.
@@ -191,6 +220,7 @@ def _end(code: int) -> NoReturn:
     for its threads: a pool does not know of one, and never ends it, whose start was interrupted.
     """
     began_s = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # of a signal that was to be sent again
 
     def late(number: int, frame: FrameType | None) -> None:
         if time.monotonic() - began_s > PATIENCE_S:
@@ -224,14 +254,22 @@ def _waited(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _raise_again(error: "sys.UnraisableHookArgs") -> None:
-    """Python does not raise from some callbacks, as of imports: a KeyboardInterrupt there is raised a moment later."""
-    if came_from_interrupt(error.exc_value):
+    """Python does not raise from some callbacks, as of weak references: a KeyboardInterrupt there is raised a moment
+    later.
+    """
+    if isinstance(error.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     else:
         sys.__unraisablehook__(error)
 
 
 def _repeat(number: int, frame: FrameType | None) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    if callable(handler):
-        handler(signal.SIGINT, frame)
+    _send(signal.SIGINT, frame)
+
+
+def _send(number: signal.Signals, frame: FrameType | None) -> None:
+    """Send a signal to this process. Event loops have handlers that Python does not call."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: sending it does nothing
+        _interrupt(number, frame)
+    else:
+        signal.raise_signal(number)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeAlias
 import typer
 
 from cli.closed_output import reader_gone
-from cli.interrupts import came_from_interrupt, say_interrupted
+from cli.interrupts import is_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
 from cli.usage_errors import CHMOD
 from schemas.errors import ExitCode, ModelMissing, OutputError, RigflowError, UsageError, first_error
@@ -222,7 +222,7 @@ def ends_well(command: Callable[P, ExitCode | None]) -> Callable[P, None]:
         try:
             code: int | None = command(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
-            if came_from_interrupt(error):
+            if is_interrupt(error):
                 say_interrupted()
                 code = ExitCode.INTERRUPTED
             else:

@@ -5,7 +5,7 @@ import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from engines.machine import find_gpu
@@ -34,42 +34,48 @@ async def local_fleet(
         _check_cache(settings.cache_folder)
         if settings.device != "cpu":
             find_gpu(settings.device)
-    server: EmbeddedServer | None = None
-    if not settings.nats:
-        server = embedded(settings)
-        await _start(server)
-        settings = settings.model_copy(
-            update={"nats": server.url, "shared": ("/",), "credentials": str(server.password_file)}
-        )
-    options = [
-        WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=settings.device)
-        for n in range(workers)
-    ]
-    over, least = False, _least_level(settings)
+    async with AsyncExitStack() as stack:
+        server: EmbeddedServer | None = None
+        if not settings.nats:
+            server = await stack.enter_async_context(running(embedded(settings)))
+            settings = settings.model_copy(
+                update={"nats": server.url, "shared": ("/",), "credentials": str(server.password_file)}
+            )
+        options = [
+            WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=settings.device)
+            for n in range(workers)
+        ]
+        over, least = False, _least_level(settings)
 
-    def show(event: Event) -> None:
-        if event.level >= least and not over:  # after the block, events of ending workers do not matter
-            listener.event(str(event))
+        def show(event: Event) -> None:
+            if event.level >= least and not over:  # after the block, events of ending workers do not matter
+                listener.event(str(event))
 
-    supervisor = Supervisor(options, show)
-    try:
-        async with asyncio.TaskGroup() as group:
-            watches = [group.create_task(supervisor.watch())]
-            if server is not None:
-                watches.append(group.create_task(_watch_server(server, listener)))
-            yield settings
-            for watch in watches:
-                watch.cancel()
-    except* RigflowError as errors:
-        raise first_error(errors) from None
-    finally:
-        over = True
+        supervisor = Supervisor(options, show)
         try:
-            await supervisor.stop(grace_s)
+            async with asyncio.TaskGroup() as group:
+                watches = [group.create_task(supervisor.watch())]
+                if server is not None:
+                    watches.append(group.create_task(_watch_server(server, listener)))
+                yield settings
+                for watch in watches:
+                    watch.cancel()
+        except* RigflowError as errors:
+            raise first_error(errors) from None
         finally:
-            if server is not None:
-                server.give_up()  # a restart that is under way
-                await asyncio.to_thread(server.stop)
+            over = True
+            await supervisor.stop(grace_s)
+
+
+@asynccontextmanager
+async def running(server: EmbeddedServer) -> AsyncIterator[EmbeddedServer]:
+    """A block in which a broker runs; no event loop waits for its start or its end."""
+    await _start(server)
+    try:
+        yield server
+    finally:
+        server.give_up()  # a restart that is under way
+        await asyncio.to_thread(server.stop)
 
 
 def _least_level(settings: Settings) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.cli import environment
 
 COMMAND = """
-import atexit, ctypes, os, sys, tempfile, threading
+import atexit, ctypes, os, signal, sys, tempfile, threading
 from cli.interrupts import run_to_its_end
 
 libc = ctypes.CDLL(None)
@@ -36,7 +36,7 @@ WHILE_BUILDING = """
 
     class Interrupted:
         def __repr__(self):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     field = core_schema.model_field(core_schema.literal_schema([Interrupted()]))
     SchemaValidator(core_schema.model_fields_schema({"fit": field}))
