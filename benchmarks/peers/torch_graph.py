@@ -28,9 +28,10 @@ class Module(torch.nn.Module):
     def __init__(self, graph: Any) -> None:
         super().__init__()
         self._input, self._outputs = graph.input[0].name, [output.name for output in graph.output]
-        self._numbers: dict[str, np.ndarray[Any, Any]] = {}
+        self._numbers: dict[str, Any] = {}
         self._kept: dict[str, str] = {}
         self._steps: list[tuple[Callable[..., Any], list[str], list[str], dict[str, Any]]] = []
+        self._plain = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
         for tensor in graph.initializer:
             self._constant(tensor.name, numpy_helper.to_array(tensor))
         for node in graph.node:
@@ -41,14 +42,14 @@ class Module(torch.nn.Module):
                 self._steps.append((OPERATIONS[node.op_type], list(node.input), list(node.output), given))
 
     def _constant(self, name: str, array: Any) -> None:
-        if array.dtype.kind == "f" and array.size:
+        if array.dtype.kind == "f" and array.size and name not in self._plain:
             self._kept[name] = f"c{len(self._kept)}"
             tensor = torch.from_numpy(array.astype(np.float16))
             if array.ndim == 4 and min(array.shape) > 0:
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             self.register_buffer(self._kept[name], tensor)
         else:
-            self._numbers[name] = array
+            self._numbers[name] = array.tolist()  # the compiler would take an array for a value of the graph
 
     def forward(self, given: Any) -> tuple[Any, ...]:
         """The outputs."""
@@ -69,17 +70,17 @@ def _conv(x: Any, w: Any, b: Any = None, group: int = 1, strides: Any = 1, pads:
 
 
 def _resize(x: Any, _: Any, scales: Any, *__: Any, **___: Any) -> Any:
-    return functional.interpolate(x, scale_factor=[float(s) for s in np.asarray(scales)[2:]], mode="nearest")
+    return functional.interpolate(x, scale_factor=scales[2:], mode="nearest")
 
 
 def _slice(x: Any, starts: Any, ends: Any, axes: Any, *_: Any) -> Any:
     for start, end, axis in zip(starts, ends, axes, strict=True):
-        x = x.narrow(int(axis), int(start), min(int(end), x.shape[int(axis)]) - int(start))
+        x = x.narrow(axis, start, min(end, x.shape[axis]) - start)
     return x
 
 
 def _mean(x: Any, axes: Any = None, keepdims: int = 1) -> Any:
-    return x.mean([int(axis) for axis in axes], keepdim=bool(keepdims))
+    return x.mean(list(axes), keepdim=bool(keepdims))
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -107,9 +108,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "Gemm": lambda a, b, c, **_: torch.addmm(c, a, b),
     "DepthToSpace": lambda x, blocksize, mode: functional.pixel_shuffle(x, blocksize),
     "Concat": lambda *parts, axis: torch.cat(parts, axis),
-    "Split": lambda x, sizes, axis=0: torch.split(x, [int(size) for size in sizes], axis),
-    "Reshape": lambda x, shape: x.reshape([x.shape[n] if size == 0 else int(size) for n, size in enumerate(shape)]),
-    "ReduceSum": lambda x, axes, keepdims=1: x.sum([int(axis) for axis in axes], keepdim=bool(keepdims)),
+    "Split": lambda x, sizes, axis=0: torch.split(x, sizes, axis),
+    "Reshape": lambda x, shape: x.reshape([x.shape[n] if size == 0 else size for n, size in enumerate(shape)]),
+    "ReduceSum": lambda x, axes, keepdims=1: x.sum(axes, keepdim=bool(keepdims)),
 }
 
 
