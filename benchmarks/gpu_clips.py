@@ -37,17 +37,23 @@ def full_hd(folder: Path, frames: int) -> Path:
 
 def real_full_hd(folder: Path, frames: int) -> Path:
     """1080p H.264 of a real clip that is enlarged, again and again by stream copy."""
-    whole, short = folder / f"real-full-hd-{frames}.mp4", folder / "real-short.mp4"
+    return real(folder, "real-full-hd", (1080, 1920), frames)
+
+
+def real(folder: Path, name: str, size: tuple[int, int], frames: int) -> Path:
+    """H.264 of a real clip that is scaled to `size`, again and again by stream copy."""
+    whole, short = folder / f"{name}-{frames}.mp4", folder / f"{name}-short.mp4"
     if not whole.exists():
         with av.open(real_clip("bikes")) as given, av.open(short, "w") as out:
             options = {"crf": "23", "preset": "veryfast", "threads": "0"}
             stream: Any = out.add_stream("libx264", rate=30, options=options)
-            stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+            stream.height, stream.width = size
+            stream.pix_fmt = "yuv420p"
             stream.codec_context.gop_size = 60
             for number, frame in enumerate(given.decode(video=0)):
-                larger = frame.reformat(1920, 1080, "yuv420p")
-                larger.pts, larger.time_base = number, Fraction(1, 30)
-                out.mux(stream.encode(larger))
+                scaled = frame.reformat(size[1], size[0], "yuv420p")
+                scaled.pts, scaled.time_base = number, Fraction(1, 30)
+                out.mux(stream.encode(scaled))
             out.mux(stream.encode())
         repeat(short, whole, frames)
     return whole

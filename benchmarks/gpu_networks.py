@@ -2,22 +2,21 @@
 
 import argparse
 import json
-import queue
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_clips import hd
-from benchmarks.gpu_outputs import CARD, DETECT, PART, parts_of, timed, with_few_candidates
-from benchmarks.gpu_parts import decoded
+from benchmarks.gpu_chain import every_frame
+from benchmarks.gpu_clips import hd, real
+from benchmarks.gpu_outputs import CARD, DETECT, parts_of, timed, with_few_candidates
+from benchmarks.gpu_path import bodies_of, decoded_parts, frame_path
 from benchmarks.upscale import model_in
 from benchmarks.yolo import yolov8n
 from engines.backends.onnxruntime import OnnxRuntime
@@ -26,25 +25,24 @@ from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.copies import copied
 from engines.device.cuda import CudaDevice
 from engines.inference.batch import infer_parts
+from engines.inference.filling import rows_of
 from engines.inference.heads import Heads
 from engines.inference.session import RowBatch, RowSelection
+from engines.inference.work import Begun
 from engines.models.catalogue import load_model
 from engines.part import Part
-from engines.pictures import FramePictures
-from engines.planned import FRAME_SIZE, INDEX, model_picture_name
+from engines.plan import plan_pipeline
 from engines.ragged import Ragged
+from pipelines.registry import builtin_pipeline
 from schemas.errors import RigflowError
-from schemas.jobs import JobRef, Key
-from schemas.media import MediaInfo
 from schemas.model import ModelSpec
 from schemas.model_profile import ComputeOptions
-from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
 from tests.nets import x3d
 
 SECONDS, TILE, SIDE = 2.0, (720, 1280), 320
-PRODUCERS, STEP = 2, 16  # threads that convert frames, and parts of a call of the infer stage
+FRAMES, STEP = 3_000, 8  # frames of a film, and batches of a step: as many as a worker gives to short ones
 _MOST_PARTS = 64
 
 
@@ -149,7 +147,10 @@ def bare(session: Any, rows: RowBatch) -> tuple[float, float, float]:
 
 
 def boxes(options: argparse.Namespace) -> dict[str, Any]:
-    """Frames of 720p that lie on the GPU to boxes on the host: conversion, batches, YOLOv8n at 320, suppression."""
+    """YOLOv8n at 320 to boxes on the host: the session alone, the stage over parts that lie on the GPU, and films.
+
+    Films are decoded and converted as a worker does it, by the threads of its device.
+    """
     settings = Settings(tf32=True, precision="fp16")
     device = CudaDevice(options.device, settings, options.folder / "cache")
     network = networks_in(options.folder)["YOLOv8n 320"]
@@ -157,15 +158,15 @@ def boxes(options: argparse.Namespace) -> dict[str, Any]:
     for turn in range(2):
         for name, graph in (("", False), ("CUDA graph, ", True)):
             try:
-                made = _to_boxes(device, settings, network, graph, options)
+                made = _by(device, settings, network, graph, options, films=turn > 0)
             except RigflowError as error:
                 made = {"failed": str(error)}
             found |= {f"{name}{what}, round {turn + 1}": figure for what, figure in made.items()}
     return found
 
 
-def _to_boxes(
-    device: CudaDevice, settings: Settings, network: Network, graph: bool, options: argparse.Namespace
+def _by(
+    device: CudaDevice, settings: Settings, network: Network, graph: bool, options: argparse.Namespace, films: bool
 ) -> dict[str, Any]:
     """The way to boxes by a session whose batches are CUDA graphs or not."""
     spec, model, shape, _ = network
@@ -185,63 +186,57 @@ def _to_boxes(
         _, rate, cpu_ms = timed(session, device.gpu, heads, stage, given[:count], SECONDS)
         found[f"stage, {count} parts a step, images/s"] = rate
         found[f"stage, {count} parts a step, CPU ms a batch"] = cpu_ms * shape[0]
-    frames = [mine for _, mine in decoded(device.gpu, hd(options.folder, 50), PART)]
-    found |= _boxes(device, session, heads, stage, frames)
+    found |= _of_films(device, session, heads, stage, options) if films else {}
     found["graphs were used to the end"] = bool(session._recordings)
     session.close()
     return found
 
 
-def _boxes(device: CudaDevice, session: Any, heads: Heads, stage: OperatorStage, frames: Sequence[Any]) -> Any:
-    """Producers convert the same frames again and again; this thread runs the stage."""
-    ready: queue.Queue[Part] = queue.Queue(4 * STEP)
-    over = threading.Event()
-    [tensor] = session.spec.inputs
-    convert = device.preprocess({model_picture_name("infer", tensor.name): tensor.picture})
-    makers = [threading.Thread(target=_convert, args=(device, convert, frames, ready, over)) for _ in range(PRODUCERS)]
-    for maker in makers:
-        maker.start()
-    counts = [0, 0]
+def _of_films(
+    device: CudaDevice, session: Any, heads: Heads, stage: OperatorStage, options: argparse.Namespace
+) -> dict[str, Any]:
+    """The way from films to boxes, and to pictures alone."""
+    found: dict[str, Any] = {}
+    films = {"720p": hd(options.folder, FRAMES), "360p": real(options.folder, "real-360p", (360, 640), FRAMES)}
+    detect = every_frame(builtin_pipeline("detect").with_model(session.spec.name))
+    plan = plan_pipeline(detect, {session.spec.name: session.spec}).decode
+    for name, film in films.items():
+        bodies = bodies_of(film, detect)
+        found[f"films of {name}, decoded and converted alone"] = frame_path(device, bodies, plan, device.concurrency)
+        parts = decoded_parts(device, bodies, plan, device.concurrency)
+        found[f"films of {name} to boxes"] = _to_boxes(session, heads, stage, parts)
+    return found
+
+
+def _to_boxes(session: Any, heads: Heads, stage: OperatorStage, parts: Iterator[Part]) -> dict[str, float]:
+    """This thread runs the stage in steps of as many batches as a worker's, and leaves what fills no batch."""
+    waiting: list[Part] = []
+    images = found = 0
 
     def step() -> None:
-        for part in infer_parts(stage, session, [ready.get() for _ in range(STEP)], heads=heads):
+        nonlocal waiting, images, found
+        while sum(sum(rows_of(stage, session, part).values()) for part in waiting) < STEP * stage.max_batch:
+            waiting.append(next(parts))
+        outcomes, waiting = infer_parts(stage, session, waiting, heads=heads, only_full=True), []
+        for part in outcomes:
             assert isinstance(part, Part), part
+            if isinstance(part, Begun):
+                waiting.append(part)
+                continue
             scores = part.arrays["scores"]
             assert isinstance(scores, Ragged)
-            counts[0] += len(part.meta.pts)
-            counts[1] += len(scores.values)
+            images += len(part.meta.pts)
+            found += len(scores.values)
 
     for _ in range(5):
         step()
-    counts[:] = [0, 0]
+    images = found = 0
     used_s, began_s = time.process_time(), time.perf_counter()
     while time.perf_counter() - began_s < 2 * SECONDS:
         step()
     took_s, used_s = time.perf_counter() - began_s, time.process_time() - used_s
-    over.set()
-    while any(maker.is_alive() for maker in makers):
-        while not ready.empty():
-            ready.get()
-        time.sleep(0.01)
-    images, found = counts
     return {
-        "frames to boxes, images/s": images / took_s,
+        "images/s": images / took_s,
         "boxes an image": found / images,
         "CPU s a 1,000 images": 1000 * used_s / images,
     }
-
-
-def _convert(
-    device: CudaDevice, convert: FramePictures, frames: Sequence[Any], ready: "queue.Queue[Part]", over: threading.Event
-) -> None:
-    key = Key(job=JobRef(id="bench", pipeline="bench", revision="0" * 16), segment=0, part=0, last=True)
-    height, width = frames[0].height, frames[0].width
-    media = MediaInfo(kind="video", width=width, height=height)
-    sizes, index = np.full((PART, 2), (height, width), np.int32), np.arange(PART, dtype=np.int32)[:, None]
-    while not over.is_set():
-        made = [convert.convert(frame) for frame in frames]
-        convert.synchronize()
-        arrays: dict[str, Any] = {name: np.stack([each[name] for each in made]) for name in made[0]}
-        arrays |= {INDEX: index, FRAME_SIZE: sizes}
-        ready.put(Part(PartMeta(key=key, media=media, pts=tuple(range(PART)), frames=PART), arrays))
-    device.leave()

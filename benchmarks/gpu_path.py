@@ -4,7 +4,7 @@ import argparse
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +15,14 @@ from benchmarks.gpu_clips import hd
 from engines.cuda.nvdec import open_decoder
 from engines.device.cuda import CudaDevice
 from engines.media.split import Splitter
+from engines.part import Part
 from engines.plan import plan_pipeline
 from engines.planned import DecodePlan
 from engines.prefetched import PrefetchedParts
 from pipelines.registry import builtin_pipeline
 from schemas.jobs import JobRef, Key
 from schemas.messages import decode
+from schemas.pipeline import PipelineSpec
 from schemas.segments import Segment
 from schemas.settings import Settings
 from workers.definitions import find_models
@@ -35,7 +37,7 @@ def path(options: argparse.Namespace) -> dict[str, Any]:
     film, spec = hd(options.folder, FRAMES), builtin_pipeline("fingerprint")
     cards = {name: card for name, (card, _) in find_models(spec, None).items()}
     plans = {"sampled": spec, "every frame": every_frame(spec)}
-    bodies = _bodies(film, spec.grid, spec.segment_s)
+    bodies = bodies_of(film, spec)
     found: dict[str, Any] = {}
     for sessions in SESSIONS:
         settings = Settings(decoders=sessions)
@@ -51,10 +53,10 @@ def path(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _bodies(film: Path, grid: Any, segment_s: float) -> list[bytes]:
+def bodies_of(film: Path, spec: PipelineSpec) -> list[bytes]:
     """The segments of a film as messages."""
     job = JobRef(id="path", pipeline="path", revision="0" * 16)
-    with Splitter(film, grid, segment_s, sound=None) as splitter:
+    with Splitter(film, spec.grid, spec.segment_s, sound=None) as splitter:
         return [
             bytes(each.segment(Key(job=job, segment=number)).pieces(each.content))
             for number, each in enumerate(splitter.segments())
@@ -89,31 +91,40 @@ def bare(device: CudaDevice, film: Path, sessions: int, packets: int) -> dict[st
     return figures
 
 
+def decoded_parts(device: CudaDevice, bodies: Sequence[bytes], plan: DecodePlan, sessions: int) -> Iterator[Part]:
+    """The parts of the segments, again and again and in any order, as the threads of a worker's device make them."""
+    ready, turn = threading.Event(), itertools.cycle(bodies)
+    preprocess = device.preprocess(plan.pictures)
+
+    def begun() -> PrefetchedParts:
+        segment, buffers = decode(next(turn))
+        parts = device.decode(cast(Segment, segment), buffers, plan, preprocess)
+        assert isinstance(parts, PrefetchedParts)
+        parts.begin(ready.set)
+        return parts
+
+    active = [begun() for _ in range(sessions + AHEAD)]
+    while True:
+        ready.wait(0.5)
+        ready.clear()
+        for number, parts in enumerate(active):
+            while parts.ready:
+                part = next(cast(Iterator[Part], parts), None)
+                if part is None:
+                    active[number] = begun()
+                    break
+                yield part
+
+
 def frame_path(device: CudaDevice, bodies: Sequence[bytes], plan: DecodePlan, sessions: int) -> dict[str, float]:
     """Segments that are read, decoded, converted and made into parts, which are dropped."""
-    ready, turn, frames = threading.Event(), itertools.cycle(bodies), 0
-    preprocess = device.preprocess(plan.pictures)
-    active: list[PrefetchedParts] = []
+    parts, frames = decoded_parts(device, bodies, plan, sessions), 0
 
     def work(seconds: float) -> None:
         nonlocal frames
         end_s = time.perf_counter() + seconds
         while time.perf_counter() < end_s:
-            while len(active) < sessions + AHEAD:
-                segment, buffers = decode(next(turn))
-                parts = device.decode(cast(Segment, segment), buffers, plan, preprocess)
-                assert isinstance(parts, PrefetchedParts)
-                parts.begin(ready.set)
-                active.append(parts)
-            ready.wait(0.5)
-            ready.clear()
-            for parts in list(active):
-                while parts.ready:
-                    part = next(parts, None)
-                    if part is None:
-                        active.remove(parts)
-                        break
-                    frames += part.meta.frames
+            frames += next(parts).meta.frames
 
     work(WARM_S)
     return _measured(lambda: frames, work)
