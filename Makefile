@@ -81,11 +81,11 @@ format: .venv/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# the kernels for every architecture the CUDA toolkit here knows, and the loop that decodes in bursts by the C compiler;
-# without them a GPU's first worker compiles its own
+# the kernels for every architecture the CUDA toolkit here knows, and what is written in C by the C compiler; without them
+# the first worker compiles its own
 kernels: .venv/base
 	$(BIN)/python -m engines.cuda.kernels
-	$(BIN)/python -m engines.cuda.burst_library
+	$(BIN)/python -m engines.native
 
 # side by side with what else one could use, in under 20 minutes on 2 cores; the records and docs/benchmarks.md are kept
 bench: .venv/bench

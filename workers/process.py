@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
+from engines import native
 from engines.device import open_device
 from engines.ports import Device
 from engines.profiling.models import device_name
@@ -70,6 +71,7 @@ class Worker:
         broker = await Broker.connect(self._settings, name=self.name)
         self._on_connected()
         cache = self._settings.cache_folder
+        native.keep_in(cache)
         device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
         computing, unsafe = ComputingThread(device), (self._options.quarantine, self._options.load_alone)
         pipelines = PipelineCache(broker, self.hosts, cache, device, computing, *unsafe)

@@ -1,20 +1,15 @@
 """Compiles and loads `burst.c`, the loop that decodes a part in one call, and checks that it reads frames right.
 
 The loop calls the FFmpeg libraries that PyAV has loaded, and reads fields of their structs. Where these are is known
-for some versions of FFmpeg, and is compared with PyAV's own view before the first use. `make kernels` compiles it ahead
-of time; otherwise the first worker of a GPU does so by the C compiler of the machine, and keeps it in the cache folder.
+for some versions of FFmpeg, and is compared with PyAV's own view before the first use.
 """
 
 import ctypes
 import glob
-import hashlib
 import logging
 import os
 import platform
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +17,8 @@ import av
 import numpy as np
 from av.packet import Packet
 
-from engines.files import atomic_write
 from engines.media.bursts import IrregularBurst
+from engines.native import NoCompiler, library_of
 
 log = logging.getLogger("rigflow")
 
@@ -107,7 +102,10 @@ class Burst(ctypes.Structure):
 
 
 class BurstLibrary:
-    """The compiled loop, checked. Raises Unusable; OSError and AttributeError: it cannot be kept or loaded."""
+    """The compiled loop, checked.
+
+    Raises Unusable and NoCompiler; OSError and AttributeError: it cannot be kept or loaded.
+    """
 
     def __init__(self, cache: Path) -> None:
         if platform.system() != "Linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
@@ -119,7 +117,7 @@ class BurstLibrary:
         self._given = {name: _address(libraries[library], symbol) for name, (library, symbol) in _FUNCTIONS.items()}
         self._given |= _LAYOUTS[version]
         self._avutil, self._avcodec = libraries["avutil"], libraries["avcodec"]
-        path = str(_compiled(cache))
+        path = str(library_of(SOURCE, cache))
         waits, stays = ctypes.CDLL(path), ctypes.PyDLL(path)  # without and with the interpreter's lock
         self.decode: Any = waits.decode_part
         self.decode.restype = ctypes.c_int64
@@ -197,7 +195,7 @@ def load_bursts(cache: Path) -> BurstLibrary | None:
     """Return the loop; None, with a line in the log, where it cannot be used: frames are then decoded one by one."""
     try:
         return BurstLibrary(cache)
-    except (Unusable, OSError, AttributeError) as error:
+    except (Unusable, NoCompiler, OSError, AttributeError) as error:
         log.warning("%s: %s", _SLOWER, error)
         return None
 
@@ -235,45 +233,3 @@ def _check_software(library: BurstLibrary) -> None:
     ours[2] &= 0xFFFFFFFF
     if ours != [packet.pts, packet.buffer_ptr, 1, packet.duration]:
         raise Unusable("PyAV's packets are laid out otherwise")
-
-
-def _name() -> str:
-    return f"burst-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}-{platform.machine()}.so"
-
-
-def _compiled(cache: Path) -> Path:
-    """Return the loop's library: precompiled, cached, or compiled now. Raises Unusable."""
-    for path in (SOURCE.with_name(_name()), cache / "kernels" / _name()):
-        if path.exists():
-            return path
-    atomic_write(path, _by_compiler())
-    return path
-
-
-def _by_compiler() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "burst.so"
-        for compiler in _compilers():
-            command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(out), str(SOURCE)]
-            if subprocess.run(command, capture_output=True).returncode == 0:
-                return out.read_bytes()
-    raise Unusable("no C compiler here (cc, gcc or clang) compiles the loop")
-
-
-def _compilers() -> Iterator[str]:
-    yield from filter(None, map(shutil.which, ("cc", "gcc", "clang")))
-
-
-def precompile() -> Path | None:
-    """Compile it beside its source; None without a compiler."""
-    try:
-        image = _by_compiler()
-    except Unusable:
-        return None
-    path = SOURCE.with_name(_name())
-    path.write_bytes(image)
-    return path
-
-
-if __name__ == "__main__":
-    print(precompile() or "no C compiler: a GPU's first worker will compile the loop")

@@ -172,16 +172,16 @@ class _Selecting:
 
     def selected(self, records: Array) -> dict[str, Value]:
         """The outputs as heads read them, of the records `[K * record_bytes]` uint8 that the kernel wrote."""
-        records = records.reshape(-1, self.record_bytes)
-        numbers = records[:, : _COUNT.itemsize].view(_COUNT)[:, 0]
+        numbers = records.view(_COUNT).reshape(-1, self.record_bytes // _COUNT.itemsize)[:, 0]
         order = np.argsort(numbers)
+        records = np.take(records.reshape(-1, self.record_bytes), order, axis=0)
         rows, places = np.divmod(numbers[order].astype(np.int64), max(1, self.places))
         offsets = np.searchsorted(rows, np.arange(self.rows + 1)).astype(np.int64)
         made: dict[str, Value] = {}
         for name, output, columns, begin in zip(
             self._selection.outputs, self._outputs, self._columns, self._offsets, strict=True
         ):
-            values = records[:, begin : begin + columns * output.dtype.itemsize][order].view(output.dtype)
+            values = records[:, begin : begin + columns * output.dtype.itemsize].view(output.dtype)
             made[name] = Selected(values, offsets, places, self._grid)
         return made
 

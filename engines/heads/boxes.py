@@ -9,7 +9,7 @@ import numpy as np
 from engines.heads.base import HeadOptions, check_labels, own_and_other, parse_options
 from engines.heads.decoders.base import BoxOptions, Candidates, Decoder
 from engines.heads.reductions import Reduction, reductions_of
-from engines.heads.suppression import Overlap, best_of_rows, box_overlap, suppress
+from engines.heads.suppression import BOX_OVERLAP, Overlap, best_of_rows, by_group, by_number, suppress
 from engines.heads.view import View, WayBack
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -94,10 +94,10 @@ class Detector:
         self,
         outputs: Mapping[str, Value],
         views: Sequence[View],
-        overlap: Overlap = box_overlap,
+        overlap: Overlap = BOX_OVERLAP,
         enclosing: Callable[[Candidates], Array] = lambda candidates: candidates.boxes,
     ) -> Found:
-        """Return the detections of a batch. `overlap` compares boxes `[P, 4 + E]`, each followed by its extra values.
+        """Return the detections of a batch.
 
         `enclosing` returns the boxes `[C, 4]` of candidates. A candidate whose box has no area in the source, for
         example because it lies in the padding, is dropped before suppression, as torchvision's `remove_small_boxes` and
@@ -124,17 +124,23 @@ class Detector:
         return Found(candidates, boxes, offsets, way_back)
 
     def _chosen(self, candidates: Candidates, overlap: Overlap) -> Array:
-        options, rows, scores = self._options, candidates.rows, candidates.scores
-        kept: Array = np.arange(len(rows))
-        if options.nms < 1 and len(rows):
-            groups = rows
+        """Return the indices of the detections, by row and falling score."""
+        options, rows = self._options, candidates.rows
+        ordered = by_group(candidates.scores, rows)
+        if options.nms < 1 and len(ordered):
+            if len(ordered) > MOST_CANDIDATES:
+                ordered = best_of_rows(ordered, rows, MOST_CANDIDATES)
+            groups = rows[ordered]
             if options.class_aware:
-                groups = rows * (int(candidates.classes.max()) + 1) + candidates.classes
-            if len(kept) > MOST_CANDIDATES:
-                kept = best_of_rows(kept, scores, rows, MOST_CANDIDATES)
-            shapes = np.concatenate([candidates.boxes, candidates.extra], axis=-1)[kept]
-            kept = kept[suppress(shapes, scores[kept], groups[kept], options.nms, options.max, overlap)]
-        return best_of_rows(kept, scores, rows, options.max)
+                groups = groups * (int(candidates.classes.max()) + 1) + candidates.classes[ordered]
+            by_class = by_number(groups)
+            shapes = candidates.boxes
+            if not overlap.of_boxes:
+                shapes = np.concatenate([shapes, candidates.extra], axis=-1)
+            among = ordered[by_class]
+            kept = suppress(shapes[among], groups[by_class], options.nms, options.max, overlap)
+            ordered = ordered[np.sort(by_class[kept])]
+        return best_of_rows(ordered, rows, options.max)
 
 
 def _none(extra: int) -> Candidates:

@@ -7,6 +7,7 @@ import numpy as np
 
 from engines.heads.boxes import Detector
 from engines.heads.decoders.base import Candidates
+from engines.heads.suppression import Overlap
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -32,7 +33,7 @@ class OrientedBoxes(Detector):
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
-        found = self.find(outputs, views, gaussian_overlap, _enclosing)
+        found = self.find(outputs, views, Overlap(gaussian_overlap, of_boxes=False), _enclosing)
         kept = found.candidates
         corners = found.way_back.points(_corners(kept), kept.rows, clip=False)
         return {**found.arrays(), "corners": found.ragged(corners)}

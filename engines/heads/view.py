@@ -76,7 +76,9 @@ class WayBack:
     """Converts coordinates in the pictures of a batch to coordinates in their sources."""
 
     def __init__(self, views: Sequence[View]) -> None:
-        sizes = np.array([(*v.source, *v.scaled, v.top, v.left) for v in views], np.float64).reshape(-1, 3, 2)
+        self._alike = bool(views) and views.count(views[0]) == len(views)
+        different = views[:1] if self._alike else views
+        sizes = np.array([(*v.source, *v.scaled, v.top, v.left) for v in different], np.float64).reshape(-1, 3, 2)
         self._sizes, scaled, self._starts = sizes[:, :, ::-1].swapaxes(0, 1)  # each [N, 2]: x, y
         self._ratios = self._sizes / scaled
 
@@ -87,7 +89,8 @@ class WayBack:
         """
         inner = (1,) * (points.ndim - 2)
         starts, ratios, sizes = (
-            of_rows[rows].reshape(-1, *inner, 2) for of_rows in (self._starts, self._ratios, self._sizes)
+            (of_rows if self._alike else of_rows[rows]).reshape(-1, *inner, 2)
+            for of_rows in (self._starts, self._ratios, self._sizes)
         )
         found = (points - starts) * ratios
         if clip:

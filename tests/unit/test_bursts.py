@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
 
+from engines import native
 from engines.cuda import burst, burst_library, nvdec
 from engines.cuda.burst_library import BurstLibrary, load_bursts
 from engines.cuda.memory import Counters
@@ -77,19 +78,19 @@ def test_a_loop_that_reads_frames_wrongly_is_not_used(
 def test_without_a_compiler_the_log_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(burst_library.shutil, "which", lambda name: None)
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
     assert load_bursts(tmp_path) is None
-    assert caplog.messages == [f"{burst_library._SLOWER}: no C compiler here (cc, gcc or clang) compiles the loop"]
+    assert caplog.messages == [f"{burst_library._SLOWER}: no C compiler here (cc, gcc or clang) compiles burst.c"]
 
 
 def test_a_library_that_cannot_be_kept_or_loaded_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(burst_library, "_name", lambda: "burst-other.so")  # a name that no file has
+    monkeypatch.setattr(native, "name_of", lambda source: "burst-other.so")  # a name that no file has
     (tmp_path / "kernels").write_text("a file where the folder should be")
     assert load_bursts(tmp_path) is None
     for content in (b"no library", b""):
-        cached = tmp_path / "damaged" / "kernels" / burst_library._name()
+        cached = tmp_path / "damaged" / "kernels" / native.name_of(burst_library.SOURCE)
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.write_bytes(content)
         assert load_bursts(tmp_path / "damaged") is None

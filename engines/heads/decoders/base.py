@@ -150,7 +150,7 @@ def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
         return Best(rows, places, scores[rows, places, classes], classes)
     if scores.strides[-1] == scores.itemsize:  # argmax takes half the time of max here, else seven times as long
         best = scores.argmax(axis=-1)
-        highest = np.take_along_axis(scores, best[..., None], axis=-1)[..., 0]
+        highest = scores[np.arange(len(scores))[:, None], np.arange(scores.shape[1]), best]
         rows, places = np.nonzero(highest > threshold)
         return Best(rows, places, highest[rows, places], best[rows, places])
     highest = scores.max(axis=-1)

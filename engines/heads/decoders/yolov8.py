@@ -42,7 +42,6 @@ class YoloV8:
         (values,) = level.arrays
         end = values.shape[2] - self._extra
         best = best_classes(values[:, :, 4:end], self._options.threshold, self._options.multi_label)
-        found = values[best.rows, best.places]
-        boxes = corners(found[:, :2], found[:, 2:4])
+        found, extra = (values[:, :, each][best.rows, best.places] for each in (slice(4), slice(end, None)))
         rows, _ = level.found(best.rows, best.places)
-        return Candidates.of(rows, boxes, best.scores, best.classes, found[:, end:])
+        return Candidates.of(rows, corners(found[:, :2], found[:, 2:]), best.scores, best.classes, extra)
