@@ -64,7 +64,7 @@ def plan(
     if fleet and job:
         raise UsageError("--job is about the fleet that runs", "leave out --fleet")
     check_inputs([file])
-    spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder, [file])
+    spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings, [file])
     facts = facts_of_file(spec, file, settings)
     known, manifest = run_async(_known(settings, fleet, job))
     if manifest and manifest.job.pipeline != spec.name:

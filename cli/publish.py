@@ -63,7 +63,7 @@ def publish(
     if job and not is_token(job):
         raise UsageError(f"--job {job}", TOKEN_HINT)
     check_inputs(inputs)
-    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder, inputs)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings, inputs)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     with answers(as_json) as answer:

@@ -83,7 +83,7 @@ def run(
 
     inputs = checked_inputs(inputs, only_new)  # a wrong path is reported before a model that is missing
     files = [path for path in inputs if path.is_file()]
-    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder, files)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings, files)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     folder = out or Path(".")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Json, ModelName, SettingsFile, StageFields, chosen_pipeline, ends_well, fleet_from
+from cli.options import Json, ModelName, SettingsFile, StageFields, chosen_pipeline, ends_well, settings_from
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def simulate(
 
     if cards:
         return simulate_text.list_cards(as_json)
-    settings = fleet_from(settings_file)
+    settings = settings_from(settings_file)
     imagined = _fleet(rigs, fleet, link, cores, network)
-    spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings.cache_folder)
+    spec, models, _ = chosen_pipeline(pipeline, model, fields, None, settings)
     text, facts, submission = _submission(job, rest or [], spec, models, settings)
     faults = [_fault(each, imagined) for each in fault or ()]
     placement = place(imagined, submission.work)

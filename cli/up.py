@@ -20,7 +20,7 @@ from cli.options import (
 )
 from cli.text import cell, cells, stderr, stdout
 from schemas.errors import ExitCode
-from schemas.text import without_passwords
+from schemas.text import count, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,9 +126,8 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
     url = without_passwords(fleet.nats)
     kept = "" if settings.nats else f", its work kept in {settings.store}"
     console.print(cells(("rigflow is up", "bold green"), (" on ", ""), (url, "bold"), (kept, "")))
-    console.print(
-        f"{workers} {'worker' if workers == 1 else 'workers'}, pipelines {', '.join(pipelines)}\n\nIn another terminal:"
-    )
+    console.print(f"{count(workers, 'worker')}, pipelines that the broker knows: {', '.join(pipelines)}")
+    console.print("\nIn another terminal:")
     first = "fingerprint" if "fingerprint" in pipelines else pipelines[0]
     here = "" if url.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {url}"
     for command, why in (

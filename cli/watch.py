@@ -96,7 +96,7 @@ def watch(
     out = out if template is None else template.root
     if out.exists() and out.samefile(folder):
         raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
-    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings)
     workers = workers_here(settings, workers)
     check_packages(spec, {name: card for name, (card, _) in models.items()}, settings, computes=workers > 0)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK

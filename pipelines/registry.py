@@ -42,8 +42,9 @@ def builtin_pipeline(name: str) -> PipelineSpec:
     text = _definitions().get(name)
     if text is None:
         near = did_you_mean(name, builtin_pipelines())
-        there = near or f"there are {', '.join(builtin_pipelines())}"
-        raise PipelineError(f"no pipeline is called {name}", there)
+        others = "for one of your own give its file, and for one of a fleet --nats"
+        there = near or f"there are {', '.join(builtin_pipelines())}; {others}"
+        raise PipelineError(f"no pipeline is called {name} here", there)
     return parse_pipeline(text, f"{name}.toml")
 
 

@@ -104,11 +104,25 @@ async def variant(
 
     Without changes it is `known`. Raises PipelineError, ModelError.
     """
+    changed, cards = await changed_pipeline(broker, known, fields, model, stream)
+    if changed.revision == known.revision:
+        return known
+    await _put_cards(broker, cards.values())
+    return await put_revision(broker, changed, variant=True)
+
+
+async def changed_pipeline(
+    broker: Broker,
+    known: PipelineSpec,
+    fields: Mapping[str, Any],
+    model: str | None = None,
+    stream: int | None = None,
+) -> tuple[PipelineSpec, dict[str, ModelSpec]]:
+    """What `variant` would publish, and the cards by which its models run, by their names. Raises the same."""
     wanted = known.with_fields(fields).with_model(model).with_stream(stream)
     if wanted.revision == known.revision:
-        return known
-    changed = await _pinned(broker, known, wanted, {}, keep_warm_up=f"{known.decode.name}.warm_up" in fields)
-    return await put_revision(broker, changed, variant=True)
+        return known, {name: await load_card(broker, identity) for name, identity in known.models.items()}
+    return await _pinned(broker, known, wanted, {}, keep_warm_up=f"{known.decode.name}.warm_up" in fields)
 
 
 async def known_cards(broker: Broker) -> list[ModelSpec]:
@@ -146,7 +160,10 @@ async def _put_cards(broker: Broker, cards: Iterable[ModelSpec]) -> None:
 async def _updated(broker: Broker, card: ModelSpec) -> list[PipelineSpec]:
     """What each pipeline that runs a model of this name becomes with another one."""
     using = [spec for spec in await known_pipelines(broker) if card.name in spec.model_names.values()]
-    return [await _pinned(broker, spec, spec, {card.name: card}) for spec in using]
+    changed = [await _pinned(broker, spec, spec, {card.name: card}) for spec in using]
+    for _, cards in changed:
+        await _put_cards(broker, cards.values())
+    return [spec for spec, _ in changed]
 
 
 async def _pinned(
@@ -155,8 +172,8 @@ async def _pinned(
     wanted: PipelineSpec,
     given: Mapping[str, ModelSpec],
     keep_warm_up: bool = False,
-) -> PipelineSpec:
-    """`wanted`, a changed `known`, with the identities of its models; `given` are new models by name."""
+) -> tuple[PipelineSpec, dict[str, ModelSpec]]:
+    """`wanted`, a changed `known`, with the identities of its models, and their cards; `given` are new models."""
     before = {name: await load_card(broker, identity) for name, identity in known.models.items()}
     cards: dict[str, ModelSpec] = {}
     for stage in wanted.operators:
@@ -170,6 +187,4 @@ async def _pinned(
     wanted = without_tensors(wanted, known, before)  # as with the warm-up
     cards = as_run(wanted, cards)
     plan_pipeline(wanted, cards)
-    pinned = with_pins(wanted, {name: (card, b"") for name, card in cards.items()})
-    await _put_cards(broker, cards.values())
-    return pinned
+    return with_pins(wanted, {name: (card, b"") for name, card in cards.items()}), cards

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -11,8 +12,16 @@ from engines.models.catalogue import builtin_model, builtin_models, is_there, ma
 from engines.models.publishers import where_to_get
 from engines.plan import plan_pipeline
 from pipelines.broker import Broker
-from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
+from pipelines.registry import (
+    builtin_pipeline,
+    builtin_pipelines,
+    load_pipeline,
+    pipeline_names,
+    publish_pipeline,
+    with_pins,
+)
 from pipelines.topology import apply_topology, ensure_topology
+from pipelines.variants import changed_pipeline, put_as_needed
 from schemas.errors import ModelMissing, PipelineError
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
@@ -20,6 +29,10 @@ from schemas.settings import Settings
 from schemas.text import did_you_mean
 
 Models = Mapping[str, tuple[ModelSpec, Content]]  # a model's name in its pipeline -> its model card and its files
+
+
+class FleetModels(dict[str, tuple[ModelSpec, Content]]):
+    """The cards of a pipeline that the fleet knows, pinned as it is there: the broker has the files of its models."""
 
 
 def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
@@ -102,11 +115,39 @@ def _heads(spec: PipelineSpec) -> dict[str, dict[str, JsonValue]]:
     return heads
 
 
+async def fleet_pipeline(
+    broker: Broker, name: str, fields: Mapping[str, Any], model: str | None, stream: int | None
+) -> tuple[PipelineSpec, FleetModels]:
+    """The newest revision of a pipeline that the fleet knows, with other values of fields; nothing is written.
+
+    Raises PipelineError, also where the fleet knows none of this name, ModelError, BrokerError.
+    """
+    known = await pipeline_names(broker)
+    if name not in known:
+        there = sorted({*known, *builtin_pipelines()})
+        hint = did_you_mean(name, there) or f"there are {', '.join(there)}; for one of your own give its file"
+        raise PipelineError(f"no pipeline is called {name}, here or in the fleet", hint)
+    spec, cards = await changed_pipeline(broker, await load_pipeline(broker, known[name]), fields, model, stream)
+    return spec, FleetModels({each: (card, b"") for each, card in cards.items()})
+
+
+def pinned(spec: PipelineSpec, models: Models) -> PipelineSpec:
+    """A pipeline with the identities of its models, see `with_pins`; one of the fleet has them."""
+    return spec if isinstance(models, FleetModels) else with_pins(spec, models)
+
+
 async def register(
     broker: Broker, settings: Settings, spec: PipelineSpec, models: Models, variant: bool = False
 ) -> PipelineSpec:
     """Publish a pipeline with its streams and models to the fleet, see `publish_pipeline`; the pinned spec."""
     await ensure_topology(broker, settings, [spec])
+    return await _publish(broker, spec, models, variant)
+
+
+async def _publish(broker: Broker, spec: PipelineSpec, models: Models, variant: bool) -> PipelineSpec:
+    if isinstance(models, FleetModels):
+        await put_as_needed(broker, spec, [card for card, _ in models.values()])
+        return spec
     return await publish_pipeline(broker, spec, models, variant)
 
 
@@ -116,12 +157,12 @@ async def repair(
     """Create streams and consumers of a pipeline that were deleted, and publish it again; names of the created ones."""
     made = await ensure_topology(broker, settings, [spec])
     if made:
-        await publish_pipeline(broker, spec, models, variant)
+        await _publish(broker, spec, models, variant)
     return [f"{change.stream} {change.consumer}".rstrip() for change in made]
 
 
 async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
-    """Publish the pipelines that come with rigflow to the fleet at `settings.nats`; their names.
+    """Publish the pipelines that come with rigflow to the fleet at `settings.nats`; the names of all that it knows.
 
     With `ours`, the broker is of this process, and its streams are changed to our settings. Pipelines whose model is
     missing are left out.
@@ -135,4 +176,4 @@ async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
             await apply_topology(broker, settings, [spec for spec, _ in ready])
         for spec, models in ready:
             await register(broker, settings, spec, models)
-    return [spec.name for spec, _ in ready]
+        return sorted(await pipeline_names(broker))

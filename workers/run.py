@@ -14,14 +14,13 @@ from pipelines.collect import Collector
 from pipelines.early_split import EarlySplit
 from pipelines.jetstream import Gone
 from pipelines.job import OpenJob
-from pipelines.registry import with_pins
 from pipelines.tracing import traced
 from schemas.errors import RigflowError, UsageError, first_error
 from schemas.jobs import JobRef, Priority
 from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
-from workers.definitions import Models, register, repair
+from workers.definitions import Models, pinned, register, repair
 from workers.inputs import Inspected, JobOutcome, look_at, name_results, plan_jobs, split_early
 from workers.waits import both, explained
 
@@ -77,9 +76,9 @@ async def run_jobs(
         broker = client.broker
         mend = partial(repair, broker, settings, spec, models, variant)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
-            pinned = with_pins(spec, models)
-            registering = register(broker, settings, pinned, models, variant)
-            spec, (inspected, early) = await asyncio.gather(registering, _look_at(settings, pinned, inputs))
+            spec = pinned(spec, models)
+            registering = register(broker, settings, spec, models, variant)
+            spec, (inspected, early) = await asyncio.gather(registering, _look_at(settings, spec, inputs))
             client.on_sent = both(listener.sent, moved)
             outcomes += await asyncio.to_thread(plan_jobs, client, spec, inspected, priority)
             if early is not None:
@@ -103,10 +102,10 @@ async def run_jobs(
 
 
 async def _look_at(
-    settings: Settings, pinned: PipelineSpec, inputs: Sequence[Path]
+    settings: Settings, spec: PipelineSpec, inputs: Sequence[Path]
 ) -> tuple[Inspected, EarlySplit | None]:
-    inspected = await asyncio.to_thread(look_at, inputs, pinned)
-    return inspected, split_early(settings, pinned, inspected)
+    inspected = await asyncio.to_thread(look_at, inputs, spec)
+    return inspected, split_early(settings, spec, inspected)
 
 
 def _compare(names: OutputNames, outcomes: Mapping[str, JobOutcome], job: str, files: list[Path]) -> Sequence[Path]:

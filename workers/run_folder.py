@@ -15,7 +15,6 @@ from pathlib import Path
 from engines.outputs.template import OutTemplate
 from pipelines.client import Client
 from pipelines.collect import Collector
-from pipelines.registry import with_pins
 from schemas.errors import RigflowError
 from schemas.fields import clean_name
 from schemas.jobs import Priority
@@ -23,7 +22,7 @@ from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.text import without_path
-from workers.definitions import Models, register, repair
+from workers.definitions import Models, pinned, register, repair
 from workers.inputs import JobOutcome
 from workers.item_results import ItemResults
 from workers.ledger import Ledger, ledger_path
@@ -264,7 +263,7 @@ def folder_run(
 
     Raises StoreError, OutputError, ModelError.
     """
-    spec = with_pins(spec, models)
+    spec = pinned(spec, models)
     ledger = Ledger(ledger_path(out, spec.name), out, spec.revision)
     ledger.open()
     scratch = out / f".rigflow-{spec.name}-unfinished"

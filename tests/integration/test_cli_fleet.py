@@ -72,12 +72,16 @@ def test_up_keeps_its_work_starts_again_what_dies_and_drains_on_sigterm(tmp_path
     with up(tmp_path / "store", "--workers", "0") as fleet:
         published = rigflow("publish", "fingerprint", real_clip("bikes"), "--nats", url_of(fleet))
         assert published.returncode == 0, published.stderr
+        scenes = rigflow("pipelines", "show", "scenes").stdout
+        (tmp_path / "mine.toml").write_text(scenes.replace('"scenes"', '"mine"', 1))
+        mine = rigflow("publish", tmp_path / "mine.toml", real_clip("bikes"), "--job", "mine", "--nats", url_of(fleet))
+        assert mine.returncode == 0, mine.stderr
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url = url_of(fleet)
         output = fleet.output
         assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in output
-        assert "fingerprint, scenes, upscale2x" in output
+        assert "1 worker, pipelines that the broker knows: fingerprint, mine, scenes, upscale2x\n" in output
         assert f"rigflow run fingerprint FILE --nats {url}" in output
         got = rigflow("results", published.stdout.strip(), "--follow", "--out", tmp_path / "first", "--nats", url)
         assert got.returncode == 0, got.stderr
@@ -112,7 +116,8 @@ def test_a_store_on_a_full_disk_is_told_with_what_to_do(small_disk: Path, tmp_pa
     for command in (["run", "fingerprint", real_clip("bikes"), "--out", tmp_path], ["up", "--port", "0"]):
         ended = rigflow_process(*command, "--store", small_disk / "store", "--workers", "1")
         assert ended.returncode == ExitCode.STORE, ended.stderr
-        assert re.fullmatch(r"rigflow: store .*: its disk has \d+ MiB free, and .*: free some, or .*\n", ended.stderr)
+        words = r"rigflow: store .*: its disk has [\d.]+ [kM]B free, and .*: free some, or .*\n"
+        assert re.fullmatch(words, ended.stderr), ended.stderr
     found = rigflow("doctor", "--store", small_disk / "store")
     assert found.returncode == ExitCode.SOME_FAILED
     assert "rigflow cannot run here: 1 to mend" in found.stdout

@@ -55,7 +55,7 @@ def test_the_pipelines_that_come_with_rigflow() -> None:
     names = builtin_pipelines()
     assert {"fingerprint", "scenes", "upscale2x"} <= set(names)
     assert [builtin_pipeline(name).name for name in names] == names == sorted(names)
-    with pytest.raises(PipelineError, match=f"no pipeline is called nope: there are {', '.join(names)}"):
+    with pytest.raises(PipelineError, match=f"no pipeline is called nope here: there are {', '.join(names)}"):
         builtin_pipeline("nope")
 
 

@@ -74,7 +74,8 @@ def test_an_offset_says_which_begins_in_which() -> None:
 
 
 def test_a_terminal_breaks_an_error_between_words() -> None:
-    words = f"rigflow: no pipeline is called nosuch: there are {', '.join(builtin_pipelines())}"
+    words = f"rigflow: no pipeline is called nosuch here: there are {', '.join(builtin_pipelines())}"
+    words += "; for one of your own give its file, and for one of a fleet --nats"
     ours, theirs = pty.openpty()
     try:
         termios.tcsetwinsize(theirs, (24, 30))

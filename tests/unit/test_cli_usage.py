@@ -117,7 +117,7 @@ def test_a_shell_completes_names_of_pipelines() -> None:
             ["run", "scenes", "https://a.org/b.mp4"],
             "https:/a.org/b.mp4: it is a URL, not a file: download it first",
         ),
-        (["run", "nosuch", str(DOCS / "cli.md")], "no pipeline is called nosuch: there are "),
+        (["run", "nosuch", str(DOCS / "cli.md")], "no pipeline is called nosuch here: there are "),
     ],
 )
 def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], output: str) -> None:
