@@ -106,6 +106,16 @@ def test_a_failed_job_is_retried_where_it_has_dead_letters(page: Any, tmp_path: 
     page.get_by_text("half.jpg: the jpeg image is truncated: copy or download it again").wait_for()
     page.get_by_text("No files are at the broker").wait_for()  # what it looks for is there
     assert page.get_by_role("button", name="Retry").count() == 0
+    page.goto("/#jobs")
+    page.get_by_role("button", name="Retry: nofilm.mp4").wait_for()
+    page.get_by_role("row", name="half.jpg").get_by_text("failed", exact=True).wait_for()
+    assert page.get_by_role("button", name="Retry: half.jpg").count() == 0
+    with page.expect_response(lambda answer: answer.url.endswith("/retry")) as answered:
+        page.get_by_role("button", name="Retry: nofilm.mp4").click()
+    assert answered.value.ok
+    page.get_by_role("button", name="Retry: nofilm.mp4").wait_for()  # it has failed again
+    page.get_by_role("link", name="half.jpg").click()
+    page.get_by_text("half.jpg: the jpeg image is truncated").wait_for()
     set_language(page, "zh")
     page.get_by_text("half.jpg：jpeg 图片不完整：请重新复制或下载").wait_for()
     checked(page, "job-failed-chinese")

@@ -10,11 +10,12 @@ import { many, t } from "/page/language.js";
 import { attempt } from "/page/main.js";
 
 const STATES = ["publishing", "published", "done", "failed", "cancelled"];
-const PAGE = 50, APART_MS = 1000, PROGRESS_MS = 2000, TYPED_MS = 250;
+const PAGE = 50, LETTERS = 1000, APART_MS = 1000, PROGRESS_MS = 2000, TYPED_MS = 250;
 let state = "", name = "";
 
 export async function jobs(_, signal, acts) {
   const list = h("div"), count = h("span", { class: "soft" });
+  const letters = lettersOf(signal);
   let cursors = [""], running = false, readAt = 0, later = 0;
   const read = async () => {
     readAt = Date.now();
@@ -22,11 +23,12 @@ export async function jobs(_, signal, acts) {
       const query = new URLSearchParams({ limit: PAGE, cursor: cursors.at(-1), name });
       if (state) query.append("state", state);
       const page = await ask(`/api/v1/jobs?${query}`, { signal });
+      const retries = await letters(page.jobs);
       if (signal.aborted) return;
       running = page.jobs.some(isRunning);
       count.textContent = page.total ? many("jobsCount", page.total) : "";
       list.querySelector(":scope > .problem")?.remove();
-      redraw(list, ...(page.jobs.length ? [rows(page.jobs), pages(page, cursors)] : [empty()]));
+      redraw(list, ...(page.jobs.length ? [rows(page.jobs, retries), pages(page, cursors)] : [empty()]));
     }, list);
   };
   const soon = () => {
@@ -121,13 +123,30 @@ export function actions(view, retries = false) {
   return [retries ? made("retry", "quiet") : null, made("delete", "danger")];
 }
 
-function rows(found) {
+/** A function that says which of some jobs have dead letters; it asks again once other jobs have failed, or anew. */
+function lettersOf(signal) {
+  let asked = "", found = new Set();
+  return async (some) => {
+    const failed = some.filter((each) => each.state === "failed"), wanted = failed.map((each) => `${each.id} ${each.updated_at}`).join();
+    if (wanted === asked) return found;
+    const there = new Set();
+    for (let after = failed.length ? 0 : null; after !== null && !failed.every((each) => there.has(each.id)); ) {
+      const page = await ask(`/api/v1/dead-letters?limit=${LETTERS}&after=${after}`, { signal });
+      for (const letter of page.letters) there.add(letter.job);
+      after = page.next;
+    }
+    [asked, found] = [wanted, there];
+    return found;
+  };
+}
+
+function rows(found, retries) {
   return table(t("jobs"), [
     [t("name"), (each) => h("a", { href: `#job/${each.id}`, class: "named" }, thumb(each), raw(each.name || each.id, { title: each.name })), "name"],
     [t("pipeline"), (each) => raw(each.pipeline)],
     [t("state"), badge],
     [t("progress"), progress, "far"],
     [t("begun"), (each) => moment(each.created_at), "place"],
-    [t("actions"), (each) => h("span", { class: "row" }, actions(each)), "acts"],
+    [t("actions"), (each) => h("span", { class: "row" }, actions(each, each.state === "failed" && retries.has(each.id))), "acts"],
   ], found, (each) => each.id);
 }
