@@ -15,7 +15,9 @@ from schemas.wire import Buffer
 
 _OF_ONE = frozenset((HEADER_ID, HEADER_BLOB, HEADER_COPY))  # headers of one message, not of its input
 _HEADER_BYTES = 4  # of `: ` and the line end of one header
-_RECORD_BYTES = 46  # a message's record in a stream of files: 22 before, 8 after, and 16 for the first line of headers
+# a message's record in a stream of files: 22 before, 8 after, 4 for the length of the headers (`fileStoreMsgSizeRaw` in
+# server/filestore.go of nats-server), and 12 for their first line `NATS/1.0` and their empty last one
+_RECORD_BYTES = 46
 
 
 class Delivery:

@@ -178,7 +178,7 @@ def test_three_dead_leaders_one_after_the_other(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", [False, True], ids=["durable", "reader"])
-async def test_what_was_asked_for_arrives_though_nobody_tells_that_the_leader_died(
+async def test_what_was_asked_for_arrives_though_no_message_says_that_the_leader_died(
     reader: bool, tmp_path: Path
 ) -> None:
     """Requests that stand at a dead node are lost in silence: the connection, to another node, is well."""

@@ -1,4 +1,4 @@
-"""A segment that kills its worker every time: it fails alone, is told of, can be looked at, and done when mended."""
+"""A segment that kills its worker every time: it fails alone, is reported, and is done when it is mended."""
 
 import asyncio
 import signal
@@ -176,7 +176,7 @@ def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tm
 
 
 @pytest.mark.slow
-def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_path: Path) -> None:
+def test_media_that_kills_each_worker_that_splits_it_fails_and_its_publisher_gets_the_reason(tmp_path: Path) -> None:
     given = {"ack_wait_s": 3.0, "max_deliver": 2, "pace_ms": 2.0}
     with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         asyncio.run(publish(fleet.settings, {}))
@@ -189,7 +189,7 @@ def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_
 
 
 async def published_raw(settings: Settings, media: bytes) -> Done:
-    """What a publisher that has only NATS is told in the end."""
+    """What a publisher that has only NATS gets in the end."""
     client = await nats.connect(settings.nats)
     results = await client.subscribe("rigflow.results.main.simulated.raw")
     await client.jetstream().publish("rigflow.media.main.simulated", media, headers={HEADER_JOB: "raw"})

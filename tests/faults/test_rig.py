@@ -90,7 +90,7 @@ def test_a_slow_engine_goes_on_with_its_work(tmp_path: Path) -> None:
     assert_complete(outcome, clip)
 
 
-def test_a_stuck_worker_is_killed_after_its_deadline_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+def test_a_stuck_worker_is_killed_after_its_deadline_and_reported(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
     with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, work_deadline_s=2.0) as rig:
         rig.until_ready()
         asyncio.run(publish(fleet, clip))
@@ -113,7 +113,7 @@ async def publish(fleet: Fleet, clip: Path | None) -> None:
         await broker.close()
 
 
-def test_a_stopped_worker_is_killed_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+def test_a_stopped_worker_is_killed_and_reported(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
     with Rig(fleet, tmp_path) as rig:
         rig.until_ready()
         fault = lambda: os.kill(rig.pids[0], signal.SIGSTOP)  # noqa: E731
@@ -125,7 +125,7 @@ def test_a_stopped_worker_is_killed_and_told(fleet: Fleet, clip: Path, tmp_path:
     assert_complete(outcome, clip)
 
 
-def test_a_worker_that_dies_too_often_is_given_up_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_too_often_is_given_up_and_reported(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
     with Rig(fleet, tmp_path) as rig:
         rig.until_ready()
         for death in range(5):
@@ -152,7 +152,7 @@ def rig_status(fleet: Fleet) -> Any:
     return reported
 
 
-def test_told_to_stop_it_finishes_what_it_holds(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+def test_after_sigterm_it_finishes_what_it_holds(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
     """And another rig goes on with the rest at once: nothing waits for a lease to end."""
     with Rig(fleet, tmp_path, "first") as first, Rig(fleet, tmp_path, "second") as second:
         first.until_ready()
@@ -181,7 +181,7 @@ def test_what_cannot_finish_is_handed_back_and_what_does_not_answer_is_killed(
     assert "event=killed worker=r-cpu1" not in rig.output, "its loop lives, so it hands back"
 
 
-def test_told_twice_it_hands_back_at_once(clip: Path, tmp_path: Path) -> None:
+def test_after_a_second_signal_it_hands_back_at_once(clip: Path, tmp_path: Path) -> None:
     """And a worker that comes then need not wait for leases to end."""
     with Fleet((), tmp_path / "cache", (1.0,), ack_wait_s=60.0) as fleet:
         with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, ack_wait_s=60.0) as rig:
@@ -240,7 +240,7 @@ def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -
     assert not scratch.exists()
 
 
-def test_without_a_broker_it_waits_and_says_so_and_stops_when_it_is_told_to(fleet: Fleet, tmp_path: Path) -> None:
+def test_without_a_broker_it_waits_and_says_so_and_stops_at_a_signal(fleet: Fleet, tmp_path: Path) -> None:
     fleet.server.kill()
     with Rig(fleet, tmp_path) as rig:
         rig.until("event=waits")

@@ -122,7 +122,7 @@ def test_a_server_that_is_away(away_s: float, clip: Path, tmp_path: Path) -> Non
         check(asyncio.run(trial(fleet)), SPEC)
 
 
-def test_who_is_told_to_stop_while_the_server_is_away_ends(clip: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_stopped_while_the_server_is_away_ends(clip: Path, tmp_path: Path) -> None:
     async def trial(fleet: Fleet) -> None:
         listener = Told()
         running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))

@@ -252,7 +252,7 @@ def test_what_its_decoder_refuses_the_host_decodes(tmp_path: Path, clip: Clip) -
     assert outcome.ok, outcome.error
 
 
-def test_a_worker_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
+def test_a_worker_that_is_stopped_ends_well(tmp_path: Path) -> None:
     with Fleet((ALL_STAGES,), tmp_path / "cache", devices=["cuda:0"]) as fleet:
         (outcome,) = fleet.run(builtin_pipeline("fingerprint"), [real_clip("bikes")], tmp_path / "out")
         fleet.workers[0].send_signal(signal.SIGTERM)
@@ -378,7 +378,7 @@ except DeviceLost as error:
 """
 
 
-def test_an_error_of_the_gpu_is_told_as_a_lost_device(tmp_path: Path) -> None:
+def test_an_error_of_the_gpu_is_reported_as_a_lost_device(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TRAP, str(tmp_path)], capture_output=True, text=True, env=os.environ)
     assert done.returncode == ExitCode.DEVICE_LOST, done.stderr[-2000:]
     assert "device cuda:0 failed" in done.stdout

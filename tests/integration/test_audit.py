@@ -162,7 +162,7 @@ async def test_the_first_command_of_a_fleet_may_make_a_key(settings: Settings) -
         assert [each.entry.action async for each in read_audit(broker)] == ["join-token-made", "api-key-made"]
 
 
-async def test_a_role_with_the_inbox_of_another_is_told_so(guarded: Guarded) -> None:
+async def test_a_role_with_the_inbox_of_another_gets_an_error_that_says_so(guarded: Guarded) -> None:
     """The broker would let no answer through: a request would wait for ever."""
     settings = Settings.model_validate(guarded.settings("publisher") | {"inbox": "_INBOX"})
     with pytest.raises(BrokerError, match=r"receive no answers on _INBOX: RIGFLOW_INBOX and the key are of one role"):

@@ -111,7 +111,7 @@ def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, serv
     assert f"is locked by another rigflow (pid {os.getpid()})" in locked.stderr
 
 
-def test_a_store_on_a_full_disk_is_told_with_what_to_do(small_disk: Path, tmp_path: Path) -> None:
+def test_a_store_on_a_full_disk_is_reported_with_what_to_do(small_disk: Path, tmp_path: Path) -> None:
     (small_disk / "others").write_bytes(bytes(63 << 20))
     for command in (["run", "fingerprint", real_clip("bikes"), "--out", tmp_path], ["up", "--port", "0"]):
         ended = rigflow_process(*command, "--store", small_disk / "store", "--workers", "1")
@@ -140,7 +140,7 @@ def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server: EmbeddedServer) -> None:
+def test_up_joins_a_broker_that_is_there_and_stops_at_once_at_a_second_signal(server: EmbeddedServer) -> None:
     """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
     with Running("up", "--nats", server.url, "--workers", "1") as fleet:
         assert url_of(fleet) == server.url

@@ -134,7 +134,7 @@ def _no_frame(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("make", [_two_pictures, _no_frame])
-def test_a_job_is_told_the_same_before_and_after_its_results_are_fetched(
+def test_a_job_is_shown_alike_before_and_after_its_results_are_fetched(
     make: Callable[[Path], list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     media = make(tmp_path / "media")
@@ -203,7 +203,7 @@ def test_that_a_film_is_truncated_is_said_by_run_and_of_its_job(
         assert _told("j", where, capsys) == before
 
 
-def test_what_cannot_be_published_is_told_and_the_rest_goes_on(
+def test_what_cannot_be_published_is_reported_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, clip = tmp_path / "text.mp4", make_clip(tmp_path, Clip(frames=20))

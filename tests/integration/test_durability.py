@@ -26,7 +26,7 @@ async def copies(broker: Broker) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("durability", "synced"), [("process", False), ("power", True)])
-def test_the_embedded_broker_syncs_as_told(durability: str, synced: bool, tmp_path: Path) -> None:
+def test_the_embedded_broker_syncs_as_the_setting_says(durability: str, synced: bool, tmp_path: Path) -> None:
     server = embedded(Settings(durability=Durability(durability), store=str(tmp_path)))
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""Many streams of one job at one gateway: one reading at the broker, every event for each, slow ones are told."""
+"""Many streams of one job at one gateway: one reading at the broker, every event for each, and slow ones are warned."""
 
 import asyncio
 import socket

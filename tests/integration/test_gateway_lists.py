@@ -106,7 +106,7 @@ def test_the_list_says_how_many_jobs_there_are(url: str) -> None:
         assert [len(each["jobs"]) for each in (first, second)] == [2, 1]
 
 
-def test_a_page_is_told_when_jobs_changed(url: str) -> None:
+def test_a_page_gets_an_event_when_jobs_changed(url: str) -> None:
     events: list[float] = []
     begun, enough = threading.Event(), threading.Event()
 

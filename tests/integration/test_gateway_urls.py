@@ -250,7 +250,7 @@ def test_addresses_of_the_public_internet(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-async def test_what_never_ends_or_never_comes_is_told(
+async def test_what_never_ends_or_never_comes_is_reported(
     settings: Settings, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.uploads.PATIENCE_S", 0.5)

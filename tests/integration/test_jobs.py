@@ -324,7 +324,9 @@ async def _damage(settings: Settings, numbers: list[int]) -> dict[int, tuple[flo
     return spans
 
 
-async def test_cancelling_tells_a_client_with_only_nats_and_frees_its_collector(tmp_path: Path) -> None:
+async def test_a_client_with_only_nats_gets_the_end_of_a_cancelled_job_and_its_collector_is_free(
+    tmp_path: Path,
+) -> None:
     with Fleet((("split", "collect"),), tmp_path / "cache") as fleet:
         async with publishing(fleet.settings) as (broker, _):
             client = await nats.connect(fleet.settings.nats)

@@ -272,7 +272,7 @@ async def test_a_token_of_which_the_second_record_is_refused_is_none(
         assert await broker.get(broker.names.join_tokens, "*") == b"", "no record of a token is the newest"
 
 
-async def test_a_broker_that_does_not_answer_is_not_told_as_one_that_knows_no_key(
+async def test_a_broker_that_does_not_answer_is_not_reported_as_one_that_knows_no_key(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: object) -> Connection:

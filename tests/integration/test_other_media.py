@@ -71,7 +71,7 @@ def test_standard_input_of_another_kind(
     assert refused.returncode == ExitCode.USAGE
 
 
-def test_a_film_without_sound_is_told_from_one_that_has_some(samples: Path, tmp_path: Path) -> None:
+def test_a_film_without_sound_is_distinguished_from_one_that_has_some(samples: Path, tmp_path: Path) -> None:
     refused = rigflow("run", "transcribe", film := generated(Clip()), HOME=str(tmp_path))
     assert f"{film}: pipeline transcribe takes audio, this is video without sound" in refused.stderr
     assert refused.returncode == ExitCode.USAGE

@@ -57,7 +57,7 @@ async def test_a_list_without_tenants_of_the_fleet_is_refused(settings: Settings
 
 
 @pytest.mark.parametrize("meanwhile", [False, True])
-async def test_of_two_operators_who_change_the_tenants_at_once_one_is_told_to_try_again(
+async def test_of_two_operators_who_change_the_tenants_at_once_one_has_to_try_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
     """No tenant is lost from the list, whether the other operator is done before this one begins, or meanwhile."""

@@ -1,4 +1,4 @@
-"""A client that waits is told what for, and what to do."""
+"""A client that waits reports what for, and what to do."""
 
 import asyncio
 from pathlib import Path
@@ -29,7 +29,7 @@ async def published(broker: Broker, clip: Path) -> JobRef:
     return job
 
 
-async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
+async def test_what_a_job_waits_for_is_reported(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(frames=30))
     with Fleet((), tmp_path / "cache") as fleet:
         broker = await Broker.connect(fleet.settings)
@@ -60,7 +60,7 @@ async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
         await broker.close()
 
 
-async def test_a_wait_is_told_once_and_not_while_something_moves(
+async def test_a_wait_is_reported_once_and_not_while_something_moves(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent_s, now_s, looks = 0.05, [1000.0], []  # as the test's clock says; between looks real time passes
@@ -98,7 +98,7 @@ async def test_a_wait_is_told_once_and_not_while_something_moves(
     await broker.close()
 
 
-async def test_the_same_reason_with_other_figures_is_not_told_again(
+async def test_the_same_reason_with_other_figures_is_not_reported_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -119,7 +119,7 @@ async def test_the_same_reason_with_other_figures_is_not_told_again(
     await broker.close()
 
 
-async def test_a_broker_that_is_back_is_told_once(
+async def test_a_broker_that_is_back_is_reported_once(
     settings: Settings, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SILENT_S", "LOOK_S"):

@@ -207,7 +207,7 @@ def test_it_names_the_stage_and_the_evidence(now: FleetStatus, output: str) -> N
     assert bottleneck(now) == output
 
 
-def test_a_backlog_is_told_in_seconds_of_work_by_its_bytes() -> None:
+def test_a_backlog_is_given_in_seconds_of_work_by_its_bytes() -> None:
     """A long message is not taken to be as quick as the short ones before it; those that are held count, too."""
     done = [{"pipeline": "up", "stage": "infer", "busy": 0.9, "frames_per_s": 5.0}]
     done[0] |= {"message_s": 0.5, "message_bytes": 100_000.0}

@@ -341,7 +341,7 @@ def test_models_that_come_with_rigflow_are_shown_and_stay(here: Path, said: Said
     assert "fingerprint is no model of yours" in err
 
 
-def test_a_model_in_place_of_another_one_is_told(here: Path, said: Said) -> None:
+def test_a_model_in_place_of_another_one_is_reported(here: Path, said: Said) -> None:
     (here / "dogs.onnx").write_bytes(detector())
     assert said("add", "dogs.onnx")[0].splitlines()[-1].startswith("kept dogs@1  ")
     toml = here.parent / "home/.local/share/rigflow/models/dogs.toml"

@@ -66,7 +66,7 @@ def test_every_queue_worker_and_rig_is_one_line() -> None:
     assert "http://127.0.0.1:9464" in rig
 
 
-def test_the_reason_that_workers_are_not_ready_is_told_once() -> None:
+def test_the_reason_that_workers_are_not_ready_is_reported_once() -> None:
     why = "p: its model ended the process that loaded it (SIGSEGV)"
     workers = [worker(name, why=why) for name in ("w0", "w1")]
     lines = shown(render(fleet(*workers, worker("w2", why="")), "nats://127.0.0.1:4222"), columns=200)

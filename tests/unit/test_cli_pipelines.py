@@ -93,7 +93,7 @@ def test_list_says_which_pipelines_have_their_models(tmp_path: Path) -> None:
     assert (missing["scenes"], missing["summarise"][-1]) == ([], "chat-model")
 
 
-def test_check_tells_everything_that_is_wrong_by_line_and_field(tmp_path: Path) -> None:
+def test_check_names_everything_that_is_wrong_by_line_and_field(tmp_path: Path) -> None:
     file = tmp_path / "damaged.toml"
     file.write_text(DAMAGED)
     ended = rigflow("pipelines", "check", file)

@@ -169,7 +169,7 @@ def test_a_wrong_setting_is_named() -> None:
     assert ended.stderr.startswith("rigflow: setting port: should be a valid integer")
 
 
-def test_a_broker_that_is_away_is_told_at_once_with_what_to_do() -> None:
+def test_a_broker_that_is_away_is_reported_at_once_with_what_to_do() -> None:
     ended = rigflow("status", "--nats", "nats://127.0.0.1:9")
     assert ended.returncode == ExitCode.BROKER
     assert ended.stderr.count("\n") == 1
@@ -236,7 +236,7 @@ def test_verbose_shows_what_workers_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "publish", "watch", "plan"])
-def test_a_wrong_path_is_told_before_a_model_that_is_missing(command: str, tmp_path: Path) -> None:
+def test_a_wrong_path_is_reported_before_a_model_that_is_missing(command: str, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out") if command in ("run", "watch") else ()
     done = rigflow(command, "chat", tmp_path / "nothing", *out, HOME=str(tmp_path))
     assert done.returncode == ExitCode.USAGE
@@ -244,7 +244,7 @@ def test_a_wrong_path_is_told_before_a_model_that_is_missing(command: str, tmp_p
 
 
 @pytest.mark.parametrize("command", ["run", "publish"])
-def test_a_file_of_another_kind_is_told_before_a_model_that_is_missing(command: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_reported_before_a_model_that_is_missing(command: str, tmp_path: Path) -> None:
     film = real_clip("bikes")
     done = rigflow(command, "chat", film, HOME=str(tmp_path))
     assert done.returncode == ExitCode.USAGE

@@ -55,7 +55,7 @@ def gpu(operations: dict[str, float], link: float = 0.21e9, sustained: float = 1
         (gpu(P106, sustained=0.7), {"clocks": "70% of the first rate after 60 s of work: cool it better"}),
     ],
 )
-def test_figures_are_told_in_words(profile: DeviceProfile, rows: dict[str, str]) -> None:
+def test_figures_are_written_in_words(profile: DeviceProfile, rows: dict[str, str]) -> None:
     told = dict(profile.rows())
     assert {subject: told.get(subject) for subject in rows} == rows
     assert ("multiply-add" in told) == (profile.operations_per_s == CMP_170HX)

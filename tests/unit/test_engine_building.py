@@ -363,7 +363,7 @@ def test_fp32_and_int8_are_built_for_newer_gpus() -> None:
         (lambda: builtin_model("shotchange")[1], "it computes with bytes: cast uint8 inputs to float first"),
     ],
 )
-def test_what_the_builder_refuses_is_told_in_one_line(graph: Callable[[], bytes], output: str) -> None:
+def test_what_the_builder_refuses_is_reported_in_one_line(graph: Callable[[], bytes], output: str) -> None:
     with pytest.raises(ModelError) as error:
         build_plan("m", graph(), "tensorrt_rtx", ("sm75",), "fp32", profiles_of(resnet()[0], {}))
     assert str(error.value).startswith(f"model `m`: {output}")

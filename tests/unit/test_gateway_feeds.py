@@ -237,7 +237,7 @@ async def test_many_jobs_keep_no_more_than_all_may(monkeypatch: pytest.MonkeyPat
     st.lists(st.sampled_from(["event", "text", "take-0", "take-1", "take-2", "join", "leave"]), max_size=120),
     st.integers(2, 12),
 )
-def test_whatever_the_order_each_stream_has_all_or_is_told(steps: list[str], kept: int) -> None:
+def test_whatever_the_order_each_stream_has_all_or_gets_a_warning(steps: list[str], kept: int) -> None:
     asyncio.run(_random(steps, kept))
 
 

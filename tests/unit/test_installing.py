@@ -35,7 +35,7 @@ def test_a_key_is_made_its_seed_is_shown_nowhere_and_never_replaced(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("words", "host"), [((), "127.0.0.1"), (("--addr", "0.0.0.0"), "0.0.0.0")])
-def test_the_single_broker_listens_on_the_loopback_unless_told(
+def test_the_single_broker_listens_on_the_loopback_unless_another_address_is_set(
     words: tuple[str, ...], host: str, tmp_path: Path
 ) -> None:
     with socket.socket() as free:

@@ -301,7 +301,7 @@ def combed(folder: Path) -> Path:
     return path
 
 
-def test_fields_are_told_apart_where_the_pipeline_wants_it(tmp_path: Path) -> None:
+def test_fields_are_distinguished_where_the_pipeline_wants_it(tmp_path: Path) -> None:
     path, plain, apart = combed(tmp_path), pipeline(), with_decode(pipeline(), deinterlace=True)
     woven = parts_of(path, plain)
     assert "it is interlaced: fields stay woven" in woven[-1].meta.notes[0]

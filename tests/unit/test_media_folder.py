@@ -103,7 +103,7 @@ def test_results_in_the_folder_itself_are_counted_as_results(tmp_path: Path, led
     assert (again.tally.known, again.tally.results, again.tally.no_media) == (2, 2, 1)
 
 
-def test_results_of_other_runs_are_told_by_their_names(tmp_path: Path, ledger: Ledger) -> None:
+def test_results_of_other_runs_are_recognised_by_their_names(tmp_path: Path, ledger: Ledger) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     media = [
         "a/one.jpg",

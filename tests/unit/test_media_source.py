@@ -129,7 +129,7 @@ def test_what_can_not_be_cut_and_is_too_large(monkeypatch: pytest.MonkeyPatch) -
     ("data", "kind"),
     [(still("mjpeg"), "image"), (still("png"), "image"), (still("libwebp"), "image"), (b"RIFF....AVI LIST", "video")],
 )
-def test_the_kind_of_media_is_told_by_its_first_bytes(tmp_path: Path, data: bytes, kind: str) -> None:
+def test_the_kind_of_media_is_recognised_by_its_first_bytes(tmp_path: Path, data: bytes, kind: str) -> None:
     path = tmp_path / "upload.bin"
     path.write_bytes(data)
     assert kind_of(data) == kind_of(path) == kind
@@ -145,7 +145,7 @@ def test_a_path_is_never_taken_for_an_address() -> None:
     assert isinstance(error_of(Path("http:/example.com/a.mp4")), UsageError)
 
 
-def test_the_picture_alone_is_opened_without_decoding_where_the_header_tells_all(tmp_path: Path) -> None:
+def test_the_picture_alone_is_opened_without_decoding_where_the_header_has_all(tmp_path: Path) -> None:
     mp4, mkv = real_clip("bikes"), tmp_path / "bikes.mkv"
     with av.open(mp4) as given, av.open(mkv, "w") as out:
         copy = out.add_stream_from_template(given.streams.video[0])
@@ -163,7 +163,7 @@ def test_the_picture_alone_is_opened_without_decoding_where_the_header_tells_all
 
 
 @pytest.mark.parametrize(("pts", "depth"), [([], 0), ([0, 1, 2], 0), ([0, 3, 1, 2], 1), ([0, 8, 4, 2, 6], 2)])
-def test_how_far_frames_are_reordered_is_told_by_their_times(pts: list[int], depth: int) -> None:
+def test_how_far_frames_are_reordered_is_found_by_their_times(pts: list[int], depth: int) -> None:
     assert reorder_depth(np.array(pts, np.int64)) == depth
 
 

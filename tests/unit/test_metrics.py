@@ -77,7 +77,7 @@ def values() -> dict[str, float]:
     return {sample.name + "".join(sample.labels.get(label, "") for label in labels): sample.value for sample in samples}
 
 
-def test_the_table_in_the_docs_is_what_is_told() -> None:
+def test_the_table_in_the_docs_has_the_metrics_that_there_are() -> None:
     rows = []
     for family in families(snapshot()):
         suffix = "_total" if family.type == "counter" else ""

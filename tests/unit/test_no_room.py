@@ -47,7 +47,7 @@ def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (film := tmp_path / "in" / "film.mp4").parent.mkdir()
     film.write_bytes(b"film")
     hint = "check its permissions, and those of the folders that it is in\n"
@@ -85,7 +85,7 @@ def test_credentials_without_a_broker_are_refused(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr) == (ExitCode.USAGE, line)
 
 
-def test_a_host_that_has_no_address_is_told_in_words() -> None:
+def test_a_host_that_has_no_address_is_reported_in_words() -> None:
     pytest.importorskip("fastapi")
     ended = rigflow("gateway", "--host", "no host", "--everyone")
     assert ended.returncode == ExitCode.USAGE

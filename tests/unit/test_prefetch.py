@@ -41,7 +41,7 @@ def test_the_parts_of_each_segment_come_in_order(prefetcher: Prefetcher) -> None
         assert list(reader) == [(str(number), part) for part in range(9)]
 
 
-def test_a_few_parts_are_decoded_ahead_and_each_is_told(prefetcher: Prefetcher) -> None:
+def test_a_few_parts_are_decoded_ahead_and_each_is_reported(prefetcher: Prefetcher) -> None:
     told: list[bool] = []
     reader: Any = prefetcher.reader(parts("a", 5), 0)
     assert (reader.pending, reader.ready) == (False, False)
@@ -70,7 +70,7 @@ def test_a_segment_that_is_slow_is_pending_while_others_are_ready(prefetcher: Pr
     assert list(slow) == [("slow", 0), ("slow", 1)]
 
 
-def test_an_error_is_told_and_comes_after_the_parts_before_it(prefetcher: Prefetcher) -> None:
+def test_an_error_is_reported_and_comes_after_the_parts_before_it(prefetcher: Prefetcher) -> None:
     told = threading.Event()
     reader: Any = prefetcher.reader(parts("a", 1, error=ValueError("damaged")), 0)
     reader.begin(told.set)

@@ -171,7 +171,7 @@ def test_memory_that_a_large_frame_took_is_given_back(monkeypatch: pytest.Monkey
     other.close()
 
 
-def test_nobody_is_told_of_the_models_that_run_here(tmp_path: Path) -> None:
+def test_no_telemetry_reports_the_models_that_run_here(tmp_path: Path) -> None:
     """ONNX Runtime keeps a device's id and its reports in the home folder, where it makes any."""
     code = "from engines.inference import onnxruntime; import onnxruntime as runtime; runtime.SessionOptions()"
     inherited = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}

@@ -163,7 +163,7 @@ def test_it_answers_batches_of_any_size_in_its_profile(machine: Callable[..., No
     session.close()
 
 
-def test_a_plan_that_cannot_be_loaded_is_told(machine: Callable[..., None], tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_loaded_is_reported(machine: Callable[..., None], tmp_path: Path) -> None:
     machine(loads=False)
     with pytest.raises(ModelError, match="cannot be loaded: version mismatch: build it for this GPU"):
         opened(tmp_path)

@@ -135,7 +135,7 @@ def test_languages_titles_and_the_default_track_stay(tmp_path: Path) -> None:
             assert (bool(first.disposition & 1), bool(second.disposition & 1)) == (False, True)
 
 
-def test_tags_stay_or_are_told(tmp_path: Path) -> None:
+def test_tags_stay_or_are_reported(tmp_path: Path) -> None:
     tags = {"title": "A film", "creation_time": "2020-01-02T03:04:05.000000Z", "location": "+48.8500+002.3500/"}
     film = make_film(tmp_path / "film.mkv", [Sound()], **tags, mood="calm")
     path, notes = through(film, tmp_path / "out")
@@ -257,7 +257,7 @@ def test_one_sound_packet_far_ahead_moves_no_other(tmp_path: Path, late_s: int) 
 
 
 @pytest.mark.parametrize("segment_s", [1.0, 100])
-def test_damaged_sound_packets_are_left_out_and_told(tmp_path: Path, segment_s: float) -> None:
+def test_damaged_sound_packets_are_left_out_and_reported(tmp_path: Path, segment_s: float) -> None:
     def damage(number: int, packet: "av.Packet[Any]") -> None:
         if number in (50, 150):
             packet.update(b"\x55" * packet.size)

@@ -137,7 +137,7 @@ def test_what_is_no_file_of_the_folder_is_left_alone_in_words(tmp_path: Path) ->
         content_digest(folder / "fifo.mp4")
 
 
-def test_a_watched_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_watched_folder_that_is_gone_is_reported(tmp_path: Path) -> None:
     assert scan(tmp_path / "gone", tmp_path).skipped == {".": "cannot read it: No such file or directory"}
 
 
@@ -222,7 +222,7 @@ def test_a_ledger_has_one_writer(ledger: Ledger, tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_a_damaged_ledger_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_reported_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text("{" * 2000)
     with pytest.raises(OutputError, match="not a ledger of this rigflow: delete it"):
         opened(tmp_path)
@@ -265,7 +265,7 @@ def test_what_another_user_put_in_place_of_the_lock_is_neither_followed_nor_wait
     assert victim.read_text() == "precious"
 
 
-def test_a_ledger_with_rows_that_are_none_is_told(tmp_path: Path) -> None:
+def test_a_ledger_with_rows_that_are_none_is_reported(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as ledger:
         ledger.claim("a.mp4", "a.p")
     with sqlite3.connect(tmp_path / LEDGER) as database:
