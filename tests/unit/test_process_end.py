@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.cli import environment
 
 COMMAND = """
-import atexit, ctypes, os, signal, sys, tempfile, threading
+import atexit, contextlib, ctypes, os, signal, sys, tempfile, threading
 from cli.interrupts import run_to_its_end
 
 libc = ctypes.CDLL(None)
@@ -42,6 +42,14 @@ WHILE_BUILDING = """
     SchemaValidator(core_schema.model_fields_schema({"fit": field}))
 """
 
+# of a module in which the signal comes
+IMPORT = """
+    with open(os.path.join(folder.name, "slow.py"), "w") as file:
+        file.write("import signal, sys, time; signal.raise_signal(2); time.sleep(0); sys.stdout.write('imported ')")
+    sys.path.append(folder.name)
+    import slow
+"""
+
 
 def ended(how: str) -> "subprocess.CompletedProcess[str]":
     """A process whose command ends so."""
@@ -65,6 +73,45 @@ def test_ctrl_c_while_pydantic_builds_a_model_is_no_fault() -> None:
     """Its core raises an error that has no cause, where a callback into Python was interrupted."""
     done = ended(WHILE_BUILDING)
     assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
+
+
+def test_a_command_whose_library_hides_that_it_was_interrupted_ends_as_interrupted() -> None:
+    for then in ("return 7", "raise ImportError('initialization failed')"):
+        done = ended(f"""
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    {then}
+    """)
+        assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
+
+
+def test_ctrl_c_in_an_import_reaches_the_event_loop_that_the_command_runs_next() -> None:
+    """Which has a handler that Python does not call."""
+    done = ended(f"""
+    import asyncio, cli.interrupts
+    cli.interrupts._AGAIN_S = 0.3
+    {IMPORT}
+    async def main():
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
+        await stopped.wait()
+        sys.stdout.write("stopped ")
+    asyncio.run(main())
+    return 0
+    """)
+    assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
+    assert done.stdout.split()[1:3] == ["imported", "stopped"]
+
+
+def test_an_import_that_does_not_end_is_interrupted() -> None:
+    done = ended(f"""
+    import cli.interrupts
+    cli.interrupts.IMPORT_S = 0.1
+    import time; time.sleep = lambda seconds, sleep=time.sleep: sleep(300)
+    {IMPORT}
+    """)
+    assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
+    assert "imported" not in done.stdout
 
 
 def test_an_interrupted_command_does_not_wait_for_a_thread_that_nobody_ends() -> None:
