@@ -10,6 +10,7 @@ import typer
 
 from cli.answers import answers, spoken
 from cli.help import Commands
+from cli.interrupts import is_interrupt
 from cli.model_text import card_facts, costs, described, kept_text, print_card, print_files
 from cli.model_trial import try_model
 from cli.options import Json, SettingsFile, ends_well, settings_from
@@ -249,7 +250,9 @@ def _agreed(name: str, replaces: bool) -> bool:
     try:
         place = f" in place of the {name} that is there" if replaces else ""
         return typer.confirm(f"keep it as {name}{place}?", True)
-    except typer.Abort:  # the end of the input, or Ctrl-C
+    except typer.Abort as error:  # the end of the input, or Ctrl-C
+        if is_interrupt(error):
+            raise
         return False
 
 

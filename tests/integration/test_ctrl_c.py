@@ -14,6 +14,7 @@ import pytest
 from schemas.errors import ExitCode
 from tests.clips import real_clip
 from tests.integration.test_cli_ends import processes
+from tests.nets import resnet
 from tests.terminal import CTRL_C, Terminal
 
 ENDS_S = 30.0
@@ -82,3 +83,18 @@ def test_ctrl_c_at_a_hundred_moments(tmp_path: Path, tmp_path_factory: pytest.Te
         scratch = tmp_path_factory.mktemp("scratch")
         run = Terminal(scratch, "run", "fingerprint", real_clip("bikes"), "--out", tmp_path / "out", "--overwrite")
         interrupted(run, 0.03 * (1 + number), times=1 + number % 2)
+
+
+def test_ctrl_c_at_a_question_is_no_answer(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = tmp_path / "unknown.onnx"
+    model.write_bytes(resnet()[1])
+    asked = Terminal(tmp_path_factory.mktemp("scratch"), "model", "add", model)
+    until_s = time.monotonic() + 2 * ENDS_S
+    while "keep it as unknown?" not in asked.shown:
+        assert time.monotonic() < until_s, asked.shown
+        assert asked.code is None, asked.shown
+        asked.read_for(0.05)
+    asked.press(CTRL_C)
+    assert asked.end() == ExitCode.INTERRUPTED
+    assert "not kept" not in asked.shown
+    assert asked.shown.count("rigflow: interrupted") == 1
