@@ -204,8 +204,6 @@ class Canaries:
 
     async def _canary(self, pipeline: LoadedPipeline) -> Canary | None:
         revision = pipeline.spec.revision
-        if self._is_rounded(pipeline):
-            return None
         if revision not in self._drawn:
             self._drawn[revision] = await asyncio.to_thread(canary_of, pipeline.spec)
         return self._drawn[revision]
@@ -225,12 +223,6 @@ class Canaries:
 
     def _alone(self, pipeline: LoadedPipeline) -> bool:
         return bool(pipeline.models) and self._device.gpu is not None
-
-    def _is_rounded(self, pipeline: LoadedPipeline) -> bool:
-        """Whether ONNX Runtime rounds to TF32 or float16 on a GPU: right answers of one session differ then."""
-        chosen = [self._chosen.get(model.identity) for model in pipeline.models]
-        tf32 = self._broker.settings.tf32
-        return self._alone(pipeline) and any(each.precision and not each.kernels if each else tf32 for each in chosen)
 
     async def _group(self, pipeline: LoadedPipeline, canary: Canary) -> str:
         """What cards must share to give equal bits.

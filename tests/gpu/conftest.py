@@ -9,8 +9,8 @@ from engines.cuda.gpu import CudaGpu
 
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
-    """Opened once for a module."""
-    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
+    """Opened once for a module; the kernels are compiled once for all."""
+    opened = CudaGpu("cuda:0", tmp_path_factory.getbasetemp() / "kernels")
     yield opened
     opened.close()
 

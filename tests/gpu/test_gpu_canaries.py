@@ -114,7 +114,10 @@ async def job_after_job(fleet: Fleet, out: Path) -> None:
         assert outcome.ok, outcome.error
 
 
-def test_no_honest_worker_is_quarantined_also_when_its_models_are_loaded_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounded", [{}, {"tf32": True}, {"precision": "fp16"}], ids=["float32", "tf32", "float16"])
+def test_no_honest_worker_is_quarantined_also_when_its_models_are_loaded_anew(
+    tmp_path: Path, rounded: dict[str, Any]
+) -> None:
     async def run(fleet: Fleet) -> None:
         async with Broker.connected(fleet.settings, name="test") as broker:
             for name in HONEST:
@@ -139,8 +142,8 @@ def test_no_honest_worker_is_quarantined_also_when_its_models_are_loaded_anew(tm
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    given = {"canary_minutes": MINUTES, "tuning_s": 0.0}
-    with Fleet([("all",)] * 2, tmp_path / "cache", devices=[DEVICE], entry=watched(tmp_path), **given) as fleet:
+    given = {"canary_minutes": MINUTES, "tuning_s": 0.0, "entry": watched(tmp_path)} | rounded
+    with Fleet([("all",)] * 2, tmp_path / "cache", devices=[DEVICE], **given) as fleet:
         asyncio.run(run(fleet))
     answers = [why for worker in (0, 1) for why in rounds(tmp_path, worker)]
     assert len(answers) >= 5 * ROUNDS

@@ -13,7 +13,6 @@ from benchmarks.fleet import simulated
 from engines.canary import Canary, canary_of, versions
 from schemas.cards import CanaryRecord
 from schemas.errors import DeviceLost, PipelineError
-from schemas.model_profile import ComputeOptions
 from schemas.settings import Settings
 from workers.canaries import FORGET_S, MOST_FAILURES, Canaries
 from workers.canary_run import CanaryFailed, TooLong
@@ -60,29 +59,6 @@ async def test_a_model_that_is_loaded_again_on_a_gpu_is_not_compared_with_before
     one = canaries("a", gpu)
     before, after = [await one._group(pipeline(models, load), Canary([], "sha")) for load in (1, 2)]
     assert (before == after) is compared
-
-
-@pytest.mark.parametrize(
-    ("gpu", "chosen", "there"),
-    [
-        (object(), ComputeOptions(), True),
-        (object(), ComputeOptions(precision="tf32"), False),
-        (object(), ComputeOptions(precision="fp16"), False),
-        (object(), ComputeOptions(precision="fp16", kernels=True), True),
-        (object(), None, True),
-        (None, ComputeOptions(precision="tf32"), True),
-    ],
-)
-async def test_a_gpu_that_rounds_products_by_algorithms_of_others_has_no_canary(
-    gpu: object, chosen: ComputeOptions | None, there: bool
-) -> None:
-    """An honest H200 was quarantined: with TF32 one session gave a batch other last bits the second time."""
-    one = canaries("a", gpu)
-    one._drawn = {"r": Canary([], "sha")}
-    one._chosen = {} if chosen is None else {"m": chosen}
-    assert (await one._canary(pipeline(1)) is not None) is there
-    one._broker.settings = Settings(tf32=True)
-    assert (await one._canary(pipeline(1)) is not None) is (there and not (gpu and chosen is None))
 
 
 class Entry(SimpleNamespace):
