@@ -85,11 +85,16 @@ def _outcomes(
         except ModelError as error:
             failed[number] = error
     return [
-        failed.get(number) or part.with_arrays(arrays[number], held=part.meta.held + held[number])
+        failed.get(number) or part.with_arrays(arrays[number], **_held(part, held[number]))
         if number not in left
         else Begun(part.meta, part.arrays, part, tuple(work for work in works if work.part == number))
         for number, part in enumerate(parts)
     ]
+
+
+def _held(part: Part, rows: int) -> dict[str, int]:
+    """The field of a part's meta data that changes where rows were not computed; a copy of them takes its time."""
+    return {"held": part.meta.held + rows} if rows else {}
 
 
 def _continued(part: Begun, number: int) -> Sequence[Work]:

@@ -89,8 +89,9 @@ class Heads:
         if not self._heads or self._picture is None:
             return ()
         first = part.array(INDEX)[:, 0]
-        sizes = np.asarray(part.array(FRAME_SIZE))[first]
-        return [_view(int(height), int(width), self._picture) for height, width in sizes]
+        sizes = [(height, width) for height, width in np.asarray(part.array(FRAME_SIZE))[first].tolist()]
+        known = {size: _view(*size, self._picture) for size in set(sizes)}
+        return [known[size] for size in sizes]
 
     def __call__(self, outputs: Mapping[str, Array], views: Sequence[View], rows: int) -> dict[str, Value]:
         """Return the arrays of `rows` rows that a batch's outputs become.
@@ -105,7 +106,7 @@ class Heads:
         if self._heads:
             made |= self.decode(outputs, views)
         if self._sized:
-            made[SOURCE_SIZE] = np.array([(view.height, view.width) for view in views], np.int32).reshape(-1, 2)
+            made[SOURCE_SIZE] = np.array([view.source for view in views], np.int32).reshape(-1, 2)
         for name, value in made.items():
             if not isinstance(value, Ragged) and value.ndim == 0:
                 raise ModelError(f"model `{self._name}`, output `{name}` is one number", _ROW_FOR_ROW)

@@ -160,7 +160,8 @@ def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
 
 def corners(centers: Array, sizes: Array) -> Array:
     """Return boxes `[C, 4]` of x1, y1, x2, y2 from `centers [C, 2]` and `sizes [C, 2]`, each x before y."""
-    return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1)
+    half = sizes / 2
+    return np.concatenate([centers - half, centers + half], axis=-1)
 
 
 @lru_cache(maxsize=64)
