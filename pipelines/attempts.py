@@ -6,6 +6,7 @@ write of the same process replaces. What a crashed process stored stays, and the
 """
 
 import asyncio
+import json
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -27,6 +28,7 @@ class Attempts:
     def __init__(self, broker: Broker, worker: str, host: str, device: str) -> None:
         self._broker = broker
         self._process = broker.connection.unique()
+        self._rows: dict[tuple[str, int, int], str] = {}  # what was stored last: each attempt is written in JSON once
         self._origin = {"worker": worker, "host": host, "device": device}
 
     async def of(self, delivery: Delivery) -> tuple[Attempt, ...]:
@@ -56,8 +58,10 @@ class Attempts:
         the attempt is not counted as a crash. With `surely` it waits until the kernel has the write: a message that may
         have crashed a worker before must be counted this time.
         """
-        rows = Begun.model_construct([(*_place(delivery), attempt) for delivery, attempt in begun])
-        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._process}", rows.model_dump_json().encode()
+        rows = {(*_place(delivery), attempt.number): attempt for delivery, attempt in begun}
+        self._rows = {key: self._rows.get(key) or _row(*key[:2], attempt) for key, attempt in rows.items()}
+        subject = f"$KV.{self._broker.names.attempts}.begun.{self._process}"
+        body = f"[{','.join(self._rows.values())}]".encode()
         connection = self._broker.connection
         with suppress(Away):
             await connection.send_now(subject, body) if surely else connection.send(subject, body)
@@ -71,3 +75,8 @@ class Attempts:
 
 def _place(delivery: Delivery) -> Place:
     return delivery.stream, delivery.stream_seq
+
+
+def _row(stream: str, sequence: int, attempt: Attempt) -> str:
+    """A row of `Begun` as JSON."""
+    return f"[{json.dumps(stream)},{sequence},{attempt.model_dump_json()}]"

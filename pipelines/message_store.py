@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.connection import Connection, Forbidden
@@ -220,10 +220,11 @@ class MessageStore(JetStream):
             while True:
                 attempts += 1
                 try:
-                    async with self._flight.hold(
-                        len(body)
-                    ):  # released while we wait: one full queue must not block the others
+                    await self._flight.take(len(body))
+                    try:
                         acked = parse(await self.connection.request(subject, body, headers))
+                    finally:
+                        self._flight.give(len(body))  # not held while we wait: one full queue must not block the others
                     return Acked(acked["seq"], not acked.get("duplicate", False)), attempts
                 except Away:
                     await self.connection.wait_connected()
@@ -267,15 +268,21 @@ class _Flight:
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
 
-    @asynccontextmanager
-    async def hold(self, nbytes: int) -> AsyncIterator[None]:
+    async def take(self, nbytes: int) -> None:
+        """Wait until a publish of so many bytes may begin; `give` ends it."""
+        if self._fits(nbytes) and not self._turn.locked():
+            self._used_bytes += nbytes
+            return
         async with self._turn:
-            while self._used_bytes and self._used_bytes + nbytes > self._limit_bytes:
+            while not self._fits(nbytes):
                 self._freed.clear()
                 await self._freed.wait()
             self._used_bytes += nbytes
-        try:
-            yield
-        finally:
-            self._used_bytes -= nbytes
-            self._freed.set()
+
+    def give(self, nbytes: int) -> None:
+        """A publish is over."""
+        self._used_bytes -= nbytes
+        self._freed.set()
+
+    def _fits(self, nbytes: int) -> bool:
+        return not self._used_bytes or self._used_bytes + nbytes <= self._limit_bytes

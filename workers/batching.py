@@ -168,7 +168,7 @@ class Batching:
     def _coming(self, alike: Sequence[Task]) -> bool:
         """Whether messages for the batch of these may come from the broker soon, or have come and are being read."""
         task = alike[0]
-        now_s, pipeline = time.monotonic(), task.queue.pipeline
+        now_s, pipeline = time.monotonic(), task.pipeline.spec.name
         for message in self._in_flight.messages:
             if message.queue.pipeline == pipeline and message.unread and now_s - message.taken_s < _READ_S:
                 return True

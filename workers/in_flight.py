@@ -13,9 +13,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from engines.part import Part
 from engines.ports import RowKind
@@ -44,8 +44,7 @@ class State(Enum):
 ENDS = frozenset(State) - {State.TAKEN, State.BEGUN}
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(NamedTuple):
     """A queue that a worker takes from: the stage, the priority, and the tenant if it is a listed one."""
 
     pipeline: str
@@ -89,6 +88,8 @@ class Task:
     @property
     def beside(self) -> bool:
         """Whether its next step is for `workers.beside`, and not for the computing thread."""
+        if not self.pipeline.works_beside:
+            return False
         if self.parts is None:
             return self.pipeline.beside(self.stage, self.prepared)
         return self.prefetch is not None and self.pipeline.feeds_beside(self.stage)
@@ -113,7 +114,7 @@ class Task:
     @property
     def queue(self) -> Queue:
         """The queue in front of its stage."""
-        return replace(self.message.queue, pipeline=self.pipeline.spec.name, stage=self.stage)
+        return self.message.queue._replace(pipeline=self.pipeline.spec.name, stage=self.stage)
 
     @property
     def rows(self) -> Mapping[RowKind, int]:
@@ -180,9 +181,8 @@ class InFlight:
     @property
     def decoded(self) -> bool:
         """Whether it keeps no decoder busy any more: its parts go through the later stages."""
-        if self.state is State.TAKEN:
-            return False
-        return not any(task.parts is not None for tasks in (self.waiting, self._active) for task in tasks)
+        of_parts = [task.parts is None for task in (*self.waiting, *self._active)]
+        return self.state is not State.TAKEN and all(of_parts)
 
     @property
     def begun(self) -> bool:

@@ -141,11 +141,10 @@ class Intake:
         enough = self._credit.free_items <= 0 or work_s >= self._settings.prefetch_s
         if self._closed or self._paused or self.cordoned or enough:
             return False
-        now = time.monotonic()
-        late = {queue for queue, until_s in self._late_until_s.items() if now < until_s}
+        now, name, depth = time.monotonic(), task.pipeline.spec.name, task.depth
+        late = [queue for queue, until_s in self._late_until_s.items() if now < until_s]
         return not self._credit.too_large and any(
-            queue.pipeline == task.queue.pipeline and self._turns.depth[queue] <= task.depth
-            for queue in self._full | late
+            queue.pipeline == name and self._turns.depth[queue] <= depth for queue in (*self._full, *late)
         )
 
     def _ask(self, free_items: int, shortfall_s: float) -> None:
@@ -159,7 +158,8 @@ class Intake:
                 return
             self._full.discard(self._asked)
             self._late_until_s[self._asked] = self._asked_s + LATE_S
-        self._turns.wait(self._full | self._unanswered(now))
+        if self._turns.shared:
+            self._turns.wait(self._full | self._unanswered(now))
         for queue, pull in self._pulls.items():
             if queue in self._full or pull.outstanding or self._turns.ahead(queue) or self._enough_decoded.skips(queue):
                 continue

@@ -39,7 +39,7 @@ class MessagesInFlight:
     @property
     def poison_candidates(self) -> list[InFlight]:
         """Messages that an earlier attempt did not finish."""
-        return [message for message in self.messages if message.poison_candidate]
+        return [message for message in self.messages if message.attempts]
 
     async def follow(self, cancelled: Cancelled) -> None:
         """Drop the messages of each job that is cancelled; runs until this asyncio task is."""
@@ -69,7 +69,7 @@ class MessagesInFlight:
     @property
     def undecoded(self) -> int:
         """How many messages keep a decoder busy, or will."""
-        return len([message for message in self.messages if not message.decoded])
+        return sum(not message.decoded for message in self.messages)
 
     def busy(self, concurrency: int) -> int:
         """Messages that keep a device busy, or will, which works on so many at a time."""
@@ -91,7 +91,8 @@ class MessagesInFlight:
     @property
     def decoded_ahead(self) -> bool:
         """Whether parts of segments that are decoded here are ready: the computing thread needs no parts of others."""
-        return _are_ahead(task for task in self.waiting() if task.message.queue.stage == task.pipeline.spec.decode.name)
+        own = (task for task in self.waiting() if task.part is not None or task.prefetch is not None)
+        return _are_ahead(task for task in own if task.message.queue.stage == task.pipeline.spec.decode.name)
 
     @property
     def part_bytes(self) -> int:

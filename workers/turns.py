@@ -15,19 +15,18 @@ class Turns:
 
     def __init__(self, shares: FairShare) -> None:
         self.depth: dict[Queue, int] = {}
-        self._shares, self._shared = shares, False
+        self._shares, self.shared = shares, False  # whether several tenants share
         self._taken = 0
         self._last_taken: dict[Queue, int] = {}
 
     def weigh(self, tenants: Mapping[str, Tenant]) -> None:
         """Share among these tenants; without any, all have the same rights."""
-        self._shared = bool(tenants)
+        self.shared = bool(tenants)
         self._shares.weights = {name: tenant.weight for name, tenant in tenants.items()}
 
     def wait(self, queues: Collection[Queue]) -> None:
         """These queues have messages."""
-        if self._shared:
-            self._shares.wait({queue.tenant for queue in queues})
+        self._shares.wait({queue.tenant for queue in queues})
 
     def took(self, queue: Queue) -> None:
         """A message of a queue was taken."""
@@ -45,9 +44,9 @@ class Turns:
         """
         first = Priority.BULK if self._taken % BULK_TURN == 0 else Priority.INTERACTIVE
         later = queue.priority != first
-        tag = self._shares.tag(queue.tenant) if self._shared else 0.0
+        tag = self._shares.tag(queue.tenant) if self.shared else 0.0
         far_ahead = self._ahead_s(queue) > BURST_S
         return later or far_ahead, tag, later, -self.depth[queue], self._last_taken.get(queue, 0)
 
     def _ahead_s(self, queue: Queue) -> float:
-        return self._shares.ahead_s(queue.tenant) if self._shared else 0.0
+        return self._shares.ahead_s(queue.tenant) if self.shared else 0.0

@@ -186,6 +186,8 @@ def test_when_a_message_is_done_again(
 class Given:
     """A delivery without a broker: what it was settled with."""
 
+    has_blob = False
+
     def __init__(self, **headers: str) -> None:
         self.headers = headers
         self.nbytes = 0
