@@ -1,7 +1,6 @@
 """`rigflow jobs`: shows published jobs, waits for them, cancels and deletes them."""
 
-import asyncio
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -10,15 +9,14 @@ from cli.answers import Answer, answers
 from cli.help import Commands
 from cli.interrupts import run_async
 from cli.options import Json, on_fleet
-from cli.text import age, cell, clock, one_line, say_fields, say_json, stdout, took, warn
+from cli.text import age, cell, clock, one_line, say_fields, say_json, stdout, took
 from schemas.errors import ExitCode
 from schemas.text import count, printable
 
 if TYPE_CHECKING:
     from cli.tables import Rows
-    from pipelines.broker import Broker
     from pipelines.client import Client
-    from schemas.jobs import JobRef, Manifest
+    from schemas.jobs import Manifest
     from schemas.settings import Settings
 
 app = Commands(
@@ -105,7 +103,8 @@ def wait(
 ) -> ExitCode:
     """Wait until jobs are over.
 
-    The exit code is 0 when all of them are done without a failure, else 1.
+    The exit code is 0 when all of them are done without a failure, and 3 when nothing can complete them because the
+    broker lost their messages; else 1.
 
     Example: rigflow jobs wait 5f0c6a4be1d2f7a09c3e --timeout 600
     """
@@ -183,44 +182,11 @@ async def _delete(settings: "Settings", jobs: list[str], as_json: bool) -> ExitC
 
 
 async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None, answer: Answer) -> ExitCode:
+    from cli.jobs_wait import wait_for_jobs
+
     async with _client(settings) as client:
-        broker, manifests = client.broker, [(await client.find(job)).manifest for job in jobs]
-        ended: dict[str, Manifest] = {}
-        try:
-            async with asyncio.timeout(timeout_s):
-                await _until_ended(broker, manifests, ended, answer)
-        except TimeoutError:
-            for job, left in {manifest.job.id: manifest for manifest in manifests}.items():
-                if job not in ended:
-                    answer(f"{job}: not over within {timeout_s:g} s", **left.model_dump(mode="json"))
-            return ExitCode.SOME_FAILED
-    return ExitCode.OK if all(each.state.value == "done" for each in ended.values()) else ExitCode.SOME_FAILED
-
-
-async def _until_ended(
-    broker: "Broker", manifests: "list[Manifest]", ended: "dict[str, Manifest]", answer: Answer
-) -> None:
-    """Print each job as it ends, and add it to `ended` as it was then."""
-    from pipelines.job_progress import follow_progress
-    from workers.waits import explained
-
-    def note(manifest: "Manifest") -> None:
-        if manifest.state.ended and manifest.job.id not in ended:
-            ended[manifest.job.id] = manifest
-            answer(_in_a_line(manifest), **manifest.model_dump(mode="json"))
-
-    for manifest in manifests:
-        note(manifest)
-    left = [manifest for manifest in manifests if manifest.job.id not in ended]
-
-    def waiting() -> "list[JobRef]":
-        return [manifest.job for manifest in left if manifest.job.id not in ended]
-
-    async with explained(broker, warn, waiting) as moved, aclosing(follow_progress(broker, left)) as following:
-        while len(ended) < len({manifest.job.id for manifest in manifests}):
-            progress = await anext(following)
-            moved()
-            note(progress)
+        manifests = [(await client.find(job)).manifest for job in jobs]
+        return await wait_for_jobs(client.broker, manifests, timeout_s, _in_a_line, answer)
 
 
 def _client(settings: "Settings") -> "AbstractAsyncContextManager[Client]":

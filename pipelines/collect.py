@@ -22,7 +22,7 @@ from pipelines.in_thread import in_thread
 from pipelines.jetstream import Gone
 from pipelines.job_records import CollectedElsewhere, JobCancelled
 from pipelines.jobs import finish_cancel
-from pipelines.lost_jobs import why_collected_lost
+from pipelines.lost_jobs import LOST_S, why_collected_lost
 from pipelines.pull import Pull
 from pipelines.queued import is_idle
 from pipelines.relief import Relief
@@ -40,7 +40,6 @@ from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
 Step = Callable[[], Awaitable[None]]  # no coroutine: a task that is cancelled before it begins would leave it unawaited
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
-LOST_S = 10.0  # after this time without a result, the collector checks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
 RESULT_PIECES = frozenset({"part", "fragment", "failure"})  # the other types are finished files and Done
 
@@ -257,19 +256,18 @@ class Collector:
                 job.fail(error)
 
     async def _end_lost_jobs(self) -> None:
-        """End jobs of which results are missing while no stage has a message: nothing can bring them any more."""
+        """End jobs of which results are missing and cannot come any more; see `pipelines.lost_jobs`."""
         with contextlib.suppress(RigflowError):  # the broker does not answer: check again later
             pipelines = {job.ref.pipeline for job in self._unfinished()}
             idle = [one for one in pipelines if await is_idle(self._broker, one)]
             reader = await self._broker.api_unless_gone(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
-            if not idle or reader is None or reader["num_pending"]:  # one that is gone is made again, and reads first
-                return
+            if reader is None or reader["num_pending"]:  # one that is gone is made again, and reads first
+                idle = []
             async with self._busy:  # what has come meanwhile is taken first
                 if self._moved_s + LOST_S < time.monotonic():
-                    waiting = [each for each in self._unfinished() if not each.finishing]
-                    for job in (each for each in waiting if each.ref.pipeline in idle):
-                        error = await why_collected_lost(self._broker, job.ref, job.awaited, bool(self._again))
-                        if error is not None:
+                    for job in (each for each in self._unfinished() if not each.finishing):
+                        facts = job.awaited, bool(self._again), job.ref.pipeline in idle
+                        if (error := await why_collected_lost(self._broker, job.ref, *facts)) is not None:
                             await self._end(job, error)
 
     async def _note_evicted(self) -> None:

@@ -10,6 +10,7 @@ from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.queued import is_idle
 from schemas.jobs import JobRef, Manifest
 
+LOST_S = 10.0  # after this time without a result, processes that wait look whether results are lost
 _HINT = "publish it again; it is started again then"
 
 
@@ -23,16 +24,19 @@ async def why_lost(broker: Broker, known: Manifest) -> Gone | None:
     return None if taken.done is not None or taken.complete or taken.awaits_gathering else _lost(known.job)
 
 
-async def why_collected_lost(broker: Broker, job: JobRef, awaited: bool, again: bool) -> Gone | JobCancelled | None:
-    """The same of a job whose collector lacks results, and whose pipeline `is_idle`. Raises BrokerError.
+async def why_collected_lost(
+    broker: Broker, job: JobRef, awaited: bool, again: bool, idle: bool
+) -> Gone | JobCancelled | None:
+    """The same of a job whose collector lacks results; also when it was cancelled, or begun again. Raises BrokerError.
 
-    `awaited`: all of it is published. `again`: it is collected once more, without the parts that are in doubt.
+    `awaited`: all of it is published. `again`: it is collected once more, without the parts that are in doubt. `idle`:
+    its pipeline is, and the collector has read all results.
     """
     try:
         record = await JobRecord.current(broker, job)
     except JobCancelled as error:  # the process that began the job again deleted its Done before it was read here
         return error
-    if not (awaited if record is None else record.manifest.total is not None):
+    if not idle or not (awaited if record is None else record.manifest.total is not None):
         return None
     if again:
         return Gone(f"parts of job {job.id} are in doubt because of a card, and were not done again", _HINT)

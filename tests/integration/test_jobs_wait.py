@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.jobs_wait import wait_for_jobs
 from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.job_records import JobRecord
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
+from schemas.errors import ExitCode
 from schemas.jobs import JobRef, JobState, Priority
 from tests.cli import Running
 from tests.clips import Clip, make_clip
@@ -72,6 +74,24 @@ async def test_it_ends_though_all_results_are_gone_before_it_read_them(clip: Pat
             await record.change(state=JobState.DONE, frames=50)
             assert await asyncio.to_thread(waiting.process.wait, 60) == 0
     assert "mine: done, 50 frames" in waiting.output
+
+
+async def test_it_ends_when_nothing_can_complete_the_job(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.jobs_wait.LOST_S", 0.1)
+    output: list[str] = []
+    with Fleet((), tmp_path / "cache") as fleet:
+        async with published(fleet, clip) as (broker, _, job):
+            record = await JobRecord.read(broker, job)
+            assert record is not None
+            given = [record.manifest], str, lambda text, **_: output.append(text)
+            assert await wait_for_jobs(broker, given[0], 1.0, *given[1:]) is ExitCode.SOME_FAILED
+            assert output == ["mine: not over within 1 s"], "its message is queued"
+            await broker.purge(broker.names.work_stream("fingerprint", "decode"), ">")
+            assert await wait_for_jobs(broker, given[0], 60.0, *given[1:]) is ExitCode.BROKER
+    lost = "mine: the broker lost messages of job mine (deleted, or older than results_age_s)"
+    assert output[1:] == [f"{lost}: publish it again; it is started again then"]
 
 
 async def test_it_ends_when_a_job_is_deleted(clip: Path, tmp_path: Path) -> None:
