@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.device.nvml import NO_PERMISSION, code_of
+from engines.files import atomic_write
 from schemas.errors import UsageError
 
 MILLI = 1000
@@ -49,14 +50,15 @@ class PowerCaps:
     def _cap(self, uuid: str, handle: Any, watts: int) -> str:
         """Set one limit; why it is not possible, or empty."""
         nvml = self._nvml
+        known = uuid in self._before  # from an earlier rig, and it could not be put back
         try:
-            before = int(nvml.nvmlDeviceGetPowerManagementLimit(handle))
-            self._before[uuid] = before
+            self._before.setdefault(uuid, int(nvml.nvmlDeviceGetPowerManagementLimit(handle)))
             self._write()  # before the change: a rig that is killed now has left a note of it
             nvml.nvmlDeviceSetPowerManagementLimit(handle, watts * MILLI)
         except nvml.NVMLError as error:
-            self._before.pop(uuid, None)
-            self._write()
+            if not known:
+                self._before.pop(uuid, None)
+                self._write()
             if code_of(error) == NO_PERMISSION:
                 as_root = f"sudo nvidia-smi -i {uuid} -pl {watts}"
                 return f"only root may set its limit of power: run the rig as root, or `{as_root}`"
@@ -80,7 +82,7 @@ class PowerCaps:
     def _write(self) -> None:
         """Keep the limits that are to be put back; no file where there are none. Raises OSError."""
         if self._before:
-            self._file.write_text(json.dumps(self._before))
+            atomic_write(self._file, json.dumps(self._before).encode())
         else:
             self._file.unlink(missing_ok=True)
 

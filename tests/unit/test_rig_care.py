@@ -106,6 +106,19 @@ async def test_the_rig_after_a_killed_one_puts_its_limits_back(gpus: FakeGpus, t
     assert gpus.get(0, "limit") == 120_000
 
 
+async def test_a_rig_without_the_right_between_two_others_keeps_the_limit_from_before(
+    gpus: FakeGpus, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(Cared(rig_of(90, cards=1), tmp_path).care.open)  # as root, and killed
+    gpus.set(0, "root", 0)
+    async with Cared(rig_of(80, cards=1), tmp_path).care.caring():
+        assert gpus.get(0, "limit") == 90_000
+    gpus.set(0, "root", 1)
+    async with Cared(rig_of(70, cards=1), tmp_path).care.caring():
+        assert gpus.get(0, "limit") == 70_000
+    assert gpus.get(0, "limit") == 120_000
+
+
 async def test_without_the_right_the_rig_runs_and_says_what_to_do(gpus: FakeGpus, tmp_path: Path) -> None:
     gpus.set(0, "root", 0)
     cared = Cared(rig_of(90), tmp_path)
