@@ -82,26 +82,29 @@ def _device(
         profile=profile,
         memory_bytes=0 if cpu else int(GPU_SHARE * int(gpu.get("memory_bytes", 0))),
         row_s={model.what.model: 1.0 / model.rows_per_s / threads for model in costs.get(of, ())},
-        frame_s=_frame_s(workers),
+        frame_s=_frame_s(workers, one=not cpu),
         workers=len(workers) if cpu else 1,
         hosts=_allowed(first),
         declines=tuple(sorted(set.intersection(*(set(worker.get("declined", ())) for worker in workers)))),
     )
 
 
-def _frame_s(workers: Sequence[Worker]) -> dict[tuple[str, str], float]:
+def _frame_s(workers: Sequence[Worker], one: bool) -> dict[tuple[str, str], float]:
     """Seconds of a frame by pipeline and stage, of all work that these workers have done of it.
 
-    `paces` are by their rig, and count processes that have ended, too."""
+    `one`: they share one device at the same time, so that each of them waits for the others: the seconds of the
+    busiest one count, and the frames of all. Else each has a core of its own. `paces` are by their rig, and count
+    processes that have ended, too."""
     frames: dict[tuple[str, str], float] = {}
-    seconds: dict[tuple[str, str], float] = {}
+    seconds: dict[tuple[str, str], list[float]] = {}
     for worker in workers:
         done = [(of["pipeline"], of["stage"], of["frames"], of.get("seconds", 0.0)) for of in worker.get("done", ())]
         for pipeline, stage, count, taken_s in worker.get("paces") or done:
             key = str(pipeline), str(stage)
             frames[key] = frames.get(key, 0.0) + float(count)
-            seconds[key] = seconds.get(key, 0.0) + float(taken_s)
-    return {key: seconds[key] / frames[key] for key in frames if frames[key] and seconds[key] >= LEAST_SECONDS}
+            seconds.setdefault(key, []).append(float(taken_s))
+    taken = {key: max(each) if one else sum(each) for key, each in seconds.items()}
+    return {key: taken[key] / frames[key] for key in frames if frames[key] and taken[key] >= LEAST_SECONDS}
 
 
 def _allowed(worker: Worker) -> tuple[str, ...]:
