@@ -160,7 +160,7 @@ def _slowed(profile: DeviceProfile, times: float) -> DeviceProfile:
 def row_of(pipeline: str, fleet: str, folder: Path, seconds: float, each: int = EACH) -> Row:
     """The job of a pipeline on a fleet that takes about so many seconds by the plan."""
     spec, models = models_of(pipeline)
-    known = imagined_fleet(parse_fleet(FLEETS[fleet], fleet), [])
+    known = imagined_fleet(parse_fleet(FLEETS[fleet], fleet))
     pieces = each * sum(device.workers for _, device in known.places())
     film = film_of(folder, pipeline, pieces)
     limits = Limits.of(Settings())

@@ -102,10 +102,7 @@ async def _known(settings: "Settings", file: Path | None, job: str) -> "tuple[Fl
     from pipelines.fleet_view import known_fleet
 
     if file is not None:
-        from engines.profiling.published import published_cards
-
-        published = [card.profile() for card in published_cards().values()]
-        return imagined_of(file, [*await _profiles(settings), *published]), None
+        return imagined_of(file, await _profiles(settings)), None
     async with Client.connected(settings, name="rigflow-plan") as client:
         return await known_fleet(client.broker), await _manifest(client.broker, job) if job else None
 
@@ -128,8 +125,9 @@ async def _manifest(broker: "Broker", job: str) -> "Manifest":
     return taken.progress.model_copy(update={"ended_s": last.stored_s if last is not None else 0.0})
 
 
-def imagined_of(file: Path, profiles: "Sequence[DeviceProfile]") -> "Fleet":
-    """The fleet of a file; `profiles` are those that its cards may name. Raises UsageError."""
+def imagined_of(file: Path, measured: "Sequence[DeviceProfile]") -> "Fleet":
+    """The fleet of a file; its cards may name those that were `measured`, and published ones. Raises UsageError."""
+    from engines.profiling.published import card_named
     from placement.imagined import imagined_fleet
     from schemas.fleet_file import parse_fleet
 
@@ -138,7 +136,7 @@ def imagined_of(file: Path, profiles: "Sequence[DeviceProfile]") -> "Fleet":
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise UsageError(f"{file}: {reason}", "check the path") from error
-    return imagined_fleet(parse_fleet(text, str(file)), profiles)
+    return imagined_fleet(parse_fleet(text, str(file)), lambda name: card_named(name, measured))
 
 
 async def _profiles(settings: "Settings") -> "list[DeviceProfile]":

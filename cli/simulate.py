@@ -41,7 +41,9 @@ def simulate(
         int,
         typer.Option(min=0, max=1024, help="Cores of each rig. Default: 2 with cards for mining, else 8.", metavar="N"),
     ] = 0,
-    network: Annotated[float, typer.Option(min=1e3, max=1e12, help="Of each rig's network.", metavar="BITS/S")] = 1e9,
+    network: Annotated[
+        float | None, typer.Option(min=1e3, max=1e12, help="Of each rig's network. Default: 1e9.", metavar="BITS/S")
+    ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(help="'rig1-gpu2 at 60': it dies; 'rig2 at 60 for 180': it reboots. Seconds.", metavar="TEXT"),
@@ -82,17 +84,18 @@ def simulate(
     return ExitCode.SOME_FAILED if outcome.unfinished else ExitCode.OK
 
 
-def _fleet(rigs: str, file: Path | None, link: str, cores: int, network: float) -> "Fleet":
+def _fleet(rigs: str, file: Path | None, link: str, cores: int, network: float | None) -> "Fleet":
     """The fleet of --rigs or of --fleet. Raises UsageError."""
     from cli.plan import imagined_of
-    from cli.simulate_rigs import SEE, RigOptions, fleet_of
-    from engines.profiling.published import published_cards
+    from cli.simulate_rigs import SEE, USUAL_NETWORK, RigOptions, fleet_of
 
     if bool(rigs) == bool(file):
         raise UsageError("give the fleet by one of --rigs and --fleet", SEE)
-    if file is not None:
-        return imagined_of(file, [card.profile() for card in published_cards().values()])
-    return fleet_of(rigs, RigOptions(cores, network, link))
+    if file is None:
+        return fleet_of(rigs, RigOptions(cores, network or USUAL_NETWORK, link))
+    if link or cores or network:
+        raise UsageError("--link, --cores and --network go with --rigs", f"state them in {file}, see docs/placement.md")
+    return imagined_of(file, [])
 
 
 def _submission(

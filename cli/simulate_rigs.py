@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 SEE = "as in --rigs '3 x P106 x 8, 1 x T4'; see docs/simulate.md"
 MOST_CARDS, MOST_RIGS, MOST_CORES = 64, 1000, 1024
 MINING_CORES, USUAL_CORES = 2, 8
+USUAL_NETWORK = 1e9  # bits a second
 BITS = 8
 _TIMES = re.compile(r"\s*(?:(\d{1,5})\s*[x×]\s+)?(.+?)(?:\s+[x×]\s*(\d{1,5}))?\s*")
 _LINK = re.compile(r"(?:(?:pcie\s*)?([1-5])(?:\.0)?\s*)?x(1|2|4|8|16)")
@@ -22,7 +23,7 @@ class RigOptions:
     """What holds for all rigs: cores (0: by their cards), bits a second of their network, and the cards' link."""
 
     cores: int = 0
-    network: float = 1e9
+    network: float = USUAL_NETWORK
     link: str = ""  # empty: one lane for cards for mining, their own link for others
 
 
@@ -78,7 +79,7 @@ def _cards(rig: str, groups: list[tuple[str, int]], options: RigOptions) -> "tup
     for name, times in groups:
         card = published_card(name.strip())
         mining = mining or card.mining
-        pcie, lanes = link_of(options.link) if options.link else (1, 1) if card.mining else (0, 0)
+        pcie, lanes = link_of(options.link) if options.link else card.usual_link
         profile = card.profile(min(pcie, card.pcie) if pcie else 0, lanes)
         devices += [Device(f"{rig}-gpu{len(devices) + number}", profile, card.memory_bytes) for number in range(times)]
     return tuple(devices), mining

@@ -15,7 +15,7 @@ class CardEntry(Spec):
     """`count` equal GPUs: `tflops` of float32, `pcie` bytes/s each way, `decode` frames a second by codec and size,
     of all its `decoders` together.
 
-    `name` alone takes the profile of a device of that name that the fleet knows.
+    Without `tflops` what it states replaces figures of a device of that name that the fleet knows, or published ones.
     """
 
     name: str = Field(max_length=200)
@@ -43,6 +43,20 @@ class CardEntry(Spec):
             decoders=self.decoders if self.decode else 0,
             decode_frames_per_s=self.decode,
         )
+
+    def changed(self, known: DeviceProfile) -> DeviceProfile:
+        """The profile of a device of this name, with the figures that the entry states."""
+        stated = self.model_fields_set
+        new: dict[str, object] = {}
+        if "pcie" in stated:
+            new |= {"link": "", "to_device_bytes_per_s": self.pcie, "from_device_bytes_per_s": self.pcie}
+        if "memory_bytes_per_s" in stated:
+            new["memory_bytes_per_s"] = self.memory_bytes_per_s
+        if "decode" in stated:
+            new |= {"decode_frames_per_s": self.decode, "decoders": self.decoders if self.decode else 0}
+        elif "decoders" in stated:
+            new["decoders"] = self.decoders
+        return known.model_copy(update=new)
 
 
 class RigEntry(Spec):

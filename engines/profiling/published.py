@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from pydantic import Field
@@ -50,6 +51,11 @@ class PublishedCard(Spec):
         """Its memory."""
         return int(self.memory_gb * (1 << 30))
 
+    @property
+    def usual_link(self) -> tuple[int, int]:
+        """Generation and lanes of the link that it is usually on: cards for mining are on risers of one lane."""
+        return (1, 1) if self.mining else (self.pcie, self.lanes)
+
     def profile(self, pcie: int = 0, lanes: int = 0) -> DeviceProfile:
         """Its profile, at its own link or at the one that is given; `measured_s` 0 says that it was not measured."""
         pcie, lanes = pcie or self.pcie, lanes or self.lanes
@@ -92,12 +98,35 @@ def published_cards() -> dict[str, PublishedCard]:
 
 def published_card(name: str) -> PublishedCard:
     """A card by its name, as people write it: `p106`, `3060ti`, `RTX 3060 Ti`. Raises UsageError."""
-    wanted, cards = _plain(name), list(published_cards().values())
-    for short in (_plain, _without_family, _without_number):
-        if found := [card for card in cards if short(card.name) == wanted]:
-            return found[-1]
-    hint = did_you_mean(name, [card.name for card in cards], "`rigflow simulate --cards` lists them")
+    cards = published_cards()
+    if found := _name_among(list(cards), name):
+        return cards[found]
+    hint = did_you_mean(name, list(cards), "`rigflow simulate --cards` lists them")
     raise UsageError(f"no published figures of a card {name[:60]!a}", hint)
+
+
+def card_named(name: str, measured: Iterable[DeviceProfile] = ()) -> tuple[DeviceProfile, int]:
+    """The profile of a card and the bytes of its memory (0: unknown): `measured`, or else by published figures.
+
+    Raises UsageError, with what there is of a similar name.
+    """
+    known = {profile.name: profile for profile in measured if profile.kind == "cuda"}
+    if found := _name_among(list(known), name):
+        return known[found], 0
+    if found := _name_among(list(published_cards()), name):
+        card = published_cards()[found]
+        return card.profile(*card.usual_link), card.memory_bytes
+    hint = did_you_mean(name, [*known, *published_cards()], "state its tflops; `rigflow simulate --cards` lists cards")
+    raise UsageError(f"no figures of a card {name[:60]!a}", hint)
+
+
+def _name_among(names: Sequence[str], written: str) -> str:
+    """The name that is meant, of several the last one; empty where none is."""
+    wanted = _plain(written)
+    for short in (_plain, _without_family, _without_number):
+        if found := [name for name in names if short(name) == wanted]:
+            return found[-1]
+    return ""
 
 
 def _without_family(name: str) -> str:

@@ -139,6 +139,17 @@ def test_wrong_usage_is_one_line_that_says_what_to_do(words: tuple[str, ...], sa
     assert len(error.strip().splitlines()) <= 2
 
 
+def test_what_a_file_of_a_fleet_states_is_not_stated_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text("[[rig]]\nname = 'a'\ncores = 2\n[[rig.card]]\nname = 'P106'")
+    code, _, error = answer_of_app("simulate", "--fleet", str(file), "--job", FILM, "--link", "x4")
+    assert code == ExitCode.USAGE
+    assert "--link, --cores and --network go with --rigs" in error
+    of_file = answer_of_app("simulate", "--fleet", str(file), "--job", FILM, "--json")[1]
+    of_words = answer_of_app("simulate", "--rigs", "P106", "--job", FILM, "--json")[1]
+    assert json.loads(of_file)["finish_s"] == json.loads(of_words)["finish_s"]
+
+
 def test_the_text_has_the_devices_the_bottleneck_and_that_figures_are_published() -> None:
     code, out, _ = answer_of_app("simulate", *FLEET, "--job", f"{FILM} x 8")
     assert code == ExitCode.OK
