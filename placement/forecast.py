@@ -4,10 +4,11 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from placement.costs import Cost, Work
+from placement.costs import Cost, Work, cost
 from placement.fleet import Fleet, Rig, scaled
+from placement.groups import Group, groups, limits, named_parts
 from placement.mix import best_mix
-from placement.routes import Group, Placement, Role, Route, groups, limits, routes_of
+from placement.routes import Placement, Role, Route, routes_of
 from placement.rules import place
 
 _FULL = 0.999  # of a part's time: it limits the rate
@@ -62,12 +63,16 @@ def forecast(fleet: Fleet, work: Work, placement: Placement | None = None, with_
     `rate` 0: some stage has no device, and nothing would ever finish.
     """
     placement = placement or place(fleet, work)
-    kinds = groups(fleet, work)
-    parts, ways = limits(fleet, kinds), routes_of(work, kinds, placement.roles)
+    kinds = groups(fleet, work, placement.roles)
+    parts, ways = limits(kinds), routes_of(work, kinds, placement.roles)
     rate, rates = best_mix([way.uses for way in ways], parts)
     used = [(way, each) for way, each in zip(ways, rates, strict=True) if each > 0.0]
-    busy = {part: sum(way.uses.get(part, 0.0) * each for way, each in used) / most for part, most in parts.items()}
-    stages = _stages(work, kinds, placement, used, rate)
+    busy = {
+        named: sum(way.uses.get(part, 0.0) * each for way, each in used) / most
+        for part, most in parts.items()
+        for named in named_parts(fleet, kinds, part)
+    }
+    stages = _stages(fleet, work, kinds, placement, used, rate)
     return Forecast(
         placement=placement,
         stages=stages,
@@ -83,20 +88,26 @@ def forecast(fleet: Fleet, work: Work, placement: Placement | None = None, with_
 
 
 def _stages(
-    work: Work, kinds: Sequence[Group], placement: Placement, used: Sequence[tuple[Route, float]], rate: float
+    fleet: Fleet,
+    work: Work,
+    kinds: Sequence[Group],
+    placement: Placement,
+    used: Sequence[tuple[Route, float]],
+    rate: float,
 ) -> tuple[StageForecast, ...]:
-    shares: dict[tuple[int, int], float] = {}
+    shares: dict[tuple[str, int], float] = {}
     for way, each in used:
         for leg in way.legs:
+            group = kinds[leg.group]
             for at in range(leg.first, leg.end):
-                shares[leg.group, at] = shares.get((leg.group, at), 0.0) + each / rate
+                for device in group.devices:
+                    shares[device.name, at] = shares.get((device.name, at), 0.0) + each / rate / group.count
     return tuple(
         StageForecast(
-            stage.name, device.name, group.rig.name, group.costs[at], shares.get((number, at), 0.0) / group.count
+            stage.name, device.name, rig.name, cost(work, stage, rig, device), shares.get((device.name, at), 0.0)
         )
         for at, stage in enumerate(work.stages)
-        for number, group in enumerate(kinds)
-        for device in group.devices
+        for rig, device in fleet.places()
         if stage.name in placement.roles.get(device.name, Role()).runs
     )
 

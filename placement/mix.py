@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
 _SMALL = 1e-9
+_BLOCKED = 1e12  # a part of no limit at all lets nothing through
 
 
 def best_mix(uses: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -> tuple[float, list[float]]:
@@ -15,49 +20,42 @@ def best_mix(uses: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -
     parts = sorted({part for way in uses for part, seconds in way.items() if seconds > 0.0})
     ways = [number for number, way in enumerate(uses) if any(way.get(part, 0.0) > 0.0 for part in parts)]
     # rows in shares of each part's limit, so that one tolerance is right for all
-    rows = [
-        [uses[way].get(part, 0.0) / limits[part] if limits[part] else _blocked(uses[way], part) for way in ways]
-        for part in parts
-    ]
-    scale = [max(row[column] for row in rows) for column in range(len(ways))]
-    rows = [[value / scale[column] for column, value in enumerate(row)] for row in rows]
-    gains = [1.0 / scale[column] for column in range(len(ways))]
-    basis = _solve(rows, gains)
+    rows = np.zeros((len(parts), len(ways)))
+    numbers = {part: number for number, part in enumerate(parts)}
+    for column, way in enumerate(ways):
+        for part, seconds in uses[way].items():
+            if seconds > 0.0:
+                rows[numbers[part], column] = seconds / limits[part] if limits[part] else _BLOCKED
+    scale = rows.max(axis=0, initial=0.0)
+    basis = _solve(rows / scale, 1.0 / scale)
     rates = [0.0] * len(uses)
     for column, share in basis.items():
-        rates[ways[column]] = share / scale[column]
+        rates[ways[column]] = float(share / scale[column])
     return sum(rates), rates
 
 
-def _blocked(way: Mapping[str, float], part: str) -> float:
-    """A part of no limit at all lets nothing through."""
-    return 1e12 if way.get(part, 0.0) > 0.0 else 0.0
-
-
-def _solve(rows: list[list[float]], gains: list[float]) -> dict[int, float]:
+def _solve(rows: Matrix, gains: Matrix) -> dict[int, float]:
     """Maximise gains x, with rows x <= 1 and x >= 0: the columns in use and their values."""
-    count = len(gains)
-    table = [[*row, *(float(other == own) for other in range(len(rows))), 1.0] for own, row in enumerate(rows)]
-    goal = [-gain for gain in gains] + [0.0] * (len(rows) + 1)
-    least = max(gains, default=0.0) * _SMALL
-    basis = [count + number for number in range(len(rows))]
+    number, count = rows.shape
+    table = np.hstack([rows, np.eye(number), np.ones((number, 1))])
+    goal = np.concatenate([-gains, np.zeros(number + 1)])
+    least = gains.max(initial=0.0) * _SMALL
+    basis = np.arange(count, count + number)
     while True:
-        column = next((number for number in range(count + len(rows)) if goal[number] < -least), None)
-        if column is None:
+        improving = np.flatnonzero(goal[:-1] < -least)
+        if not improving.size:
             break
-        bounds = [
-            (row[-1] / row[column], basis[number], number) for number, row in enumerate(table) if row[column] > _SMALL
-        ]
-        if not bounds:
+        column = improving[0]
+        able = np.flatnonzero(table[:, column] > _SMALL)
+        if not able.size:
             break
-        _, _, leaving = min(bounds)
-        pivot = table[leaving]
-        by = pivot[column]
-        table[leaving] = pivot = [value / by for value in pivot]
-        for row in (*table[:leaving], *table[leaving + 1 :], goal):
-            if factor := row[column]:
-                for number, value in enumerate(pivot):
-                    if value:
-                        row[number] -= factor * value
+        bounds = table[able, -1] / table[able, column]
+        tied = able[bounds == bounds.min()]
+        leaving = tied[basis[tied].argmin()]
+        pivot = table[leaving] = table[leaving] / table[leaving, column]
+        others = np.flatnonzero(table[:, column])
+        others = others[others != leaving]
+        table[others] -= np.outer(table[others, column], pivot)
+        goal -= goal[column] * pivot
         basis[leaving] = column
-    return {column: max(0.0, table[number][-1]) for number, column in enumerate(basis) if column < count}
+    return {int(column): max(0.0, float(table[row, -1])) for row, column in enumerate(basis) if column < count}

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from placement.costs import Cost, StageWork, Work, cost, fits
-from placement.fleet import Device, Fleet, Rig
+from placement.costs import StageWork, Work, fits
+from placement.fleet import Device
+from placement.groups import Group, Leg
 from schemas.rig import runs_stage
 
 
@@ -34,70 +35,12 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Equal devices of one rig: they cost the same, so that they count as one part with `count` times its seconds."""
-
-    rig: Rig
-    devices: tuple[Device, ...]
-    costs: tuple[Cost, ...]  # of each stage
-
-    @property
-    def name(self) -> str:
-        """That of its first device."""
-        return self.devices[0].name
-
-    @property
-    def count(self) -> int:
-        """How many devices it has; the cores of a rig are one."""
-        return len(self.devices)
-
-    def seconds(self, leg: "Leg") -> float:
-        """Seconds of one piece for the stages of a leg, whatever group it names."""
-        return sum(each.seconds for each in self.costs[leg.first : leg.end])
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """Stages `first` to `end` (without it) of a piece on one device of a group."""
-
-    group: int
-    first: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
 class Route:
     """The legs of a piece, in order, and the seconds that one piece takes of each part of the fleet."""
 
     legs: tuple[Leg, ...]
     uses: Mapping[str, float]
     seconds: float
-
-
-def groups(fleet: Fleet, work: Work) -> list[Group]:
-    """The fleet's devices, equal ones of a rig together, in order."""
-    found: dict[tuple[object, ...], list[Device]] = {}
-    known: dict[tuple[object, ...], tuple[Rig, tuple[Cost, ...]]] = {}
-    for rig, device in fleet.places():
-        costs = tuple(cost(work, stage, rig, device) for stage in work.stages)
-        may = device.memory_bytes, device.hosts, work.pipeline in device.declines
-        key = (rig.name, costs, *may, device.name if device.is_cpu else "")
-        found.setdefault(key, []).append(device)
-        known[key] = rig, costs
-    return [Group(known[key][0], tuple(devices), known[key][1]) for key, devices in found.items()]
-
-
-def limits(fleet: Fleet, kinds: Sequence[Group]) -> dict[str, float]:
-    """Seconds a second of each part of the fleet: devices, pieces in their hands, cores and network links of rigs."""
-    parts = {f"{unit} {group.name}": float(group.count) for group in kinds for unit in DEVICE_UNITS}
-    parts |= {f"thread {group.name}": float(group.count * group.devices[0].workers) for group in kinds}
-    parts |= {f"pieces {group.name}": float(group.count * group.devices[0].pieces(group.rig.cores)) for group in kinds}
-    parts |= {f"cores {rig.name}": float(rig.cores) for rig in fleet.rigs}
-    return parts | {f"network {rig.name}": NETWORK_SHARE for rig in fleet.rigs}
-
-
-NETWORK_SHARE = 0.7  # of what a network link could carry: messages come unevenly, and acknowledgements take their time
-DEVICE_UNITS = ("compute", "decoder", "encoder", "link")
 
 
 def routes(work: Work, kinds: Sequence[Group]) -> list[Route]:

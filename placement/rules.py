@@ -23,10 +23,11 @@ from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
-from placement.costs import Work, fits
+from placement.costs import StageWork, Work, fits
 from placement.fleet import Fleet
+from placement.groups import Group, Leg, groups, limits
 from placement.mix import best_mix
-from placement.routes import Group, Leg, Placement, Role, Roles, Route, groups, limits, may_run, routes, routes_of
+from placement.routes import Placement, Role, Roles, Route, may_run, routes, routes_of
 from placement.simulated import Submission
 from placement.simulated_machine import WorkerRules
 from placement.simulation import simulate
@@ -42,7 +43,7 @@ DOES_ALL = "all stages of a segment are done on one device"
 def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placement:
     """The placement of a job's stages on a fleet; `before` is the one that is in force."""
     kinds = groups(fleet, work)
-    parts, ways = limits(fleet, kinds), routes(work, kinds)
+    parts, ways = limits(kinds), routes(work, kinds)
     entire = [way for way in ways if len(way.legs) == 1]
     late = _late({way.legs[0].group: way for way in entire}, parts)
     entire = [way for way in entire if way.legs[0].group not in late]
@@ -65,8 +66,8 @@ def place(fleet: Fleet, work: Work, before: Placement | None = None) -> Placemen
 
 def rate_of(fleet: Fleet, work: Work, roles: Roles) -> float:
     """Pieces a second that a fleet does of a job at most, in these roles."""
-    kinds = groups(fleet, work)
-    return _rate(routes_of(work, kinds, roles), limits(fleet, kinds))[0]
+    kinds = groups(fleet, work, roles)
+    return _rate(routes_of(work, kinds, roles), limits(kinds))[0]
 
 
 def _simulated_s(fleet: Fleet, work: Work, placement: Placement) -> float:
@@ -99,13 +100,25 @@ def _all_stages_each(work: Work, kinds: Sequence[Group], able: set[int], late: s
 
 
 def _each_what_it_can(work: Work, kinds: Sequence[Group], parts: Mapping[str, float]) -> Placement:
-    """Each device does the stages that it can, alone or not; without memory for a model only if no other has it."""
-    runs: dict[str, list[str]] = {device.name: [] for group in kinds for device in group.devices}
+    """Each device does the stages that it can: those first that few others have, as long as their models fit together.
+
+    A device without memory for a model runs it only if no other has it.
+    """
+    runs: list[list[StageWork]] = [[] for _ in kinds]
+    for number, group in enumerate(kinds):
+        device = group.devices[0]
+        may = [stage for stage in work.stages if may_run(work, stage, device)]
+        for stage in sorted(may, key=lambda stage: sum(stage in others for others in runs)):
+            if fits((*runs[number], stage), device):
+                runs[number].append(stage)
     for stage in work.stages:
-        may = [device for group in kinds for device in group.devices if may_run(work, stage, device)]
-        for device in [device for device in may if fits((stage,), device)] or may:
-            runs[device.name].append(stage.name)
-    roles = {name: Role(tuple(stages), tuple(stages)) for name, stages in runs.items()}
+        if not any(stage in each for each in runs):
+            for number, group in enumerate(kinds):
+                runs[number] += [stage] if may_run(work, stage, group.devices[0]) else []
+    named = [tuple(stage.name for stage in work.stages if stage in each) for each in runs]
+    roles = {
+        device.name: Role(names, names) for names, group in zip(named, kinds, strict=True) for device in group.devices
+    }
     why = dict.fromkeys(roles, "no device can do all stages: each does those that it can")
     return Placement(work.pipeline, roles, why, _rate(routes_of(work, kinds, roles), parts)[0])
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from placement.costs import Cost, Work, cost
 from placement.events import Clock, Resource
 from placement.fleet import Device, Fleet, Rig
-from placement.routes import DEVICE_UNITS, Placement, Role
+from placement.groups import DEVICE_UNITS
+from placement.routes import Placement, Role
 from placement.simulated import Fault, JobEnd, QueueUse, Simulated, Submission, Use
 from placement.simulated_broker import SimBroker
 from placement.simulated_machine import Machine, SimRole, WorkerRules

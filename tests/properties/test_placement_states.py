@@ -1,5 +1,6 @@
 """Placement of fleets in any state: whatever was measured, and whatever was agreed before, no piece waits for ever."""
 
+import random
 from dataclasses import replace
 from math import inf, isfinite, nan
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pipelines.fleet_view import fleet_of
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig, assumed_cpu
+from placement.groups import MOST_KINDS, groups
 from placement.routes import Placement, Role, may_run
 from placement.rules import place, rate_of
 from tests.placed import card
@@ -116,6 +118,69 @@ def test_a_device_declines_what_all_its_workers_decline() -> None:
     assert both.declines == ("x",)
     [(_, one)] = fleet_of(workers({"x": "why"}, {}), (), ()).places()
     assert one.declines == ()
+
+
+def work_of_models(count: int) -> Work:
+    """Each model takes 6 bytes."""
+    models = [
+        StageWork(f"infer{number}", "infer", model=f"m{number}", rows=4, operations=4e9, gives_bytes=1e4, model_bytes=6)
+        for number in range(count)
+    ]
+    decode = StageWork("decode", "decode", 100, 1280, 720, "h264", gives_bytes=1e6)
+    return Work("work", (decode, *models, StageWork("encode", "encode", gives_bytes=1e5)), 60, 1e6, 100)
+
+
+@pytest.mark.parametrize(("cards", "models"), [(2, 2), (8, 2), (8, 3), (3, 3)])
+def test_equal_cards_of_one_rig_share_models_that_do_not_fit_together(cards: int, models: int) -> None:
+    work = work_of_models(models)
+    for rigs in (1, 3):
+        fleet = Fleet(
+            tuple(
+                Rig(f"r{rig}", 2, tuple(Device(f"r{rig}-{at}", card("a", 8, 600), 10) for at in range(cards)))
+                for rig in range(rigs)
+            )
+        )
+        placed = place(fleet, work)
+        assert placed.rate > 0.0
+        assert left_waiting(fleet, work, placed) == []
+        for role in placed.roles.values():
+            assert sum(name.startswith("infer") for name in role.runs) <= 1
+        assert place(fleet, work, placed) is placed
+
+
+def test_cards_whose_paces_differ_a_little_are_of_one_kind() -> None:
+    """Measured paces of equal cards are never equal; as many kinds as cards would take minutes to place."""
+    chance = random.Random(1)
+
+    def pace(card_s: float) -> dict[tuple[str, str], float]:
+        return {("work", name): card_s * chance.uniform(0.95, 1.05) for name in work_of_models(1).names}
+
+    rigs = [
+        Rig(f"rig{rig}", 2, tuple(Device(f"rig{rig}-{at}", card("a", 8, 600), frame_s=pace(0.01)) for at in range(8)))
+        for rig in range(30)
+    ]
+    slow = Rig("slow", 2, (Device("slow-0", card("a", 8, 600), frame_s=pace(0.03)),))
+    fleet, work = Fleet((*rigs, slow)), work_of_models(1)
+    kinds = groups(fleet, work)
+    assert [(len(kind.rigs), kind.count) for kind in kinds] == [(30, 240), (1, 1)]
+    placed = place(fleet, work)
+    assert placed.rate == pytest.approx(sum(place(Fleet((rig,)), work).rate for rig in fleet.rigs), rel=0.01)
+    assert len(set(placed.roles.values())) == 1
+
+
+def test_a_fleet_of_many_different_machines_has_few_kinds() -> None:
+    chance = random.Random(2)
+    rigs = tuple(
+        Rig(
+            f"rig{at}",
+            chance.choice((2, 4)),
+            (Device(f"rig{at}-0", card("a", 2.0 ** chance.uniform(0, 4), chance.choice((0, 600)))),),
+        )
+        for at in range(200)
+    )
+    fleet, work = Fleet(rigs), work_of_models(1)
+    assert len(groups(fleet, work)) <= MOST_KINDS
+    assert left_waiting(fleet, work, place(fleet, work)) == []
 
 
 @pytest.mark.parametrize("link", [1.2e9, 1e4])

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from cli.plan_text import bottleneck_in_words
 from engines.media.medium import Input, SplitRequest
 from engines.models.operations import operations
+from engines.profiling.published import card_named
 from engines.workload import media_facts, workload
 from pipelines.fleet_view import fleet_of
 from pipelines.registry import builtin_pipeline
@@ -111,14 +112,45 @@ def test_a_file_of_a_fleet_is_refused_by_field(text: str, error: str) -> None:
 
 
 def test_a_fleet_of_a_file() -> None:
-    fleet = imagined_fleet(parse_fleet(FLEET, "F"), [])
+    fleet = imagined_fleet(parse_fleet(FLEET, "F"))
     assert [rig.name for rig in fleet.rigs] == ["mining", "server-1", "server-2"]
     assert [len(rig.devices) for rig in fleet.rigs] == [8, 1, 1]
     assert fleet.rigs[1].devices[0].workers == 16
-    with pytest.raises(UsageError, match=r"no profile is called 'K80' \(there are none\)"):
-        imagined_fleet(parse_fleet("[[rig]]\nname = 'a'\ncores = 2\n[[rig.card]]\nname = 'K80'", "F"), [])
+    with pytest.raises(UsageError, match="nothing is known of a card 'K80'"):
+        imagined_fleet(parse_fleet("[[rig]]\nname = 'a'\ncores = 2\n[[rig.card]]\nname = 'K80'", "F"))
     with pytest.raises(UsageError, match="two rigs are called a"):
-        imagined_fleet(parse_fleet("[[rig]]\nname = 'a'\ncores = 2\n[[rig]]\nname = 'a'\ncores = 1", "F"), [])
+        imagined_fleet(parse_fleet("[[rig]]\nname = 'a'\ncores = 2\n[[rig]]\nname = 'a'\ncores = 1", "F"))
+
+
+def test_cards_of_a_file_have_published_figures_and_what_is_stated_beside_their_name() -> None:
+    text = "[[rig]]\nname = 'a'\ncores = 2\n[[rig.card]]\nname = '{}'\n{}"
+
+    def card(name: str, stated: str = "") -> Device:
+        [(_, device)] = imagined_fleet(parse_fleet(text.format(name, stated), "F"), card_named).places()
+        return device
+
+    assert [card(name).profile.name for name in ("P4", "3060", "p106", "Tesla P40")] == [
+        "P4",
+        "RTX 3060",
+        "P106-100",
+        "P40",
+    ]
+    assert card("P106").memory_bytes == 6 << 30
+    assert card("P106").profile.link == "PCIe 1.0 x1"  # as of `rigflow simulate --rigs`
+    assert card("T4").profile.link == "PCIe 3.0 x16"
+    stated = card("P106", 'pcie = 3e9\ndecode = { "h264 1280x720" = 700 }').profile
+    assert (stated.to_device_bytes_per_s, stated.from_device_bytes_per_s, stated.link) == (3e9, 3e9, "")
+    assert stated.decode_frames_per_s == {"h264 1280x720": 700.0}
+    assert stated.operations_per_s == card("P106").profile.operations_per_s
+    with pytest.raises(UsageError, match="no figures of a card 'P10'"):
+        card("P10")
+
+
+def test_a_card_of_a_file_is_the_one_that_was_measured() -> None:
+    measured = [assumed_card(name) for name in ("NVIDIA GeForce RTX 3060 Ti", "NVIDIA GeForce RTX 3060")]
+    assert card_named("RTX 3060", [assumed_cpu(4), *measured])[0] is measured[1]
+    assert card_named("3060 ti", measured)[0] is measured[0]
+    assert card_named("P106", measured)[0].name == "P106-100"
 
 
 def test_workers_of_one_rig_are_its_cores() -> None:
@@ -131,6 +163,21 @@ def test_workers_of_one_rig_are_its_cores() -> None:
     assert (device.name, device.workers, device.frame_s) == ("r-cpu", 3, {("p", "infer"): pytest.approx(0.02)})
     work = Work("p", (StageWork("infer", "infer", rows=10, operations=1e9),), frames=10)
     assert cost(work, work.stages[0], rig, device).core_s == pytest.approx(0.2)  # measured at work, before all else
+
+
+def test_workers_that_share_a_gpu_are_one_device_whose_pace_is_that_of_all() -> None:
+    """Each of them waits for the others: alone it would need a third of the seconds that it measures."""
+    gpu = {"uuid": "GPU-1", "name": "P106-100", "memory_bytes": 6e9}
+    status = {"device": "cuda:0", "stages": ["all"], "rig": "r", "cores": 4, "gpu": gpu}
+
+    def pace_of(*seconds: float) -> float:
+        each = [[{"pipeline": "p", "stage": "infer", "frames": 100, "seconds": taken_s}] for taken_s in seconds]
+        workers = [{**status, "worker": f"r-gpu{number}", "done": done} for number, done in enumerate(each)]
+        [(_, device)] = fleet_of(workers, [], []).places()
+        return device.frame_s["p", "infer"]
+
+    assert pace_of(2.0) == pytest.approx(0.02)
+    assert pace_of(6.0, 6.0, 6.0) == pytest.approx(0.02)
 
 
 def test_rates_follow_the_nearest_size() -> None:
@@ -226,7 +273,7 @@ def test_one_segment_takes_as_long_as_it_takes_by_itself(film: Path) -> None:
     facts = media_facts(spec, [Input(film, film.name)], SplitRequest(spec.grid, 60.0))
     work = workload(spec, find_models(spec, None), facts)
     assert work.pieces == 1
-    mining = imagined_fleet(parse_fleet(FLEET, "F"), [])
+    mining = imagined_fleet(parse_fleet(FLEET, "F"))
     predicted = forecast(Fleet(mining.rigs[:1]), work, with_gains=False)
     assert predicted.finish_s == pytest.approx(predicted.first_s)
     full = ("cores a", "pieces a-cpu", "thread a-cpu", "thread b-gpu0")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from placement.costs import StageWork, Work
 from placement.fleet import Device, Fleet, Rig, assumed_card, assumed_cpu
-from placement.routes import NETWORK_SHARE, Placement, Role
+from placement.groups import NETWORK_SHARE
+from placement.routes import Placement, Role
 from placement.rules import rate_of
 from placement.simulated import Fault, Simulated, Submission
 from placement.simulated_machine import WorkerRules
