@@ -32,12 +32,13 @@ _IMPORT_FILE = "<frozen importlib."  # begins the file's name of code that impor
 _SHOW_CURSOR = b"\x1b[?25h"
 
 _displays: list[Callable[[], None]] = []  # each removes what it shows at a terminal, and shows the cursor
-_said = _shown = False
+_said = _shown = _ending = False
 _came_s: float | None = None  # when the first signal came, on the clock `time.monotonic`
 
 
 def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
     """Load a command, run it, and end the process with the exit code that it returns."""
+    global _ending
     stopped_by: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -58,11 +59,13 @@ def run_to_its_end(load: Callable[[], Callable[[], int]]) -> NoReturn:
     _handle(_leave, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})  # of cli/rigflow
     code = INTERRUPTED
-    with suppress(KeyboardInterrupt):  # of a second signal, while the first one is answered
+    try:  # noqa: SIM105  # Python calls handlers of signals at calls, and there is none until `_ending` is set
         code = _code_of(run)
-        if code == INTERRUPTED or _came_s is not None:
-            say_interrupted()
+    except KeyboardInterrupt:  # of a second signal, while the first one was answered
+        pass
+    _ending = True
     if code == INTERRUPTED or _came_s is not None:
+        say_interrupted()
         code = 128 + (stopped_by or [signal.SIGINT])[0]
     _end(code)
 
@@ -98,9 +101,10 @@ def say_interrupted(note: str = "") -> None:
     for remove in _displays:
         with suppress(Exception):
             remove()
+    line = f"rigflow: interrupted{note}\n".encode()
     if not _said:  # a print may be under way, which `print` cannot interrupt
         _said = True
-        os.write(2, f"rigflow: interrupted{note}\n".encode())
+        os.write(2, line)
 
 
 def answered_otherwise() -> None:
@@ -185,7 +189,9 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, after the import that is under way."""
+    """Raise KeyboardInterrupt, after the import that is under way; do nothing while the process ends."""
+    if _ending:
+        return
     if not _postponed(frame):
         raise KeyboardInterrupt
     say_interrupted()

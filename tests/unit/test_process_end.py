@@ -134,6 +134,15 @@ def test_a_fault_of_ours_has_its_traceback_and_code_1() -> None:
     assert done.stdout.endswith("handler ")
 
 
+def test_a_second_signal_when_the_process_begins_to_end_does_nothing() -> None:
+    done = ended("""
+    import cli.interrupts
+    cli.interrupts._end = lambda code, end=cli.interrupts._end: (signal.raise_signal(signal.SIGINT), end(code))
+    raise KeyboardInterrupt
+    """)
+    assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
+
+
 def test_a_signal_at_the_end_does_not_change_the_code() -> None:
     done = ended("atexit.register(lambda: os.kill(os.getpid(), 15)); return 3")
     assert (done.returncode, done.stderr) == (3, "")
