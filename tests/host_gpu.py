@@ -202,7 +202,7 @@ class HostGpu:
     def __init__(self) -> None:
         self.kernels = _Kernels()
         self.calls = _Calls(late=False)
-        self.capturing = threading.Lock()
+        self.capturing, self.works_on_media = threading.Lock(), False
         self.counters = Counters()
         self.memory = Pool(self._allocate, self.counters)
         self.pinned = Pool(self._allocate, self.counters)
@@ -228,6 +228,9 @@ class HostGpu:
 
     def works(self) -> bool:
         return True
+
+    def begin_work(self) -> None:
+        self.works_on_media = True
 
     def synchronize(self) -> None: ...
 

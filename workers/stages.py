@@ -115,7 +115,12 @@ class LoadedPipeline:
 
     def decode(self, segment: Segment, buffers: Sequence[memoryview], tick: Tick) -> Iterator[Part]:
         """Parts of a segment, one at a time as asked for."""
+        self._begin_work()
         return self._device.decode(segment, buffers, self.plan.decode, self._preprocess, tick)
+
+    def _begin_work(self) -> None:
+        if self._device.gpu is not None:
+            self._device.gpu.begin_work()
 
     def encode(self, part: Part, tick: Tick) -> bytes:
         """The body of the part's Result."""
@@ -192,6 +197,7 @@ class LoadedPipeline:
 
         With `only_full`, a part with rows that fill no batch is Begun, and given once more later.
         """
+        self._begin_work()
         if stage.name in self._resizes:
             return [resized_part(part, self._resize, tick) for part in parts]
         session = self._sessions.get(stage.name)

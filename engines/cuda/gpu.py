@@ -32,6 +32,7 @@ class CudaGpu:
         self.dlpack_device = (_CUDA, self.number)
         self._here = threading.local()
         self.capturing = threading.Lock()  # while a stream is recorded CUDA refuses to wait for the whole GPU
+        self.works_on_media = False
         _set_flags(self.number)
         import pycuda.driver as driver
 
@@ -102,6 +103,15 @@ class CudaGpu:
         except self.driver.Error:
             return False
         return True
+
+    def begin_work(self) -> None:
+        """Called before this process decodes or computes parts: from then on, no stream is recorded any more.
+
+        Calls of several threads beside a recording have made cuDNN fail in it, and a process hang (H200, CUDA 13).
+        """
+        if not self.works_on_media:
+            with self.capturing:
+                self.works_on_media = True
 
     def synchronize(self) -> None:
         """Wait for all that this process has queued on the GPU."""

@@ -2,8 +2,8 @@
 
 ONNX Runtime can record runs by itself, but for each thread apart, and while it does, calls of CUDA on other threads
 fail, such as those of decoders (`cudaStreamCaptureModeGlobal`). Here a run is recorded by the thread that loads the
-model, in the mode of that thread alone, and any thread launches it. A graph reads and writes the addresses that it was
-recorded with, so each slot of a session has blocks and a graph of its own.
+model, in the mode of that thread alone, before the process works, and any thread launches it. A graph reads and writes
+the addresses that it was recorded with, so each slot of a session has blocks and a graph of its own.
 """
 
 import contextlib
@@ -115,6 +115,8 @@ class Recorder:
             self._session.run_with_iobinding(binding, self._options)
         self._runs.synchronize()
         with self._gpu.capturing:
+            if self._gpu.works_on_media:
+                raise self._refusal("this process works already, and no other thread may use the GPU meanwhile")
             calls.begin_capture(stream)
             try:
                 self._session.run_with_iobinding(binding, self._options)

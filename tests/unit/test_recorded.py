@@ -10,8 +10,12 @@ from onnx import helper
 
 from engines.backends.onnxruntime import OnnxRuntime
 from engines.cuda.arrays import GpuRows
+from engines.device import Host
 from engines.inference import cuda
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.models.catalogue import builtin_model
+from engines.plan import plan_pipeline
+from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.model_profile import ComputeOptions
@@ -21,9 +25,11 @@ from tests.onnx_graphs import FLOAT, UINT8, model_of, value
 from tests.reducing import HostSession, check_equal
 from tests.unit.test_cuda_outputs import above, answers, boxes, instances, pixels, planes
 from workers import sessions
+from workers.stages import LoadedPipeline
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
 GRAPH = ComputeOptions(graph=True)
+CARD, _ = builtin_model("fingerprint")
 
 
 @pytest.fixture
@@ -182,6 +188,20 @@ def test_a_worker_computes_without_a_graph_what_it_cannot_record(
     check_equal(answers(spec, session.start(given)(), 5), answers(spec, whole, 5))
     [line] = [each for each in caplog.messages if "CUDA graph" in each]
     assert line.startswith("model boxes is computed without a CUDA graph on cuda:0: model `boxes` cannot be recorded")
+
+
+def test_nothing_is_recorded_once_the_process_works(gpu: HostGpu, tmp_path: Path) -> None:
+    spec, model = boxes(tmp_path, 0.5)
+    before, plan = opened(gpu, spec, model), plan_pipeline(builtin_pipeline("fingerprint"), {CARD.name: CARD})
+    host: Any = Host(Settings())
+    host.gpu = gpu
+    pipeline = LoadedPipeline(plan, lambda stage: True, {"infer": SimpleNamespace(spec=CARD)}, host)  # type: ignore[dict-item]
+    assert pipeline.operate(plan.spec.operators[-1], [], lambda: None) == []
+    with pytest.raises(ModelError, match="works already"):
+        opened(gpu, spec, model)
+    given, plain = {"images": pixels(16)}, opened(HostGpu(), spec, model, ComputeOptions())
+    assert before._recordings
+    check_equal(answers(spec, before.start(given)(), 16), answers(spec, plain.start(given)(), 16))
 
 
 def test_a_graph_is_worth_trying_for_fixed_sizes_on_a_gpu(gpu: HostGpu, tmp_path: Path) -> None:
