@@ -173,9 +173,9 @@ class _Selecting:
     def selected(self, records: Array) -> dict[str, Value]:
         """The outputs as heads read them, of the records `[K * record_bytes]` uint8 that the kernel wrote."""
         numbers = records.view(_COUNT).reshape(-1, self.record_bytes // _COUNT.itemsize)[:, 0]
-        order = np.argsort(numbers)
-        records = np.take(records.reshape(-1, self.record_bytes), order, axis=0)
-        rows, places = np.divmod(numbers[order].astype(np.int64), max(1, self.places))
+        keys = np.sort(numbers.astype(np.int64) << 32 | np.arange(len(numbers)))  # in half the time of argsort
+        rows, places = np.divmod(keys >> 32, max(1, self.places))
+        records = np.take(records.reshape(-1, self.record_bytes), keys & 0xFFFFFFFF, axis=0)
         offsets = np.searchsorted(rows, np.arange(self.rows + 1)).astype(np.int64)
         made: dict[str, Value] = {}
         for name, output, columns, begin in zip(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -87,15 +87,20 @@ class WayBack:
 
         `rows [M]`: the row of the picture of each point. `clip` moves points outside the source to its border.
         """
-        inner = (1,) * (points.ndim - 2)
-        starts, ratios, sizes = (
-            (of_rows if self._alike else of_rows[rows]).reshape(-1, *inner, 2)
-            for of_rows in (self._starts, self._ratios, self._sizes)
-        )
-        found = (points - starts) * ratios
-        if clip:
-            np.clip(found, 0, sizes, out=found)
+        found = points.astype(np.float64)
+        for axis, fields in enumerate(zip(self._starts.T, self._ratios.T, self._sizes.T, strict=True)):
+            start, ratio, size = (self._of_rows(field, rows, points.ndim) for field in fields)
+            values = found[..., axis]  # NumPy takes half the time for one axis after the other
+            values -= start
+            values *= ratio
+            if clip:
+                np.clip(values, 0, size, out=values)
+                values += 0.0  # makes 0 of -0, which clip leaves where both bounds are single values
         return np.asarray(found, np.float32)
+
+    def _of_rows(self, field: Array, rows: Array, ndim: int) -> Any:
+        """Return the values of rows, for arrays of `ndim` dimensions; one value if all pictures are alike."""
+        return field[0] if self._alike else field[rows].reshape(-1, *(1,) * (ndim - 2))
 
     def boxes(self, boxes: Array, rows: Array) -> Array:
         """Return boxes `[M, 4]` of x1, y1, x2, y2 in pixels of the source, clipped to it; float32."""

@@ -102,3 +102,19 @@ def test_each_row_has_its_own_view() -> None:
     way = WayBack([view_of((100, 200), spec), view_of((50, 50), spec)])
     points = np.full((2, 3, 2), 10.0)
     assert way.points(points, np.array([1, 0])).tolist() == [[[5, 5]] * 3, [[20, 10]] * 3]
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("clip", [True, False])
+def test_points_are_the_same_beside_pictures_of_the_same_source_and_of_others(
+    shape: tuple[int, ...], clip: bool
+) -> None:
+    """Bit for bit; the first point is at -0, which is the border."""
+    view, other = (view_of(size, PictureSpec(size=(64, 64), fit="stretch")) for size in ((90, 31), (48, 64)))
+    points = np.random.default_rng(0).uniform(-9, 80, (3, *shape, 2)).astype(np.float32)
+    points[0] = -0.0
+    alone = WayBack([view, view]).points(points, np.array([0, 1, 1]), clip)
+    among = WayBack([view, other, view]).points(points, np.array([0, 2, 2]), clip)
+    assert alone.tobytes() == among.tobytes()
+    if clip:
+        assert not np.signbit(alone).any()

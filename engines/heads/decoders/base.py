@@ -151,17 +151,26 @@ def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
     if scores.strides[-1] == scores.itemsize:  # argmax takes half the time of max here, else seven times as long
         best = scores.argmax(axis=-1)
         highest = scores[np.arange(len(scores))[:, None], np.arange(scores.shape[1]), best]
-        rows, places = np.nonzero(highest > threshold)
-        return Best(rows, places, highest[rows, places], best[rows, places])
+        rows, places = np.divmod(np.flatnonzero(highest > threshold), max(1, scores.shape[1]))
+        return Best(rows, places, at(highest, rows, places), at(best, rows, places))
     highest = scores.max(axis=-1)
     rows, places = np.nonzero(highest > threshold)
     return Best(rows, places, highest[rows, places], scores[rows, places].argmax(axis=-1))
 
 
+def at(values: Array, rows: Array, places: Array) -> Array:
+    """Return `values[rows, places]`; NumPy takes a third of the time for one index, where there is only one row."""
+    return values[0][places] if len(values) == 1 else values[rows, places]
+
+
 def corners(centers: Array, sizes: Array) -> Array:
     """Return boxes `[C, 4]` of x1, y1, x2, y2 from `centers [C, 2]` and `sizes [C, 2]`, each x before y."""
-    half = sizes / 2
-    return np.concatenate([centers - half, centers + half], axis=-1)
+    made = np.empty((len(centers), 4), np.result_type(centers, sizes))
+    for axis in (0, 1):  # NumPy takes a third of the time for one axis after the other
+        half = sizes[:, axis] / 2
+        np.subtract(centers[:, axis], half, out=made[:, axis])
+        np.add(centers[:, axis], half, out=made[:, axis + 2])
+    return made
 
 
 @lru_cache(maxsize=64)

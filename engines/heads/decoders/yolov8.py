@@ -7,7 +7,7 @@ then what a task adds: keypoints, an angle, coefficients of masks. Source: ultra
 from collections.abc import Mapping
 
 from engines.heads.base import Share, chosen_output
-from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, columns_of, corners, level_of
+from engines.heads.decoders.base import BoxOptions, Candidates, at, best_classes, columns_of, corners, level_of
 from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
@@ -42,6 +42,6 @@ class YoloV8:
         (values,) = level.arrays
         end = values.shape[2] - self._extra
         best = best_classes(values[:, :, 4:end], self._options.threshold, self._options.multi_label)
-        found, extra = (values[:, :, each][best.rows, best.places] for each in (slice(4), slice(end, None)))
+        found, extra = (at(values[:, :, each], best.rows, best.places) for each in (slice(4), slice(end, None)))
         rows, _ = level.found(best.rows, best.places)
         return Candidates.of(rows, corners(found[:, :2], found[:, 2:]), best.scores, best.classes, extra)
