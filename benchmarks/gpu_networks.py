@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -149,8 +150,14 @@ def bare(session: Any, rows: RowBatch) -> tuple[float, float, float]:
 def boxes(options: argparse.Namespace) -> dict[str, Any]:
     """YOLOv8n at 320 to boxes on the host: the session alone, the stage over parts that lie on the GPU, and films.
 
-    Films are decoded and converted as a worker does it, by the threads of its device.
+    Films are decoded and converted as a worker does it, by the threads of its device, and the stage runs on a thread of
+    its own: the C library gives memory of the main thread back after each batch, and takes new pages for the next one.
     """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_boxes, options).result()
+
+
+def _boxes(options: argparse.Namespace) -> dict[str, Any]:
     settings = Settings(tf32=True, precision="fp16")
     device = CudaDevice(options.device, settings, options.folder / "cache")
     network = networks_in(options.folder)["YOLOv8n 320"]
