@@ -1,6 +1,6 @@
 """The NATS client: nats-py, with corrections and additions.
 
-This module, `pipelines.nats_parser` and `pipelines.nats_sending` alone use names of nats-py that begin with an
+This module and those beside it whose names begin with `nats_` alone use names of nats-py that begin with an
 underscore. They may change in any release, so pyproject.toml allows one minor release of nats-py; look through this
 list before you allow another.
 nats-py 2.16
@@ -20,7 +20,7 @@ nats-py 2.16
   `_pending`, `_pending_data_size`, `_flush_queue`, `_flusher_task`; see `pipelines.nats_sending`);
   wakes a task for each message (`_process_msg`, `_remove_sub`, `_error_cb`);
   copies a payload four times as it comes, and wakes a task for each small piece of it (`_ps`, `_process_msg`,
-  `_connect_to_server`, `_transport` and DEFAULT_BUFFER_SIZE; see `pipelines.nats_parser`);
+  `_connect_to_server`, `_transport` and DEFAULT_BUFFER_SIZE; see `pipelines.nats_parser` and `nats_arrivals`);
   looks at each character of the name of each header (`_parse_header_lines`);
   signs whatever a server sends as the nonce of a login (`_connect_command`, `_server_info`, `_signature_cb`);
   loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
@@ -40,7 +40,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from pipelines.nats_parser import Parser, PieceTransport
+from pipelines.nats_arrivals import ArrivalTransport
+from pipelines.nats_parser import Parser
 from pipelines.nats_sending import SendingClient
 from schemas.settings import Settings
 
@@ -174,17 +175,26 @@ class NatsClient(SendingClient):
         self._takes.pop(sid, None)
         super()._remove_sub(sid, max_msgs)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
-        take = self._takes.get(sid)
-        if take is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
+    def takes_now(self, sid: int) -> bool:
+        """Whether messages of a subscription are taken as they are read."""
+        return sid in self._takes
+
+    def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
+        """Take a message of such a subscription."""
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
         try:
-            take(self._build_message(sid, subject, reply, data, await self._process_headers(headers)))
+            if (take := self._takes.get(sid)) is not None:
+                headers = _at_once(self._process_headers(headers))
+                take(self._build_message(sid, subject, reply, data, headers))
         except Exception as error:
-            await self._error_cb(error)
+            _at_once(self._error_cb(error))
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
+        if self.takes_now(sid):
+            self.deliver(sid, subject, reply, data, headers)
+        else:
+            await super()._process_msg(sid, subject, reply, data, headers)
 
     async def _connect_to_server(self, server: Any) -> None:
         """Connect; by TCP with a transport that does not copy what it reads."""
@@ -192,7 +202,7 @@ class NatsClient(SendingClient):
             await super()._connect_to_server(server)
             return
         server.last_attempt = time.monotonic()
-        self._transport = self._transport or PieceTransport(self._parser)
+        self._transport = self._transport or ArrivalTransport(self._parser)
         await self._transport.connect(server.uri, _READ_BYTES, self.options["connect_timeout"])
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
@@ -266,6 +276,15 @@ def _know_tls(transport: Any) -> None:
     writer = getattr(transport, "_io_writer", None)
     if writer is not None and writer.get_extra_info("ssl_object") is not None:
         writer.transport.get_protocol()._over_ssl = True
+
+
+def _at_once(call: Any) -> Any:
+    """The answer of a call that is declared a coroutine, and waits for nothing."""
+    try:
+        call.send(None)
+    except StopIteration as ended:
+        return ended.value
+    raise RuntimeError("it waits")
 
 
 async def _cancellable(call: Coroutine[Any, Any, None]) -> None:

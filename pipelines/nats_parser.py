@@ -9,19 +9,17 @@ import asyncio
 import re
 from collections import deque
 from typing import Any
-from urllib.parse import ParseResult
 
 import nats.protocol.parser
-from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD
 
 # nats-py takes form feeds and vertical tabs for the end of a subject; the server does not. The server sends two spaces
 # where a reply subject is empty, as in its answers to a restore
-_SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )? ?"
-nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + _SUBJECT + rb"(\d+)\r\n")
-nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+)\r\n")
+SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )? ?"
+nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + SUBJECT + rb"(\d+)\r\n")
+nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + SUBJECT + rb"(\d+) (\d+)\r\n")
 
-_LARGE_BYTES = 1 << 16  # a payload of which so many bytes are missing is worth its pieces
+LARGE_BYTES = 1 << 16  # a payload of which so many bytes are missing is worth its pieces
 _CRLF_BYTES = 2
 
 
@@ -55,7 +53,7 @@ class Parser(nats.protocol.parser.Parser):
             if self.buf is not buffer:  # `reset` meanwhile: the rest is of a connection that is over
                 return
         await super().parse(data)
-        if self.state == AWAITING_MSG_PAYLOAD and self.needed + _CRLF_BYTES - len(self.buf) >= _LARGE_BYTES:
+        if self.state == AWAITING_MSG_PAYLOAD and self.needed + _CRLF_BYTES - len(self.buf) >= LARGE_BYTES:
             self.missing = self.needed + _CRLF_BYTES - len(self.buf)
             self._pieces = [bytes(self.buf)]
             self.buf.clear()
@@ -75,7 +73,7 @@ class Parser(nats.protocol.parser.Parser):
         await self.nc._process_msg(message["sid"], message["subject"], message["reply"], payload, headers or None)
 
 
-class _Reader(asyncio.StreamReader):
+class Reader(asyncio.StreamReader):
     """Gives pieces as they came, once those that the parser waits for are there; lines before the first `read`."""
 
     def __init__(self, parser: Parser, limit: int) -> None:
@@ -86,6 +84,7 @@ class _Reader(asyncio.StreamReader):
         self._came = asyncio.Event()
         self._connection: Any = None
         self._reads = self._full = False
+        self.waits = False  # all that came was read
 
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         """Read this connection."""
@@ -97,6 +96,7 @@ class _Reader(asyncio.StreamReader):
         if not self._reads:
             super().feed_data(data)
             return
+        self.waits = False
         self._pieces.append(data)
         self._nbytes += len(data)
         if self._nbytes >= self._parser.missing:
@@ -130,6 +130,7 @@ class _Reader(asyncio.StreamReader):
         if not super().at_eof() and self._nbytes < max(1, self._parser.missing):  # after the end, no more will come
             self._go_on()
             self._came.clear()
+            self.waits = not self._pieces
             await self._came.wait()
         if not self._pieces:
             return b""
@@ -143,21 +144,3 @@ class _Reader(asyncio.StreamReader):
         if self._full:
             self._full = False
             self._connection.resume_reading()
-
-
-class PieceTransport(TcpTransport):
-    """A connection by TCP that is read in pieces; after a change to TLS nats-py's own reader is used."""
-
-    def __init__(self, parser: Parser) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._parser = parser
-
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        """Open it. Raises OSError, TimeoutError."""
-        loop, reader = asyncio.get_running_loop(), _Reader(self._parser, buffer_size)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        opening = loop.create_connection(lambda: protocol, uri.hostname or "", uri.port or 0)
-        transport, _ = await asyncio.wait_for(opening, connect_timeout)
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        self._bare_io_reader = self._io_reader = reader
-        self._bare_io_writer = self._io_writer = writer

@@ -52,7 +52,11 @@ class Batching:
             self._turn += 1
             first = Priority.BULK if self._turn % BULK_TURN == 0 else Priority.INTERACTIVE
             chosen = max(ready, key=lambda task: (task.message.queue.priority == first, task.depth, -task.since_s))
-            chosen = self._filling(chosen, ready) or await self._feeding(chosen)
+            if (decoded := self._filling(chosen, ready)) is not None:
+                return decoded
+            if not self._handoff.is_long(chosen.pipeline.spec.name, chosen.stage):
+                return chosen
+            chosen = await self._feeding(chosen)
             if chosen in self.runnable():  # its job may have been cancelled during the request to the broker
                 return chosen
         return None
@@ -85,7 +89,9 @@ class Batching:
             return []
         found = [task]
         for other in self._others(task):
-            if other.rows and not other.beside and not self.full(found, stage):
+            if self.full(found, stage):
+                break
+            if other.rows and not other.beside:
                 found.append(other)
         return found[1:]
 
@@ -110,10 +116,10 @@ class Batching:
     def _ready(self) -> list[Task]:
         """Tasks that the computing thread can run now."""
         now_s, runnable = time.monotonic(), [task for task in self.runnable() if not task.beside]
-        dues = self._waits = self._dues(runnable)
-        return [
-            task for task in runnable if (not task.pending if task.part is None else dues.get(task, now_s) <= now_s)
-        ]
+        parts = [task for task in runnable if task.part is not None]
+        dues = self._waits = self._dues(parts) if parts else {}
+        ready = [task for task in runnable if task.part is None and not task.pending]
+        return ready + [task for task in parts if dues.get(task, now_s) <= now_s]
 
     def runnable(self) -> list[Task]:
         """All tasks that wait; a poison candidate begins after all other messages, and ends before the next begins."""
@@ -135,7 +141,9 @@ class Batching:
             due_s = self._due_s(alike)
             if due_s is not None:
                 dues |= dict.fromkeys(alike, due_s)
-        waits = (task for task in runnable if task in dues and task.rows and not task.message.poison_candidate)
+        if not dues:
+            return dues
+        waits = (task for task in runnable if task in dues and task.rows and not task.message.attempts)
         return {task: dues[task] for task in waits}
 
     def _due_s(self, alike: Sequence[Task]) -> float | None:
@@ -159,9 +167,9 @@ class Batching:
         if sum(other.nbytes for other in alike) >= _WAITING_BYTES:
             return False
         return self._coming(alike) or any(
-            other.pipeline is task.pipeline
+            (other.prefetch is None or other.prefetch.ready)
+            and other.pipeline is task.pipeline
             and other.depth < task.depth
-            and (other.prefetch is None or other.prefetch.ready)
             for other in self.runnable()
         )
 

@@ -102,6 +102,11 @@ class Intake:
             self._soon = True
             asyncio.get_running_loop().call_soon(self._refill_if_due)
 
+    def step_begins(self) -> None:
+        """The computing thread begins a step. A device that works on several items takes more as these are decoded."""
+        if self.concurrency == 1:
+            self.refill_soon()
+
     def _refill_if_due(self) -> None:
         if self._soon:
             self.refill()

@@ -222,8 +222,7 @@ class Runner:
         for name, count in (("segments", last), ("frames", part.meta.frames), ("lost", part.meta.lost)):
             self.counts[name] += count
         await self.hand_over(task, part)
-        if not last:
-            task.message.add(task)
+        self.intake.refill_soon() if last else task.message.add(task)
 
     async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread. The seconds that it takes are recorded."""
@@ -233,7 +232,7 @@ class Runner:
         """Run a call for these tasks on the computing thread, measured by a block."""
         await self.begin([task.message for task in tasks])
         self.in_flight.computing([task.message for task in tasks])
-        self.intake.refill_soon()
+        self.intake.step_begins()
         self._beside.look()  # what this step took makes room for the next parts
         try:
             with measuring:

@@ -38,7 +38,7 @@ def rows_of(stage: OperatorStage, session: Session, part: Part) -> Rows:
             return {RowKind(0, stage.max_batch): windows} if windows else {}
         row_bytes = 0
         for tensor in session.spec.inputs:
-            source = source_of(stage, part, tensor.name, len(tensor.shape))
+            source = source_of(stage, part, tensor.name, len(tensor.shape), shape_only=True)
             row_bytes += source.row_bytes
             if tensor.picture is not None and tensor.picture.tile:
                 height, width, *_ = source.row

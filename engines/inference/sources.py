@@ -67,8 +67,11 @@ def source_name(stage: OperatorStage, name: str, held: Container[str]) -> str:
     return stage.reads.get(name) or next((array for array in made if array in held), name)
 
 
-def source_of(stage: OperatorStage, part: Part, name: str, rank: int) -> Source:
-    """What the input `name` of `rank` dimensions of a stage's model reads of a part. Raises ModelError."""
+def source_of(stage: OperatorStage, part: Part, name: str, rank: int, shape_only: bool = False) -> Source:
+    """What the input `name` of `rank` dimensions of a stage's model reads of a part. Raises ModelError.
+
+    `shape_only`: no rows will be taken of it.
+    """
     wanted = source_name(stage, name, part.arrays)
     array = part.arrays.get(wanted)
     if array is None or isinstance(array, Ragged):
@@ -79,7 +82,7 @@ def source_of(stage: OperatorStage, part: Part, name: str, rank: int) -> Source:
         sight = sight_of(wanted, array.ndim, rank, index.shape[1])
         if sight is Sight.WINDOWS:
             return Source(array, index)
-        if sight is Sight.SINGLES and not _is_identity(index, len(array)):
+        if sight is Sight.SINGLES and (shape_only or not _is_identity(index, len(array))):
             return Source(array, index[:, 0])
     return Source(array)
 

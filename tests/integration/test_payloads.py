@@ -13,21 +13,28 @@ MIB = 1 << 20
 SIZES = (0, 1, 70_000, 200, 3 * MIB, 5, 5, 7 * MIB, 65_536, 0, 262_144, MIB, 33)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("with_headers", [False, True])
-async def test_they_come_as_they_were_sent_and_in_order(settings: Settings, with_headers: bool) -> None:
+async def test_they_come_as_they_were_sent_and_in_order(settings: Settings, with_headers: bool, at_once: bool) -> None:
     """Together they are more than a connection holds before it stops reading."""
     made = random.Random(0)
     bodies = [made.randbytes(size) for size in (*SIZES, *made.sample(SIZES, len(SIZES)))]
     came: list[tuple[bytes, str]] = []
     complete = asyncio.Event()
 
-    async def take(message: Msg) -> None:
+    def take_now(message: Msg) -> None:
         came.append((message.data, (message.headers or {}).get("Number", "")))
         if len(came) == len(bodies):
             complete.set()
 
+    async def take(message: Msg) -> None:
+        take_now(message)
+
     publisher, receiver = [await Connection.open(settings, name) for name in ("publisher", "receiver")]
-    await receiver.nc.subscribe("payloads", cb=take, pending_bytes_limit=0)
+    if at_once:
+        await receiver.nc.subscribe_now("payloads", take_now)
+    else:
+        await receiver.nc.subscribe("payloads", cb=take, pending_bytes_limit=0)
     await receiver.flush()
     numbers = [str(number) if with_headers else "" for number in range(len(bodies))]
     for number, body in zip(numbers, bodies, strict=True):

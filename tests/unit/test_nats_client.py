@@ -1,6 +1,7 @@
 """Headers of messages, read as nats-py reads them, and payloads, with fewer copies."""
 
 import asyncio
+import itertools
 import tracemalloc
 from unittest.mock import patch
 
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
+from pipelines.nats_arrivals import ArrivalProtocol
 from pipelines.nats_client import NatsClient
-from pipelines.nats_parser import Parser, _Reader
+from pipelines.nats_parser import Parser, Reader
 from schemas.settings import Settings
 
 PIECES = [b"a", b"B-1", b" ", b"\t", b"\r\n", b"\n", b":", b"\x1c", b"\xc3\xa9", b"\xff", b"\0"]
@@ -36,7 +38,10 @@ class Receiving(NatsClient):
         self.messages: list[tuple[bytes, bytes | None]] = []
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self.messages.append((data, headers))
+        if self.takes_now(sid):
+            self.deliver(sid, subject, reply, data, headers)
+        else:
+            self.messages.append((data, headers))
 
     async def take(self, wire: bytes, nbytes: int) -> None:
         for begin in range(0, len(wire), nbytes):
@@ -50,7 +55,7 @@ def test_messages_are_the_same_however_they_are_cut(payloads: list[bytes], nbyte
         wire += b"MSG a 1 %d\r\n%b\r\n" % (len(payload), payload)
         wire += b"HMSG b 2 c %d %d\r\n%b%b\r\n" % (len(head), len(head) + len(payload), head, payload)
     client = Receiving()
-    with patch("pipelines.nats_parser._LARGE_BYTES", large):
+    with patch("pipelines.nats_parser.LARGE_BYTES", large):
         asyncio.run(client.take(wire, nbytes))
     assert client.messages == [each for payload in payloads for each in ((payload, None), (payload, head))]
     assert all(type(payload) is bytes for payload, _ in client.messages)
@@ -77,7 +82,7 @@ def test_headers_that_are_longer_than_their_message_end_no_reading() -> None:
 
 async def test_a_connection_that_ends_within_a_large_payload_is_read_to_its_end() -> None:
     parser = Parser(Receiving())
-    reader = _Reader(parser, 1 << 16)
+    reader = Reader(parser, 1 << 16)
     reader.feed_data(b"MSG a 1 4000000\r\n")
     await parser.parse(await reader.read())
     for _ in range(3):
@@ -87,3 +92,76 @@ async def test_a_connection_that_ends_within_a_large_payload_is_read_to_its_end(
         while not reader.at_eof():
             await parser.parse(await reader.read())
     assert parser.missing == 4_000_002 - 3000
+
+
+class Taking(Receiving):
+    """Takes the messages of subscription 1 as they arrive; those of 2 are parsed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[tuple[bytes, bytes]] = []
+
+    def takes_now(self, sid: int) -> bool:
+        return sid == 1
+
+    def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        self.taken.append((data, headers))
+
+    async def arrive(self, wire: bytes, cuts: list[int]) -> None:
+        """Have bytes arrive in pieces of these sizes, by turns, while the task that reads runs after each or not."""
+        reader = Reader(self._parser, 1 << 16)
+        inner = asyncio.StreamReaderProtocol(reader)
+        protocol = ArrivalProtocol(inner, reader, self._parser, 1 << 16)
+        reader.feed_data(b"+OK\r\n")
+        reading, at = asyncio.create_task(self._read(reader)), 0
+        await asyncio.sleep(0)
+        for number in itertools.count():
+            room = protocol.get_buffer(-1)
+            piece = wire[at : at + min(len(room), abs(cuts[number % len(cuts)]))]
+            if not piece:
+                break
+            room[: len(piece)] = piece
+            protocol.buffer_updated(len(piece))
+            at += len(piece)
+            if cuts[number % len(cuts)] > 0:
+                await asyncio.sleep(0)
+        reader.feed_eof()
+        await reading
+
+    async def _read(self, reader: Reader) -> None:
+        while not reader.at_eof():
+            await self._parser.parse(await reader.read())
+
+
+CUTS = st.lists(st.integers(1, 70) | st.integers(-70, -1), min_size=1, max_size=5)
+
+
+@given(st.lists(st.tuples(st.integers(1, 2), st.binary(max_size=90)), max_size=8), CUTS, st.sampled_from((1, 20, 999)))
+def test_messages_that_are_taken_as_they_arrive_are_the_same(
+    sent: list[tuple[int, bytes]], cuts: list[int], large: int
+) -> None:
+    head, wire = b"NATS/1.0\r\nA: b\r\n\r\n", b""
+    for sid, body in sent:
+        wire += b"MSG a %d %d\r\n%b\r\n" % (sid, len(body), body)
+        wire += b"+OK\r\nHMSG b %d c %d %d\r\n%b%b\r\n" % (sid, len(head), len(head) + len(body), head, body)
+    client = Taking()
+    with patch("pipelines.nats_parser.LARGE_BYTES", large), patch("pipelines.nats_arrivals.LARGE_BYTES", large):
+        asyncio.run(client.arrive(wire, cuts))
+    for sid, got in ((1, client.taken), (2, client.messages)):
+        assert [(data, headers or b"") for data, headers in got] == [
+            each for number, body in sent for each in ((body, b""), (body, head)) if number == sid
+        ]
+    assert all(type(data) is bytes for data, _ in client.taken)
+
+
+def test_a_payload_that_is_taken_as_it_arrives_is_read_into_its_own_memory() -> None:
+    payload = bytes(4 << 20)
+    wire, client = b"MSG a 1 %d\r\n%b\r\n" % (len(payload), payload), Taking()
+    tracemalloc.start()
+    try:
+        asyncio.run(client.arrive(wire, [1 << 18]))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert client.taken == [(payload, b"")]
+    assert most < 1.3 * len(payload)
