@@ -10,7 +10,10 @@ PLACE = "Nats-Sequence"  # header that the server adds to a message of a stream,
 
 def headers_bytes(headers: Mapping[str, str]) -> int:
     """Bytes of headers on the wire: a line for the version, one a header, and an empty one."""
-    return 14 + sum(len(name) + len(value.encode(errors="surrogateescape")) + 4 for name, value in headers.items())
+    nbytes = 14 + 4 * len(headers)
+    for name, value in headers.items():
+        nbytes += len(name) + len(value if value.isascii() else value.encode(errors="surrogateescape"))
+    return nbytes
 
 
 def headers_of(message: Msg) -> dict[str, str]:

@@ -123,7 +123,7 @@ class Batching:
 
     def runnable(self) -> list[Task]:
         """All tasks that wait; a poison candidate begins after all other messages, and ends before the next begins."""
-        waiting = list(self._in_flight.waiting())
+        waiting = self._in_flight.waiting()
         if not self._in_flight.poison_candidates:
             return waiting
         if any(message.begun for message in self._in_flight.messages):

@@ -85,7 +85,7 @@ class Encoding:
             or len(tasks) * pipeline.encode_s > _TOGETHER_S
         ):
             return None
-        return LastSteps(tasks, stage, encode, self._runner.trust.signed)
+        return LastSteps(tasks, stage, encode, self._runner.trust.cards)
 
     async def send_next(self, steps: LastSteps, task: Task, part: Part) -> None:
         """Send what these steps encoded of `part`, which a task gave; it counts as handed on to the encoding."""

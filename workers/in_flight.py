@@ -101,10 +101,10 @@ class Task:
         in_batches = self.part is not None and isinstance(stage, OperatorStage) and stage.batches
         return max(1, sum(self.rows.values())) if in_batches else 1
 
-    def charged(self, part: Part) -> Part:
-        """A part that it gives, with the seconds that computing it took."""
+    def charged(self, part: Part, cards: Sequence[str]) -> Part:
+        """A part that it gives, with the seconds that computing it took, and the marks of the cards that did."""
         computed_s, self.computed_s = part.meta.computed_s + self.computed_s, 0.0
-        return part.with_arrays(part.arrays, computed_s=computed_s)
+        return part.with_arrays(part.arrays, computed_s=computed_s, cards=tuple(cards))
 
     @property
     def depth(self) -> int:

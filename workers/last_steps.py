@@ -25,10 +25,10 @@ class LastSteps:
     """
 
     def __init__(
-        self, tasks: Sequence[Task], stage: OperatorStage, encode: EncodeStage, signed: Callable[[Part], Part]
+        self, tasks: Sequence[Task], stage: OperatorStage, encode: EncodeStage, cards: Callable[[Part], tuple[str, ...]]
     ) -> None:
         self.tasks, self.stage, self.encode = tasks, stage, encode
-        self._signed = signed
+        self._cards = cards
         self.outcomes: list[Part | RigflowError] = []
         self.bodies: dict[Task, bytes | Exception] = {}
         self.took: list[tuple[str, float]] = []
@@ -43,7 +43,7 @@ class LastSteps:
             self.took.append((self.stage.name, now_s - began_s))
             charge(self.tasks, now_s - began_s)
         self.outcomes = [
-            self._signed(task.charged(outcome)) if _is_done(outcome) else outcome
+            task.charged(outcome, self._cards(outcome)) if _is_done(outcome) else outcome
             for task, outcome in zip(self.tasks, outcomes, strict=True)
         ]
         done = {task: part for task, part in zip(self.tasks, self.outcomes, strict=True) if _is_done(part)}

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from pipelines.cancelled import Cancelled
 from placement.fair_share import UNKNOWN_S, FairShare
@@ -27,6 +27,7 @@ class MessagesInFlight:
         self.throughput = Throughput()
         self.shares = FairShare()  # of the device, among the tenants
         self._predicted_s: dict[InFlight, float] = {}  # as the shares count it
+        self._undecoded: list[InFlight] = []  # when they were last counted, and those that came since
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
         self._since_s = 0.0
@@ -69,7 +70,8 @@ class MessagesInFlight:
     @property
     def undecoded(self) -> int:
         """How many messages keep a decoder busy, or will."""
-        return sum(not message.decoded for message in self.messages)
+        self._undecoded = [each for each in self._undecoded if each in self.messages and not each.decoded]
+        return len(self._undecoded)
 
     def busy(self, concurrency: int) -> int:
         """Messages that keep a device busy, or will, which works on so many at a time."""
@@ -104,10 +106,9 @@ class MessagesInFlight:
         """Whether a part is being decoded in advance. Called by any thread."""
         return any(task.pending for message in list(self.messages) for task in list(message.waiting))
 
-    def waiting(self) -> Iterator[Task]:
+    def waiting(self) -> list[Task]:
         """All tasks that wait for the computing thread."""
-        for message in self.messages:
-            yield from message.waiting
+        return [task for message in self.messages for task in message.waiting]
 
     async def hand_back_all(self) -> None:
         """Hand back all messages for the computing thread."""
@@ -121,6 +122,7 @@ class MessagesInFlight:
         self._predicted_s[message] = predicted_s
         self.shares.serve(message.queue.tenant, predicted_s)
         self.messages.add(message)
+        self._undecoded.append(message)
         self._hurry(message)
 
     def take_io(self, message: InFlight) -> None:
@@ -176,10 +178,11 @@ class MessagesInFlight:
         running_s = (time.monotonic() - self._since_s) / max(1, len(self._computing))
         remaining_s = 0.0
         for message in self.messages:
+            left_s = message.expected_s - message.spent_s
             if message in self._computing:
-                remaining_s += abs(message.expected_s - message.spent_s - running_s)
-            else:
-                remaining_s += max(0.0, message.expected_s - message.spent_s)
+                remaining_s += abs(left_s - running_s)
+            elif left_s > 0.0:
+                remaining_s += left_s
         return remaining_s
 
 

@@ -138,6 +138,7 @@ class Runner:
         message = InFlight(delivery, queue, self._ended)
         self.in_flight.take(message)
         self.meter.received(queue.pipeline, queue.stage, message.nbytes, delivery.deliveries)
+        self.intake.refill_soon()  # before it is prepared: what both send is written together
         preparing = asyncio.create_task(self._prepare(message))
         self._preparing.add(preparing)
         preparing.add_done_callback(self._preparing.discard)
@@ -158,7 +159,6 @@ class Runner:
         self._beside.needed |= task.pipeline.works_beside
         message.add(task)
         self.woken()
-        self.intake.refill_soon()
 
     async def _first_task(self, message: InFlight) -> Task | None:
         """The first task of a message; None when its job was cancelled.
@@ -253,7 +253,7 @@ class Runner:
         """Give a part to the next stage: here or by its queue, or by the collector where it takes the entire media."""
         if task.message.ended:
             return
-        part, following = self.trust.signed(task.charged(part)), task.pipeline.after(task.stage)
+        part, following = task.charged(part, self.trust.cards(part)), task.pipeline.after(task.stage)
         assert following is not None
         self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
         handed = Task(task.message, task.pipeline, following, part=part, trace=task.trace)

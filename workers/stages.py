@@ -64,6 +64,7 @@ class LoadedPipeline:
         raw = not self.hosted.issuperset(self._resizes)
         self._preprocess = HostPictures(decode.of_models, raw=True) if raw else device.preprocess(decode.pictures)
         self._resize = device.preprocess(decode.resized)
+        self._after = {stage.name: self._found_after(stage.name) for stage in spec.stage}
         self._format = load_format(spec.encode, device.encoder, self.plan.labels)
 
     def stage(self, name: str) -> Stage:
@@ -72,6 +73,9 @@ class LoadedPipeline:
 
     def after(self, name: str) -> str | None:
         """The stage that takes what `name` gives, past any stage that is part of the same step; None after encode."""
+        return self._after[name]
+
+    def _found_after(self, name: str) -> str | None:
         following = self.spec.next_stage(name)
         while following is not None and following.name in self._resizes and self.hosted.issuperset(self._resizes):
             following = self.spec.next_stage(following.name)

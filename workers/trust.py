@@ -55,8 +55,13 @@ class Trust:
 
     def signed(self, part: Part) -> Part:
         """A part with the mark of this card."""
+        cards = self.cards(part)
+        return part if cards is part.meta.cards else part.with_arrays(part.arrays, cards=cards)
+
+    def cards(self, part: Part) -> tuple[str, ...]:
+        """The marks of a part with that of this card."""
         cards = part.meta.cards
-        return part if self.mark in cards else part.with_arrays(part.arrays, cards=(*cards, self.mark))
+        return cards if self.mark in cards else (*cards, self.mark)
 
     def begin(self) -> int:
         """A canary begins; its time."""
