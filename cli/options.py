@@ -3,7 +3,7 @@
 import errno
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeAlias
@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeAlias
 import typer
 
 from cli.closed_output import reader_gone
-from cli.interrupts import is_interrupt, run_async, say_interrupted
+from cli.interrupts import is_interrupt, say_interrupted
 from cli.text import complain, is_quiet, is_verbose
 from cli.usage_errors import CHMOD
-from schemas.errors import ExitCode, ModelMissing, OutputError, RigflowError, UsageError, first_error
+from schemas.errors import ExitCode, OutputError, RigflowError, UsageError, first_error
 from schemas.text import count, nearest, shell_word
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
-    from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.definitions import Models
 
 P = ParamSpec("P")
 
@@ -175,47 +173,6 @@ def check_workers(number: int) -> None:
 
     if number > (most := WORKERS_A_CORE * cores()):
         raise UsageError(f"--workers {number:,} is too many for {count(cores(), 'core')}", f"give at most {most:,}")
-
-
-def chosen_pipeline(
-    name: str,
-    model: str | None,
-    fields: Sequence[str] | None,
-    stream: int | None,
-    settings: "Settings",
-    inputs: Sequence[Path] = (),
-) -> "tuple[PipelineSpec, Models, bool]":
-    """A pipeline with what the command line changes of it, its models, and whether that makes it a variant.
-
-    A variant is for the jobs of this command alone, see `pipelines.registry`. A name that does not come with rigflow is
-    that of a pipeline of the fleet, where the settings name one. Raises PipelineError, ModelError, BrokerError; where a
-    model is missing and none of the `inputs` is media of the pipeline, the error of the first of them.
-    """
-    from schemas.given_fields import parse_fields
-    from workers.definitions import find_models, find_pipeline
-    from workers.inputs import check_media
-
-    given = parse_fields(fields or (), "--set", "encode.crf=16")
-    if settings.nats and Path(name).suffix != ".toml" and not _is_pipeline(name):
-        return *run_async(_of_fleet(settings, name, given, model, stream)), False
-    found, folder = find_pipeline(name)
-    spec = found.with_fields(given).with_model(model).with_stream(stream)
-    try:
-        models = find_models(spec, folder, settings.cache_folder)
-    except ModelMissing:
-        check_media(inputs, spec)
-        raise
-    return spec, models, spec.revision != found.revision
-
-
-async def _of_fleet(
-    settings: "Settings", name: str, fields: Mapping[str, Any], model: str | None, stream: int | None
-) -> "tuple[PipelineSpec, Models]":
-    from pipelines.broker import Broker
-    from workers.definitions import fleet_pipeline
-
-    async with Broker.connected(settings, name="rigflow-pipelines") as broker:
-        return await fleet_pipeline(broker, name, fields, model, stream)
 
 
 def default_store() -> Path:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.chosen_pipeline import chosen_pipeline
 from cli.interrupts import run_async
 from cli.options import (
     Json,
     ModelName,
     PipelineName,
     StageFields,
-    chosen_pipeline,
     on_fleet,
 )
 from cli.text import say_json

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.answers import Answer, answers
+from cli.chosen_pipeline import chosen_pipeline
 from cli.interrupts import display, run_async
 from cli.options import (
     Interactive,
@@ -15,7 +16,6 @@ from cli.options import (
     PipelineName,
     StageFields,
     Stream,
-    chosen_pipeline,
     on_fleet,
 )
 from cli.text import complain, stderr, warn

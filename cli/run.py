@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.chosen_pipeline import chosen_pipeline
 from cli.options import (
     Credentials,
     Interactive,
@@ -18,7 +19,6 @@ from cli.options import (
     StageFields,
     Stream,
     Workers,
-    chosen_pipeline,
     ends_well,
     settings_from,
     workers_here,

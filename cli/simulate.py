@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Json, ModelName, SettingsFile, StageFields, chosen_pipeline, ends_well, settings_from
+from cli.chosen_pipeline import chosen_pipeline
+from cli.options import Json, ModelName, SettingsFile, StageFields, ends_well, settings_from
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.chosen_pipeline import chosen_pipeline
 from cli.interrupts import run_async
 from cli.options import (
     Credentials,
@@ -22,7 +23,6 @@ from cli.options import (
     StageFields,
     Stream,
     Workers,
-    chosen_pipeline,
     ends_well,
     settings_from,
     workers_here,

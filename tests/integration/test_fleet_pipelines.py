@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
-from schemas.pipeline import parse_pipeline
+from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.settings import Settings
 from tests.cases import put, written
 from tests.cli import Running, rigflow
@@ -44,15 +46,15 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
     own = written(folder, STAGES, name="own")
     filed = written(folder, STAGES, name="filed")
     with Fleet(ONE_WORKER, folder / "cache") as fleet:
-        asyncio.run(_publish(fleet.settings, own))
+        asyncio.run(_publish(fleet.settings, parse_pipeline(own.read_text(), own.name), folder))
+        asyncio.run(_publish(fleet.settings, builtin_pipeline("upscale").with_model("m"), folder))
         names = dict(zip(WAYS, ("scenes", "own", str(filed)), strict=True))
         yield Known(fleet.settings, make_clip(folder, Clip(frames=10, size=(32, 40))), names)
 
 
-async def _publish(settings: Settings, file: Path) -> None:
-    spec = parse_pipeline(file.read_text(), file.name)
+async def _publish(settings: Settings, spec: PipelineSpec, folder: Path) -> None:
     async with Broker.connected(settings, "test") as broker:
-        await register(broker, settings, spec, find_models(spec, file.parent))
+        await register(broker, settings, spec, find_models(spec, folder))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -80,6 +82,17 @@ def test_a_pipeline_is_planned_and_watched_by_what_it_is_called(way: str, known:
         watching.until(f"film.{known.called(way)}.")
         watching.end(signal.SIGTERM)
     assert any(file.name.startswith(f"film.{known.called(way)}.") for file in (tmp_path / "out").iterdir())
+
+
+def test_a_pipeline_whose_model_is_not_here_is_that_of_the_fleet(known: Known, tmp_path: Path) -> None:
+    at = ("--nats", known.settings.nats)
+    ran = rigflow("run", "upscale", known.clip, "--out", tmp_path, *at)
+    assert ran.returncode == 0, ran.stderr
+    assert [file.name for file in tmp_path.iterdir()] == [f"{known.clip.stem}.upscale.mp4"]
+    for missing in (("upscale", "--model", "nosuch"), ("detect",)):
+        done = rigflow("publish", *missing, known.clip, *at)
+        assert done.returncode == ExitCode.USAGE
+        assert re.match(r"rigflow: model [\w-]+ is missing", done.stderr), "neither here nor there"
 
 
 @pytest.mark.parametrize("command", ["run", "publish"])
