@@ -135,7 +135,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 @contextmanager
 def _acknowledged(note: str) -> Iterator[None]:
-    """Write the line at the first Ctrl-C, then do what asyncio does.
+    """Write the line at the first Ctrl-C, then do what asyncio does: cancel the task, and raise at the second one.
 
     Enter it inside asyncio, which has a handler.
     """
@@ -145,9 +145,14 @@ def _acknowledged(note: str) -> Iterator[None]:
         yield
         return
 
+    cancelled = False
+
     def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal cancelled
+        _note()
         say_interrupted(note)
-        if not _postponed(frame):
+        if not (cancelled and _postponed(frame)):
+            cancelled = True
             interrupt(number, frame)
 
     signal.signal(signal.SIGINT, on_signal)
@@ -192,20 +197,25 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, after the import that is under way; do nothing while the process ends."""
     if _ending:
         return
+    _note()
     if not _postponed(frame):
         raise KeyboardInterrupt
     say_interrupted()
 
 
+def _note() -> None:
+    """Keep that a signal came."""
+    global _came_s
+    _came_s = time.monotonic() if _came_s is None else _came_s
+
+
 def _postponed(frame: FrameType | None) -> bool:
-    """Note that a signal came, and whether it is sent again a moment later: while a module is imported.
+    """Whether a module is imported, and a signal is sent again a moment later because of that.
 
     C extensions raise an ImportError in place of a KeyboardInterrupt, or print it, and some cannot be imported again
     after that.
     """
-    global _came_s
-    _came_s = time.monotonic() if _came_s is None else _came_s
-    if time.monotonic() - _came_s > IMPORT_S or not _imports(frame):
+    if _came_s is None or time.monotonic() - _came_s > IMPORT_S or not _imports(frame):
         return False
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     return True

@@ -103,6 +103,29 @@ def test_ctrl_c_in_an_import_reaches_the_event_loop_that_the_command_runs_next()
     assert done.stdout.split()[1:3] == ["imported", "stopped"]
 
 
+def test_ctrl_c_in_an_import_of_a_task_cancels_the_task() -> None:
+    done = ended(
+        """
+    import asyncio
+    from cli.interrupts import run_async
+
+    async def work():
+        IMPORT
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: sys.stdout.write("again "))
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            sys.stdout.write("cancelled ")
+            await asyncio.sleep(0.1)
+    run_async(work(), ": cleaning up")
+    return 0
+    """.replace("IMPORT", IMPORT.replace("\n", "\n    "))
+    )
+    assert (done.returncode, done.stderr) == (130, "rigflow: interrupted: cleaning up\n")
+    assert done.stdout.split()[1:3] == ["imported", "cancelled"]
+    assert "again" not in done.stdout
+
+
 def test_an_import_that_does_not_end_is_interrupted() -> None:
     done = ended(f"""
     import cli.interrupts
