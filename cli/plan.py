@@ -136,7 +136,11 @@ def imagined_of(file: Path, measured: "Sequence[DeviceProfile]") -> "Fleet":
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise UsageError(f"{file}: {reason}", "check the path") from error
-    return imagined_fleet(parse_fleet(text, str(file)), lambda name: card_named(name, measured))
+    fleet = imagined_fleet(parse_fleet(text, str(file)), lambda name: card_named(name, measured))
+    if not fleet.places():
+        hint = "give one a [[rig.card]], or leave out `works = false`"
+        raise UsageError(f"{file}: no rig has a card, or cores that compute", hint)
+    return fleet
 
 
 async def _profiles(settings: "Settings") -> "list[DeviceProfile]":

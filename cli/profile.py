@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 SECONDS, SUSTAINED_S = 30.0, 60.0
+MOST_S = 86400.0
 
 
 @ends_well
@@ -30,12 +31,17 @@ def profile(
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(min=1, help="About how long a device, or a model on one, is measured.", metavar="SECONDS"),
+        typer.Option(
+            min=1, max=MOST_S, help="About how long a device, or a model on one, is measured.", metavar="SECONDS"
+        ),
     ] = SECONDS,
     sustained: Annotated[
         float,
         typer.Option(
-            min=0, help="So long more under load, to see whether a GPU keeps its clocks; 0: not.", metavar="SECONDS"
+            min=0,
+            max=MOST_S,
+            help="So long more under load, to see whether a GPU keeps its clocks; 0: not.",
+            metavar="SECONDS",
         ),
     ] = SUSTAINED_S,
     dim: Annotated[

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 SEE = "a file, or as in --job '2h 1080p h264 x 100'; see docs/simulate.md"
-MOST_JOBS = 1_000_000
+MOST_JOBS = 10_000
 _TIMES = re.compile(r"(.+?)(?:\s+[x×]\s*(\d{1,7}))?")
 _SPAN = re.compile(r"(?=\d)(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,5}(?:\.\d+)?)min)?(?:(\d{1,6}(?:\.\d+)?)s)?")
 _SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "1440p": (2560, 1440), "4k": (3840, 2160)}
@@ -23,8 +23,10 @@ _TICKS = 90_000  # a second, of a described film's clock
 def times_of(text: str) -> tuple[str, int]:
     """`film.mp4 x 100` as the file and 100. Raises UsageError."""
     found = _TIMES.fullmatch(text.strip())
-    if found is None or not 0 < int(found[2] or 1) <= MOST_JOBS:
+    if found is None or not int(found[2] or 1):
         raise UsageError(f"--job {text[:60]!a} is no job", SEE)
+    if int(found[2] or 1) > MOST_JOBS:
+        raise UsageError(f"--job {text[:60]!a}: at most {MOST_JOBS:,} jobs are simulated", "take fewer, longer films")
     return found[1], int(found[2] or 1)
 
 
@@ -84,6 +86,8 @@ def _words(text: str) -> tuple[float, tuple[int, int], str, float, float]:
             bits = float(found[1]) * 1e6
         else:
             raise UsageError(f"--job has {word[:60]!a}: no file, and not a word of a film", SEE)
-    if not span_s or not fps:
+    if not (span_s and fps):
         raise UsageError(f"--job {text[:60]!a} has no duration", SEE)
+    if not all(size):
+        raise UsageError(f"--job {text[:60]!a} has no pixels", SEE)
     return span_s, size, codec, fps, bits

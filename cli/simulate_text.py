@@ -108,18 +108,21 @@ def _devices(fleet: "Fleet", outcome: "Simulated") -> Any:
     groups: dict[tuple[str, str, str], list[Device]] = {}
     for rig, device in fleet.places():
         groups.setdefault((rig.name, device.profile.name, device.profile.link), []).append(device)
-    rows = [_device_row(key, devices, outcome) for key, devices in groups.items()]
+    shares = _Shares(outcome)
+    rows = [_device_row(key, devices, outcome, shares) for key, devices in groups.items()]
     return list_of(titles, rows, left=3, unless={"link": ""}, named=("rig", "card"))
 
 
-def _device_row(key: tuple[str, str, str], devices: "list[Device]", outcome: "Simulated") -> list[Any]:
+def _device_row(
+    key: tuple[str, str, str], devices: "list[Device]", outcome: "Simulated", shares: "_Shares"
+) -> list[Any]:
     rig, card, link = key
     names = {device.name for device in devices}
     times = f"{len(devices)} x " if len(devices) > 1 else ""
     return [
         *map(one_line, (rig, f"{times}{card}", link)),
         f"{sum(outcome.pieces[name] for name in names):,}",
-        *(_share(outcome, kind, names) for kind in ("worker", "compute", "decoder", "link")),
+        *(shares.mean(kind, names) for kind in ("worker", "compute", "decoder", "link")),
     ]
 
 
@@ -127,23 +130,28 @@ def _rigs(fleet: "Fleet", outcome: "Simulated") -> Any:
     from cli.tables import list_of
 
     titles = ("rig", "cores", "cores busy", "network in", "network out")
-    return list_of(titles, [_rig_row(rig, outcome) for rig in fleet.rigs], left=1, named=("rig",))
+    shares = _Shares(outcome)
+    return list_of(titles, [_rig_row(rig, shares) for rig in fleet.rigs], left=1, named=("rig",))
 
 
-def _rig_row(rig: "Rig", outcome: "Simulated") -> list[Any]:
+def _rig_row(rig: "Rig", shares: "_Shares") -> list[Any]:
     kinds = ("cores", "network in", "network out")
-    return [one_line(rig.name), f"{rig.cores}", *(_share(outcome, kind, {rig.name}) for kind in kinds)]
+    return [one_line(rig.name), f"{rig.cores}", *(shares.mean(kind, {rig.name}) for kind in kinds)]
 
 
-def _share(outcome: "Simulated", kind: str, owners: Iterable[str]) -> str:
-    """How busy they were in the mean, of the entire time."""
-    names = set(owners)
-    shares = [
-        use.share
-        for use in outcome.uses
-        if use.kind == kind and (use.owner in names or use.owner.rpartition("-")[0] in names)
-    ]
-    return f"{sum(shares) / len(shares):.0%}" if shares else ""
+class _Shares:
+    """How busy parts were of the entire time, by kind and owner; workers of the cores of a rig by these."""
+
+    def __init__(self, outcome: "Simulated") -> None:
+        self._known: dict[tuple[str, str], list[float]] = {}
+        for use in outcome.uses:
+            for owner in {use.owner, use.owner.rpartition("-")[0]}:
+                self._known.setdefault((use.kind, owner), []).append(use.share)
+
+    def mean(self, kind: str, owners: Iterable[str]) -> str:
+        """How busy some were in the mean; empty where there are none."""
+        shares = [share for owner in owners for share in self._known.get((kind, owner), ())]
+        return f"{sum(shares) / len(shares):.0%}" if shares else ""
 
 
 def say_answer(fleet: "Fleet", submission: "Submission", outcome: "Simulated") -> None:

@@ -4,9 +4,9 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from placement.costs import Cost, Work, cost
+from placement.costs import Cost, Work
 from placement.fleet import Fleet, Rig, scaled
-from placement.groups import Group, groups, limits, named_parts
+from placement.groups import Group, costs_of, groups, limits, named_parts
 from placement.mix import best_mix
 from placement.routes import Placement, Role, Route, routes_of
 from placement.rules import place
@@ -95,6 +95,7 @@ def _stages(
     used: Sequence[tuple[Route, float]],
     rate: float,
 ) -> tuple[StageForecast, ...]:
+    costs = costs_of(fleet, work)
     shares: dict[tuple[str, int], float] = {}
     for way, each in used:
         for leg in way.legs:
@@ -103,9 +104,7 @@ def _stages(
                 for device in group.devices:
                     shares[device.name, at] = shares.get((device.name, at), 0.0) + each / rate / group.count
     return tuple(
-        StageForecast(
-            stage.name, device.name, rig.name, cost(work, stage, rig, device), shares.get((device.name, at), 0.0)
-        )
+        StageForecast(stage.name, device.name, rig.name, costs[device.name][at], shares.get((device.name, at), 0.0))
         for at, stage in enumerate(work.stages)
         for rig, device in fleet.places()
         if stage.name in placement.roles.get(device.name, Role()).runs

@@ -5,7 +5,7 @@ kinds those within more than that, so that a placement of many machines does not
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 
 from placement.costs import Cost, Work, cost, fits
@@ -77,10 +77,7 @@ class _Rigs:
 
 def groups(fleet: Fleet, work: Work, roles: Mapping[str, object] | None = None) -> list[Group]:
     """The fleet's devices, those that are alike together, in order; with `roles` only those that have equal ones."""
-    costs = {
-        device.name: tuple(cost(work, stage, rig, device) for stage in work.stages) for rig, device in fleet.places()
-    }
-    width = ALIKE
+    costs, width = costs_of(fleet, work), ALIKE
     while True:
         found = [
             group for rigs in _rigs_alike(fleet, work, costs, roles, width) for group in _groups(rigs, work, roles)
@@ -88,6 +85,20 @@ def groups(fleet: Fleet, work: Work, roles: Mapping[str, object] | None = None) 
         if len(found) <= MOST_KINDS or width > MOST_WIDTH:
             return found
         width *= WIDER
+
+
+def costs_of(fleet: Fleet, work: Work) -> dict[str, Costs]:
+    """What each stage costs on each device, by its name; those of a rig with the same figures are computed once."""
+    found: dict[str, Costs] = {}
+    for rig in fleet.rigs:
+        before: Device | None = None
+        for device in rig.devices:
+            if before is not None and replace(before, name=device.name) == device:
+                found[device.name] = found[before.name]
+            else:
+                found[device.name] = tuple(cost(work, stage, rig, device) for stage in work.stages)
+            before = device
+    return found
 
 
 def limits(kinds: Sequence[Group]) -> dict[str, float]:

@@ -16,7 +16,7 @@ TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and 
 _MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 
-def _spelled(pattern: str, words: str) -> AfterValidator:
+def spelled(pattern: str, words: str) -> AfterValidator:
     """Refuse other strings; the reason is in words instead of the expression."""
 
     def check(text: str) -> str:
@@ -28,20 +28,20 @@ def _spelled(pattern: str, words: str) -> AfterValidator:
 
 
 Name: TypeAlias = Annotated[
-    str, _spelled(TOKEN, "takes letters, digits, - and _, at most 64, the first a letter or digit")
+    str, spelled(TOKEN, "takes letters, digits, - and _, at most 64, the first a letter or digit")
 ]
 # of a model: it names files, and may come from any source
 ModelName: TypeAlias = Annotated[
-    str, _spelled(_MODEL, "takes letters, digits, . - and _, at most 128, the first a letter or digit")
+    str, spelled(_MODEL, "takes letters, digits, . - and _, at most 128, the first a letter or digit")
 ]
 ModelRef: TypeAlias = Annotated[
-    str, _spelled(f"{_MODEL}(@{_MODEL})?", "takes NAME or NAME@VERSION, of letters, digits, . - and _")
+    str, spelled(f"{_MODEL}(@{_MODEL})?", "takes NAME or NAME@VERSION, of letters, digits, . - and _")
 ]
 # of a file of a model: it is never part of a path, and may come from any source
 FileName: TypeAlias = Annotated[
-    str, _spelled(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,199}", "takes letters, digits, blanks, . _ + @ and -, at most 200")
+    str, spelled(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,199}", "takes letters, digits, blanks, . _ + @ and -, at most 200")
 ]
-Sha256: TypeAlias = Annotated[str, _spelled(r"[0-9a-f]{64}", "takes the 64 hex digits of a SHA-256")]
+Sha256: TypeAlias = Annotated[str, spelled(r"[0-9a-f]{64}", "takes the 64 hex digits of a SHA-256")]
 
 
 def digest(declared: dict[str, Any]) -> str:

@@ -1,14 +1,22 @@
 """The file of an imagined fleet, for `rigflow plan --fleet`: machines, their cards and their links."""
 
+from typing import Annotated, TypeAlias
+
 from pydantic import Field, FiniteFloat
 
-from schemas.declared import Name, Spec, parse_spec
+from schemas.declared import Name, Spec, parse_spec, spelled
 from schemas.device_profile import FP32, DeviceProfile
 
 SEE = "see docs/placement.md"
 CARRIED = 118e6 / 125e6  # of a network link's nominal rate: TCP payload of 1 Gbit/s Ethernet
 CORE_OPERATIONS_PER_S = 30e9  # fp32 of one core of a processor that was not measured, assumed
 CORE_BYTES_PER_S = 5e9  # of memory, likewise
+
+
+Size: TypeAlias = Annotated[
+    str, spelled(r"[a-z0-9]+ [1-9][0-9]{0,4}x[1-9][0-9]{0,4}", 'takes a codec and a size, such as "h264 1280x720"')
+]
+Rate: TypeAlias = Annotated[FiniteFloat, Field(ge=0, le=1e9)]
 
 
 class CardEntry(Spec):
@@ -25,7 +33,7 @@ class CardEntry(Spec):
     memory_bytes: int = Field(default=0, ge=0)
     memory_bytes_per_s: FiniteFloat = Field(default=2e11, gt=0)
     decoders: int = Field(default=1, ge=1, le=64, description="engines of its video decoder")
-    decode: dict[str, FiniteFloat] = Field(default={}, description="`codec WIDTHxHEIGHT` -> frames a second")
+    decode: dict[Size, Rate] = Field(default={}, description="`codec WIDTHxHEIGHT` -> frames a second")
 
     @property
     def profile(self) -> DeviceProfile:

@@ -80,7 +80,7 @@ def test_films_in_words(text: str, seconds: float, width: int, codec: str) -> No
     assert facts.nbytes > 0
 
 
-@pytest.mark.parametrize("text", ["1080p", "2h 1080p flv", "0s", "h", "2h 0fps"])
+@pytest.mark.parametrize("text", ["1080p", "2h 1080p flv", "0s", "h", "2h 0fps", "2h 00x00"])
 def test_films_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--job"):
         facts_of(text, builtin_pipeline("fingerprint"), Settings())
@@ -89,8 +89,9 @@ def test_films_that_are_none_are_refused(text: str) -> None:
 def test_counts_of_jobs() -> None:
     assert times_of("film.mp4 x 100") == ("film.mp4", 100)
     assert times_of("2h 1280x720 x 3") == ("2h 1280x720", 3)
-    with pytest.raises(UsageError):
-        times_of("film.mp4 x 0")
+    for text in ("film.mp4 x 0", "film.mp4 x 1000000"):
+        with pytest.raises(UsageError, match="--job"):
+            times_of(text)
 
 
 def test_a_file_is_split_as_a_publisher_does(tmp_path: Path) -> None:
@@ -145,6 +146,11 @@ def test_what_a_file_of_a_fleet_states_is_not_stated_beside_it(tmp_path: Path) -
     code, _, error = answer_of_app("simulate", "--fleet", str(file), "--job", FILM, "--link", "x4")
     assert code == ExitCode.USAGE
     assert "--link, --cores and --network go with --rigs" in error
+    nothing = tmp_path / "nothing.toml"
+    nothing.write_text("[[rig]]\nname = 'a'\ncores = 2\nworks = false")
+    code, _, error = answer_of_app("simulate", "--fleet", str(nothing), "--job", FILM)
+    assert code == ExitCode.USAGE
+    assert "no rig has a card, or cores that compute" in error
     of_file = answer_of_app("simulate", "--fleet", str(file), "--job", FILM, "--json")[1]
     of_words = answer_of_app("simulate", "--rigs", "P106", "--job", FILM, "--json")[1]
     assert json.loads(of_file)["finish_s"] == json.loads(of_words)["finish_s"]

@@ -146,6 +146,19 @@ def test_cards_of_a_file_have_published_figures_and_what_is_stated_beside_their_
         card("P10")
 
 
+@pytest.mark.parametrize(
+    ("stated", "reason"),
+    [
+        ('decode = { "h264 1280x720" = -700 }', "greater than or equal to 0"),
+        ('decode = { "h264" = 700 }', 'takes a codec and a size, such as "h264 1280x720"'),
+        ('decode = { "h264 0x0" = 700 }', "takes a codec and a size"),
+    ],
+)
+def test_rates_of_a_file_that_cannot_be_are_refused(stated: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        parse_fleet(f"[[rig]]\nname = 'a'\ncores = 2\n[[rig.card]]\nname = 'P106'\n{stated}", "F")
+
+
 def test_a_card_of_a_file_is_the_one_that_was_measured() -> None:
     measured = [assumed_card(name) for name in ("NVIDIA GeForce RTX 3060 Ti", "NVIDIA GeForce RTX 3060")]
     assert card_named("RTX 3060", [assumed_cpu(4), *measured])[0] is measured[1]
