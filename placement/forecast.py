@@ -1,7 +1,7 @@
 """What a fleet will do with a job: pieces a second, seconds, the bottleneck, and what one more of a part would give."""
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from placement.costs import Cost, Work
@@ -15,6 +15,7 @@ _FULL = 0.999  # of a part's time: it limits the rate
 _WORTH_TELLING = 1.01  # times sooner, so that one more of a part is worth a line
 _COUNTED = 20_000  # pieces that are given out one by one; more take as long as they do at the full rate
 _MOST_GAINS = 5
+_MOST_RIGS = 8  # kinds of rigs that get one more of something, those with a part that limits the rate first
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,24 +135,27 @@ def _finish_s(kinds: Sequence[Group], used: Sequence[tuple[Route, float]], piece
 
 def _gains(fleet: Fleet, work: Work) -> tuple[Gain, ...]:
     """What one more card, core or link gives, the best first. Each is a fleet of its own, placed anew."""
-    now_s = forecast(fleet, work, with_gains=False).finish_s
+    now = forecast(fleet, work, with_gains=False)
     found: dict[str, float] = {}
-    for what, other in _with_one_more(fleet):
+    for what, other in _with_one_more(fleet, {part.partition(" ")[2] for part in now.bottleneck}):
         then_s = forecast(other, work, with_gains=False).finish_s
-        found[what] = max(found.get(what, 0.0), now_s / then_s if then_s else 0.0)
+        found[what] = max(found.get(what, 0.0), now.finish_s / then_s if then_s else 0.0)
     worth = sorted((-times, what) for what, times in found.items() if times >= _WORTH_TELLING)
     return tuple(Gain(what, -times) for times, what in worth[:_MOST_GAINS])
 
 
-def _with_one_more(fleet: Fleet) -> Iterator[tuple[str, Fleet]]:
-    """Fleets with one more of something, and what it is in words. Rigs that are alike are asked once."""
-    seen: set[tuple[object, ...]] = set()
+def _with_one_more(fleet: Fleet, full: Set[str]) -> Iterator[tuple[str, Fleet]]:
+    """Fleets with one more of something, and what it is in words. Of rigs that are alike the first one is asked.
+
+    `full`: the names of rigs and devices with a part that limits the rate.
+    """
+    kinds: dict[tuple[object, ...], int] = {}
     for number, rig in enumerate(fleet.rigs):
         alike = (rig.cores, rig.link_bytes_per_s, tuple(device.profile.name for device in rig.devices))
-        if alike in seen:
-            continue
-        seen.add(alike)
-        for what, other in _rigs_with_one_more(rig):
+        kinds.setdefault(alike, number)
+    idle = [full.isdisjoint((rig.name, *(device.name for device in rig.devices))) for rig in fleet.rigs]
+    for number in sorted(kinds.values(), key=lambda number: (idle[number], number))[:_MOST_RIGS]:
+        for what, other in _rigs_with_one_more(fleet.rigs[number]):
             yield what, Fleet((*fleet.rigs[:number], other, *fleet.rigs[number + 1 :]))
 
 

@@ -193,6 +193,19 @@ def test_workers_that_share_a_gpu_are_one_device_whose_pace_is_that_of_all() -> 
     assert pace_of(6.0, 6.0, 6.0) == pytest.approx(0.02)
 
 
+def test_one_more_is_tried_on_few_kinds_of_rigs_and_on_the_one_that_limits() -> None:
+    rigs = [Rig(f"r{at}", 4, (Device(f"r{at}-0", assumed_card(f"card{at}"), hosts=("decode",)),)) for at in range(30)]
+    last = Rig("z", 4, (Device("z-0", assumed_card("slow"), hosts=("infer", "encode")),))
+    stages = (
+        StageWork("decode", "decode", 10, 1280, 720, "h264", gives_bytes=1e5),
+        StageWork("infer", "infer", model="m", rows=10, operations=1e12, gives_bytes=10.0),
+        StageWork("encode", "encode", gives_bytes=10.0),
+    )
+    gains = forecast(Fleet((*rigs, last)), Work("p", stages, 100, 1e6, 10)).gains
+    assert [gain.what for gain in gains] == ["one more slow in z"]
+    assert gains[0].times == pytest.approx(2.0, rel=0.1)
+
+
 def test_rates_follow_the_nearest_size() -> None:
     rates = {"h264 1280x720": 600.0, "h264 1920x1080": 300.0}
     assert frames_per_s(rates, "h264", 1920, 1080) == (300.0, True)
