@@ -31,7 +31,7 @@ ROUNDS = 5
 LONG_A_ROUND, CLIPS_A_ROUND = 2, 15
 SHARE_OF_LAST = 1.05  # of the last round's time: another round is begun if as much time is left
 LIMIT_S, SHORT_LIMIT_S = 180.0, 3600.0  # a check that all runs also passes on a machine that is slow or stalls
-LATENCY = ("script", "script-tuned", "pool", "mosec", "queue", "rigflow")
+LATENCY = ("script", "script-tuned", "pool", "mosec", "queue", "rigflow", "decode-2")
 PIPELINES = ("scenes", "upscale2x", "clip-features")
 TABLES: dict[str, tuple[str, ...]] = {  # the contestants of each table, in this order
     "long": tuple(CONTESTANTS),

@@ -21,7 +21,7 @@ from engines.media.images import decode_images
 from engines.media.medium import Input
 from engines.media.shared import SharedFolders, located
 from engines.media.split import Splitter
-from engines.outputs.format import load_format
+from engines.outputs.format import load_format, sound_of
 from engines.part import Array, Part, no_tick
 from engines.pictures import HostPictures
 from engines.plan import plan_pipeline
@@ -115,7 +115,7 @@ def units_of(task: Task, paths: Sequence[Path], split: bool) -> Iterator[Unit]:
 
 def segments_of(path: Path, spec: PipelineSpec, segment_s: float) -> Iterator[tuple[Segment, tuple[bytes, ...]]]:
     """What rigflow would publish of a video."""
-    with Splitter(path, spec.grid, segment_s) as splitter:
+    with Splitter(path, spec.grid, segment_s, sound=sound_of(spec.encode)) as splitter:
         for number, segment_data in enumerate(splitter.segments()):
             key = Key(job=JOB, segment=number, final=segment_data.final)
             yield segment_data.segment(key), segment_data.buffers

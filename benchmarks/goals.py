@@ -83,11 +83,11 @@ GOALS = (
 
 
 def _room(records: Records, goal: Goal, peer: str) -> str:
-    """The best possible ratio: what decoding alone, or the pool, reaches against the same peer."""
-    other, who = ("pool", "the pool") if goal.figure == "p50_ms" else ("decode-2", "decoding alone")
-    figures = ("rate", "p50_ms")
-    limits = records.ratios(other, peer, goal.workload, goal.figure, goal.pipeline) if goal.figure in figures else []
-    return f" ({who} reaches {median(limits):.2f})" if limits and peer != other else ""
+    """The best possible ratio: what decoding alone reaches against the same peer."""
+    if goal.figure not in ("rate", "p50_ms") or peer == "decode-2":
+        return ""
+    limits = records.ratios("decode-2", peer, goal.workload, goal.figure, goal.pipeline)
+    return f" (decoding alone reaches {median(limits):.2f})" if limits else ""
 
 
 def section(records: Records) -> str:

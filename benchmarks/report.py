@@ -149,9 +149,9 @@ def latency(records: Records) -> str:
     for contestant, about in CONTESTANTS.items():
         if found := records.timed(contestant, "clip"):
             ratios = records.ratios("rigflow", contestant, "clip", "p50_ms")
-            p50, p99 = ([record[which] for record in found] for which in ("p50_ms", "p99_ms"))
+            p50, p99 = (spread([record[which] for record in found]) for which in ("p50_ms", "p99_ms"))
             against = "" if contestant == "rigflow" else spread(ratios, 2)
-            rows.append([about.title, spread(p50), spread(p99), against, _median(found, "cpu_s_per_1000", 2)])
+            rows.append(["limit: " * about.limit + about.title, p50, p99, against, _median(found, "cpu_s_per_1000", 2)])
     if not rows:
         return ""
     runs = len(records.timed("rigflow", "clip")[0]["seconds"])
