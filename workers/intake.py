@@ -123,6 +123,7 @@ class Intake:
             for queue in [each for each in self._pulls if self._enough_decoded.skips(each) and each not in self._full]:
                 self._pulls[queue].withdraw()
                 self._late_until_s.pop(queue, None)
+        left_s = self.tail.left_s  # before a queue is passed over: one whose time ends meanwhile must be asked later
         free_items, shortfall_s = self._credit.free_items, self._credit.shortfall_s
         if not self._credit.allows(free_items, shortfall_s):
             if self._credit.lacks_long(shortfall_s):
@@ -133,9 +134,8 @@ class Intake:
             self._credit.is_back()
             self._ask(free_items, shortfall_s)
             again_s = PATIENCE_S if self._asked is not None or self._full else self._settings.prefetch_s
-        again_s = min(again_s, self.tail.left_s or math.inf)
-        asking = self._asked is not None or bool(self._full)
-        if again_s < math.inf and (self._in_flight.messages or asking or self.tail.left_s):
+        again_s = min(again_s, left_s or math.inf)
+        if again_s < math.inf and (self._in_flight.messages or self._full or self._asked is not None or left_s):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
     def coming(self, task: Task, work_s: float) -> bool:

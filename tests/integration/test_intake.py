@@ -16,6 +16,7 @@ from tests.integration.queues import SPEC, eventually
 from workers.in_flight import InFlight, Queue, State
 from workers.intake import Intake
 from workers.messages_in_flight import MessagesInFlight
+from workers.tail import Tail
 from workers.throughput import Throughput
 
 SPECS = [SPEC.model_copy(update={"name": name}) for name in ("p", "q", "r")]
@@ -168,3 +169,28 @@ async def test_time_of_a_step_is_shared_among_its_leases(settings: Settings, qui
         shares = [message.spent_s for message in worker.taken]
         assert min(shares) == max(shares) > 0.0
         assert sum(shares) <= time.monotonic() - started
+
+
+class Ends(Tail):
+    """Queues are left to the others until the worker has looked at one of them."""
+
+    looked = False
+
+    @property
+    def left_s(self) -> float:
+        return 0.0 if self.looked else 0.01
+
+    def left(self, queue: Queue) -> bool:
+        left, self.looked = not self.looked, True
+        return left
+
+
+async def test_a_queue_whose_time_with_the_others_ends_while_the_worker_looks_is_asked(settings: Settings) -> None:
+    async with a_slow_worker(settings, backlog=0) as worker:
+        queue = next(iter(worker.intake._pulls))
+        worker.intake.pause()
+        assert not worker.intake.outstanding(queue)
+        worker.intake.tail = Ends(worker.in_flight)
+        worker.intake.resume()
+        assert not worker.intake.outstanding(queue)
+        await eventually(lambda: worker.intake.outstanding(queue) == 1)
