@@ -4,7 +4,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,8 +14,8 @@ from unittest import mock
 
 from cli.app import answer
 from tests import PACKAGES
-
-COMMAND = (sys.executable, "-m", "cli")
+from tests.warm_process import COMMAND as COMMAND
+from tests.warm_process import WarmPopen
 
 
 def environment() -> dict[str, str]:
@@ -35,15 +34,15 @@ def rigflow(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess
 
 
 def rigflow_process(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    """`rigflow` in a process of its own, as a person has it."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        env=environment() | extra,
-        check=False,
-    )
+    """`rigflow` in a process of its own, which has its imports."""
+    words, pipe = [*COMMAND, *map(str, arguments)], subprocess.PIPE
+    with WarmPopen(words, stdout=pipe, stderr=pipe, text=True, env=environment() | extra) as process:
+        try:
+            out, err = process.communicate(timeout=150)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 class Running:
@@ -56,7 +55,7 @@ class Running:
         self._said: list[str] = []
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(
+        self.process = WarmPopen(
             [*COMMAND, *self._arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

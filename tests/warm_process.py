@@ -1,123 +1,189 @@
-"""The processes of `engines.own_process` in tests: forked from one that has ONNX and its runtime imported already.
+"""Processes of tests that are forked from one that has their imports: commands, and those of `engines.own_process`.
 
-The imports take longer than what most tests have such a process for. It is a process of its own all the same: it has
-pipes, an exit code and limits of its own, and may crash. Workers and commands that tests start have the product's way.
+The imports take longer than what most tests have such a process for. It is a process of its own all the same: a child
+of the process of tests, with its own files, environment, folder, session, signals and exit code, and it may
+crash. It runs what `python -m` runs. A command gets a real start where the start itself could differ: its environment
+has other variables for Python, its libraries or the language than that of the process that forks. Fork servers, workers
+and brokers that commands start have the product's way. Tests of the start itself, as of Ctrl-C while modules are
+imported, start `COMMAND` by `subprocess`, or the script `cli/rigflow`.
 """
 
+import ctypes
+import gc
+import importlib
+import inspect
+import logging
 import os
 import pickle
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 from engines import own_process
 
-_PYTHON, _ROOT = sys.executable, Path(__file__).parents[1]
-_LARGEST = 1 << 17  # bytes of a folder's name and an environment
+COMMAND = (sys.executable, "-m", "cli")
+_MODULES = (COMMAND[-1], "tests.process_facts")
+_OWN = (sys.executable, "-P", "-m", own_process.__name__)
+_ROOT = Path(__file__).parents[1]
+_LARGEST = 1 << 17  # bytes of words, a folder's name and an environment
+_READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_", "OMP_", "OPENBLAS_", "ORT_", "TZ")
+_PR_SET_CHILD_SUBREAPER = 36
+_one_at_a_time = threading.Lock()
 
 
 def install() -> None:
-    """Have `in_own_process` start its processes by `start`, in this process."""
-    own_process.subprocess = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE)
+    """Have `in_own_process` start its processes here, in this process; no test has changed its environment yet."""
+    _environment()
+    own_process.subprocess = SimpleNamespace(Popen=WarmPopen, PIPE=subprocess.PIPE)
 
 
-def start(command: list[str], stdin: int, stdout: int, stderr: IO[bytes]) -> Any:
-    """As `subprocess.Popen`; a test that wants another Python or other packages gets what it wants."""
-    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if sys.executable != _PYTHON or not set(folders) <= {"", *sys.path}:
-        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)
-    return _Forked(stderr)
+class WarmPopen(subprocess.Popen[Any]):
+    """A `subprocess.Popen` that forks a process which has its imports, where that is as good as a new one."""
+
+    def _execute_child(self, *given: Any) -> None:
+        """What starts the process in `Popen`."""
+        start = super()._execute_child
+        options = inspect.signature(start).bind(*given).arguments
+        words = list(options["args"])
+        environment = dict(os.environ if options["env"] is None else options["env"])
+        if not _may_fork(words, environment):
+            start(*given)
+            return
+        pipes = [options[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
+        files = [own if own >= 0 else number for number, own in enumerate((pipes[0], pipes[3], pipes[5]))]
+        folder, mask = os.fspath(options["cwd"] or os.getcwd()), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self.pid = _forked((words, folder, environment, mask, options["start_new_session"]), files)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+
+def _may_fork(words: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether a fork does what a new process with these words would do."""
+    if words[0] == sys.executable == COMMAND[0] and tuple(words) == _OWN:
+        return set(environment.get("PYTHONPATH", "").split(os.pathsep)) <= {"", *sys.path}
+    is_ours = tuple(words[:2]) == COMMAND[:2] and words[2] in _MODULES
+    return is_ours and _read_at_start(environment) == _read_at_start(_environment())
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+
+
+@cache
+def _environment() -> dict[str, str]:
+    """The environment of a command, before a test changed its own."""
+    from tests.cli import environment
+
+    return environment()
 
 
 @cache
 def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The process that forks, and the socket of its requests; it ends with this process."""
+    """The socket of requests to the process that forks, and that process; it ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    folders = os.pathsep.join(filter(None, sys.path))
-    environment = {**os.environ, "PYTHONPATH": folders, "OPENBLAS_NUM_THREADS": "1"}  # what forks must have no threads
+    environment = _environment() | {"OPENBLAS_NUM_THREADS": "1"}  # what forks must have no threads
     with theirs:
-        command = [_PYTHON, "-m", __name__, str(theirs.fileno())]
-        process = subprocess.Popen(
-            command, cwd=_ROOT, env=environment, pass_fds=[theirs.fileno()], start_new_session=True
-        )
-    return ours, process
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}  # as most commands of tests have them
+        command, number = [sys.executable, "-m", __name__], theirs.fileno()
+        return ours, subprocess.Popen([*command, str(number)], cwd=_ROOT, env=environment, pass_fds=[number], **pipes)
 
 
-class _Forked:
-    """What `in_own_process` uses of a `Popen`."""
-
-    def __init__(self, stderr: IO[bytes]) -> None:
-        given, write = os.pipe()
-        read, made = os.pipe()
-        self._code, code = os.pipe()
-        self.stdin, self.stdout = os.fdopen(write, "wb"), os.fdopen(read, "rb")
-        request = pickle.dumps((os.getcwd(), dict(os.environ)))
-        socket.send_fds(_server()[0], [request], [given, made, stderr.fileno(), code])
-        for each in (given, made, code):
-            os.close(each)
-
-    def __enter__(self) -> "_Forked":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stdout.close()
-        os.close(self._code)
-
-    def kill(self) -> None:
-        """Nothing: no test lets one hang."""
-
-    def wait(self) -> int:
-        """Exit code, or minus the signal that ended it."""
-        return int(os.read(self._code, 16))
+def _forked(request: tuple[Any, ...], files: list[int]) -> int:
+    """Process id of a new child of this process, which has these standard files."""
+    prctl = ctypes.CDLL(None).prctl
+    with _one_at_a_time:
+        channel, _ = _server()
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a process whose parent ends becomes a child of this one
+        try:
+            socket.send_fds(channel, [pickle.dumps(request)], files)
+            return int(channel.recv(16))
+        finally:
+            prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
-def _serve(channel: socket.socket) -> None:
-    """Fork for each request; the process between waits for the end, and reports it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+def _serve(channel: socket.socket) -> list[str]:
+    """Fork for each request. Returns in the forks alone: the words that each is to run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is for the tests
     while True:
-        request, given, _, _ = socket.recv_fds(channel, _LARGEST, 4)
+        request, files, _, _ = socket.recv_fds(channel, _LARGEST, 3)
         if not request:
-            return
-        if not os.fork():
-            channel.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            pid = os.fork()
-            if not pid:
-                _become(given, *pickle.loads(request))
-            for each in given[:3]:
-                os.close(each)
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            os.write(given[3], str(code).encode())
             os._exit(0)
-        for each in given:
-            os.close(each)
+        assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
+        here, there = socket.socketpair()
+        if not (between := os.fork()):
+            if pid := os.fork():
+                there.send(str(pid).encode())
+                os._exit(0)  # it has a new parent now
+            here.close()
+            channel.close()
+            there.recv(1)  # until its new parent knows of it
+            there.close()
+            return _become(files, *pickle.loads(request))
+        os.waitpid(between, 0)
+        channel.send(here.recv(16))
+        for each in (here, there):
+            each.close()
+        for number in files:
+            os.close(number)
 
 
-def _become(given: list[int], folder: str, environment: dict[str, str]) -> None:
-    for number, each in enumerate(given[:3]):
+def _become(
+    files: list[int],
+    words: list[str],
+    folder: str,
+    environment: dict[str, str],
+    mask: set[signal.Signals],
+    new_session: bool,
+) -> list[str]:
+    for number, each in enumerate(files):
         os.dup2(each, number)
-    for each in given:
         os.close(each)
+    if new_session:
+        os.setsid()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    try:
-        own_process._main()
-    finally:
-        os._exit(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return words
+
+
+def _import() -> None:
+    """Import what loads models, and what commands import sooner or later, but nothing that changes other commands."""
+    for module in (
+        "onnx",
+        "engines.inference.onnxruntime",
+        "engines.models.observe",
+        "engines.models.reading",
+        "engines.outputs.preview",
+        "cli.app",
+        "cli.progress",
+        "cli.run_folder",
+        "cli.run_prompt",
+        "cli.tables",
+        "pipelines.client",
+        "pipelines.status",
+        "rich.live",
+        "workers.run",
+        "workers.watched",
+    ):
+        importlib.import_module(module)
+    assert not logging.getLogger("rigflow").handlers, "`workers.telemetry` keeps warnings from stderr"
 
 
 if __name__ == "__main__":
-    import onnx  # noqa: F401
-
-    import engines.inference.onnxruntime
-    import engines.models.observe
-    import engines.models.reading
-    import engines.outputs.preview  # noqa: F401
-
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _import()
+    gc.freeze()  # a collection would write to these objects, and so copy their memory
+    words = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if tuple(words) == _OWN:
+        own_process._main()
+    sys.path[0], sys.argv[1:] = os.getcwd(), words[3:]
+    runpy.run_module(words[2], run_name="__main__", alter_sys=True)

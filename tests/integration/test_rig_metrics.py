@@ -23,6 +23,7 @@ def test_jobs_and_the_failures_of_split_are_counted(tmp_path: Path) -> None:
         rig.until_ready()
         asyncio.run(_two_jobs(fleet.settings, clip))
         eventually(lambda: "rigflow_jobs_total{" in rig.get("/metrics")[1] and rig.metric("rigflow_jobs_total") == 2)
+        eventually(lambda: "rigflow_failures_total{" in rig.get("/metrics")[1])  # it comes after the message's count
         eventually(lambda: 'stage="split"} 2.0' in rig.get("/metrics")[1])  # the last heartbeat is here
         page = rig.get("/metrics")[1]
     labels = '{pipeline="fingerprint",tenant="main"}'
