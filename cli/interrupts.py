@@ -82,8 +82,9 @@ def run_async(work: Coroutine[Any, Any, T], note: str = "") -> T:
         with _acknowledged(note):
             return await work
 
+    answering = answered()
     try:
-        result = asyncio.run(answered())
+        result = asyncio.run(answering)
         if _came_s is not None:
             raise KeyboardInterrupt
         return result
@@ -92,7 +93,8 @@ def run_async(work: Coroutine[Any, Any, T], note: str = "") -> T:
             raise KeyboardInterrupt from error
         raise
     finally:
-        work.close()  # it never began, if the signal came before
+        answering.close()  # it never began, if the signal came before
+        work.close()
 
 
 def say_interrupted(note: str = "") -> None:
@@ -271,11 +273,11 @@ def _waited(number: int, frame: FrameType | None) -> NoReturn:
 
 def _raise_again(error: "sys.UnraisableHookArgs") -> None:
     """Python does not raise from some callbacks, as of weak references: a KeyboardInterrupt there is raised a moment
-    later.
+    later. Other errors follow from objects that were being made when a signal came, and are not reported after it.
     """
     if isinstance(error.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
-    else:
+    elif _came_s is None:
         sys.__unraisablehook__(error)
 
 

@@ -103,6 +103,19 @@ def test_ctrl_c_in_an_import_reaches_the_event_loop_that_the_command_runs_next()
     assert done.stdout.split()[1:3] == ["imported", "stopped"]
 
 
+def test_ctrl_c_while_an_event_loop_is_made_leaves_no_warning_of_its_parts() -> None:
+    done = ended("""
+    import asyncio
+    from cli.interrupts import run_async
+
+    async def work(): pass
+    asyncio.BaseEventLoop.set_debug = lambda *_: signal.raise_signal(signal.SIGINT)  # as its constructor does
+    run_async(work())
+    return 0
+    """)
+    assert (done.returncode, done.stderr) == (130, "rigflow: interrupted\n")
+
+
 def test_ctrl_c_in_an_import_of_a_task_cancels_the_task() -> None:
     done = ended(
         """
