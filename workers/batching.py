@@ -44,6 +44,7 @@ class Batching:
         self._meter = meter
         self._turn = 0
         self._waits: Mapping[Task, float] = {}  # for full batches, when `pick` looked last
+        self._full: dict[tuple[int, str], bool] = {}  # by pipeline and stage, then
         self.hurry = False  # the worker stops: batches do not wait until they are full
 
     async def pick(self) -> Task | None:
@@ -87,13 +88,15 @@ class Batching:
         """The other parts that wait for the same stage and fit into its batch, from any segment and job."""
         if not task.rows:
             return []
-        found = [task]
+        found: list[Task] = []
+        rows, most = _add({}, task), task.pipeline.most_batches(stage)
         for other in self._others(task):
-            if self.full(found, stage):
+            if _batches(rows) >= most:
                 break
             if other.rows and not other.beside:
                 found.append(other)
-        return found[1:]
+                _add(rows, other)
+        return found
 
     def neighbours(self, task: Task, most: int) -> list[Task]:
         """Other parts that wait for the same stage, of messages that have begun, at most `most`."""
@@ -111,12 +114,18 @@ class Batching:
 
     def full(self, tasks: Sequence[Task], stage: OperatorStage) -> bool:
         """Whether tasks of a stage have rows for as many full batches as are worth a step."""
-        return stage.batches and bool(tasks) and _batches(tasks) >= tasks[0].pipeline.most_batches(stage)
+        if not stage.batches or not tasks:
+            return False
+        rows: dict[RowKind, int] = {}
+        for task in tasks:
+            _add(rows, task)
+        return _batches(rows) >= tasks[0].pipeline.most_batches(stage)
 
     def _ready(self) -> list[Task]:
         """Tasks that the computing thread can run now."""
         now_s, runnable = time.monotonic(), [task for task in self.runnable() if not task.beside]
         parts = [task for task in runnable if task.part is not None]
+        self._full = {}
         dues = self._waits = self._dues(parts) if parts else {}
         ready = [task for task in runnable if task.part is None and not task.pending]
         return ready + [task for task in parts if dues.get(task, now_s) <= now_s]
@@ -152,7 +161,8 @@ class Batching:
         stage = task.pipeline.stage(task.stage)
         if self.hurry or not isinstance(stage, OperatorStage) or not stage.batches or not stage.max_delay_ms:
             return None
-        if self.full(alike, stage):
+        full = self._full[id(task.pipeline), task.stage] = self.full(alike, stage)
+        if full:
             return None
         urgent = any(is_urgent(other.message) for other in alike)
         delay_s = stage.max_delay_ms / 1000
@@ -187,7 +197,10 @@ class Batching:
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
         """A decode task whose next part is ready, while the batch that would run now is not full; or None."""
         stage = chosen.pipeline.stage(chosen.stage)
-        if not isinstance(stage, OperatorStage) or not stage.batches or self.full(self._alike(chosen), stage):
+        if not isinstance(stage, OperatorStage) or not stage.batches:
+            return None
+        full = self._full.get((id(chosen.pipeline), chosen.stage))
+        if self.full(self._alike(chosen), stage) if full is None else full:
             return None
         decoded = (
             task
@@ -232,10 +245,13 @@ def part_of(task: Task) -> Part:
     return task.part
 
 
-def _batches(tasks: Sequence[Task]) -> int:
-    """How many full batches tasks of one stage have rows for, of the kind of rows that has most of them."""
-    rows: dict[RowKind, int] = {}
-    for task in tasks:
-        for kind, count in task.rows.items():
-            rows[kind] = rows.get(kind, 0) + count
-    return max((count // kind.limit for kind, count in rows.items()), default=0)
+def _add(rows: dict[RowKind, int], task: Task) -> dict[RowKind, int]:
+    """Add the rows of a task to those of others."""
+    for kind, count in task.rows.items():
+        rows[kind] = rows.get(kind, 0) + count
+    return rows
+
+
+def _batches(rows: Mapping[RowKind, int]) -> int:
+    """How many full batches there are rows for, of the kind of rows that has most of them."""
+    return max([count // kind.limit for kind, count in rows.items()], default=0)
