@@ -79,11 +79,9 @@ def groups(fleet: Fleet, work: Work, roles: Mapping[str, object] | None = None) 
     """The fleet's devices, those that are alike together, in order; with `roles` only those that have equal ones."""
     costs, width = costs_of(fleet, work), ALIKE
     while True:
-        found = [
-            group for rigs in _rigs_alike(fleet, work, costs, roles, width) for group in _groups(rigs, work, roles)
-        ]
-        if len(found) <= MOST_KINDS or width > MOST_WIDTH:
-            return found
+        alike = _rigs_alike(fleet, work, costs, roles, width)
+        if sum(len(rigs.kinds) for rigs in alike) <= MOST_KINDS or width > MOST_WIDTH:
+            return [group for rigs in alike for group in _groups(rigs, work, roles)]
         width *= WIDER
 
 

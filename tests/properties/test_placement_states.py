@@ -183,6 +183,23 @@ def test_a_fleet_of_many_different_machines_has_few_kinds() -> None:
     assert left_waiting(fleet, work, place(fleet, work)) == []
 
 
+def test_cards_that_share_their_models_are_no_kinds_of_their_own() -> None:
+    """With as many kinds as are allowed, and two models that fit apart, a fast card is not taken for a slow one."""
+    rigs = [
+        Rig(f"r{at:02}", 2, tuple(Device(f"r{at:02}-{n}", card("a", 4, 100 * 1.4**at), 10) for n in range(2)))
+        for at in range(12)
+    ]
+    kinds = groups(Fleet(tuple(rigs)), work_of_models(2))
+    assert len(kinds) == 24
+    assert all(len(kind.rigs) == 1 for kind in kinds)
+    more = [
+        replace(rig, name=f"x{rig.name}", cores=4, devices=tuple(replace(d, name=f"x{d.name}") for d in rig.devices))
+        for rig in rigs
+    ]
+    kinds = groups(Fleet((*rigs, *more)), work_of_models(2))
+    assert all(len(kind.rigs) == 1 for kind in kinds)
+
+
 @pytest.mark.parametrize("link", [1.2e9, 1e4])
 def test_models_that_do_not_fit_together_are_on_devices_of_their_own(link: float) -> None:
     """Also where the way between them takes longer than the models: no device has memory for both."""
