@@ -22,7 +22,10 @@ _DECODING = "decoding is nearly all of the work, and frame threads spread it ove
 _STARTS = "a broker, a fork server and a supervisor are started besides the workers"
 _ALL = "each worker holds what a failure needs (two segments in hand), and the broker its streams"
 _PARTS = "a part of some frames is a result of its own, which crosses the broker and is settled there"
-_THIRD = "the publisher and the broker are processes of their own, on the same two cores as the workers"
+_THIRD = (
+    "the publisher and the broker are processes of their own, on the same two cores as the workers, whose computing "
+    "threads take as much CPU as the pool's"
+)
 
 
 @dataclass(frozen=True, slots=True)

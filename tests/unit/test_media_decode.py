@@ -40,7 +40,8 @@ def damaged(tmp_path: Path) -> Path:
     [
         ({"layout": "planes"}, (1080, 1920), 5),
         ({"layout": "planes"}, (4320, 7680), 4),
-        ({"layout": "planes"}, (144, 176), 24),
+        ({"layout": "planes"}, (480, 854), 27),
+        ({"layout": "planes"}, (144, 176), 128),
         ({"size": (32, 32), "layout": "gray"}, (1080, 1920), 21),
         ({"size": (32, 32), "layout": "gray"}, (144, 176), 128),
         ({"size": (32, 32), "layout": "rgb"}, (8000, 8000), 1),
@@ -64,15 +65,15 @@ def test_a_part_has_as_many_windows_as_what_a_model_makes_of_tiles_allows(size: 
 
 
 def test_parts_are_numbered_and_the_last_one_says_so() -> None:
-    clip = Clip(size=(480, 640), frames=60, gop=30)
+    clip = Clip(size=(480, 640), frames=80, gop=40)
     media, segments = segments_of(generated(clip), pipeline(frames=2), 1)
     parts = decoded(media, segments, pipeline(frames=2))
     keys = [(part.meta.key.segment, part.meta.key.part, part.meta.key.last) for part in parts]
     assert keys == [(0, 0, False), (0, 1, True), (1, 0, False), (1, 1, True)]
     assert [part.meta.key.final for part in parts] == [False, False, True, True]
-    assert [len(part.meta.pts) for part in parts] == [24, 6, 24, 6]
+    assert [len(part.meta.pts) for part in parts] == [36, 4, 36, 4]
     assert [part.arrays["index"].dtype for part in parts] == [np.int32] * 4
-    assert [part.meta.frames for part in parts] == [25, 5, 25, 5]
+    assert [part.meta.frames for part in parts] == [37, 3, 37, 3]
 
 
 def test_a_part_holds_each_frame_once() -> None:
