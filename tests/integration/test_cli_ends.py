@@ -13,6 +13,7 @@ from benchmarks.workloads import looped
 from schemas.errors import ExitCode
 from tests.cli import COMMAND, environment, rigflow_process
 from tests.clips import real_clip, still
+from tests.warm_process import WarmPopen
 
 GENEROUS_S = 60.0
 
@@ -42,10 +43,8 @@ def test_a_run_that_is_ended_leaves_nothing(
 ) -> None:
     clip, out = looped(tmp_path / "clip.mp4", 40, "carphone_pristine"), tmp_path / "out"
     scratch = tmp_path_factory.mktemp("scratch")  # its path is short enough for sockets
-    command = [*COMMAND, "run", "upscale2x", clip, "--out", out, "--workers", "1"]
-    with subprocess.Popen(
-        command, env=environment() | {"TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True
-    ) as run:
+    command = [*COMMAND, "run", "upscale2x", str(clip), "--out", str(out), "--workers", "1"]
+    with WarmPopen(command, env=environment() | {"TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True) as run:
         deadline = time.monotonic() + GENEROUS_S
         while not list(out.glob("*.part")):
             assert time.monotonic() < deadline
@@ -72,7 +71,7 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> N
     for command, said in ((["pipelines", "list"], ""), (watch, "rigflow: watches ")):
         read, write = os.pipe()
         os.close(read)  # before the command can write
-        with subprocess.Popen(
+        with WarmPopen(
             [*COMMAND, *map(str, command)], env=environment(), stdout=write, stderr=subprocess.PIPE, text=True
         ) as process:
             os.close(write)
