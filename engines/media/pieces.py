@@ -27,8 +27,8 @@ Pieces: TypeAlias = Generator[Slice[dict[str, Array]]]
 
 _PLANES_BYTES, _PICTURES_BYTES = 16 << 20, 64 << 20  # of a part of raw frames, and of a part of pictures
 _MOST_PART_BYTES = 256 << 20  # a part that would be larger holds fewer windows than the minimum
-# minimum and maximum: each part costs a worker, the broker and the client some milliseconds of CPU, as much as four frames
-# of 176x144 that are enlarged
+# minimum and maximum: each part costs a worker, the broker and the client some milliseconds of CPU, as much as four
+# frames of 176x144 that are enlarged
 _PLANES_WINDOWS, _PICTURES_WINDOWS = (4, 128), (1, 128)
 # of a part of the pictures that a model makes of tiles, up to 4 times as high and wide; a part is a GOP of its own, and
 # with fewer windows films become much larger
