@@ -1,6 +1,7 @@
-"""Parts whose encoding takes less than a trip to the computing thread are encoded several at a time."""
+"""Parts whose encoding takes less than a trip to the computing thread are encoded together, in the trip before."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from schemas.settings import Settings
 from tests.clips import still
 from tests.integration.a_runner import Trial, a_trial, spec_of
 from tests.integration.queues import eventually
+from workers.computing import ComputingThread
 from workers.stages import LoadedPipeline
 
 PARTS = 6
@@ -38,6 +40,14 @@ async def test_short_parts_are_encoded_in_one_step_and_each_has_its_own_error(
         pipeline.encode_s = encode_s
         return made
 
+    run_step, trips = ComputingThread.run_step, []
+
+    async def traced(thread: ComputingThread, pipeline: str, stage: str, *step: Any) -> Any:
+        if stage != "decode":
+            trips.append(stage)
+        return await run_step(thread, pipeline, stage, *step)
+
+    monkeypatch.setattr(ComputingThread, "run_step", traced)
     monkeypatch.setattr(LoadedPipeline, "encode", failing)
     monkeypatch.setattr(LoadedPipeline, "encode_all", counted)
     settings = settings.model_copy(update={"ack_wait_s": 30.0})
@@ -51,7 +61,12 @@ async def test_short_parts_are_encoded_in_one_step_and_each_has_its_own_error(
             kind = "failure" if job == "bad" else "part"
             await eventually(lambda job=job, kind=kind: has_results(trial, job, kind))
         failures = await trial.results("bad", "failure")
+        counts = trial.runner.meter.stages
     assert max(steps) == together
+    assert set(trips) == ({"infer"} if together > 1 else {"infer", "encode"}), "short ones are part of the step before"
+    assert (counts["p", "infer"].parts, counts["p", "encode"].tasks, counts["p", "encode"].parts) == (PARTS, PARTS, 5)
+    assert sum(counts["p", "encode"].steps) == len(steps)
+    assert sum(counts["p", "infer"].steps) == trips.count("infer")
     [failure] = failures
     assert isinstance(failure, Failure)
     assert failure.error == "it cannot be encoded"

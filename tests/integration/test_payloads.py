@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
@@ -45,3 +46,23 @@ async def test_they_come_as_they_were_sent_and_in_order(settings: Settings, with
     assert all(type(body) is bytes for body, _ in came)
     for connection in (publisher, receiver):
         await connection.close()
+
+
+async def test_what_is_sent_in_one_step_of_the_event_loop_is_written_in_one_go(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await Connection.open(settings, "sender")
+    await connection.flush()
+    transport: Any = connection.nc._transport
+    write, writes = transport.writelines, []
+
+    def written(pieces: list[bytes]) -> None:
+        writes.append(len(pieces))
+        write(pieces)
+
+    monkeypatch.setattr(transport, "writelines", written)
+    for number in range(3):
+        connection.send("steps", b"%d" % number)
+    await connection.flush()
+    assert writes == [3]
+    await connection.close()

@@ -165,3 +165,18 @@ def test_a_payload_that_is_taken_as_it_arrives_is_read_into_its_own_memory() -> 
         tracemalloc.stop()
     assert client.taken == [(payload, b"")]
     assert most < 1.3 * len(payload)
+
+
+class Breaking(Receiving):
+    """Its connection breaks while a message is handed over."""
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        await super()._process_msg(sid, subject, reply, data, headers)
+        self._ps.reset()
+
+
+def test_what_came_of_a_connection_that_broke_meanwhile_is_forgotten() -> None:
+    body, client = bytes(100_000), Breaking()
+    asyncio.run(client.take(b"MSG a 1 %d\r\n%b\r\nMSG a 1 9\r\nhalf" % (len(body), body), 1 << 15))
+    assert client.messages == [(body, None)]
+    assert not client._parser.buf, "the next connection begins anew"
