@@ -1,5 +1,6 @@
 """What one model costs on one device, and the options that a session computes it with."""
 
+import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -32,7 +33,7 @@ class ComputeOptions(Spec):
     batch: Annotated[int, Field(ge=0, le=MOST_ROWS)] = 0
     level: Literal["", "basic", "extended"] = ""
     kernels: bool = False
-    graph: bool = False
+    graph: bool = Field(default=False, exclude_if=operator.not_)
 
     def __str__(self) -> str:
         words = [self.precision, self.layout.upper(), self.search and f"{self.search} search"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from engines.building.agreement import probe_rows
 from engines.extras import install_extra
 from engines.ports import Session
+from engines.probe_rows import probe_rows
 from schemas.engine import Profile
 from schemas.errors import OutputError, UsageError
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from engines.building.agreement import agree, compare, demand, known_ranges
+from engines.building.agreement import agree, compare, demand
 from engines.building.builder import build_plan, version
 from engines.building.convert import Batch, converted
 from engines.building.store import EngineStore
 from engines.inference import trial
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.own_process import in_own_process
+from engines.probe_rows import known_ranges
 from schemas.engine import Agreement, EngineBasis, EngineSpec, Precision, Profile
 from schemas.engine import Range as ValueRange
 from schemas.errors import UsageError

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from engines.building.agreement import probe_rows
 from engines.content import Content
 from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
@@ -23,6 +22,7 @@ from engines.inference.reasons import one_line
 from engines.inference.recorded import Recorder, Recording, can_be_recorded
 from engines.inference.session import RowBatch, check_inputs, check_model_card
 from engines.part import Array
+from engines.probe_rows import probe_rows
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 from schemas.model_profile import NOT_TUNED, ComputeOptions

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.building.agreement import probe_rows
 from engines.inference.session import Overlapping
 from engines.part import Array
 from engines.ports import Session
+from engines.probe_rows import probe_rows
 from schemas.engine import Profile
 from schemas.errors import UsageError
 from schemas.model import ModelSpec, TensorSpec

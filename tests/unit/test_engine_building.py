@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from engines.backends.tensorrt import TensorRtRtx
-from engines.building.agreement import compare, demand, described, probe_rows
+from engines.building.agreement import compare, demand, described
 from engines.building.builder import build_plan
 from engines.building.convert import bytes_at_ends
 from engines.building.engine import Recipe, profiles_of
@@ -23,6 +23,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
 from engines.models.graph import Graph
 from engines.part import Array
+from engines.probe_rows import probe_rows
 from schemas.engine import EngineSpec, Precision, Profile
 from schemas.errors import ModelError, UsageError
 from schemas.model import ModelSpec, TensorSpec
