@@ -48,7 +48,7 @@ def _worker_row(worker: Mapping[str, Any], now_s: float) -> "list[Given]":
 
 def _gone_row(name: str, worker: Mapping[str, Any]) -> "list[Given]":
     return [
-        *map(one_line, (name, worker["device"], " ".join(worker["stages"]))),
+        *map(one_line, (name, worker.get("device", ""), " ".join(worker["stages"]))),
         cell(worker["state"], "red"),
         *[""] * 5,
     ]

@@ -76,12 +76,17 @@ def _device(
     of = str(first.get("processor", "")) if cpu else _uuid(first)
     assumed = assumed_cpu(cores) if cpu else assumed_card(str(gpu.get("name") or "a GPU"))
     threads = cores if cpu else 1  # a model's profile is that of one thread of a processor, or of an entire GPU
-    profile = host if cpu and host is not None else known.get(of, assumed)
+    measured = host if cpu else known.get(of)
+    profile = measured if measured is not None and _same_driver(measured, first) else assumed
     return Device(
         name=name,
         profile=profile,
         memory_bytes=0 if cpu else int(GPU_SHARE * int(gpu.get("memory_bytes", 0))),
-        row_s={model.what.model: 1.0 / model.rows_per_s / threads for model in costs.get(of, ())},
+        row_s={
+            model.what.model: 1.0 / model.rows_per_s / threads
+            for model in costs.get(of, ())
+            if _same_driver(model, first)
+        },
         frame_s=_frame_s(workers, one=not cpu),
         workers=len(workers) if cpu else 1,
         hosts=_allowed(first),
@@ -105,6 +110,12 @@ def _frame_s(workers: Sequence[Worker], one: bool) -> dict[tuple[str, str], floa
             seconds.setdefault(key, []).append(float(taken_s))
     taken = {key: max(each) if one else sum(each) for key, each in seconds.items()}
     return {key: taken[key] / frames[key] for key in frames if frames[key] and taken[key] >= LEAST_SECONDS}
+
+
+def _same_driver(measured: DeviceProfile | ModelProfile, worker: Worker) -> bool:
+    """Whether what was measured on a worker's GPU is of its driver; yes where the worker does not send its driver."""
+    driver = worker.get("gpu", {}).get("driver")
+    return driver is None or measured.driver == driver
 
 
 def _allowed(worker: Worker) -> tuple[str, ...]:

@@ -1,10 +1,14 @@
 """The status that workers and rigs write to KV `rigflow_rigs` every 2 s: the fields that readers rely on."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from schemas.fields import Count, GivenName, Moment, Seconds
+from schemas.fields import Count, Duration, GivenName, Moment, Seconds
+
+Cores = Annotated[int, Field(ge=1, le=1 << 16)]
+Bytes = Annotated[FiniteFloat, Field(ge=0)]  # a mean
+Pace = tuple[GivenName, GivenName, Count, Duration]  # pipeline, stage, frames, and the seconds that they took
 
 
 class Status(BaseModel):
@@ -18,11 +22,16 @@ class Status(BaseModel):
 
 
 class StageStatus(Status):
-    """The work of a worker for one stage; `busy` is the share of its recent time, 0 to 1."""
+    """The work of a worker for one stage: `frames` took `seconds`; a message takes `message_s` and has `message_bytes`,
+    0 where none is measured yet. `busy` is the share of its recent time, 0 to 1.
+    """
 
     pipeline: GivenName
     stage: GivenName
     frames: Count
+    seconds: Duration = 0.0
+    message_s: Duration = 0.0
+    message_bytes: Bytes = 0.0
     frames_per_s: Seconds
     busy: Seconds
 
@@ -36,9 +45,12 @@ class StepStatus(Status):
 
 
 class GpuStatus(Status):
-    """The GPU a worker computes on; empty for the CPU."""
+    """The GPU a worker computes on; empty for the CPU. `driver`: its version, None from workers that do not send it."""
 
     name: GivenName = ""
+    uuid: GivenName = ""
+    memory_bytes: Count = 0
+    driver: GivenName | None = None
 
 
 class RoleStatus(Status):
@@ -52,11 +64,15 @@ class RoleStatus(Status):
 class WorkerStatus(Status):
     """A worker process. `why` is the reason that it is not ready for a pipeline, or empty; `declined`: pipelines from
     which it takes no work, with the reasons; `roles`: what placements give it, by pipeline; `profile`: what its device
-    was measured to do, in words.
+    was measured to do, in words; `processor`: the id of its machine's processor, which has `cores`.
     """
 
     worker: GivenName
     device: GivenName
+    rig: GivenName = ""
+    host: GivenName = ""
+    cores: Cores = 1
+    processor: GivenName = ""
     card: GivenName = ""
     gpu: GpuStatus = GpuStatus()
     stages: tuple[GivenName, ...]
@@ -74,7 +90,9 @@ class WorkerStatus(Status):
 
 
 class SlotStatus(Status):
-    """A worker in the supervisor's view; `why` is the reason that it is not ready, or empty."""
+    """A worker in the supervisor's view; `why` is the reason that it is not ready, or empty; `paces`: what its
+    processes have done, by pipeline and stage.
+    """
 
     worker: GivenName
     stages: tuple[GivenName, ...]
@@ -82,6 +100,8 @@ class SlotStatus(Status):
     why: str
     deaths: Count
     last_exit: GivenName
+    device: GivenName = ""
+    paces: tuple[Pace, ...] = ()
 
 
 class RigGpu(Status):

@@ -15,7 +15,7 @@ from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
 from engines.device.sensors import GpuSensors
 from engines.encoding import PictureEncoder
-from engines.machine import cores
+from engines.machine import cores, driver_version
 from engines.media.limits import Limits
 from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
@@ -48,7 +48,7 @@ class CudaDevice:
         self.gpu = CudaGpu(name, cache)
         engines = 0 if settings.decoder == "host" else decoder_engines()
         self.concurrency = decoded_at_a_time(engines, cores(), settings.decoders)
-        self._sensors = GpuSensors.open()
+        self._sensors, self._driver = GpuSensors.open(), driver_version()
         self._bursts = load_bursts(cache)
         self.decoders = GpuDecoders(self.gpu, max(GPU_DECODERS, self.concurrency), settings.decoder, self._bursts)
         self._host_place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
@@ -108,6 +108,7 @@ class CudaDevice:
         """
         gpu = self.gpu.facts
         facts = {"name": gpu.name, "uuid": gpu.uuid, "memory_bytes": gpu.memory_bytes, "link": gpu.link}
+        facts["driver"] = self._driver
         facts |= {"capability": ".".join(map(str, gpu.capability)), "encodes": self.encoder.on_gpu}
         facts["bursts"] = self._bursts is not None and not self._bursts.fault
         sensors = self._sensors.facts(gpu.uuid) if self._sensors else {}

@@ -24,6 +24,7 @@ from placement.routes import Role
 from placement.rules import place
 from schemas.errors import UsageError
 from schemas.fleet_file import parse_fleet
+from schemas.model_profile import ModelOnDevice, ModelProfile
 from tests.cli import rigflow
 from tests.clips import Clip, generated
 from tests.onnx_graphs import FLOAT, model_of, value
@@ -191,6 +192,23 @@ def test_workers_that_share_a_gpu_are_one_device_whose_pace_is_that_of_all() -> 
 
     assert pace_of(2.0) == pytest.approx(0.02)
     assert pace_of(6.0, 6.0, 6.0) == pytest.approx(0.02)
+
+
+def test_what_was_measured_with_another_driver_does_not_count() -> None:
+    measured = assumed_card("P106-100").model_copy(update={"device": "GPU-1", "driver": "570", "measured_s": 1.0})
+    what = ModelOnDevice(model="a" * 64, backend="onnxruntime", shapes={})
+    given = {"device": "GPU-1", "device_name": "P106-100", "driver": "570", "measured_s": 1.0}
+    model = ModelProfile(what=what, name="m@1", batch_s={1: 0.5}, **given)
+    status = {"worker": "r-gpu0", "device": "cuda:0", "stages": ["all"], "rig": "r", "cores": 4, "done": []}
+
+    def known(**driver: str) -> tuple[float, dict[str, float]]:
+        worker = {**status, "gpu": {"uuid": "GPU-1", "name": "P106-100", "memory_bytes": 6e9, **driver}}
+        [(_, device)] = fleet_of([worker], [measured], [model]).places()
+        return device.profile.measured_s, dict(device.row_s)
+
+    assert known(driver="570") == (1.0, {what.model: 0.5})
+    assert known(driver="580") == (0.0, {})
+    assert known() == (1.0, {what.model: 0.5})  # a worker of an earlier version does not send it
 
 
 def test_one_more_is_tried_on_few_kinds_of_rigs_and_on_the_one_that_limits() -> None:
