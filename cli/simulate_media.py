@@ -31,17 +31,18 @@ def times_of(text: str) -> tuple[str, int]:
 
 
 def facts_of(text: str, spec: "PipelineSpec", settings: "Settings") -> "MediaFacts":
-    """What is known of a media. Raises UsageError, and for files what `media_facts` raises."""
+    """What is known of a media. Raises UsageError, ItemTooLarge, and for files what `media_facts` raises."""
     path = Path(text)
     if path.exists() or (path.suffix.strip(".").isalnum() and not path.suffix[1:2].isdigit()):
         from cli.plan import facts_of_file
 
         return facts_of_file(spec, path, settings)
-    return _described(text, spec)
+    return _described(text, spec, settings)
 
 
-def _described(text: str, spec: "PipelineSpec") -> "MediaFacts":
-    """The facts of a film of some duration, size and codec, at usual rates of bits."""
+def _described(text: str, spec: "PipelineSpec", settings: "Settings") -> "MediaFacts":
+    """The facts of a film of some duration, size and codec, at usual rates of bits. Raises UsageError, ItemTooLarge."""
+    from engines.media.limits import Limits
     from engines.media.video import Video
     from engines.workload import MediaFacts
     from schemas.media import MediaInfo
@@ -50,6 +51,9 @@ def _described(text: str, spec: "PipelineSpec") -> "MediaFacts":
         takes = ", ".join(spec.media)
         raise UsageError(f"pipeline {spec.name} takes {takes}, and only films can be described", "give a file")
     span_s, (width, height), codec, fps, bits = _words(text)
+    limits, film = Limits.of(settings), f"the film of --job {text[:60]!a}"
+    limits.check_pixels(film, width, height)
+    limits.check_duration(film, span_s)
     frames = span_s * fps
     ticks = int(span_s * _TICKS)
     media = MediaInfo(

@@ -12,7 +12,7 @@ from cli.app import answer
 from cli.simulate_media import facts_of, times_of
 from cli.simulate_rigs import RigOptions, fleet_of, link_of
 from pipelines.registry import builtin_pipeline
-from schemas.errors import ExitCode, UsageError
+from schemas.errors import ExitCode, ItemTooLarge, UsageError
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip
 
@@ -167,3 +167,20 @@ def test_the_cards_are_listed() -> None:
     code, out, _ = answer_of_app("simulate", "--cards")
     assert code == ExitCode.OK
     assert "P106-100" in out
+
+
+@pytest.mark.parametrize(
+    ("film", "reason"),
+    [
+        ("9999h", "lasts 35996400 seconds, more than 86400"),
+        ("20h 20h", "lasts 144000 seconds, more than 86400"),
+        ("1h 99999x99999", "has 99999x99999 pixels, more than 50 million"),
+    ],
+)
+def test_a_film_in_words_has_the_limits_of_a_file(film: str, reason: str) -> None:
+    code, out, error = answer_of_app("simulate", *FLEET, "--job", film)
+    assert (code, out) == (ItemTooLarge.exit_code, "")
+    [line] = error.splitlines()
+    assert reason in line
+    raised = Settings(max_pixels=10**10, max_duration_s=1e8)
+    assert facts_of(film, builtin_pipeline("fingerprint"), raised).media.width > 0
