@@ -31,6 +31,7 @@ def in_own_process(
     *arguments: Any,
     report: Callable[[str], None] | None = None,
     within_s: float = 0.0,
+    kind: str = "model",
 ) -> T:
     """Compute `function(*arguments)` in a new process; function, arguments and result are pickled.
 
@@ -38,7 +39,8 @@ def in_own_process(
     it takes longer than `within_s`; 0: never.
 
     Raises the RigflowError that the function raises. Raises ModelError if the process ends without an answer or fails
-    with another exception: "model `m` ends the process that loads it (SIGSEGV)", where `does` is "loads".
+    with another exception: "model `m` ends the process that loads it (SIGSEGV)", where `does` is "loads"; `kind` says
+    what `m` is.
     """
     with tempfile.TemporaryFile() as errors, _started(errors) as child:
         assert child.stdin is not None
@@ -62,15 +64,15 @@ def in_own_process(
         output = [line for line in errors.read().decode(errors="replace").split("\n") if line[:1] not in ("", _SAID)]
     if code or not answer:
         how = _ending(code) + (f": {output[-1][:300]}" if code > 0 and output else "")
-        raise ModelError(f"model `{model}` ends the process that {does} it ({how})", hint)
+        raise ModelError(f"{kind} `{model}` ends the process that {does} it ({how})", hint)
     made, error = pickle.loads(answer)
     if isinstance(error, RigflowError):
         raise error
     if isinstance(error, MemoryError):
-        what = f"model `{model}`: the process that {does} it needs more memory than there is"
+        what = f"{kind} `{model}`: the process that {does} it needs more memory than there is"
         raise ModelError(what, "use a machine with more memory, or export the model with smaller sizes") from error
     if error is not None:
-        raise ModelError(f"model `{model}`: the process that {does} it fails: {error}", hint)
+        raise ModelError(f"{kind} `{model}`: the process that {does} it fails: {error}", hint)
     result: T = made
     return result
 

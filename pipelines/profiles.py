@@ -13,6 +13,13 @@ async def share_profile(broker: Broker, profile: DeviceProfile) -> None:
     await broker.put(broker.names.profiles, profile.device, profile.model_dump_json().encode())
 
 
+async def device_profile(broker: Broker, device: str) -> DeviceProfile | None:
+    """The profile of a device; None where there is none that can be read. Raises BrokerError."""
+    body = await broker.get(broker.names.profiles, device)
+    found = None if body is None else decoded(DeviceProfile, body[:MOST_BYTES], f"the profile {device}")
+    return found if found is not None and found.device == device else None
+
+
 async def fleet_profiles(broker: Broker) -> list[DeviceProfile]:
     """All profiles by name of the device; those that cannot be read are left out."""
     found = await broker.items(broker.names.profiles, "*")

@@ -181,7 +181,8 @@ class Settings(BaseModel):
         default=30.0,
         ge=0,
         le=3600,
-        description="most seconds that a GPU's worker tries options of a model that its kind of GPU did not; 0: none",
+        description="most seconds that a GPU's worker tries options of a model that its kind of GPU did not; 0: none, "
+        "and no GPU is measured again after a new driver",
     )
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 

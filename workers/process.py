@@ -32,6 +32,7 @@ from workers.computing import ComputingThread
 from workers.failures import Failures
 from workers.forkserver import end_with_parent
 from workers.hosting import Hosting
+from workers.measured_again import measure_again
 from workers.obedience import Obedience
 from workers.options import WorkerOptions
 from workers.pipeline_cache import PipelineCache
@@ -77,6 +78,7 @@ class Worker:
         pipelines = PipelineCache(broker, self.hosts, cache, device, computing, *unsafe)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
+        await measure_again(broker, device)
         name = await asyncio.to_thread(device_name, device)
         uuid = name.id if device.gpu is not None else ""
         trust = Trust(uuid, self.name, broker.now_ms, self._options.rig, name.kind)

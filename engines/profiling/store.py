@@ -19,11 +19,17 @@ def keep_profile(cache: Path, profile: DeviceProfile) -> None:
 
 def kept_profile(cache: Path, device: str, driver: str = "") -> DeviceProfile | None:
     """The profile of a device; None where there is none for this driver that this version of rigflow can read."""
+    profile = last_profile(cache, device)
+    return profile if profile is not None and profile.driver == driver else None
+
+
+def last_profile(cache: Path, device: str) -> DeviceProfile | None:
+    """The profile of a device, of any driver; None where there is none that this version of rigflow can read."""
     try:
         profile = DeviceProfile.model_validate_json(_path(cache, device).read_bytes())
     except (OSError, ValidationError):
         return None
-    return profile if profile.device == device and profile.driver == driver else None
+    return profile if profile.device == device else None
 
 
 def keep_model_profile(cache: Path, profile: ModelProfile) -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from engines.machine import driver_version
 from schemas.device_profile import FP16, FP32, FP32_SEPARATE, INT8
+from schemas.settings import Settings
 
 pytestmark = pytest.mark.gpu
 
@@ -24,3 +26,12 @@ def test_a_gpu_is_measured(tmp_path: Path) -> None:
     assert profile.decode_frames_per_s["h264 1280x720"] > profile.decode_frames_per_s["h264 3840x2160"] > 1
     assert 0.5 < profile.sustained_ratio <= 1
     assert len(steps) >= 15
+
+
+def test_a_gpu_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    from engines.profiling.apart import measure_apart
+
+    steps: list[str] = []
+    profile = measure_apart("cuda:0", Settings(cache=str(tmp_path)), 5, steps.append)
+    assert (profile.kind, profile.driver, profile.sustained_s) == ("cuda", driver_version(), 0)
+    assert steps[0] == "arithmetic"
