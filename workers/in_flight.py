@@ -180,9 +180,9 @@ class InFlight:
 
     @property
     def decoded(self) -> bool:
-        """Whether it keeps no decoder busy any more: its parts go through the later stages."""
+        """Whether it keeps no decoder busy any more: it has tasks (none while it is prepared), all of later stages."""
         of_parts = [task.parts is None for task in (*self.waiting, *self._active)]
-        return self.state is not State.TAKEN and all(of_parts)
+        return self.state is not State.TAKEN and bool(of_parts) and all(of_parts)
 
     @property
     def begun(self) -> bool:

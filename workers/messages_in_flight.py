@@ -27,7 +27,7 @@ class MessagesInFlight:
         self.throughput = Throughput()
         self.shares = FairShare()  # of the device, among the tenants
         self._predicted_s: dict[InFlight, float] = {}  # as the shares count it
-        self._undecoded: list[InFlight] = []  # when they were last counted, and those that came since
+        self._undecoded: set[InFlight] = set()  # when they were last counted, and those that came since
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
         self._since_s = 0.0
@@ -70,7 +70,7 @@ class MessagesInFlight:
     @property
     def undecoded(self) -> int:
         """How many messages keep a decoder busy, or will."""
-        self._undecoded = [each for each in self._undecoded if each in self.messages and not each.decoded]
+        self._undecoded = {each for each in self._undecoded if not each.decoded}
         return len(self._undecoded)
 
     def busy(self, concurrency: int) -> int:
@@ -122,7 +122,7 @@ class MessagesInFlight:
         self._predicted_s[message] = predicted_s
         self.shares.serve(message.queue.tenant, predicted_s)
         self.messages.add(message)
-        self._undecoded.append(message)
+        self._undecoded.add(message)
         self._hurry(message)
 
     def take_io(self, message: InFlight) -> None:
@@ -142,6 +142,7 @@ class MessagesInFlight:
         if message not in self.messages:
             return
         self.messages.discard(message)
+        self._undecoded.discard(message)
         self.shares.end(message.queue.tenant, message.spent_s - self._predicted_s.pop(message))
         self.throughput.ended(message, time.monotonic())
         known = self.pace_s(message.queue)
