@@ -153,8 +153,8 @@ class NatsClient(SendingClient):
         cancelled = task.cancelling() if task is not None else 0
         try:
             await self.close()
-        except (OSError, EOFError):
-            self._status = Client.DISCONNECTED
+        except (OSError, EOFError, RuntimeError):  # the last is uvloop's
+            self._status, self._pending, self._pending_data_size = Client.DISCONNECTED, [], 0
             await self.close()
         except asyncio.CancelledError:
             if task is None or task.cancelling() > cancelled:

@@ -7,6 +7,7 @@ begin with an underscore may change in any release of nats-py.
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import nats.errors
@@ -83,7 +84,8 @@ class SendingClient(Client):
             return
         if isinstance(self._transport, TcpTransport):
             pending, self._pending, self._pending_data_size = self._pending, [], 0
-            self._transport.writelines(pending)  # type: ignore[no-untyped-call]
+            with suppress(RuntimeError):  # of uvloop: the connection has just broken, which the task that reads finds
+                self._transport.writelines(pending)  # type: ignore[no-untyped-call]
         elif self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 

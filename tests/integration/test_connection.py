@@ -14,6 +14,7 @@ from typing import Any
 
 import nkeys
 import pytest
+import uvloop
 
 from pipelines.broker import Broker
 from pipelines.connection import Connection
@@ -189,6 +190,26 @@ async def test_a_closed_connection_says_so(settings: Settings) -> None:
         await broker.close()
         with pytest.raises(BrokerError, match="is closed"):
             await broker.publish(queue_subject(broker), b"", "id")
+
+
+def test_what_is_sent_as_the_connection_breaks_is_no_error_of_the_event_loop(settings: Settings) -> None:
+    """uvloop refuses to write to a connection that is closed, a moment before the client knows of it."""
+    reported: list[dict[str, Any]] = []
+
+    async def send() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, facts: reported.append(facts))
+        async with Broker.connected(settings, name="sends") as broker:
+            broker.connection.nc._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+            sent = 0
+            while broker.connection.connected:
+                broker.connection.send("a.b", b"x")
+                sent += 1
+                await asyncio.sleep(0)
+            assert sent > 1
+            await broker.connection.wait_connected()
+
+    uvloop.run(send())
+    assert not reported
 
 
 async def test_a_connection_that_breaks_while_it_closes_is_closed(
