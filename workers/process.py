@@ -97,10 +97,7 @@ class Worker:
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
-            await asyncio.wait([serving, stopped, *helpers], return_when=asyncio.FIRST_COMPLETED)
-            for ended in (serving, *helpers):
-                if ended.done():
-                    ended.result()
+            await _first_to_end(serving, stopped, *helpers)
         finally:
             tasks: list[asyncio.Task[Any]] = [serving, stopped, *helpers, *self._stopping]
             for task in tasks:
@@ -159,6 +156,14 @@ class Worker:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+
+async def _first_to_end(*tasks: asyncio.Task[Any]) -> None:
+    """Wait until one of these tasks ends. Raises its error."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 async def _keep_running(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:

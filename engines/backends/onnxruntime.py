@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engines.building.agreement import probe_rows
 from engines.building.convert import converted
 from engines.content import Content
 from engines.inference.heads import Heads
@@ -85,5 +86,5 @@ class OnnxRuntime:
         session = CudaSession(model, card, device.gpu, options, pictures_stay=device.encoder.on_gpu)
         session.reduce(Heads(without_state(card)).reductions)
         if options.graph:
-            session.record()
+            session.record(probe_rows(card, (), session.batch_rows))
         return session

@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.content import Content
-from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
 from engines.heads.reductions import Reduction
 from engines.inference.cuda_loading import leave_loaded, load_on_gpu, on_host
 from engines.inference.gather import gather
 from engines.inference.onnxruntime import tensors_of
+from engines.inference.queued import Queued
 from engines.inference.reasons import one_line
 from engines.inference.recorded import Recorder, Recording, can_be_recorded
 from engines.inference.session import RowBatch, check_inputs, check_model_card
@@ -152,14 +152,13 @@ class CudaSession:
         rows = self.batch_rows
         return {tensor.name: np.zeros((rows, *self._one_row[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
 
-    def record(self) -> None:
-        """Record full batches, and test that graphs give the bits of the same session without them.
+    def record(self, given: Mapping[str, Array]) -> None:
+        """Record full batches, and test that graphs give for a batch `given` the bits of the session without them.
 
         The session is closed if that fails. Raises ModelError: a call in a run cannot be recorded; DeviceLost.
         """
         try:
             self.warm_up()
-            given = probe_rows(self.spec, (), self.batch_rows)
             shapes = self._made.get(_kind_of(given)) if can_be_recorded(self.spec) else None
             recorder = Recorder(self._gpu, self.spec.name, self._session, self._options, self._fills, self._runs)
             with self._gpu.guarded():
@@ -244,39 +243,12 @@ class CudaSession:
             self._made[kind] = None  # the shapes of outputs depend on more than the shapes of inputs
             return copied
         reduced = self._reducer.queue(outputs, self._runs)
-        staged, staying = {}, dict(reduced.staying)
-        for name, each in reduced.whole.items():
-            if self._pictures_stay and outputs[name].dtype == np.uint8 and len(each.shape) == 3:
-                staying[name] = each
-                continue
-            staged[name] = gpu.pinned.take(max(1, prod(each.shape) * each.dtype.itemsize))
-            gpu.download(staged[name].host(each.dtype, each.shape), each.block.pointer, self._runs)
-        if recording:
-            staying = {name: self._apart(each, recording) for name, each in staying.items()}
-        done = gpu.event()
-        done.record(self._runs)
+        stay = [name for name, each in reduced.whole.items() if self._stays(outputs[name].dtype, each.shape)]
+        return Queued(gpu, self._runs, reduced, stay, recording).finish
 
-        def finish(held: Sequence[Any]) -> dict[str, Any]:
-            """Wait; `held` and `reduced` must live until then."""
-            with gpu.guarded():
-                done.synchronize()
-                made: dict[str, Any] = reduced.selected()
-            for name, block in staged.items():
-                made[name] = block.host(reduced.whole[name].dtype, reduced.whole[name].shape).copy()
-            for name, each in staying.items():
-                made[name] = rows_of(gpu, each.block, each.shape, each.dtype)
-            return made
-
-        return finish
-
-    def _apart(self, output: Output, recording: Recording) -> Output:
-        """An output that stays, or a copy of it: the next batch of its slot overwrites what its recording writes."""
-        if not recording.owns(output.block):
-            return output
-        nbytes = prod(output.shape) * output.dtype.itemsize
-        block = self._gpu.memory.take(max(1, nbytes))
-        self._gpu.driver.memcpy_dtod_async(block.pointer, output.block.pointer, nbytes, self._runs)
-        return Output(output.dtype, output.shape, block)
+    def _stays(self, dtype: Any, shape: tuple[int, ...]) -> bool:
+        """Whether an output is pictures for the GPU's encoder; `dtype` is that of the model."""
+        return self._pictures_stay and dtype == np.uint8 and len(shape) == 3
 
     def _copied(
         self, binding: Any, kind: tuple[object, ...], count: int, computed: int
