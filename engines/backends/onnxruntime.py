@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.building.agreement import probe_rows
 from engines.building.convert import converted
 from engines.content import Content
 from engines.inference.heads import Heads
@@ -13,6 +12,7 @@ from engines.inference.states import without_state
 from engines.inference.weights import one_file
 from engines.own_process import in_own_process
 from engines.ports import Device, LoadedEngine, Session
+from engines.probe_rows import probe_rows
 from schemas.model import ModelSpec
 from schemas.model_profile import ComputeOptions
 from schemas.settings import Settings

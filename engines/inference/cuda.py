@@ -22,7 +22,6 @@ from engines.inference.reasons import one_line
 from engines.inference.recorded import Recorder, Recording, can_be_recorded
 from engines.inference.session import RowBatch, check_inputs, check_model_card
 from engines.part import Array
-from engines.probe_rows import probe_rows
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
 from schemas.model_profile import NOT_TUNED, ComputeOptions
