@@ -146,9 +146,10 @@ def _opened(model: Content, card: ModelSpec, backend: Tunable, device: Device, o
     except ModelError as error:
         if not options.graph:
             raise
+        session = backend.open_with(model, card, device, options.model_copy(update={"graph": False}))
         text = f"model {card.name} is computed without a CUDA graph on {device.name}: {error.what}"
         log_event(Event("no_graph", text, facts={"model": card.name}))
-        return backend.open_with(model, card, device, options.model_copy(update={"graph": False}))
+        return session
 
 
 def _warmed(

@@ -190,6 +190,19 @@ def test_a_worker_computes_without_a_graph_what_it_cannot_record(
     assert line.startswith("model boxes is computed without a CUDA graph on cuda:0: model `boxes` cannot be recorded")
 
 
+def test_no_graph_is_blamed_for_a_model_that_cannot_be_opened_at_all(
+    gpu: HostGpu, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_with(*_: object) -> None:
+        raise ModelError("model `boxes` cannot be loaded")
+
+    spec, model = boxes(tmp_path, 0.5)
+    monkeypatch.setattr(OnnxRuntime, "open_with", open_with)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        sessions._warmed(model, spec, OnnxRuntime(Settings()), device(gpu), None, GRAPH)
+    assert not [each for each in caplog.messages if "CUDA graph" in each]
+
+
 def test_nothing_is_recorded_once_the_process_works(gpu: HostGpu, tmp_path: Path) -> None:
     spec, model = boxes(tmp_path, 0.5)
     before, plan = opened(gpu, spec, model), plan_pipeline(builtin_pipeline("fingerprint"), {CARD.name: CARD})
