@@ -95,9 +95,8 @@ class _Waiting:
                     if manifest is None or manifest.state.ended:
                         continue  # that is about to be noted
                     lost = await why_lost(self._broker, manifest)
-                    if (
-                        lost is not None and await self._now(known) == manifest
-                    ):  # not cancelled or begun again meanwhile
+                    # not cancelled or begun again meanwhile
+                    if lost is not None and await self._now(known) == manifest:
                         self._end(manifest, lost.exit_code, f"{manifest.job.id}: {lost}")
 
     async def _now(self, known: Manifest) -> Manifest | None:
