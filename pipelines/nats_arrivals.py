@@ -158,3 +158,20 @@ class ArrivalTransport(TcpTransport):
         writer = asyncio.StreamWriter(transport, inner, reader, loop)
         self._bare_io_reader = self._io_reader = reader
         self._bare_io_writer = self._io_writer = writer
+
+    def write(self, payload: bytes) -> None:
+        """Write. Raises ConnectionResetError where the connection is over.
+
+        uvloop raises RuntimeError there, which ends the task of nats-py that reconnects: it would never try again.
+        """
+        self._check_open()
+        super().write(payload)  # type: ignore[no-untyped-call]
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write several pieces. Raises as `write`."""
+        self._check_open()
+        super().writelines(payload)  # type: ignore[no-untyped-call]
+
+    def _check_open(self) -> None:
+        if self._io_writer is not None and self._io_writer.is_closing():
+            raise ConnectionResetError("the connection is closed")

@@ -21,6 +21,8 @@ nats-py 2.16
   wakes a task for each message (`_process_msg`, `_remove_sub`, `_error_cb`);
   copies a payload four times as it comes, and wakes a task for each small piece of it (`_ps`, `_process_msg`,
   `_connect_to_server`, `_transport` and DEFAULT_BUFFER_SIZE; see `pipelines.nats_parser` and `nats_arrivals`);
+  never reconnects where a connection breaks during its handshake and the event loop is uvloop's, which raises
+  RuntimeError for what is written then (see `pipelines.nats_arrivals`);
   looks at each character of the name of each header (`_parse_header_lines`);
   signs whatever a server sends as the nonce of a login (`_connect_command`, `_server_info`, `_signature_cb`);
   loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
@@ -109,8 +111,8 @@ class NatsClient(SendingClient):
         """Wait until the kernel has all that was published; `flush` would wait for an answer."""
 
         async def hand_over() -> None:
-            await self._flush_pending(force_flush=True)
             with suppress(OSError):  # the connection broke
+                await self._flush_pending(force_flush=True)
                 if self._transport is not None:
                     await self._transport.drain()  # type: ignore[no-untyped-call]
 

@@ -84,7 +84,7 @@ class SendingClient(Client):
             return
         if isinstance(self._transport, TcpTransport):
             pending, self._pending, self._pending_data_size = self._pending, [], 0
-            with suppress(RuntimeError):  # of uvloop: the connection has just broken, which the task that reads finds
+            with suppress(OSError, RuntimeError):  # the connection has just broken, which the task that reads it finds
                 self._transport.writelines(pending)  # type: ignore[no-untyped-call]
         elif self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
