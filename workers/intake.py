@@ -135,7 +135,11 @@ class Intake:
             self._ask(free_items, shortfall_s)
             again_s = PATIENCE_S if self._asked is not None or self._full else self._settings.prefetch_s
         again_s = min(again_s, left_s or math.inf)
-        if again_s < math.inf and (self._in_flight.messages or self._full or self._asked is not None or left_s):
+        # the queues of other tenants are passed over until these answer, or are late: then they must be asked
+        late = self._turns.shared and bool(self._unanswered(time.monotonic()))
+        again_s = PATIENCE_S if late else again_s
+        waits = late or self._in_flight.messages or self._full or self._asked is not None or left_s
+        if again_s < math.inf and waits:
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
     def coming(self, task: Task, work_s: float) -> bool:

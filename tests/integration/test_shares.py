@@ -172,6 +172,20 @@ async def test_a_tenant_whose_request_was_withdrawn_before_its_answer_keeps_its_
         assert shares.ahead_s("there") > 40.0, "what is owed to the other is not forgotten"
 
 
+async def test_a_tenant_that_waits_for_another_whose_queue_is_empty_is_served(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else is in flight: no message that ends has the worker look at its queues again."""
+    async with sharing(settings, {"late": 1.0, "there": 1.0}, {}, monkeypatch) as (broker, worker):
+        worker.intake._withdraw()
+        worker.in_flight.shares.serve("there", 50.0)
+        worker.in_flight.shares.end("there", 0.0)
+        worker.intake._late_until_s[Queue(SPEC.name, "decode", BULK, "late")] = 0.0  # others took its messages
+        worker.intake.refill()
+        await send(broker, "there", 1)
+        await eventually(lambda: bool(worker.in_flight.messages))
+
+
 @pytest.mark.parametrize("cause", ["its tenant is removed", "its stage is given to others"])
 async def test_a_queue_that_is_left_unanswered_does_not_keep_the_work_of_others_away(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, cause: str
