@@ -138,12 +138,12 @@ class NatsClient(SendingClient):
         for subscription in left if self.is_connected else ():
             await self.send_unsubscribe(subscription)
         await asyncio.sleep(LINGER_S)
-        with suppress(TimeoutError, nats.errors.Error):
+        with suppress(TimeoutError, nats.errors.Error, OSError):
             async with asyncio.timeout(TAKEN_S):
                 await self.flush()
                 for subscription in left:
                     await subscription._pending_queue.join()
-        with suppress(nats.errors.Error):  # the connection is closed, which ends them as well
+        with suppress(nats.errors.Error, OSError):  # it is closed, or broke: that ends them as well
             for subscription in left:
                 await subscription.unsubscribe()
 
