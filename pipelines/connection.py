@@ -204,7 +204,7 @@ class Connection:
         """Wait until all that the server has sent so far is received. Raises Away when the broker does not answer."""
         try:
             await self.nc.flush(int(REQUEST_S))
-        except (nats.errors.Error, TimeoutError) as error:
+        except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Away(reason_of(error)) from error
 
     async def unsubscribe(self, subscription: Subscription, drain_s: float = 0.0, linger_s: float = 0.0) -> None:
@@ -213,9 +213,7 @@ class Connection:
         The server confirms the end before it sends the last messages of a consumer. The subscription stays for
         `linger_s` to receive those: otherwise they would be delivered again only after `ack_wait_s`.
         """
-        with contextlib.suppress(
-            TimeoutError, nats.errors.Error
-        ):  # the connection breaks at this moment, which ends it as well
+        with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):  # the connection breaks: that ends it, too
             if drain_s and self.connected:
                 if linger_s:
                     await self.nc.send_unsubscribe(subscription)

@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from pipelines.broker import Broker
+from pipelines.inbox import Away
 from schemas.settings import Settings
 
 ENOUGH_S = 20.0
@@ -119,3 +120,20 @@ def test_what_is_sent_on_a_broken_connection_is_no_traceback_and_it_is_closed(se
 
     uvloop.run(trial())
     assert not reported
+
+
+def test_a_wait_for_a_connection_that_has_just_broken_says_so(settings: Settings) -> None:
+    async def trial() -> None:
+        async with asyncio.timeout(ENOUGH_S), breaking(settings, 1) as (_, broker):
+            connection = broker.connection
+            subscription = await connection.nc.subscribe("x")
+            transport: Any = connection.nc._transport
+            transport._io_writer.transport.abort()
+            with pytest.raises(Away):  # nats-py does not know yet
+                await connection.flush()
+            await connection.wait_connected()
+            transport = connection.nc._transport
+            transport._io_writer.transport.abort()
+            await connection.unsubscribe(subscription)
+
+    uvloop.run(trial())
