@@ -1,6 +1,7 @@
 """The split stage: raw media from publishers that have only NATS -> segments, as `publish` would have sent them."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,7 @@ from pipelines.quotas import QuotaReached
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.tracing import Context
 from schemas.errors import PipelineError, StoreError, UsageError
-from schemas.jobs import JobRef
+from schemas.jobs import JobRef, Manifest
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
 from schemas.subjects import HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_REVISION, HEADER_TRACE, given_by
@@ -140,15 +141,25 @@ class SplitHandler:
             kind = PipelineMedia(publisher.spec).recognised(given).kind
             await publisher.publish(record.manifest.job, kind, [given], record)
 
-        # once for each message of media: a message that is sent again is collected again
-        reason = f"{record.manifest.job.identity}/{delivery.stream_seq}"
-        asking = request_collect(self._broker, record.manifest, reason)
+        asking = self._ask_for_collect(record.manifest, delivery)
         for failed in await asyncio.gather(asking, publish(), return_exceptions=True):
             if failed is not None:
                 raise failed
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
-        """Do nothing: the collector of the job ends it."""
+        """Have the job collected, which ends it: attempts whose worker died may not have asked for that."""
+        job, delivery = failure.key.job, message.delivery
+        with contextlib.suppress(JobCancelled):  # its subscribers have its Done already
+            record = await JobRecord.current(self._broker, job)
+            if record is None:  # the last one died before it was written
+                name, now_s = _name_of(delivery) or job.id, self._broker.now_s()
+                record = JobRecord(self._broker, Manifest(job=job, name=name, created_s=now_s))
+            await record.change(hosted=True)  # a collector refuses a job without a manifest
+            await self._ask_for_collect(record.manifest, delivery)
+
+    async def _ask_for_collect(self, manifest: Manifest, delivery: Delivery) -> None:
+        """Ask once for each message of media: a message that is sent again is collected again."""
+        await request_collect(self._broker, manifest, f"{manifest.job.identity}/{delivery.stream_seq}")
 
 
 async def _in_thread_if_large(nbytes: int, call: Callable[[], T]) -> T:

@@ -175,7 +175,6 @@ def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tm
     assert 2 <= len(deaths) <= 3, "the last one may be on its way"
 
 
-@pytest.mark.slow
 def test_media_that_kills_each_worker_that_splits_it_fails_and_its_publisher_gets_the_reason(tmp_path: Path) -> None:
     given = {"ack_wait_s": 3.0, "max_deliver": 2, "pace_ms": 2.0}
     with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_poisoned, **given) as fleet:

@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -19,16 +22,16 @@ from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.declared import is_token
-from schemas.errors import PipelineError, UsageError
+from schemas.errors import DeviceLost, PipelineError, UsageError
 from schemas.jobs import JobRef, JobState, Manifest, Priority
-from schemas.messages import decode
+from schemas.messages import CollectRequest, decode
 from schemas.results import Done, Failure
 from schemas.settings import Settings
-from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_TYPE, SPLIT
+from schemas.subjects import COLLECT, HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_NAME, HEADER_TYPE, SPLIT
 from tests.clips import real_clip
 from tests.integration.queues import Taken, a_broker
 from tests.integration.test_leftovers import a_fleet
-from workers.failures import Failures
+from workers.failures import Failures, place_of_job
 from workers.in_flight import InFlight, Queue
 from workers.split import SplitHandler
 
@@ -135,23 +138,59 @@ async def test_media_for_streams_without_a_pipeline_is_answered(settings: Settin
         assert "the broker knows no pipeline p" in here[0][1]
 
 
+@asynccontextmanager
+async def taken_media(broker: Broker) -> AsyncIterator[InFlight]:
+    """The first media in the queue, as a worker has it in hand."""
+    taken = Taken()
+    pull = Pull(broker, broker.names.media_stream("p"), "interactive", taken.take)
+    await pull.open()
+    pull.request(1)
+    await taken.until(1)
+    yield InFlight(taken.deliveries[0], Queue("p", SPLIT, Priority.INTERACTIVE), lambda _: None)
+    await pull.close()
+
+
 async def test_media_whose_object_is_gone_is_answered(settings: Settings) -> None:
     async with a_fleet(settings) as (broker, _):
         claim = {HEADER_ID: "m", HEADER_BLOB: claim_name(MEDIA, "m", "x"), HEADER_JOB: "mine"}
         await broker.store(MEDIA, b"5", claim)
-        taken = Taken()
-        pull = Pull(broker, broker.names.media_stream("p"), "interactive", taken.take)
-        await pull.open()
-        pull.request(1)
-        await taken.until(1)
-        message = InFlight(taken.deliveries[0], Queue("p", SPLIT, Priority.INTERACTIVE), lambda _: None)
         failures = Failures(broker, Attempts(broker, "w", "h", "cpu"), "w")
-        await SplitHandler(broker, failures, lambda _: asyncio.sleep(0), lambda _: None).run(message)
-        await message.ack()
-        await pull.close()
+        async with taken_media(broker) as message:
+            await SplitHandler(broker, failures, lambda _: asyncio.sleep(0), lambda _: None).run(message)
+            await message.ack()
         here = await answers(broker, "rigflow.results.main.p.mine")
         assert [kind for kind, _ in here] == ["failure", "done"]
         assert "is not in store rigflow_blobs" in here[0][1]
+
+
+@pytest.mark.parametrize("headers", [{}, {HEADER_NAME: "street.mp4"}], ids=["no name", "a name"])
+async def test_media_that_fails_before_its_job_is_written_is_collected_once(
+    settings: Settings, headers: dict[str, str]
+) -> None:
+    """Its collector publishes the reason: it takes no job without a manifest."""
+
+    async def end_early(_: object) -> None:
+        raise DeviceLost("this worker ends")
+
+    async with a_fleet(settings.model_copy(update={"max_deliver": 1})) as (broker, _):
+        await broker.store(MEDIA, b"media", {HEADER_ID: "m", HEADER_JOB: "mine", **headers})
+        failures = Failures(broker, Attempts(broker, "w", "h", "cpu"), "w")
+        handler = SplitHandler(broker, failures, end_early, lambda _: None)
+        async with taken_media(broker) as message:
+            with pytest.raises(DeviceLost) as raised:
+                await handler.run(message)
+            assert await find_manifest(broker, "mine") is None
+            for _ in range(2):  # it is delivered once more if it could not be acknowledged
+                await failures.settle(message, raised.value, place_of_job, partial(handler.on_failure, message))
+        [request] = [stored async for stored in broker.read(broker.names.work_stream("p", COLLECT), ">")]
+        manifest = await find_manifest(broker, "mine")
+        assert manifest is not None
+        assert (manifest.job, manifest.name) == (message.job, headers.get(HEADER_NAME, "mine"))
+        assert (manifest.hosted, manifest.state) == (True, JobState.PUBLISHING)
+        asked, _ = decode(request.body)
+        assert isinstance(asked, CollectRequest)
+        assert asked.job == manifest.job
+        assert await answers(broker, "rigflow.results.main.p.mine") == [("failure", "this worker ends")]
 
 
 async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: Settings) -> None:
