@@ -21,11 +21,13 @@ from pipelines.broker import Broker
 from pipelines.dead import Letter, letters
 from pipelines.job_records import find_manifest
 from pipelines.publish import Publisher
+from pipelines.tenant_admin import set_tenants
 from schemas.jobs import Manifest, Priority
 from schemas.messages import decode
 from schemas.results import Done
 from schemas.settings import Settings
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
+from schemas.tenants import Tenant
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import DEADLY, poisoned_clip, start_poisoned
 from tests.simulated import models_of
@@ -69,7 +71,7 @@ async def publish(settings: Settings, clips: dict[str, Path]) -> None:
     await broker.close()
 
 
-async def left(settings: Settings) -> tuple[list[Letter], Manifest | None]:
+async def left(settings: Settings, tenant: str = "") -> tuple[list[Letter], Manifest | None]:
     """The dead letters, and what is known of the poisoned job, once all queues are empty: no input stays there.
 
     A message leaves its queue after its failure is published.
@@ -81,7 +83,7 @@ async def left(settings: Settings) -> tuple[list[Letter], Manifest | None]:
         if "_WORK_" in each["config"]["name"]
     ):
         await asyncio.sleep(0.05)
-    found = [letter async for letter in letters(broker)], await find_manifest(broker, "poisoned")
+    found = [letter async for letter in letters(broker, tenant=tenant)], await find_manifest(broker, "poisoned")
     await broker.close()
     return found
 
@@ -175,23 +177,35 @@ def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tm
     assert 2 <= len(deaths) <= 3, "the last one may be on its way"
 
 
-def test_media_that_kills_each_worker_that_splits_it_fails_and_its_publisher_gets_the_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tenant", ["main", pytest.param("acme", marks=pytest.mark.slow)])
+def test_media_that_kills_each_worker_that_splits_it_fails_and_its_publisher_gets_the_reason(
+    tenant: str, tmp_path: Path
+) -> None:
     given = {"ack_wait_s": 3.0, "max_deliver": 2, "pace_ms": 2.0}
     with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         asyncio.run(publish(fleet.settings, {}))
+        if tenant != fleet.settings.tenant:
+            asyncio.run(listed(fleet.settings, tenant))
         with revived(fleet) as deaths:
-            done = asyncio.run(published_raw(fleet.settings, DEADLY))
-        (letter,), _ = asyncio.run(left(fleet.settings))
+            done = asyncio.run(published_raw(fleet.settings, tenant, DEADLY))
+        (letter,), _ = asyncio.run(left(fleet.settings, tenant))
     assert len(done.failures) == 1
     assert "no worker finished it in 2 attempts" in done.failures[0]
     assert (letter.failure.stage, len(letter.failure.attempts), len(deaths)) == ("split", 2, 2)
 
 
-async def published_raw(settings: Settings, media: bytes) -> Done:
+async def listed(settings: Settings, tenant: str) -> None:
+    """Give a tenant queues of its own."""
+    broker = await Broker.connect(settings)
+    await set_tenants(broker, settings, {tenant: Tenant()})
+    await broker.close()
+
+
+async def published_raw(settings: Settings, tenant: str, media: bytes) -> Done:
     """What a publisher that has only NATS gets in the end."""
     client = await nats.connect(settings.nats)
-    results = await client.subscribe("rigflow.results.main.simulated.raw")
-    await client.jetstream().publish("rigflow.media.main.simulated", media, headers={HEADER_JOB: "raw"})
+    results = await client.subscribe(f"rigflow.results.{tenant}.simulated.raw")
+    await client.jetstream().publish(f"rigflow.media.{tenant}.simulated", media, headers={HEADER_JOB: "raw"})
     while (reported := await results.next_msg(60)).headers[HEADER_TYPE] != "done":
         pass
     await client.close()
