@@ -56,7 +56,7 @@ async def test_an_upload_of_unknown_size_takes_no_space_that_others_have_reserve
     async with a_broker(settings.model_copy(update={"results_bytes": 32 * MIB})) as broker:  # 24 for media
         bucket, go_on = broker.names.blobs, asyncio.Event()
         known = asyncio.create_task(send_stream(broker, bucket, _pieces(16, go_on), 16 * MIB, 5.0))
-        await eventually(lambda: broker.uploads.reserved[f"OBJ_{bucket}"] >= 16 * MIB)
+        await eventually(lambda: broker.uploads.reserved[f"OBJ_{bucket}"] > 14 * MIB)  # the first one may be stored
         with pytest.raises(FleetFull):
             await send_stream(broker, bucket, _pieces(12), None, 0.2)
         go_on.set()
