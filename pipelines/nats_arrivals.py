@@ -75,7 +75,7 @@ class Arrivals:
         return data[at:]
 
     def _begin(self, message: tuple[int, bytes, bytes, bytes], first: bytes, nbytes: int) -> None:
-        """Read a payload of so many bytes in place: nobody else has seen these bytes before they are complete."""
+        """Begin a payload of so many bytes, which the next reads fill in place; it is handed over when complete."""
         self._message, self._payload = message, _new_bytes(None, nbytes)
         room = _view_of(_address_of(self._payload), nbytes, _WRITABLE)
         room[: len(first)] = first

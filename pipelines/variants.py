@@ -104,7 +104,10 @@ async def variant(
 
     Without changes it is `known`. Raises PipelineError, ModelError.
     """
-    changed, cards = await changed_pipeline(broker, known, fields, model, stream)
+    wanted = known.with_fields(fields).with_model(model).with_stream(stream)
+    if wanted.revision == known.revision:  # no card is read, for each request of the gateway comes here
+        return known
+    changed, cards = await _changed(broker, known, wanted, fields)
     if changed.revision == known.revision:
         return known
     await _put_cards(broker, cards.values())
@@ -122,6 +125,12 @@ async def changed_pipeline(
     wanted = known.with_fields(fields).with_model(model).with_stream(stream)
     if wanted.revision == known.revision:
         return known, {name: await load_card(broker, identity) for name, identity in known.models.items()}
+    return await _changed(broker, known, wanted, fields)
+
+
+async def _changed(
+    broker: Broker, known: PipelineSpec, wanted: PipelineSpec, fields: Mapping[str, Any]
+) -> tuple[PipelineSpec, dict[str, ModelSpec]]:
     return await _pinned(broker, known, wanted, {}, keep_warm_up=f"{known.decode.name}.warm_up" in fields)
 
 

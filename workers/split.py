@@ -79,9 +79,8 @@ class SplitHandler:
             async with self._alone(message):
                 await self._begin([message])
                 await self._turns.let_pass(message)
-                await record.change(
-                    hosted=True, gathers=publisher.gathers
-                )  # writes the manifest: a collector refuses a job without one
+                # writes the manifest: a collector refuses a job without one
+                await record.change(hosted=True, gathers=publisher.gathers)
                 await self._turns.let_pass(message)
                 await self._publish(publisher, record, media, delivery)
         except JobCancelled as error:

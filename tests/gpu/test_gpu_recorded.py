@@ -16,7 +16,6 @@ from benchmarks.gpu_outputs import DETECT as DETECTOR
 from benchmarks.gpu_parts import decoded
 from benchmarks.yolo import yolov8n
 from engines.backends.onnxruntime import OnnxRuntime
-from engines.cuda.arrays import GpuRows
 from engines.cuda.gpu import CudaGpu
 from engines.heads.view import View
 from engines.inference.cuda import CudaSession
@@ -32,7 +31,7 @@ from tests.clips import real_clip
 from tests.onnx_graphs import FLOAT, model_of, value
 from tests.reducing import check_equal
 from tests.unit.test_cuda_outputs import above, answers, boxes, instances, pixels
-from tests.unit.test_recorded import plain_pictures
+from tests.unit.test_recorded import check_pictures_stay, plain_pictures
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 SIDE = 160
@@ -113,13 +112,8 @@ def test_batches_that_follow_allocate_nothing(gpu: CudaGpu, both: tuple[CudaSess
 
 
 def test_pictures_that_stay_outlive_the_next_batches(gpu: CudaGpu) -> None:
-    spec, model = plain_pictures()
-    session = opened(gpu, spec, model, encodes=True)
-    given = [np.random.default_rng(seed).integers(0, 120, (16, 4, 4), np.uint8) for seed in range(5)]
-    found = [session.start({"pixels": each})()["twice"] for each in given]
-    for each, rows in zip(given, found, strict=True):
-        assert isinstance(rows, GpuRows)
-        np.testing.assert_array_equal(rows.on_host(), 2 * each)
+    session = opened(gpu, *plain_pictures(), encodes=True)
+    check_pictures_stay(session)
     session.close()
 
 

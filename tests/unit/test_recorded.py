@@ -102,14 +102,17 @@ def plain_pictures() -> tuple[ModelSpec, bytes]:
     return ModelSpec(name="twice", inputs=(tensors["pixels"],), outputs=(tensors["twice"],), sha256=""), model
 
 
-def test_pictures_that_stay_outlive_the_next_batches(gpu: HostGpu) -> None:
-    spec, model = plain_pictures()
-    session = opened(gpu, spec, model, encodes=True)
+def check_pictures_stay(session: Any) -> None:
+    """A session of `plain_pictures` whose pictures stay on the GPU: they are the same after the next batches."""
     given = [np.random.default_rng(seed).integers(0, 120, (16, 4, 4), np.uint8) for seed in range(5)]
     found = [session.start({"pixels": each})()["twice"] for each in given]
     for each, rows in zip(given, found, strict=True):
         assert isinstance(rows, GpuRows)
         np.testing.assert_array_equal(rows.on_host(), 2 * each)
+
+
+def test_pictures_that_stay_outlive_the_next_batches(gpu: HostGpu) -> None:
+    check_pictures_stay(opened(gpu, *plain_pictures(), encodes=True))
 
 
 def test_after_a_batch_of_another_size_there_are_no_graphs(gpu: HostGpu, tmp_path: Path) -> None:
