@@ -109,6 +109,11 @@ def say_interrupted(note: str = "") -> None:
         os.write(2, line)
 
 
+def waits() -> bool:
+    """Whether a signal that came during an import interrupts the command in a moment."""
+    return _came_s is not None and signal.getitimer(signal.ITIMER_REAL)[0] > 0.0
+
+
 def answered_otherwise() -> None:
     """The command said by itself that a signal ends it."""
     global _said

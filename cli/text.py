@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from cli.interrupts import waits
 from schemas.text import printable, without_passwords
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def is_verbose() -> bool:
 
 def warn(text: object) -> None:
     """Print a message that is neither the answer nor an error: a line on stderr, which -q leaves out."""
-    if not is_quiet():
+    if not is_quiet() and not waits():
         complain(text)
 
 
